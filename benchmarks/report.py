@@ -1,0 +1,65 @@
+"""The report's run on an image folder of CIFAR-10: ``fit`` with the recipe `report`, then ``test``, as evidence.
+
+    python benchmarks/report.py --root DIR [further arguments of fit]
+
+Prints what ``fit`` and ``test`` print, and writes ``benchmarks/results/report.json`` and ``docs/report.png``.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from lightning_cifar import main
+
+HERE = Path(__file__).parent
+
+
+def run(root: str, data_name: str, extra: list[str]) -> None:
+    run_dir = Path("runs/benchmarks/report") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    data = ["--data.dataset", "folder", "--data.root", root]
+    stop(main(["fit", "--recipe", "report", *data, *extra, "--run_dir", str(run_dir)]))
+    stop(main(["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(run_dir / "test")]))
+    record = json.loads((run_dir / "run.json").read_text())
+    record["data"].pop("root")
+    epochs = read_epochs(run_dir / "metrics.csv")
+    result = {
+        "question": "What does the report's system reach, as reported: 30 epochs, Adam, one seed?",
+        "command": " ".join(["python benchmarks/report.py --root DIR", *extra]),
+        "data": data_name,
+        "final": epochs[-1],
+        "test": json.loads((run_dir / "test/test.json").read_text()) | {"checkpoint": "last.ckpt"},
+        "wall_seconds": record["timings"]["total_seconds"],
+        "train_seconds": sum(epoch["time/epoch_seconds"] for epoch in epochs),
+        "images_per_second": sorted(epoch["time/epoch_images_per_second"] for epoch in epochs)[len(epochs) // 2],
+        "run": {key: value for key, value in record.items() if key not in ("command", "metrics", "timings")},
+        "epochs": epochs,
+    }
+    (HERE / "results/report.json").write_text(json.dumps(result, indent=2) + "\n")
+    shutil.copy(run_dir / "curves.png", HERE.parent / "docs/report.png")
+
+
+def stop(status: int) -> None:
+    if status:
+        sys.exit(status)
+
+
+def read_epochs(file: Path) -> list[dict[str, float]]:
+    """One dictionary an epoch of everything that ``metrics.csv`` says of whole epochs."""
+    epochs: dict[int, dict[str, float]] = {}
+    with file.open(newline="") as opened:
+        for row in csv.DictReader(opened):
+            values = {name: float(value) for name, value in row.items() if value and not name.endswith("_step")}
+            epochs.setdefault(int(row["epoch"]), {}).update(values)
+    return [{**values, "epoch": epoch + 1} for epoch, values in sorted(epochs.items())]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    known, extra = parser.parse_known_args()
+    run(known.root, known.data_name, extra)

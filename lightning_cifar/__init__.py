@@ -1,0 +1,52 @@
+"""lightning-cifar: a five-block gated network on CIFAR-10 under PyTorch Lightning.
+
+The public API is what `__all__` names. It is imported on first use, so that ``import lightning_cifar`` and short
+commands do not wait for torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_cifar.data.module import CIFAR10DataModule
+    from lightning_cifar.errors import InputError
+    from lightning_cifar.model.blocks import GatedBlock
+    from lightning_cifar.model.network import Backbone, FiveBlockNet
+    from lightning_cifar.train.classifier import ImageClassifier
+    from lightning_cifar.train.figure import LiveFigure
+    from lightning_cifar.train.progress import Progress, Throughput
+
+__all__ = [
+    "Backbone",
+    "CIFAR10DataModule",
+    "FiveBlockNet",
+    "GatedBlock",
+    "ImageClassifier",
+    "InputError",
+    "LiveFigure",
+    "Progress",
+    "Throughput",
+    "main",
+]
+
+_HOMES = {
+    "Backbone": "model.network",
+    "CIFAR10DataModule": "data.module",
+    "FiveBlockNet": "model.network",
+    "GatedBlock": "model.blocks",
+    "ImageClassifier": "train.classifier",
+    "InputError": "errors",
+    "LiveFigure": "train.figure",
+    "Progress": "train.progress",
+    "Throughput": "train.progress",
+    "main": "cli",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("lightning-cifar")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

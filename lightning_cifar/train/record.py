@@ -1,0 +1,136 @@
+"""The directory of a run, and ``run.json`` in it: versions, device, commit, seed, data, timings."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import InputError
+
+PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
+
+
+def new_run_dir(named: str | None, group: str) -> Path:
+    """Makes the directory of a run: ``named``, which must be new or empty, or ``runs/<group>/<time>``.
+
+    Raises:
+        InputError: it is in use, or cannot be written.
+    """
+    wanted = Path(named) if named else Path("runs") / group / timestamp()
+    try:
+        if named:
+            wanted.mkdir(parents=True, exist_ok=True)
+            if any(wanted.iterdir()):
+                raise InputError(f"--run_dir {wanted} is not empty: every run needs a directory of its own")
+            return wanted
+        run_dir, number = wanted, 1
+        while True:
+            try:
+                run_dir.mkdir(parents=True)
+                return run_dir
+            except FileExistsError:  # another run started in the same second
+                number += 1
+                run_dir = wanted.with_name(f"{wanted.name}-{number}")
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run directory {wanted}: {error.strerror}; name another by --run_dir"
+        ) from error
+
+
+def timestamp() -> str:
+    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+class RunRecord(Callback):
+    """Writes ``run.json`` when a stage starts, and again with its timings when it has ended.
+
+    Args:
+        directory: where to write it; it must exist.
+        recipe: name of the recipe, for the record.
+    """
+
+    def __init__(self, directory: str, recipe: str | None = None) -> None:
+        self.file = Path(directory) / "run.json"
+        self.recipe = recipe
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.started = time.perf_counter()
+        self.record: dict[str, Any] = {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "stage": trainer.state.fn.value if trainer.state.fn else None,
+            "recipe": self.recipe,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seed": torch.initial_seed(),
+            "precision": trainer.precision,
+            "git_commit": git_commit(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "device": describe_device(trainer.strategy.root_device),
+            "data": describe_data(trainer),
+        }
+        self.write(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
+        if stage == "fit":
+            self.record["timings"] |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        self.record["metrics"] = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
+        }
+        self.write(trainer)
+
+    def write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            partial = self.file.with_suffix(".partial")
+            partial.write_text(json.dumps(self.record, indent=2) + "\n")
+            os.replace(partial, self.file)
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name and size of what computes."""
+    if device.type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return {"type": device.type, "name": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_data(trainer: Trainer) -> dict[str, Any] | None:
+    """Source, sizes and fingerprint of a `CIFAR10DataModule`'s data; None for other loaders."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, CIFAR10DataModule):
+        return None
+    return {
+        "dataset": data.hparams["dataset"],
+        "root": str(data.root),
+        "train": len(data.train),
+        data.hparams["held_out"]: len(data.val),
+        "test": len(data.test),
+        "fingerprint": data.dataset.fingerprint(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package is imported from, with ``-dirty`` where files differ; None elsewhere."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

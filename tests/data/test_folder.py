@@ -1,0 +1,513 @@
+"""An image folder is held to the pixels Pillow reads, its cache to never being stale, bad files to one clear line."""
+
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps, features
+
+from lightning_cifar.data import folder
+from lightning_cifar.data.folder import load_folder
+
+# ------------------------------------------------------------------------------------------------ what a file becomes
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(256, size=(height, width, channels), dtype=np.uint8).squeeze()
+
+
+def pillow(file: Path, mode: str | None = None) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert(mode))
+
+
+def rgb(grey: np.ndarray) -> np.ndarray:
+    return np.stack([grey] * 3, axis=-1)
+
+
+@pytest.fixture
+def read(image_folder: Path) -> Callable[..., np.ndarray]:
+    """Saves an image as the first of ``test/cat`` and returns what `load_folder` makes of it, (32, 32, 3)."""
+
+    def save_and_load(image: Image.Image, name: str, **options: object) -> np.ndarray:
+        image.save(image_folder / "test" / "cat" / name, **options)
+        return load_folder(image_folder).test.images[0].permute(1, 2, 0).numpy()
+
+    return save_and_load
+
+
+@pytest.mark.parametrize(("name", "options"), [("0.png", {}), ("0.bmp", {}), ("0.webp", {"lossless": True})])
+def test_lossless_formats_keep_every_pixel(read, name, options):
+    assert np.array_equal(read(Image.fromarray(noise(32, 32)), name, **options), noise(32, 32))
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "0.webp", "0.gif", "0.TIFF"])
+def test_other_formats_are_as_pillow_decodes_them(read, image_folder, name):
+    found = read(Image.fromarray(noise(32, 32)), name)
+    assert np.array_equal(found, pillow(image_folder / "test" / "cat" / name, "RGB"))
+
+
+def test_format_is_told_by_content_not_by_name(read):
+    assert np.array_equal(read(Image.fromarray(noise(32, 32)), "0.jpg", format="png"), noise(32, 32))
+
+
+def test_greyscale(read):
+    grey = noise(32, 32, 1)
+    assert np.array_equal(read(Image.fromarray(grey), "0.png"), rgb(grey))
+
+
+def test_black_and_white(read):
+    bits = noise(32, 32, 1) > 127
+    assert np.array_equal(read(Image.fromarray(bits), "0.png"), rgb(bits * np.uint8(255)))
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.tiff", "0.pgm"])
+def test_16_bit_greyscale_keeps_its_upper_8_bits(read, name):
+    grey = (np.arange(32 * 32) * 64 + 63).astype(np.uint16).reshape(32, 32)  # 63 ... 65535
+    assert np.array_equal(read(Image.fromarray(grey), name), rgb((grey >> 8).astype(np.uint8)))
+
+
+def palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
+    """A palette image, its indices and its colours."""
+    indices, colours = noise(32, 32, 1) % 16, noise(16, 3, 1, seed=1)
+    image = Image.fromarray(indices)
+    image.putpalette(colours.tobytes())
+    return image, indices, colours
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.gif"])
+def test_palette(read, name):
+    image, indices, colours = palette_image()
+    assert np.array_equal(read(image, name), colours[indices])
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.gif"])
+def test_palette_with_transparency_lies_on_white(read, name):
+    image, indices, colours = palette_image()
+    colours[5] = 255
+    assert np.array_equal(read(image, name, transparency=5), colours[indices])
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.webp"])
+def test_alpha_lies_on_white(read, name):
+    colours, alpha = noise(32, 32), noise(32, 32, 1, seed=1)
+    alpha[:8], alpha[8:16] = 0, 255
+    found = read(Image.fromarray(np.dstack([colours, alpha])), name, lossless=True, exact=True)
+    assert (found[:8] == 255).all()  # the colour hidden under alpha 0 is gone
+    assert np.array_equal(found[8:16], colours[8:16])
+    opacity = alpha[..., None] / 255
+    assert np.abs(found - (colours * opacity + 255 * (1 - opacity))).max() <= 1
+
+
+def test_greyscale_with_alpha_lies_on_white(read):
+    grey, alpha = noise(32, 32, 1), np.full((32, 32), 255, np.uint8)
+    alpha[:8] = 0
+    found = read(Image.fromarray(np.dstack([grey, alpha])), "0.png")
+    grey[:8] = 255
+    assert np.array_equal(found, rgb(grey))
+
+
+@pytest.mark.parametrize(
+    ("ink", "colour"),
+    [
+        ((0, 255, 255, 0), (255, 0, 0)),
+        ((255, 255, 0, 0), (0, 0, 255)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+        ((0,) * 4, (255,) * 3),
+    ],
+)
+@pytest.mark.parametrize("name", ["0.jpg", "0.tiff"])
+def test_cmyk(read, name, ink, colour):
+    found = read(Image.new("CMYK", (32, 32), ink), name)
+    assert np.abs(found.astype(int) - colour).max() <= 2  # of JPEG
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, lambda stored: stored),
+        (2, np.fliplr),
+        (3, lambda stored: np.rot90(stored, 2)),
+        (4, np.flipud),
+        (5, lambda stored: stored.swapaxes(0, 1)),
+        (6, lambda stored: np.rot90(stored, -1)),
+        (7, lambda stored: np.rot90(stored, 2).swapaxes(0, 1)),
+        (8, np.rot90),
+    ],
+)
+@pytest.mark.parametrize("name", ["0.png", "0.jpg"])
+def test_exif_orientation_is_applied(read, image_folder, name, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = read(Image.fromarray(noise(32, 32)), name, exif=exif)
+    assert np.array_equal(found, turned(pillow(image_folder / "test" / "cat" / name)))
+
+
+@pytest.mark.parametrize("name", ["0.gif", "0.webp", "0.png"])
+def test_first_frame_of_an_animation(read, name):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    found = read(frames[0], name, save_all=True, append_images=frames[1:], lossless=True)
+    assert (found == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("width_height", [(100, 60), (60, 100), (45, 32), (33, 64), (64, 64), (20, 9), (1, 1)], ids=str)
+def test_other_sizes_are_the_centred_square_resized_with_antialiasing(read, width_height):
+    width, height = width_height
+    side = min(width_height)
+    left, top = (width - side) / 2, (height - side) / 2
+    image = Image.fromarray(noise(height, width).reshape(height, width, 3))
+    square = image.resize((32, 32), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    assert np.array_equal(read(image, "0.png"), np.asarray(square))
+
+
+def test_pillows_warnings_are_not_the_users(read, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # up to twice of it, Pillow warns
+    assert (read(Image.new("RGB", (64, 64), "red"), "0.png") == (255, 0, 0)).all()
+
+
+def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monkeypatch):
+    """The first of two readers leaves while the second still reads: an order that mixes up saved filters."""
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    transpose = ImageOps.exif_transpose
+
+    def in_turn(image):
+        if not first_in.is_set():
+            first_in.set()
+            second_in.wait(5)
+        else:
+            second_in.set()
+            first_out.wait(5)
+        return transpose(image)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", in_turn)
+    before, path = list(warnings.filters), str(image_folder / "train" / "cat" / "image-00.bmp")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(folder.decode, path)
+            assert first_in.wait(5)
+            second = pool.submit(folder.decode, path)
+            first.result()
+            first_out.set()
+            second.result()
+        assert warnings.filters == before
+    finally:
+        warnings.filters[:] = before
+
+
+# -------------------------------------------------------------------------------------------------- what a folder is
+
+
+def test_parts_labels_and_names(image_folder):
+    dataset = load_folder(image_folder)
+    assert dataset.class_names == ("cat", "dog")
+    for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
+        files = sorted((image_folder / name).glob("*/*"))
+        assert part.labels.tolist() == [("cat", "dog").index(file.parent.name) for file in files]
+        assert np.array_equal(part.images.permute(0, 2, 3, 1), [pillow(file) for file in files])
+        assert part.images.dtype == torch.uint8
+        assert part.labels.dtype == torch.int64
+        assert part.images.is_contiguous()
+
+
+def test_val_is_optional(image_folder):
+    shutil.rmtree(image_folder / "val")
+    dataset = load_folder(image_folder)
+    assert dataset.val is None
+    assert (len(dataset.train), len(dataset.test)) == (18, 3)
+    assert load_folder(image_folder).val is None  # from the cache too
+
+
+def test_hidden_and_stray_files_are_passed_over(image_folder):
+    expected = load_folder(image_folder).fingerprint()
+    (image_folder / "train" / "cat" / ".DS_Store").write_text("x")
+    (image_folder / "train" / ".ipynb_checkpoints").mkdir()
+    (image_folder / "train" / "README").write_text("x")
+    (image_folder / "README").write_text("x")
+    assert load_folder(image_folder).fingerprint() == expected
+
+
+def test_symbolic_links_are_followed(image_folder, tmp_path):
+    expected = load_folder(image_folder).fingerprint()
+    (image_folder / "train" / "cat").rename(tmp_path / "elsewhere")
+    (image_folder / "train" / "cat").symlink_to(tmp_path / "elsewhere")
+    assert load_folder(image_folder).fingerprint() == expected
+
+
+# ---------------------------------------------------------------------------------------------------------- the cache
+
+
+@pytest.fixture
+def cache_home(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "lightning-cifar"
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts decoded so far."""
+    parts: list[str] = []
+    decode_all = folder.decode_all
+    monkeypatch.setattr(folder, "decode_all", lambda part, files: parts.append(part) or decode_all(part, files))
+    return parts
+
+
+def test_second_load_is_equal_and_decodes_nothing(image_folder, decodes):
+    first = load_folder(image_folder)
+    assert decodes == ["train", "val", "test"]
+    second = load_folder(image_folder)
+    assert decodes == ["train", "val", "test"]
+    assert second.fingerprint() == first.fingerprint()
+    for name in ("train", "val", "test"):
+        assert torch.equal(getattr(second, name).images, getattr(first, name).images)
+        assert torch.equal(getattr(second, name).labels, getattr(first, name).labels)
+    assert second.class_names == first.class_names
+
+
+@pytest.mark.parametrize("spelling", ["images", "images/../images", "."])
+def test_cache_is_the_same_however_the_folder_is_spelled(image_folder, decodes, monkeypatch, spelling):
+    load_folder(image_folder)
+    decodes.clear()
+    monkeypatch.chdir(image_folder if spelling == "." else image_folder.parent)
+    load_folder(Path(spelling))
+    assert decodes == []
+
+
+def test_folders_of_one_name_have_their_own_caches(image_folder, tmp_path):
+    other = tmp_path / "other" / "images"
+    shutil.copytree(image_folder, other)
+    (other / "train" / "cat" / "image-00.bmp").unlink()
+    for _ in range(2):
+        assert (len(load_folder(image_folder).train), len(load_folder(other).train)) == (18, 17)
+
+
+def test_image_folder_stays_as_it_is(image_folder):
+    before = sorted(image_folder.rglob("*"))
+    load_folder(image_folder)
+    assert sorted(image_folder.rglob("*")) == before
+
+
+def change(file: Path) -> None:
+    size = file.stat().st_size
+    Image.fromarray(noise(32, 32, seed=9)).save(file)
+    assert file.stat().st_size == size
+
+
+def change_and_set_times_back(file: Path) -> None:
+    stat = file.stat()
+    change(file)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_mtime_ns == stat.st_mtime_ns
+
+
+def add(file: Path) -> None:
+    shutil.copy(file, file.with_name("new.bmp"))
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def rename(file: Path) -> None:
+    file.rename(file.with_name("z.bmp"))
+
+
+def move_to_another_class(file: Path) -> None:
+    file.rename(file.parent.parent / "dog" / "a.bmp")
+
+
+def rename_class(file: Path) -> None:
+    for part in ("train", "val", "test"):
+        (file.parents[2] / part / "cat").rename(file.parents[2] / part / "ant")
+
+
+def remove_val(file: Path) -> None:
+    shutil.rmtree(file.parents[2] / "val")
+
+
+@pytest.mark.parametrize(
+    ("part", "edit"),
+    [
+        ("train", change),
+        ("val", change),
+        ("test", change),
+        ("train", change_and_set_times_back),
+        ("test", change_and_set_times_back),
+        ("train", add),
+        ("train", remove),
+        ("train", rename),
+        ("train", move_to_another_class),
+        ("train", rename_class),
+        ("train", remove_val),
+    ],
+)
+def test_cache_is_refused_after_any_edit(image_folder, tmp_path, monkeypatch, part, edit):
+    before = load_folder(image_folder).fingerprint()
+    edit(image_folder / part / "cat" / "image-00.bmp")
+    after = load_folder(image_folder).fingerprint()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no cache here"))
+    assert before != after == load_folder(image_folder).fingerprint()
+
+
+def flip_a_pixel(cache: bytes, pixels: bytes) -> bytes:
+    at = cache.index(pixels)
+    return cache[:at] + bytes([cache[at] ^ 1]) + cache[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda cache, _: b"", id="empty"),
+        pytest.param(lambda cache, _: cache[:1], id="one byte"),
+        pytest.param(lambda cache, _: cache[: len(cache) // 2], id="half"),
+        pytest.param(lambda cache, _: cache[:-1], id="all but a byte"),
+        pytest.param(lambda cache, _: b"no cache at all\n", id="text"),
+        pytest.param(lambda cache, _: noise(1, 1000, 1).tobytes(), id="noise"),
+        pytest.param(lambda cache, _: b"\x80\x02.", id="pickle of nothing"),
+        pytest.param(lambda cache, _: cache.replace(b"serialization_id", b"serialization_i\xe4"), id="broken name"),
+        pytest.param(flip_a_pixel, id="one bit of a pixel"),
+    ],
+)
+def test_damaged_cache_is_ignored_and_replaced(image_folder, cache_home, decodes, damage):
+    first = load_folder(image_folder)
+    (cache,) = cache_home.iterdir()
+    damaged = damage(cache.read_bytes(), first.train.images.numpy().tobytes())
+    assert damaged != cache.read_bytes()
+    cache.write_bytes(damaged)
+    assert load_folder(image_folder).fingerprint() == first.fingerprint()
+    decodes.clear()
+    assert load_folder(image_folder).fingerprint() == first.fingerprint()
+    assert decodes == []
+
+
+@pytest.mark.parametrize("stored", [[], {}, {"parts": {}}, "no state"], ids=str)
+def test_cache_of_another_layout_is_ignored(image_folder, cache_home, stored):
+    expected = load_folder(image_folder).fingerprint()
+    (cache,) = cache_home.iterdir()
+    if stored == "no state":
+        stored = torch.load(cache, weights_only=True)
+        del stored["state"]
+    torch.save(stored, cache)
+    assert load_folder(image_folder).fingerprint() == expected
+
+
+def test_cache_of_altered_pixels_is_ignored_though_well_formed(image_folder, cache_home):
+    expected = load_folder(image_folder).fingerprint()
+    (cache,) = cache_home.iterdir()
+    stored = torch.load(cache, weights_only=True)
+    stored["parts"]["test"][0][0, 0, 0, 0] ^= 1
+    torch.save(stored, cache)
+    assert load_folder(image_folder).fingerprint() == expected
+
+
+def test_cache_that_cannot_be_made_only_warns(image_folder, tmp_path, monkeypatch):
+    expected = load_folder(image_folder).fingerprint()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=f"could not be cached in {tmp_path / 'file'}"):
+        assert load_folder(image_folder).fingerprint() == expected
+
+
+def test_full_disk_only_warns_and_leaves_no_half_cache(image_folder, cache_home, full_disk):
+    with full_disk(20_000), pytest.warns(UserWarning, match="could not be cached"):
+        dataset = load_folder(image_folder)
+    assert len(dataset.train) == 18
+    assert list(cache_home.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def add_class(part: Path) -> None:
+    shutil.copytree(part / "dog", part / "eel")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(lambda root: shutil.rmtree(root), ["images/train", "train/<class>/*"], id="no root"),
+        pytest.param(lambda root: shutil.rmtree(root / "train"), ["images/train", "train/<class>/*"], id="no train"),
+        pytest.param(lambda root: shutil.rmtree(root / "test"), ["images/test", "test/<class>/*"], id="no test"),
+        pytest.param(lambda root: add_class(root / "test"), ["images/test", "'eel'", "same"], id="extra test class"),
+        pytest.param(lambda root: add_class(root / "train"), ["images/", "'eel'", "same"], id="extra train class"),
+        pytest.param(lambda root: add_class(root / "val"), ["images/val", "'eel'", "same"], id="extra val class"),
+        pytest.param(
+            lambda root: shutil.rmtree(root / "test" / "dog"), ["images/test", "'dog'", "same"], id="missing test class"
+        ),
+        pytest.param(
+            lambda root: shutil.rmtree(root / "val" / "dog"), ["images/val", "'dog'", "same"], id="missing val class"
+        ),
+        pytest.param(
+            lambda root: [shutil.rmtree(root / part / "dog") for part in ("train", "val", "test")],
+            ["images/train", "1 class", "two"],
+            id="one class",
+        ),
+        pytest.param(
+            lambda root: [file.unlink() for file in (root / "val" / "dog").iterdir()],
+            ["images/val/dog", "empty", "add images"],
+            id="empty class",
+        ),
+        pytest.param(
+            lambda root: [file.rename(file.with_name(".hidden")) for file in (root / "val" / "dog").iterdir()],
+            ["images/val/dog", "empty", "add images"],
+            id="class of hidden files",
+        ),
+    ],
+)
+def test_bad_layout(image_folder, cache_home, bad_input, damage, words):
+    damage(image_folder)
+    with bad_input(*words):
+        load_folder(image_folder)
+    assert not cache_home.exists()
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["0.jpg", "0.png", "0.webp", "0.bmp", "0.gif", "0.tiff"])
+def test_truncated_image(image_folder, cache_home, bad_input, name, kept):
+    file = image_folder / "test" / "dog" / name
+    Image.fromarray(noise(32, 32)).save(file)
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    with bad_input(file, "remove it"):
+        load_folder(image_folder)
+    assert not cache_home.exists()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_damaged_avif(image_folder, bad_input):
+    file = image_folder / "test" / "dog" / "0.avif"
+    Image.fromarray(noise(32, 32)).save(file)
+    content = file.read_bytes()
+    middle = content.index(b"mdat") + 4
+    file.write_bytes(content[:middle] + bytes(len(content) - middle))
+    with bad_input(file, "remove it"):
+        load_folder(image_folder)
+
+
+def test_decompression_bomb(image_folder, bad_input, monkeypatch):
+    file = image_folder / "train" / "cat" / "bomb.png"
+    Image.new("RGB", (64, 64)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
+    with bad_input(file, "remove it"):
+        load_folder(image_folder)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda file: file.write_text("image,label\n"), id="text"),
+        pytest.param(lambda file: file.write_bytes(b""), id="empty"),
+        pytest.param(lambda file: file.mkdir(), id="directory"),
+        pytest.param(lambda file: file.symlink_to("absent"), id="broken link"),
+        pytest.param(lambda file: file.symlink_to(file.name), id="link to itself"),
+    ],
+)
+def test_what_is_no_image(image_folder, bad_input, make):
+    file = image_folder / "train" / "dog" / "labels.csv"
+    make(file)
+    with bad_input(file, "remove it"):
+        load_folder(image_folder)

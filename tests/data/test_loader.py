@@ -1,0 +1,92 @@
+"""BatchLoader is held to its order: every image once per epoch, by (seed, epoch) alone; Lightning sets the epoch."""
+
+import pytest
+import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
+
+from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.sources import ImageSet
+
+N = 103
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageSet:
+    """Image i is all i and has the label i."""
+    labels = torch.arange(N)
+    return ImageSet(labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4), labels)
+
+
+def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
+    loader.set_epoch(epoch)
+    return torch.cat([labels for _, labels in loader]).tolist()
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7, 2**63])
+@pytest.mark.parametrize("batch_size", [1, 10, N, N + 1])
+def test_every_image_once_per_epoch(data, seed, batch_size):
+    loader = BatchLoader(data, batch_size, seed)
+    for epoch in range(3):
+        assert sorted(order(loader, epoch)) == list(range(N))
+
+
+def test_images_keep_their_labels(data):
+    for images, labels in BatchLoader(data, 10, seed=0):
+        assert torch.equal(images, labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4))
+
+
+def test_last_partial_batch_is_kept(data):
+    loader = BatchLoader(data, 10, seed=0)
+    assert [len(labels) for _, labels in loader] == [10] * 10 + [3]
+    assert len(loader) == 11
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, N), (N - 1, 2), (N, 1), (N + 1, 1)])
+def test_length_is_the_number_of_batches(data, batch_size, batches):
+    loader = BatchLoader(data, batch_size)
+    assert len(loader) == len(list(loader)) == batches
+
+
+def test_order_is_a_function_of_seed_and_epoch_alone(data):
+    first = order(BatchLoader(data, 10, seed=5), epoch=3)
+    torch.manual_seed(123)  # the global generator has no part in it
+    used = BatchLoader(data, 7, seed=5)  # nor has the batch size, nor what was iterated before
+    order(used, epoch=0)
+    assert order(used, epoch=3) == first
+
+
+def test_iterating_leaves_the_global_generator_alone(data):
+    state = torch.get_rng_state()
+    order(BatchLoader(data, 10, seed=5))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_epoch_stays_until_it_is_set(data):
+    loader = BatchLoader(data, 10, seed=5)
+    assert order(loader) == [label for _, labels in loader for label in labels.tolist()]
+
+
+def test_every_seed_and_epoch_has_its_own_order(data):
+    orders = {tuple(order(BatchLoader(data, 10, seed), epoch)) for seed in range(20) for epoch in range(20)}
+    assert len(orders) == 400
+
+
+def test_next_epoch_is_not_the_next_seed(data):
+    assert order(BatchLoader(data, 10, seed=0), epoch=1) != order(BatchLoader(data, 10, seed=1), epoch=0)
+
+
+def test_order_is_kept_without_a_seed(data):
+    loader = BatchLoader(data, 10)
+    assert order(loader, 0) == order(loader, 1) == list(range(N))
+
+
+def test_lightning_sets_the_epoch(data):
+    loader = BatchLoader(data, 10, seed=0)
+    _set_sampler_epoch(loader, 4)
+    assert loader.epoch == 4
+
+
+@pytest.mark.parametrize("batch_size", [0, -5])
+def test_bad_batch_size_is_named(data, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size .* {batch_size}$"):
+        BatchLoader(data, batch_size)

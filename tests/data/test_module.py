@@ -1,0 +1,313 @@
+"""The data module is held to its splits, its statistics and its batches, those of training under a real Trainer."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from PIL import Image
+
+from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
+from lightning_cifar.data.sources import ImageSet, load_digits
+
+
+def ready(*args: object, **options: object) -> CIFAR10DataModule:
+    module = CIFAR10DataModule(*args, **options)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def equal(one: ImageSet, other: ImageSet) -> bool:
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def contents(*parts: ImageSet) -> list[tuple[bytes, int]]:
+    """Pixels and label of every image, in an order of their own."""
+    return sorted(
+        (image.numpy().tobytes(), int(label))
+        for part in parts
+        for image, label in zip(part.images, part.labels, strict=True)
+    )
+
+
+@pytest.fixture
+def without_val(image_folder: Path) -> Path:
+    shutil.rmtree(image_folder / "val")
+    return image_folder
+
+
+# ------------------------------------------------------------------------------------------------------------- splits
+
+
+def test_val_is_cut_from_train():
+    digits, module = load_digits(), ready("digits", val_size=200)
+    assert (len(module.train), len(module.val)) == (1237, 200)
+    assert contents(module.train, module.val) == contents(digits.train)
+    assert equal(module.test, digits.test)
+
+
+def test_val_is_stratified():
+    module = ready("digits", val_size=200)
+    shares = load_digits().train.labels.bincount() * 200 / 1437
+    assert ((module.val.labels.bincount() - shares).abs() < 1).all()
+
+
+def test_split_depends_on_split_seed_alone():
+    splits = []
+    for split_seed in (3, 3, 4):
+        torch.manual_seed(len(splits))  # the run's seed has no part in it
+        splits.append(contents(ready("digits", val_size=200, split_seed=split_seed).val))
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_held_out_test_trains_on_everything():
+    digits, module = load_digits(), ready("digits", held_out="test")
+    assert equal(module.train, digits.train)
+    assert equal(module.val, digits.test)
+    assert equal(module.test, digits.test)
+
+
+def test_a_folders_own_val_is_used(image_folder):
+    module = ready("folder", str(image_folder))  # the default val_size, 5000, plays no part
+    assert equal(module.val, module.dataset.val)
+    assert equal(module.train, module.dataset.train)
+    assert len(module.val) == 3
+
+
+def test_held_out_test_passes_over_a_folders_own_val(image_folder):
+    module = ready("folder", str(image_folder), held_out="test")
+    assert equal(module.val, module.dataset.test)
+
+
+def test_a_folder_without_val_is_split(without_val):
+    module = ready("folder", str(without_val), val_size=3)
+    assert module.val.labels.tolist() == [0, 0, 1]  # 12 cats, 6 dogs
+    assert len(module.train) == 15
+
+
+@pytest.mark.parametrize("val_size", [-1, 0, 18, 19])
+def test_bad_val_size(without_val, bad_input, val_size):
+    with bad_input("--data.val_size", f"got {val_size}", "17"):
+        ready("folder", str(without_val), val_size=val_size)
+
+
+def test_setup_again_keeps_the_split(without_val):
+    module = ready("folder", str(without_val), val_size=3)
+    before = module.train, module.val
+    module.setup("test")
+    assert (module.train, module.val) == before
+
+
+# --------------------------------------------------------------------------------------------- statistics, fingerprint
+
+
+def numpy_statistics(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    values = images.numpy().astype(np.float64) / 255
+    return values.mean((0, 2, 3)), values.std((0, 2, 3))
+
+
+def test_mean_and_std_are_numpys_of_the_training_part(without_val):
+    module = ready("folder", str(without_val), val_size=9)
+    mean, std = numpy_statistics(module.train.images)
+    assert module.mean == pytest.approx(mean, abs=1e-6)
+    assert module.std == pytest.approx(std, abs=1e-6)
+    assert module.mean[0] > module.mean[1] > module.mean[2]  # the folder's blue is the darkest: channels are not mixed
+    whole, _ = numpy_statistics(module.dataset.train.images)
+    assert module.mean != pytest.approx(whole, abs=1e-6)  # without what is held out
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 256), (200, 202), (255, 256)], ids=["noise", "low contrast", "white"])
+def test_statistics_of_many_images(low, high):
+    images = torch.randint(low, high, (2500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = numpy_statistics(images)
+    assert channel_statistics(images)[0] == pytest.approx(mean, abs=1e-6)
+    assert channel_statistics(images)[1] == pytest.approx(std, abs=1e-6)
+
+
+def test_statistics_are_plain_floats(image_folder):
+    module = ready("folder", str(image_folder))
+    assert {type(value) for value in [*module.mean, *module.std]} == {float}
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_fingerprint_changes_with_one_pixel(image_folder, part):
+    before = ready("folder", str(image_folder)).dataset.fingerprint()
+    assert ready("folder", str(image_folder)).dataset.fingerprint() == before
+    file = image_folder / part / "dog" / "image-00.bmp"
+    with Image.open(file) as image:
+        pixels = np.array(image)
+    pixels[31, 31, 2] ^= 1
+    Image.fromarray(pixels).save(file)
+    assert ready("folder", str(image_folder)).dataset.fingerprint() != before
+
+
+# --------------------------------------------------------------------------------------------------------- construction
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "expected"),
+    [
+        ("here", "there", "here"),
+        ("here", None, "here"),
+        (None, "there", "there"),
+        (None, "", "data"),
+        (None, None, "data"),
+    ],
+)
+def test_root_is_the_argument_else_the_variable_else_data(monkeypatch, argument, variable, expected):
+    if variable is not None:
+        monkeypatch.setenv("LIGHTNING_CIFAR_DATA", variable)
+    assert CIFAR10DataModule(root=argument).root == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("crop_padding", -1), ("crop_padding", 32), ("batch_size", 0), ("eval_batch_size", 0), ("batch_size", -1)],
+)
+def test_bad_argument_is_named(bad_input, name, value):
+    with bad_input(name, f"got {value}"):
+        CIFAR10DataModule(**{name: value})
+
+
+def test_nothing_is_read_before_setup():
+    module = CIFAR10DataModule("folder", root="absent")
+    with pytest.raises(RuntimeError, match=r"setup\(\)"):
+        _ = module.dataset
+
+
+@pytest.mark.parametrize(("dataset", "classes"), [("cifar10", 10), ("cifar100", 100), ("digits", 10), ("folder", 2)])
+def test_num_classes_is_known_before_anything_is_read(image_folder, dataset, classes):
+    module = CIFAR10DataModule(dataset, root=str(image_folder))
+    assert module.num_classes == classes
+    assert module.source is None
+
+
+def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):
+    module = ready("folder", str(image_folder), batch_size=7)
+    hyper_parameters = dict(module.hparams)
+    assert json.loads(json.dumps(hyper_parameters)) == hyper_parameters
+    assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, type(None)}
+    assert hyper_parameters["batch_size"] == 7
+    assert hyper_parameters["root"] == str(image_folder)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("train", [7, 7, 4]), ("val", [2, 1]), ("test", [2, 1]), ("predict", [2, 1])],
+)
+def test_batches_are_uint8(image_folder, name, sizes):
+    module = ready("folder", str(image_folder), batch_size=7, eval_batch_size=2)
+    batches = list(getattr(module, f"{name}_dataloader")())
+    assert [images.shape for images, _ in batches] == [(size, 3, 32, 32) for size in sizes]
+    assert [labels.shape for _, labels in batches] == [(size,) for size in sizes]
+    assert {(images.dtype, labels.dtype) for images, labels in batches} == {(torch.uint8, torch.int64)}
+
+
+@pytest.mark.parametrize(("name", "part"), [("val", "val"), ("test", "test"), ("predict", "test")])
+def test_evaluation_keeps_the_order(image_folder, name, part):
+    module = ready("folder", str(image_folder), eval_batch_size=2)
+    batches = list(getattr(module, f"{name}_dataloader")())
+    seen = ImageSet(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))
+    assert equal(seen, getattr(module, part))
+
+
+def test_training_order_follows_the_runs_seed(image_folder):
+    module = ready("folder", str(image_folder), batch_size=18)
+    orders = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        orders.append(next(iter(module.train_dataloader()))[0])
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], module.train.images)
+
+
+class Recorder(LightningModule):
+    """Learns nothing and keeps the batches it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.train_batches, self.other_batches = [], []
+
+    def training_step(self, batch):
+        self.train_batches.append(batch)
+        return self.weight.square()
+
+    def validation_step(self, batch):
+        self.other_batches.append(batch)
+
+    test_step = validation_step
+
+    def predict_step(self, batch):
+        self.other_batches.append(batch)
+        return batch
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=10,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+
+
+def augmented(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
+    """The plain twin, for one image (3, 32, 32)."""
+    padded = np.pad(image[:, :, ::-1] if mirrored else image, [(0, 0), (padding,) * 2, (padding,) * 2], mode="reflect")
+    return padded[:, top : top + 32, left : left + 32]
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_training_images_are_flipped_and_cropped_each_for_itself(image_folder, trainer, flip, padding):
+    module = CIFAR10DataModule("folder", str(image_folder), batch_size=7, flip=flip, crop_padding=padding)
+    recorder = Recorder()
+    trainer.fit(recorder, module)
+
+    loader = BatchLoader(module.train, 7, seed=0)
+    plain = []
+    for epoch in range(10):
+        loader.set_epoch(epoch)
+        plain += list(loader)
+    side = range(2 * padding + 1)
+    choices = list(itertools.product([False, True] if flip else [False], side, side))
+    drawn = []
+    for (seen, seen_labels), (images, labels) in zip(recorder.train_batches, plain, strict=True):
+        assert torch.equal(seen_labels, labels)
+        assert seen.dtype == torch.uint8
+        for found, image in zip(seen.numpy(), images.numpy(), strict=True):
+            (draw,) = [draw for draw in choices if np.array_equal(found, augmented(image, padding, *draw))]
+            drawn.append(draw)
+    assert set(drawn) == set(choices)  # at most 18 of them, in 180 draws
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_only_training_images_are_augmented(image_folder, trainer, stage):
+    module, recorder = CIFAR10DataModule("folder", str(image_folder), eval_batch_size=2), Recorder()
+    options = {"verbose": False} if stage in ("validate", "test") else {}
+    getattr(trainer, stage)(recorder, datamodule=module, **options)
+    plain = module.val if stage in ("fit", "validate") else module.test
+    expected = list(BatchLoader(plain, 2)) * (11 if stage == "fit" else 1)  # a sanity check and ten epochs
+    assert len(recorder.other_batches) == len(expected)
+    for (seen, seen_labels), (images, labels) in zip(recorder.other_batches, expected, strict=True):
+        assert torch.equal(seen, images)
+        assert torch.equal(seen_labels, labels)

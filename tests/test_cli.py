@@ -1,0 +1,244 @@
+"""The command line, through `main([...])` and as a process of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar.arguments import RECIPES
+from lightning_cifar.cli import main
+
+TINY = ["--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
+
+
+def run(capsys, *args):
+    """Exit status, lines of standard output, lines of standard error."""
+    status = main([str(argument) for argument in args])
+    printed = capsys.readouterr()
+    return status, printed.out.splitlines(), printed.err.splitlines()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a short run."""
+    run_dir = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["fit", *TINY, "--run_dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def configuration(capsys, *args):
+    status, out, _ = run(capsys, *args, "--print_config")
+    assert status == 0
+    return yaml.safe_load("\n".join(out))
+
+
+# What runs.
+
+
+def test_fit_alone_is_the_report(capsys):
+    config = configuration(capsys, "fit")
+    assert config["recipe"] == "report"
+    assert config["trainer"]["max_epochs"] == 30
+    assert (config["model"]["learning_rate"], config["model"]["weight_decay"]) == (0.001, 0.0001)
+    assert (config["data"]["dataset"], config["data"]["held_out"]) == ("cifar10", "test")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_parses_and_says_its_command(capsys, recipe):
+    assert configuration(capsys, "fit", "--recipe", recipe)["recipe"] == recipe
+    title, command, *_ = RECIPES[recipe].read_text().splitlines()
+    assert title.startswith(f"# {recipe}: ")
+    assert command in (f"#   python -m lightning_cifar fit --recipe {recipe}", f"#   make {recipe}")
+
+
+def test_flags_win_over_files_and_files_over_the_recipe(capsys, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("data: {batch_size: 33, val_size: 44}")
+    config = configuration(capsys, "fit", "--recipe", "demo", "--config", file, "--data.val_size", "55")
+    assert (config["data"]["dataset"], config["data"]["batch_size"], config["data"]["val_size"]) == ("digits", 33, 55)
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, [f"lightning-cifar {version('lightning-cifar')}"], [])
+
+
+def test_print_model(capsys):
+    status, out, _ = run(capsys, "fit", "--recipe", "demo", "--print_model")
+    table = "\n".join(out)
+    assert status == 0
+    assert "GatedBlock" in table
+    assert "[1, 16, 32, 32]" in table
+    assert "Total Flops" in table
+    assert not Path("runs").exists()
+
+
+# What a run leaves.
+
+
+def test_a_run_directory_is_whole(trained):
+    files = {str(file.relative_to(trained)) for file in trained.rglob("*") if file.is_file()}
+    wanted = {"config.yaml", "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json"}
+    assert files >= wanted
+    record = json.loads((trained / "run.json").read_text())
+    with (trained / "metrics.csv").open() as opened:
+        logged = [float(row["val/accuracy"]) for row in csv.DictReader(opened) if row["val/accuracy"]]
+    assert logged == [record["metrics"]["val/accuracy"]]
+
+
+def test_its_configuration_repeats_it(trained, capsys, tmp_path):
+    status, _, _ = run(capsys, "fit", "--config", trained / "config.yaml", "--run_dir", tmp_path / "again")
+    assert status == 0
+    first, second = (
+        torch.load(directory / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for directory in (trained, tmp_path / "again")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_test_prints_and_writes_one_table(trained, capsys, tmp_path):
+    checkpoint = trained / "checkpoints/best.ckpt"
+    status, out, err = run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "t")
+    assert (status, err) == (0, [])
+    model, data = ImageClassifier.load_from_checkpoint(checkpoint).eval(), CIFAR10DataModule("digits")
+    data.prepare_data()
+    test = data.dataset.test
+    with torch.inference_mode():
+        right = model(test.images).argmax(1) == test.labels
+    result = json.loads((tmp_path / "t/test.json").read_text())
+    assert result["accuracy"] == pytest.approx(right.float().mean().item())
+    assert result["per_class"]["3"]["accuracy"] == pytest.approx(right[test.labels == 3].float().mean().item())
+    assert result["checkpoint"] == str(checkpoint)
+    assert f"all classes  {result['accuracy']:>8.2%}     360" in out
+    assert sum(line.startswith("all classes") for line in out) == 1
+
+
+def test_validate(trained, capsys):
+    status, out, _ = run(capsys, "validate", "--ckpt_path", trained / "checkpoints/last.ckpt")
+    assert status == 0
+    assert "val/accuracy" in "\n".join(out)
+
+
+def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
+    checkpoint = trained / "checkpoints/last.ckpt"
+    assert run(capsys, "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "p")[0] == 0
+    with (tmp_path / "p/predictions.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["index"] for row in rows] == [str(index) for index in range(360)]
+    assert {row["prediction"] for row in rows} <= {str(digit) for digit in range(10)}
+
+
+def test_run_directories_are_never_shared(capsys, monkeypatch):
+    args = ["fit", *TINY, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1"]
+    monkeypatch.setattr("lightning_cifar.train.record.timestamp", lambda: "now")
+    for _ in range(3):
+        assert run(capsys, *args)[0] == 0
+    assert sorted(path.name for path in Path("runs/demo").iterdir()) == ["now", "now-2", "now-3"]
+
+
+def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path):
+    args = ["--data.held_out", "test", "--run_dir", tmp_path / "run"]
+    assert run(capsys, "fit", *TINY, *args)[0] == 0
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    assert state["monitor"] == "train/loss"
+
+
+def test_bf16_mixed_is_the_trainers(capsys, tmp_path):
+    assert run(capsys, "fit", *TINY, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
+
+
+def test_wandb_offline(capsys, tmp_path):
+    assert run(capsys, "fit", *TINY, "--wandb", "offline", "--run_dir", tmp_path / "run")[0] == 0
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    assert b"val/accuracy" in file.read_bytes()
+
+
+def test_tensorboard_by_lightnings_logger(capsys, tmp_path):
+    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
+    assert run(capsys, "fit", *TINY, *logger, "--run_dir", tmp_path / "run")[0] == 0
+    assert list((tmp_path / "tb").rglob("events.out.tfevents.*"))
+    assert (tmp_path / "run/metrics.csv").exists()
+
+
+# As a process: nothing but what is the user's business.
+
+
+def process(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "lightning_cifar", *args],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_piped_run_is_plain_lines_without_adverts(tmp_path):
+    done = process("fit", *TINY, "--run_dir", str(tmp_path / "run"))
+    assert (done.returncode, done.stderr) == (0, "")
+    starts = ["run directory:", "epoch 1/1", "curves:", "numbers:", "checkpoint:", "test it:"]
+    assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 6
+
+
+# Bad input: one line, status 2, nothing left behind.
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fot"], ["fot", "fit", "validate", "test", "predict"]),
+        ([], ["fit"]),
+        (["fit", "--model.learning_rat", "3"], ["--model.learning_rat"]),
+        (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
+        (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),
+        (["fit", "--model.widths", "[1,2]"], ["widths must be five", "[1, 2]"]),
+        (["fit", "--model.dropout", "1.5"], ["dropout must be in [0, 1)", "1.5"]),
+        (["fit", "--recipe", "nosuch"], ["nosuch", "report", "demo"]),
+        (["fit", "--config", "nosuch.yaml"], ["nosuch.yaml"]),
+        (["fit", "--data.dataset", "mnist"], ["mnist", "cifar10"]),
+        (["fit", "--data.batch_size", "0"], ["batch_size must be at least 1"]),
+        (["fit", "--data.crop_padding", "32"], ["crop_padding must be in [0, 31]"]),
+        (["fit", "--recipe", "demo", "--data.val_size", "5000"], ["val_size", "5000", "1436"]),
+        (["fit", "--data.dataset", "folder", "--data.root", "nosuch"], ["nosuch/train"]),
+        (["fit", "--data.archive", "nosuch.tar.gz"], ["nosuch.tar.gz: no such file"]),
+        (["fit", "--data.url", "http://127.0.0.1:9/x"], ["--data.url", "--data.archive", "--data.root"]),
+        (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
+        (["fit", "--recipe", "demo", "--trainer.precision", "7"], ["precision"]),
+        (["fit", "--recipe", "demo", "--run_dir", "/dev/null/run"], ["/dev/null/run", "--run_dir"]),
+        (["test"], ["--ckpt_path"]),
+        (["test", "--ckpt_path", "nosuch.ckpt"], ["nosuch.ckpt: no such file"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(capsys, args, words):
+    status, out, err = run(capsys, *args)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("error: ")
+    assert all(word in err[0] for word in words)
+    assert not list(Path("runs").glob("*/*"))
+
+
+def test_a_directory_in_use_is_not_touched(capsys, trained):
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    status, _, err = run(capsys, "fit", *TINY, "--run_dir", trained)
+    assert (status, len(err)) == (2, 1)
+    assert f"{trained} is not empty" in err[0]
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "garbage", "truncated"])
+def test_a_damaged_checkpoint(capsys, tmp_path, trained, content):
+    file = tmp_path / "damaged.ckpt"
+    file.write_bytes((trained / "checkpoints/best.ckpt").read_bytes()[:5000] if content is None else content)
+    status, _, err = run(capsys, "test", "--ckpt_path", file)
+    assert (status, len(err)) == (2, 1)
+    assert f"{file} is damaged" in err[0]

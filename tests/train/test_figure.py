@@ -1,0 +1,78 @@
+"""LiveFigure: the numbers of metrics.csv, where they belong on the epoch axis, and a picture of them."""
+
+import pytest
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure
+from lightning_cifar.train.figure import plot_metrics, read_metrics
+
+CSV = """epoch,step,train/loss_step,train/loss_epoch,train/accuracy_epoch,val/loss,val/accuracy
+0,49,2.0,,,,
+0,99,,,,1.5,0.4
+0,99,,1.8,0.3,,
+1,149,1.4,,,,
+1,199,,,,1.2,0.5
+1,199,,1.3,0.45,,
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text(CSV)
+    return file
+
+
+def test_steps_lie_between_the_epochs(metrics):
+    series = read_metrics(metrics)
+    assert series["train/loss_step"] == [(0.5, 2.0), (1.5, 1.4)]
+    assert series["train/loss_epoch"] == [(1.0, 1.8), (2.0, 1.3)]
+    assert series["val/accuracy"] == [(1.0, 0.4), (2.0, 0.5)]
+
+
+def test_the_figure_shows_every_series(metrics):
+    loss, accuracy = plot_metrics(read_metrics(metrics)).axes
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}
+    assert drawn["val loss 1.200"] == [(1.0, 1.5), (2.0, 1.2)]
+    assert drawn["train loss 1.300"] == [(1.0, 1.8), (2.0, 1.3)]
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
+        "train accuracy 45.0%",
+        "val accuracy 50.0%",
+    ]
+
+
+def test_a_run_leaves_curves_of_its_csv(tmp_path):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=5,
+        logger=CSVLogger(tmp_path, name="", version=""),
+        callbacks=[LiveFigure(interval=0)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", val_size=200))
+    series = read_metrics(tmp_path / "metrics.csv")
+    assert [epoch for epoch, _ in series["train/loss_epoch"]] == [1.0, 2.0]
+    assert [epoch for epoch, _ in series["train/accuracy_step"]] == [0.5, 1.0, 1.5, 2.0]
+    assert series["val/loss"][-1][1] == pytest.approx(trainer.callback_metrics["val/loss"].item())
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1200, 480)
+    assert not (tmp_path / ".curves.png").exists()
+
+
+def test_asks_for_a_csv_logger():
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[LiveFigure()],
+    )
+    with pytest.raises(InputError, match="give the Trainer a CSVLogger"):
+        trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", val_size=200))

@@ -1,0 +1,52 @@
+"""W&B: offline without a key, offline when it cannot be reached, absent when not installed; never an error."""
+
+import sys
+
+import pytest
+
+from lightning_cifar.train import wandb as ours
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def finished():
+    yield
+    wandb.finish()
+
+
+def offline_files(directory):
+    return list(directory.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_offline_without_a_key(tmp_path):
+    with pytest.warns(UserWarning, match="no W&B API key: logging offline"):
+        logger = ours.wandb_logger("auto", tmp_path, "name")
+    logger.log_metrics({"val/accuracy": 0.5}, step=3)
+    assert logger.experiment.name == "name"
+    wandb.finish()
+    (file,) = offline_files(tmp_path)
+    assert b"val/accuracy" in file.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["argument", "WANDB_MODE"])
+def test_offline_when_asked(tmp_path, monkeypatch, how):
+    if how == "WANDB_MODE":
+        monkeypatch.setenv("WANDB_MODE", "offline")
+    assert ours.wandb_logger("offline" if how == "argument" else "auto", tmp_path, "name") is not None
+    assert offline_files(tmp_path)
+
+
+def test_unreachable_server_means_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # discard: nothing listens
+    monkeypatch.setattr(ours, "INIT_TIMEOUT", 2)
+    with pytest.warns(UserWarning, match="W&B online failed, the run goes on"):
+        assert ours.wandb_logger("online", tmp_path, "name") is not None
+    assert offline_files(tmp_path)
+
+
+def test_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.warns(UserWarning, match="pip install wandb"):
+        assert ours.wandb_logger("auto", tmp_path, "name") is None
