@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_summary import summarize
 
-from lightning_cifar.arguments import RECIPES, layered
+from lightning_cifar.arguments import RECIPES, checkpoint_config, layered
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
@@ -121,7 +121,17 @@ class CommandLine(LightningCLI):
         return skipped
 
     def _parse_ckpt_path(self) -> None:
-        """Done by `layered`, where flags win over the checkpoint instead of being ignored."""
+        """Lightning's lets the checkpoint win over flags in silence; here `layered` has put it before them.
+
+        A resumed optimiser keeps the checkpoint's values, so other ones are refused.
+        """
+        settings = self.config[self.config.subcommand]
+        if self.config.subcommand != "fit" or settings["ckpt_path"] is None:
+            return
+        for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
+            asked = settings["model"].get(name, stored)
+            if asked != stored:
+                raise InputError(f"--model.{name} {asked}: the checkpoint to resume from was trained with {stored}")
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
         settings = self.config[self.subcommand]

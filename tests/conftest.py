@@ -1,7 +1,11 @@
 """What every test starts from: no network settings, caches or runs of the developer's own."""
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from lightning_cifar import main
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +22,20 @@ def isolated(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Arguments of `fit` for a run of a second."""
+    return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The directory of such a run."""
+    run_dir = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["fit", *TINY, "--run_dir", str(run_dir)]) == 0
+    return run_dir

@@ -16,22 +16,12 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.arguments import RECIPES
 from lightning_cifar.cli import main
 
-TINY = ["--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
-
 
 def run(capsys, *args):
     """Exit status, lines of standard output, lines of standard error."""
     status = main([str(argument) for argument in args])
     printed = capsys.readouterr()
     return status, printed.out.splitlines(), printed.err.splitlines()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The directory of a short run."""
-    run_dir = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["fit", *TINY, "--run_dir", str(run_dir)]) == 0
-    return run_dir
 
 
 def configuration(capsys, *args):
@@ -135,38 +125,56 @@ def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
     assert {row["prediction"] for row in rows} <= {str(digit) for digit in range(10)}
 
 
-def test_run_directories_are_never_shared(capsys, monkeypatch):
-    args = ["fit", *TINY, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1"]
+def test_run_directories_are_never_shared(capsys, monkeypatch, tiny):
+    args = ["fit", *tiny, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1"]
     monkeypatch.setattr("lightning_cifar.train.record.timestamp", lambda: "now")
     for _ in range(3):
         assert run(capsys, *args)[0] == 0
     assert sorted(path.name for path in Path("runs/demo").iterdir()) == ["now", "now-2", "now-3"]
 
 
-def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path):
+def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
     args = ["--data.held_out", "test", "--run_dir", tmp_path / "run"]
-    assert run(capsys, "fit", *TINY, *args)[0] == 0
+    assert run(capsys, "fit", *tiny, *args)[0] == 0
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
     assert state["monitor"] == "train/loss"
 
 
-def test_bf16_mixed_is_the_trainers(capsys, tmp_path):
-    assert run(capsys, "fit", *TINY, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
+def test_bf16_mixed_is_the_trainers(capsys, tmp_path, tiny):
+    assert run(capsys, "fit", *tiny, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
 
 
-def test_wandb_offline(capsys, tmp_path):
-    assert run(capsys, "fit", *TINY, "--wandb", "offline", "--run_dir", tmp_path / "run")[0] == 0
+def test_wandb_offline(capsys, tmp_path, tiny):
+    assert run(capsys, "fit", *tiny, "--wandb", "offline", "--run_dir", tmp_path / "run")[0] == 0
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
     assert b"val/accuracy" in file.read_bytes()
 
 
-def test_tensorboard_by_lightnings_logger(capsys, tmp_path):
+def test_tensorboard_by_lightnings_logger(capsys, tmp_path, tiny):
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
-    assert run(capsys, "fit", *TINY, *logger, "--run_dir", tmp_path / "run")[0] == 0
+    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
     assert list((tmp_path / "tb").rglob("events.out.tfevents.*"))
     assert (tmp_path / "run/metrics.csv").exists()
+
+
+@pytest.mark.filterwarnings("default:The dirpath has changed")  # the best so far lies in the other directory
+def test_resume_continues(trained, capsys, tmp_path, tiny):
+    args = [*tiny, "--trainer.max_epochs", "2", "--ckpt_path", trained / "checkpoints/last.ckpt"]
+    status, out, err = run(capsys, "fit", *args, "--run_dir", tmp_path / "run")
+    assert status == 0
+    assert [line.startswith("warning: The dirpath has changed") for line in err] == [True]  # a real one is shown
+    assert [line.split()[1] for line in out if line.startswith("epoch")] == ["2/2"]
+
+
+def test_resume_refuses_another_learning_rate(trained, capsys):
+    args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--model.learning_rate", "0.1"]
+    status, _, err = run(capsys, "fit", "--recipe", "demo", *args)
+    assert (status, err) == (
+        2,
+        ["error: --model.learning_rate 0.1: the checkpoint to resume from was trained with 0.001"],
+    )
 
 
 # As a process: nothing but what is the user's business.
@@ -182,8 +190,8 @@ def process(*args, **environment):
     )
 
 
-def test_a_piped_run_is_plain_lines_without_adverts(tmp_path):
-    done = process("fit", *TINY, "--run_dir", str(tmp_path / "run"))
+def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
+    done = process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")
     starts = ["run directory:", "epoch 1/1", "curves:", "numbers:", "checkpoint:", "test it:"]
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 6
@@ -227,9 +235,9 @@ def test_bad_input_is_one_line(capsys, args, words):
     assert not list(Path("runs").glob("*/*"))
 
 
-def test_a_directory_in_use_is_not_touched(capsys, trained):
+def test_a_directory_in_use_is_not_touched(capsys, trained, tiny):
     before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
-    status, _, err = run(capsys, "fit", *TINY, "--run_dir", trained)
+    status, _, err = run(capsys, "fit", *tiny, "--run_dir", trained)
     assert (status, len(err)) == (2, 1)
     assert f"{trained} is not empty" in err[0]
     assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before

@@ -43,7 +43,7 @@ class CIFAR10DataModule(LightningDataModule):
         root: str | None = None,
         url: str | None = None,
         archive: str | None = None,
-        batch_size: int = 128,
+        batch_size: int = 512,
         eval_batch_size: int = 1000,
         held_out: Literal["val", "test"] = "val",
         val_size: int = 5000,

@@ -16,20 +16,20 @@ def fit(tmp_path, *callbacks):
         accelerator="cpu",
         max_epochs=2,
         log_every_n_steps=5,
-        logger=CSVLogger(tmp_path, name="", version=""),
+        logger=CSVLogger(tmp_path / "run", name="", version=""),
         callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         enable_model_summary=False,
     )
-    data = CIFAR10DataModule("digits", val_size=200)
+    data = CIFAR10DataModule("digits", batch_size=128, val_size=200)
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
     return trainer, data
 
 
 def test_throughput_counts_every_image(tmp_path):
     _, data = fit(tmp_path, Throughput())
-    series = read_metrics(tmp_path / "metrics.csv")
+    series = read_metrics(tmp_path / "run/metrics.csv")
     speeds, seconds = series["time/epoch_images_per_second"], series["time/epoch_seconds"]
     for (_, speed), (_, taken) in zip(speeds, seconds, strict=True):
         assert speed * taken == pytest.approx(len(data.train), rel=1e-4)
