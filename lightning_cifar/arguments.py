@@ -5,12 +5,15 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 """
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.train.classifier import ImageClassifier
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -18,45 +21,67 @@ SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 def layered(args: list[str]) -> list[str]:
     """Puts the recipe and the checkpoint's hyper-parameters before the arguments, as the configurations they are."""
+    if args and (args[0] in ("-c", "--config") or args[0].startswith("--config=")):
+        raise InputError(f"{args[0]} comes after the subcommand: {', '.join(SUBCOMMANDS)}")
     if not args or args[0] not in SUBCOMMANDS:
         return args
     subcommand, flags = args[0], args[1:]
-    recipe, config, checkpoint = (option(flags, name) for name in ("--recipe", "--config", "--ckpt_path"))
+    recipe, config, checkpoint = (
+        option(flags, "--recipe"),
+        option(flags, "--config", "-c"),
+        option(flags, "--ckpt_path"),
+    )
     configs = []
-    if recipe is None and config is None and subcommand == "fit":
+    if config is not None:
+        check_text(config)
+    elif recipe is None and subcommand == "fit":
         recipe = "report"
         flags = ["--recipe", recipe, *flags]
     if recipe in RECIPES:  # the parser refuses others, and lists the choices
         configs += ["--config", str(RECIPES[recipe])]
-    if subcommand != "fit" and checkpoint is None and not asks_only(flags):
-        raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
     if checkpoint is not None:
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
+    elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
+        raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
     return [subcommand, *configs, *flags]
 
 
-def option(flags: list[str], name: str) -> str | None:
+def option(flags: list[str], *names: str) -> str | None:
     """The last value given for an option, as ``--name value`` or ``--name=value``."""
     value = None
     for position, flag in enumerate(flags):
-        if flag == name and position + 1 < len(flags):
+        if flag in names and position + 1 < len(flags):
             value = flags[position + 1]
-        elif flag.startswith(name + "="):
+        elif flag.startswith(tuple(name + "=" for name in names)):
             value = flag.split("=", 1)[1]
     return value
 
 
-def asks_only(flags: list[str]) -> bool:
-    return any(flag.startswith(("--help", "-h", "--print_")) for flag in flags)
+def check_text(config: str) -> None:
+    """Refuses a configuration file that is no text, by its name; the parser says what else is wrong with it."""
+    try:
+        Path(config).read_text()
+    except UnicodeDecodeError:
+        raise InputError(f"--config {config} is not a text file") from None
+    except OSError:
+        pass
 
 
-def checkpoint_config(file: Path) -> dict[str, Any]:
-    """Model and data arguments that a checkpoint was trained with."""
+def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
+    """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        return {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
+        model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        data = checkpoint.get("datamodule_hyper_parameters", {})
+        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
     except Exception as error:  # a damaged file fails in too many ways to list, none of them worth a traceback
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"--ckpt_path {file} is damaged or no checkpoint of this package ({reason})") from error
+    known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
+    if unknown := sorted(set(config["model"]) - known):
+        raise InputError(f"--ckpt_path {file} is no checkpoint of this package: it has a parameter {unknown[0]!r}")
+    if (root := config["data"].get("root")) and not Path(root).exists():
+        del config["data"]["root"]  # the data was moved since: LIGHTNING_CIFAR_DATA or --data.root say where
+    return config

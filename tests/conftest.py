@@ -1,11 +1,15 @@
-"""What every test starts from: no network settings, caches or runs of the developer's own."""
+"""What every test starts from: no network, no GPU, and no settings, caches or runs of the developer's own."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_cifar import main
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests marked gpu: CUDA_VISIBLE_DEVICES=0 pytest -m gpu
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,20 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("LIGHTNING_CIFAR_DATA", "WANDB_API_KEY", "WANDB_MODE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nothing listens
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """A connection to anywhere but this machine is an error."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test connects to {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,18 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from lightning import Trainer
+from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.arguments import RECIPES
@@ -147,12 +151,14 @@ def test_bf16_mixed_is_the_trainers(capsys, tmp_path, tiny):
 
 
 def test_wandb_offline(capsys, tmp_path, tiny):
+    pytest.importorskip("wandb")
     assert run(capsys, "fit", *tiny, "--wandb", "offline", "--run_dir", tmp_path / "run")[0] == 0
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
     assert b"val/accuracy" in file.read_bytes()
 
 
 def test_tensorboard_by_lightnings_logger(capsys, tmp_path, tiny):
+    pytest.importorskip("tensorboard")
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
     assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
     assert list((tmp_path / "tb").rglob("events.out.tfevents.*"))
@@ -197,6 +203,22 @@ def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 6
 
 
+def test_interrupted(tmp_path, tiny):
+    """Ctrl-C: what there is is kept, drawn and named; status 130."""
+    command = [sys.executable, "-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000"]
+    with subprocess.Popen([*command, "--run_dir", tmp_path / "run"], stdout=subprocess.PIPE, text=True) as child:
+        lines = [child.stdout.readline() for _ in range(4)]
+        child.send_signal(signal.SIGINT)
+        rest = child.stdout.read().splitlines()
+    assert lines[-1].startswith("epoch 3/10000")
+    assert child.returncode == 130
+    assert f"checkpoint: {tmp_path / 'run/checkpoints/best.ckpt'}" in rest
+    assert (tmp_path / "run/curves.png").exists()
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["ended"] == "KeyboardInterrupt"
+    assert record["timings"]["epochs"] >= 2
+
+
 # Bad input: one line, status 2, nothing left behind.
 
 
@@ -218,6 +240,10 @@ def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
         (["fit", "--recipe", "demo", "--data.val_size", "5000"], ["val_size", "5000", "1436"]),
         (["fit", "--data.dataset", "folder", "--data.root", "nosuch"], ["nosuch/train"]),
         (["fit", "--data.archive", "nosuch.tar.gz"], ["nosuch.tar.gz: no such file"]),
+        (["fit", "--model.weight_decay", "-1"], ["weight_decay must be at least 0"]),
+        (["fit", "--recipe", "demo", "--model.mean", "[0.5]"], ["mean must have one value"]),
+        (["fit", "--recipe", "demo", "--trainer.accelerator", "bogus"], ["bogus"]),
+        (["--config", "own.yaml", "fit"], ["--config comes after the subcommand"]),
         (["fit", "--data.url", "http://127.0.0.1:9/x"], ["--data.url", "--data.archive", "--data.root"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
         (["fit", "--recipe", "demo", "--trainer.precision", "7"], ["precision"]),
@@ -233,6 +259,94 @@ def test_bad_input_is_one_line(capsys, args, words):
     assert err[0].startswith("error: ")
     assert all(word in err[0] for word in words)
     assert not list(Path("runs").glob("*/*"))
+
+
+def test_a_configuration_that_is_no_text(capsys, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"\xff\x00\x80")
+    status, _, err = run(capsys, "fit", "--config", tmp_path / "config.yaml")
+    assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
+
+
+def test_an_empty_directory_that_was_named_is_left_as_it_was(capsys, tmp_path, tiny):
+    (tmp_path / "mine").mkdir()
+    status, _, err = run(capsys, "fit", *tiny, "--trainer.accelerator", "cuda", "--run_dir", tmp_path / "mine")
+    assert (status, len(err)) == (2, 1)
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def make_folder(root, names):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in names:
+            (root / part / name).mkdir(parents=True)
+            for index in range(4):
+                pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    return root
+
+
+def test_own_images_moved_and_of_other_classes(capsys, tmp_path, monkeypatch, tiny):
+    folder = make_folder(tmp_path / "ants", ["ant", "bee", "cow"])
+    own = ["--data.dataset", "folder", "--data.val_size", "3", "--trainer.log_every_n_steps", "1"]
+    args = ["fit", *tiny, *own, "--data.root", folder, "--run_dir", tmp_path / "run"]
+    assert run(capsys, *args)[0] == 0
+    folder.rename(tmp_path / "moved")
+    test = ["test", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt"]
+    monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(tmp_path / "moved"))
+    status, out, _ = run(capsys, *test)
+    assert (status, [line.split()[0] for line in out[1:4]]) == (0, ["ant", "bee", "cow"])
+    for names, words in (
+        (["bee", "cow", "eel"], "the model knows the classes ant, bee, cow; the data has bee, cow, eel"),
+        (["bee", "cow"], "there are 2 classes, but 3 names: ant, bee, cow"),
+    ):
+        other = make_folder(tmp_path / str(len(names)), names)
+        status, out, err = run(capsys, *test, "--data.root", other)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert words in err[0]
+
+
+def test_what_lightning_finds_wrong_later_is_one_line_too(capsys, tiny):
+    status, _, err = run(capsys, "fit", *tiny, "--trainer.val_check_interval", "1000")
+    assert (status, len(err)) == (2, 1)
+    assert "val_check_interval" in err[0]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_a_checkpoint_made_in_python(capsys, tmp_path):
+    data, model = CIFAR10DataModule("digits", val_size=200), ImageClassifier(widths=(4,) * 5)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, limit_train_batches=1, **quiet)
+    data.setup()
+    trainer.fit(model, data.train_dataloader())
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    args = ["--data.dataset", "digits", "--run_dir", tmp_path / "run"]
+    assert run(capsys, "test", "--ckpt_path", tmp_path / "own.ckpt", *args)[0] == 0
+
+
+def test_a_checkpoint_of_another_project(capsys, tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": {"depth": 18}}, tmp_path / "other.ckpt")
+    status, _, err = run(capsys, "test", "--ckpt_path", tmp_path / "other.ckpt")
+    assert (status, len(err)) == (2, 1)
+    assert "other.ckpt is no checkpoint of this package" in err[0]
+    assert "'depth'" in err[0]
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+@pytest.mark.parametrize(
+    "flags", ["--trainer.enable_checkpointing false", "--trainer.barebones true --trainer.log_every_n_steps 0"]
+)
+def test_trainer_switches(capsys, tmp_path, tiny, flags):
+    assert run(capsys, "fit", *tiny, *flags.split(), "--run_dir", tmp_path / "run")[0] == 0
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_part_of_the_test_images(capsys, trained, tmp_path):
+    args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]
+    limit = ["--trainer.limit_predict_batches", "2", "--run_dir", tmp_path / "p"]
+    assert run(capsys, "predict", *args, *limit)[0] == 0
+    assert len((tmp_path / "p/predictions.csv").read_text().splitlines()) == 201
+    status, _, err = run(capsys, "test", *args, "--trainer.limit_test_batches", "0")
+    assert (status, len(err)) == (2, 1)
 
 
 def test_a_directory_in_use_is_not_touched(capsys, trained, tiny):

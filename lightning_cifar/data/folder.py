@@ -48,7 +48,8 @@ def folder_classes(root: Path) -> tuple[str, ...]:
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise InputError(
-                f"{root / part} is not a directory: an image folder holds train/<class>/* and test/<class>/*"
+                f"{root / part} is not a directory: an image folder holds train/<class>/* and test/<class>/*; "
+                "name another by --data.root"
             )
     names = {
         part: {entry.name for entry in os.scandir(root / part) if entry.is_dir() and not entry.name.startswith(".")}

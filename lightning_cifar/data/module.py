@@ -30,8 +30,8 @@ class CIFAR10DataModule(LightningDataModule):
         eval_batch_size: images in a step of evaluation; changes speed and memory, not results.
         held_out: what is evaluated while training. ``val``: ``val_size`` training images kept back; ``test``: the test
             set, with all images trained on, as the report did. Nothing may then be selected by it.
-        val_size: images of the stratified validation split; unused where the folder has a ``val`` or ``held_out`` is
-            ``test``.
+        val_size: images of the stratified validation split; None: 5,000, of fewer than 50,000 a tenth. Unused where
+            the folder has a ``val`` or ``held_out`` is ``test``.
         split_seed: which images are kept back; apart from the run's seed, so that runs can be compared.
         flip: mirror training images left to right, each with probability 1/2.
         crop_padding: cut training images at random from their reflect-padded selves; 0 to 31 pixels, 0: not at all.
@@ -46,7 +46,7 @@ class CIFAR10DataModule(LightningDataModule):
         batch_size: int = 512,
         eval_batch_size: int = 1000,
         held_out: Literal["val", "test"] = "val",
-        val_size: int = 5000,
+        val_size: int | None = None,
         split_seed: int = 0,
         flip: bool = True,
         crop_padding: int = 4,
@@ -78,7 +78,7 @@ class CIFAR10DataModule(LightningDataModule):
         return self.source
 
     def prepare_data(self) -> None:
-        """Downloads or decodes where need be; Lightning calls it on one process only."""
+        """Downloads or decodes where need be; of several processes, Lightning calls it in one."""
         self.read()
 
     def setup(self, stage: str | None = None) -> None:
@@ -93,6 +93,8 @@ class CIFAR10DataModule(LightningDataModule):
             self.val = source.val
         else:
             val_size = self.hparams["val_size"]
+            if val_size is None:
+                val_size = min(5000, max(1, len(source.train) // 10))
             if not 1 <= val_size < len(source.train):
                 raise InputError(f"--data.val_size must be between 1 and {len(source.train) - 1} here, got {val_size}")
             rest, held_out = stratified_split(source.train.labels, val_size, self.hparams["split_seed"])

@@ -23,7 +23,7 @@ class GatedBlock(nn.Module):
 
     The fused form computes the three convolutions as one with 3K filters. It has the same parameters and, within
     rounding, the same outputs and gradients as the formula written out, so ``fused`` can be switched on a trained
-    block.
+    block whose kernel sizes agree.
 
     Args:
         in_channels: C, at least 1.

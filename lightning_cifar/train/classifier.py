@@ -15,6 +15,7 @@ from lightning_cifar.model.network import FiveBlockNet
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+MIN_STD = 1e-6  # a constant channel has 0
 
 
 class ImageClassifier(LightningModule):
@@ -23,9 +24,9 @@ class ImageClassifier(LightningModule):
     Args:
         num_classes: number of classes.
         learning_rate: Adam's step size, above 0.
-        weight_decay: Adam's L2 penalty.
-        class_names: one name per class; default: those of the data it is trained on.
-        mean: per channel, of pixels in [0, 1]; replaced by those of the data it is trained on.
+        weight_decay: Adam's L2 penalty, at least 0.
+        class_names: one name per class; None: those of the `CIFAR10DataModule` it is trained on.
+        mean: per channel, of pixels in [0, 1]; None: that of the data module it is trained on, else CIFAR-10's.
         std: as ``mean``.
         network: every other argument of `FiveBlockNet`.
     """
@@ -39,35 +40,60 @@ class ImageClassifier(LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         class_names: Sequence[str] | None = None,
-        mean: Sequence[float] = CIFAR10_MEAN,
-        std: Sequence[float] = CIFAR10_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
         if not learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, got {learning_rate}")
+        if not weight_decay >= 0:
+            raise InputError(f"weight_decay must be at least 0, got {weight_decay}")
+        if class_names is not None and len(class_names) != num_classes:
+            raise InputError(f"there are {num_classes} classes, but {len(class_names)} names: {', '.join(class_names)}")
+        channels = network.get("in_channels", 3)
+        for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
+            if len(values) != channels:
+                raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
         self.save_hyperparameters()
         # oneDNN's and cuDNN's fast convolutions want channels-last weights and images.
         self.network = FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last)
         # Not in the state dict: they are hyper-parameters, from which __init__ makes them again.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).clamp(min=1e-6), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean or CIFAR10_MEAN), persistent=False)
+        self.register_buffer("std", torch.tensor(std or CIFAR10_STD).clamp(min=MIN_STD), persistent=False)
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
     def setup(self, stage: str) -> None:
-        """Before training, takes class names and normalisation from a `CIFAR10DataModule`."""
-        data = self.datamodule
-        if stage != "fit" or data is None:
-            return
-        names = data.dataset.class_names
+        """Completes the hyper-parameters before anything runs, so that a checkpoint has them all."""
+        if self.datamodule is not None:
+            self.adopt(self.datamodule)
+        elif stage == "fit":
+            self.normalise_by(CIFAR10_MEAN, CIFAR10_STD)
+
+    def adopt(self, data: CIFAR10DataModule) -> None:
+        """Takes class names and normalisation from the data where it has none of its own.
+
+        Raises:
+            InputError: the data has other classes.
+        """
+        names = list(data.dataset.class_names)
+        known = self.hparams["class_names"]
         if len(names) != self.hparams["num_classes"]:
-            raise InputError(f"num_classes is {self.hparams['num_classes']}, but the data has {len(names)} classes")
-        self.hparams.update(class_names=list(names), mean=data.mean, std=data.std)
-        self.mean.copy_(torch.tensor(data.mean))
-        self.std.copy_(torch.tensor(data.std).clamp(min=1e-6))  # 0 where a channel is constant
+            raise InputError(f"the model has {self.hparams['num_classes']} classes, the data {len(names)}")
+        if known is not None and list(known) != names:
+            raise InputError(f"the model knows the classes {', '.join(known)}; the data has {', '.join(names)}")
+        self.hparams["class_names"] = names
+        self.normalise_by(data.mean, data.std)
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalises by these from now on, unless others were given or trained with."""
+        self.hparams["mean"] = list(self.hparams["mean"] or mean)
+        self.hparams["std"] = list(self.hparams["std"] or std)
+        self.mean.copy_(torch.tensor(self.hparams["mean"]))
+        self.std.copy_(torch.tensor(self.hparams["std"]).clamp(min=MIN_STD))
 
     @property
     def datamodule(self) -> CIFAR10DataModule | None:
@@ -98,6 +124,9 @@ class ImageClassifier(LightningModule):
         self.log(f"{name}/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
         self.log(f"{name}/accuracy", self.held_out_accuracy, batch_size=len(labels))
 
+    def on_test_epoch_start(self) -> None:
+        self.test_confusion.reset()  # not in on_test_epoch_end: the table is made from it after the test
+
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
@@ -108,9 +137,10 @@ class ImageClassifier(LightningModule):
         confusion = self.test_confusion.compute()  # (true class, predicted class)
         self.log("test/accuracy", confusion.trace() / confusion.sum())
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Probabilities (B, num_classes), float32."""
-        return self(batch[0]).float().softmax(1)
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Probabilities (B, num_classes), float32, of images alone or with labels."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).float().softmax(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import sys
 import time
@@ -19,26 +20,24 @@ from lightning_cifar.errors import InputError
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
 
 
-def read_metrics(file: Path) -> dict[str, list[tuple[float, float]]]:
+def read_metrics(file: Path, steps_per_epoch: float | None = None) -> dict[str, list[tuple[float, float]]]:
     """Lightning's ``metrics.csv`` as one series a column: (epochs done, value), empty cells left out.
 
-    A value logged at a step lies at the fraction of an epoch done by then; a value of an epoch at that epoch's end.
+    Args:
+        file: the CSV.
+        steps_per_epoch: optimiser steps of an epoch; None: told from the file, once an epoch has ended in it.
     """
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    # The last step logged in an epoch is its number of steps times epochs done, less one: Lightning counts from 0.
-    ends = {int(row["epoch"]) + 1: int(row["step"]) + 1 for row in rows if row.get("train/loss_epoch")}
-    steps_per_epoch = next((step / epoch for epoch, step in sorted(ends.items())), None)
+    for row in rows:
+        if steps_per_epoch is None and row.get("train/loss_epoch"):
+            steps_per_epoch = (int(row["step"]) + 1) / (int(row["epoch"]) + 1)  # Lightning counts both from 0
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
-            if name in ("epoch", "step") or not value:
-                continue
-            if name.endswith("_step"):
+            if name not in ("epoch", "step") and value:
                 done = (int(row["step"]) + 1) / steps_per_epoch if steps_per_epoch else float(row["epoch"])
-            else:
-                done = float(row["epoch"]) + 1
-            series.setdefault(name, []).append((done, float(value)))
+                series.setdefault(name, []).append((done, float(value)))
     return series
 
 
@@ -99,9 +98,12 @@ class LiveFigure(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw(trainer)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.draw(trainer)
+
     def draw(self, trainer: Trainer) -> None:
         logger = self.csv_logger(trainer)
-        if logger is None or not trainer.is_global_zero:
+        if logger is None or not trainer.is_global_zero or trainer.num_training_batches in (0, float("inf")):
             return
         self.drawn = time.monotonic()
         logger.save()
@@ -109,7 +111,8 @@ class LiveFigure(Callback):
         if not metrics.exists():  # nothing logged yet
             return
         picture = io.BytesIO()
-        plot_metrics(read_metrics(metrics)).savefig(picture, dpi=120, format="png")
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(picture, dpi=120, format="png")
         partial = metrics.with_name(".curves.png")
         partial.write_bytes(picture.getvalue())
         os.replace(partial, metrics.with_name("curves.png"))  # a viewer never sees half a picture

@@ -1,5 +1,6 @@
 """What one sees while it runs: throughput, a bar in a terminal, and one plain line an epoch everywhere."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -12,27 +13,40 @@ from tqdm import tqdm
 class Throughput(Callback):
     """Logs images/s: ``time/images_per_second`` between logged steps, ``time/epoch_images_per_second`` of each epoch.
 
-    The clock covers batches, augmentation and training steps from an epoch's start to its last step, and leaves
-    validation out. It never waits for the device, which would slow it: over 50 steps a GPU's queue hardly matters.
+    The clock covers batches, augmentation, training steps and callbacks, and stands still during validation. It never
+    waits for the device, which would slow it: over 50 steps a GPU's queue hardly matters.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.epoch_started = self.window_started = self.validation_started = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_started = self.window_started = time.perf_counter()
         self.epoch_images = self.window_images = 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.perf_counter() - self.validation_started
+        self.epoch_started += seconds
+        self.window_started += seconds
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.epoch_images += len(batch[0])
         self.window_images += len(batch[0])
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set from outside
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside
+        if every and trainer.global_step % every == 0:
             now = time.perf_counter()
             pl_module.log("time/images_per_second", self.window_images / (now - self.window_started))
             self.window_started, self.window_images = now, 0
-        if batch_idx + 1 == trainer.num_training_batches:
-            seconds = time.perf_counter() - self.epoch_started
-            pl_module.log("time/epoch_seconds", seconds, on_step=False, on_epoch=True)
-            pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds, on_step=False, on_epoch=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.perf_counter() - self.epoch_started
+        pl_module.log("time/epoch_seconds", seconds)
+        pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
 
 
 class Progress(ProgressBar):
@@ -46,6 +60,7 @@ class Progress(ProgressBar):
         super().__init__()
         self.interval = interval
         self.enabled = True
+        self.validated = False
         self.bar: tqdm | None = None
 
     def disable(self) -> None:
@@ -56,13 +71,14 @@ class Progress(ProgressBar):
         self.close()
         self.looked = time.monotonic()
         self.bar = tqdm(
-            desc=description,
             total=int(total) if total != float("inf") else None,
             initial=done,
             leave=False,
             disable=not self.enabled or not sys.stderr.isatty(),
-            bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}, {remaining} left{postfix}",
+            ncols=shutil.get_terminal_size().columns - 1,
+            bar_format="{desc} {percentage:3.0f}%{postfix}, {remaining} left |{bar}|",  # cut from the right
         )
+        self.bar.set_description_str(description)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -72,7 +88,10 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.train_started, self.first_epoch = time.monotonic(), trainer.current_epoch
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else float("inf")
-        self.open("training", trainer.num_training_batches * epochs, trainer.fit_loop.total_batch_idx + 1)
+        batches = trainer.num_training_batches * epochs
+        if trainer.max_steps > 0:
+            batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
+        self.open("training", batches, trainer.fit_loop.total_batch_idx + 1)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         assert self.bar is not None
@@ -80,22 +99,25 @@ class Progress(ProgressBar):
         if not self.bar.disable and time.monotonic() - self.looked > self.interval:
             self.looked = time.monotonic()
             shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
-            self.bar.set_postfix_str(
-                f"{shown.get('time/images_per_second', 0):,.0f} images/s, loss {shown['train/loss_step']:.3f}, "
-                f"accuracy {shown['train/accuracy_step']:.1%}"
-            )
+            words = [("{:,.0f} images/s", "time/images_per_second"), ("loss {:.3f}", "train/loss_step")]
+            words += [("accuracy {:.1%}", "train/accuracy_step")]
+            self.bar.set_description_str(epoch_name(trainer), refresh=False)
+            self.bar.set_postfix_str(", ".join(form.format(shown[name]) for form, name in words if name in shown))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled:
             tqdm.write(self.epoch_line(trainer))
+        self.validated = False
 
     def epoch_line(self, trainer: Trainer) -> str:
         """``epoch 3/30  train loss 0.81 accuracy 71.0%  val loss ...  1,020 images/s  21:10 left``."""
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        words = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        words = [epoch_name(trainer)]
         for part in ("train", "val", "test"):
-            if f"{part}/loss" in shown:
+            if f"{part}/loss" in shown and (part == "train" or self.validated):  # else it is an earlier epoch's
                 words.append(f"{part} loss {shown[f'{part}/loss']:.3f} accuracy {shown[f'{part}/accuracy']:.1%}")
         if speed := shown.get("time/epoch_images_per_second"):
             words.append(f"{speed:,.0f} images/s")
@@ -134,3 +156,8 @@ class Progress(ProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.close()
+
+
+def epoch_name(trainer: Trainer) -> str:
+    of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{of}"

@@ -5,8 +5,8 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,19 @@ class RunRecord(Callback):
 
     Args:
         directory: where to write it; it must exist.
+        command: what was typed, for the record.
         recipe: name of the recipe, for the record.
     """
 
-    def __init__(self, directory: str, recipe: str | None = None) -> None:
+    def __init__(self, directory: str, command: Sequence[str] = (), recipe: str | None = None) -> None:
         self.file = Path(directory) / "run.json"
+        self.command = list(command)
         self.recipe = recipe
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
         self.record: dict[str, Any] = {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": self.command,
             "stage": trainer.state.fn.value if trainer.state.fn else None,
             "recipe": self.recipe,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -87,6 +89,11 @@ class RunRecord(Callback):
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
         }
         self.write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning calls no `teardown` after one."""
+        self.record["ended"] = type(exception).__name__
+        self.teardown(trainer, pl_module, "fit" if trainer.state.fn == "fit" else "")
 
     def write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
@@ -127,10 +134,16 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this package is imported from, with ``-dirty`` where files differ; None elsewhere."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Commit of the checkout this file belongs to, with ``-dirty`` where files differ; None where it is installed."""
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
     try:
-        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        described = ""
+        for command in (
+            ["ls-files", "--error-unmatch", Path(__file__).name],
+            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
+            described = done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return described

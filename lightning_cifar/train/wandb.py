@@ -25,23 +25,25 @@ def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | Non
     except ImportError:
         warnings.warn("wandb is not installed, so nothing is sent: pip install wandb", stacklevel=2)
         return None
-    chosen: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
-    if chosen == "online" and not wandb.login(prompt=False, verify=False):
-        warnings.warn("no W&B API key: logging offline; after `wandb login`, `wandb sync` sends the run", stacklevel=2)
-        chosen = "offline"
-    for attempt in dict.fromkeys([chosen, "offline"]):
+    wanted: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
+    for chosen in dict.fromkeys([wanted, "offline"]):
         try:
-            run = wandb.init(
-                project="lightning-cifar",
-                name=name,
-                dir=run_dir,
-                mode=attempt,
-                settings=wandb.Settings(
+            if chosen != "online" or wandb.login(prompt=False, verify=False):
+                settings = wandb.Settings(
                     init_timeout=INIT_TIMEOUT, silent=True, disable_git=True, x_save_requirements=False
-                ),
-            )
-        except wandb.Error as error:
-            warnings.warn(f"W&B {attempt} failed, the run goes on: {str(error).splitlines()[0]}", stacklevel=2)
-        else:
-            return WandbLogger(experiment=run)
+                )
+                run = wandb.init(project="lightning-cifar", name=name, dir=run_dir, mode=chosen, settings=settings)
+                return WandbLogger(experiment=run)
+            reason = "no API key; after `wandb login`, `wandb sync` sends what was logged"
+        except Exception as error:  # whatever it is, the run is worth more than its dashboard
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(f"W&B is not {chosen}: {reason}", stacklevel=2)
     return None
+
+
+def finish(logger: WandbLogger) -> None:
+    """Sends what is left and ends the run, so that a second run in this process is not its continuation."""
+    try:
+        logger.experiment.finish()
+    except Exception as error:
+        warnings.warn(f"W&B could not finish the run: {error}", stacklevel=2)

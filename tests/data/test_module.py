@@ -91,6 +91,11 @@ def test_a_folder_without_val_is_split(without_val):
     assert len(module.train) == 15
 
 
+def test_default_val_size_is_a_tenth_of_few_images(without_val):
+    assert len(ready("digits").val) == 143
+    assert len(ready("folder", str(without_val)).val) == 1
+
+
 @pytest.mark.parametrize("val_size", [-1, 0, 18, 19])
 def test_bad_val_size(without_val, bad_input, val_size):
     with bad_input("--data.val_size", f"got {val_size}", "17"):

@@ -61,8 +61,13 @@ def outputs_and_gradients(block: GatedBlock, x: Tensor, autocast: bool = False) 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("dtype", "autocast", "tolerance"),
-    [(torch.float64, False, 1e-12), (torch.float32, False, 1e-5), (torch.float32, True, 2e-2)],
-    ids=["float64", "float32", "bf16-mixed"],
+    [
+        (torch.float64, False, 1e-12),
+        (torch.float32, False, 1e-5),
+        (torch.float32, True, 2e-2),
+        (torch.bfloat16, False, 3e-2),
+    ],
+    ids=["float64", "float32", "bf16-mixed", "bf16-true"],
 )
 def test_fused_equals_three_convolutions(dtype, autocast, tolerance, layout):
     block = random_block().to(dtype, memory_format=layout)

@@ -6,6 +6,8 @@ from lightning import Trainer, seed_everything
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
+from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.sources import ImageSet, load_digits
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
 
@@ -138,12 +140,71 @@ def test_predictions_are_probabilities(trained):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
 
 
-def test_refuses_data_with_another_number_of_classes():
-    with pytest.raises(InputError, match="num_classes is 7, but the data has 10 classes"):
-        train(ImageClassifier(7, **SMALL), CIFAR10DataModule("digits", val_size=200), max_epochs=1)
+def test_a_second_test_counts_its_own_images_only(trained):
+    model, data, _ = trained
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    with torch.inference_mode():
+        predicted = model(data.test.images).argmax(1)
+    for labels, accuracy in ((predicted, 1.0), ((predicted + 1) % 10, 0.0)):
+        loader = BatchLoader(ImageSet(data.test.images, labels), 180)
+        (result,) = trainer.test(model, loader, verbose=False)
+        assert result["test/accuracy"] == accuracy
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_refuses_learning_rate(value):
-    with pytest.raises(InputError, match="learning_rate must be above 0"):
-        ImageClassifier(learning_rate=value)
+def test_own_normalisation_and_names_are_kept():
+    data = CIFAR10DataModule("digits", val_size=200)
+    data.setup()
+    own = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    model = ImageClassifier(**own, **SMALL)
+    model.adopt(data)
+    assert {name: model.hparams[name] for name in own} == own
+    assert model.mean.tolist() == pytest.approx(own["mean"])
+    assert model.hparams["class_names"] == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_what_was_trained_with_is_kept_when_the_data_changes():
+    """Trained on loaders of one's own it normalises by CIFAR-10's values, and does so on other data too."""
+    model = ImageClassifier(**SMALL)
+    digits = load_digits().train
+    train(model, BatchLoader(digits, 64), max_epochs=1, limit_train_batches=1)
+    assert model.hparams["mean"] == [0.4914, 0.4822, 0.4465]
+    data = CIFAR10DataModule("digits", val_size=200)
+    data.setup()
+    model.adopt(data)
+    assert model.mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+
+
+def test_a_constant_channel_gives_finite_logits():
+    model = ImageClassifier(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.0), **SMALL).eval()
+    images = torch.rand(2, 3, 32, 32)
+    images[:, 2] = 0.5
+    assert model(images).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 7}, "the model has 7 classes, the data 10"),
+        ({"class_names": list("abcdefghij")}, "the model knows the classes a, b, .*; the data has 0, 1, "),
+    ],
+)
+def test_refuses_data_with_other_classes(arguments, message):
+    with pytest.raises(InputError, match=message):
+        train(ImageClassifier(**arguments, **SMALL), CIFAR10DataModule("digits", val_size=200), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
+        ({"class_names": ["a"]}, "there are 10 classes, but 1 names: a"),
+        ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
+        ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        ImageClassifier(**arguments)

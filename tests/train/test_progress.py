@@ -1,9 +1,10 @@
 """Throughput counts every image; Progress writes a line an epoch and, in a terminal, a bar."""
 
 import re
+import time
 
 import pytest
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
@@ -11,7 +12,7 @@ from lightning_cifar.train import progress
 from lightning_cifar.train.figure import read_metrics
 
 
-def fit(tmp_path, *callbacks):
+def fit(tmp_path, *callbacks, **settings):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -21,6 +22,7 @@ def fit(tmp_path, *callbacks):
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         enable_model_summary=False,
+        **settings,
     )
     data = CIFAR10DataModule("digits", batch_size=128, val_size=200)
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
@@ -47,12 +49,31 @@ def test_a_plain_line_an_epoch(tmp_path, capsys):
     assert "\r" not in printed.err
 
 
-def test_a_bar_in_a_terminal(tmp_path, capsys, monkeypatch):
+def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     trainer, data = fit(tmp_path, Throughput(), Progress(interval=0))
-    bar = capsys.readouterr().err
-    assert re.search(
-        r"epoch 2/2: +\d+% \|.*\| 00:\d\d, 00:\d\d left, [\d,]+ images/s, loss [\d.]+, accuracy [\d.]+%", bar
-    )
+    bars = capsys.readouterr().err.split("\r")
+    wanted = r"epoch 2/2 +\d+%, [\d,]+ images/s, loss [\d.]+, accuracy [\d.]+%, \d\d:\d\d left \|.*"
+    assert any(re.fullmatch(wanted, bar) for bar in bars)
+    assert max(map(len, bars)) < 80
     trainer.test(trainer.model, data, verbose=False)
     assert "testing" in capsys.readouterr().err
+
+
+def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, capsys):
+    fit(tmp_path, Progress(), check_val_every_n_epoch=2)
+    first, second = capsys.readouterr().out.splitlines()
+    assert ("val loss" in first, "val loss" in second) == (False, True)
+
+
+def test_validation_is_not_on_the_clock(tmp_path):
+    class Slow(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            time.sleep(0.25)
+
+    started = time.perf_counter()
+    fit(tmp_path, Throughput(), Slow(), val_check_interval=0.5)
+    taken = time.perf_counter() - started
+    measured = sum(seconds for _, seconds in read_metrics(tmp_path / "run/metrics.csv")["time/epoch_seconds"])
+    assert measured <= taken - 1  # two validations in each of two epochs

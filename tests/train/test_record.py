@@ -20,7 +20,7 @@ def test_record_of_a_run(tmp_path):
         max_epochs=1,
         limit_train_batches=2,
         logger=False,
-        callbacks=[RunRecord(str(tmp_path), "demo")],
+        callbacks=[RunRecord(str(tmp_path), ["what", "was typed"], "demo")],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -28,6 +28,7 @@ def test_record_of_a_run(tmp_path):
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
     written = json.loads((tmp_path / "run.json").read_text())
     assert (written["seed"], written["recipe"], written["stage"], written["precision"]) == (7, "demo", "fit", "32-true")
+    assert written["command"] == ["what", "was typed"]
     assert written["versions"]["torch"] == version("torch")
     assert written["device"]["type"] == "cpu"
     assert written["device"]["threads"] == torch.get_num_threads()
@@ -36,7 +37,7 @@ def test_record_of_a_run(tmp_path):
     assert (written["timings"]["epochs"], written["timings"]["steps"]) == (1, 2)
     assert written["timings"]["total_seconds"] > 0
     assert written["metrics"]["val/accuracy"] == trainer.callback_metrics["val/accuracy"].item()
-    assert [file.name for file in tmp_path.glob("*run*")] == ["run.json"]
+    assert not (tmp_path / "run.partial").exists()
 
 
 def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
@@ -46,7 +47,11 @@ def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     assert record.git_commit() is None
     git = ["git", "-C", str(package), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (package / "record.py").write_text("1")
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+    (package / "other.py").write_text("1")
+    for command in (["init", "-q"], ["add", "other.py"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    assert record.git_commit() is None  # installed in somebody's checkout, not part of it
+    for command in (["add", "."], ["commit", "-q", "-m", "two"]):
         subprocess.run([*git, *command], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert record.git_commit() == commit

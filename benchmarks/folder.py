@@ -1,0 +1,53 @@
+"""How long does it take to read an image folder: decoded the first time, from the cache after that?
+
+    python benchmarks/folder.py --root DIR
+
+Prints the medians and writes ``benchmarks/results/folder.json``. The clock covers all of the data module's work before
+the first batch: listing and checking every file, reading, splitting, statistics.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lightning_cifar import CIFAR10DataModule
+from lightning_cifar.train.record import describe_device
+
+REPEATS = 5
+
+
+def seconds(root: str) -> tuple[float, int]:
+    start = time.perf_counter()
+    data = CIFAR10DataModule("folder", root)
+    data.prepare_data()
+    data.setup()
+    return time.perf_counter() - start, len(data.dataset.train) + len(data.dataset.test)
+
+
+def main(root: str) -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        first, files = seconds(root)
+        later = [seconds(root)[0] for _ in range(REPEATS)]
+    result = {
+        "question": "How long does it take to read an image folder, first and from the cache?",
+        "command": "python benchmarks/folder.py --root DIR",
+        "data": f"CIFAR-10 (JPEG), {files:,} files",
+        "first_seconds": first,
+        "cached_seconds": {"median": statistics.median(later), "all": later},
+        "device": describe_device(torch.device("cpu")),
+    }
+    (Path(__file__).parent / "results/folder.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{files:,} files: first {first:.1f} s, from the cache {statistics.median(later):.2f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    main(parser.parse_args().root)

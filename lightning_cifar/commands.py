@@ -1,0 +1,215 @@
+"""CommandLine: LightningCLI over `ImageClassifier` and `CIFAR10DataModule`, with a directory for every run.
+
+What arguments mean before LightningCLI reads them is in `arguments`; what a run records, in `train.record`.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.model_summary import summarize
+
+from lightning_cifar.arguments import RECIPES, checkpoint_config
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import InputError
+from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
+from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.figure import LiveFigure
+from lightning_cifar.train.progress import Progress, Throughput
+from lightning_cifar.train.record import RunRecord, new_run_dir
+from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
+
+
+class Parser(LightningArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [re.sub(r"^[\s-]+", "", line) for line in str(message).splitlines()]
+        raise InputError("; ".join(line for line in lines if line)) from ex
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI over `ImageClassifier` and `CIFAR10DataModule`, with a directory for every run."""
+
+    model: ImageClassifier
+    datamodule: CIFAR10DataModule
+
+    def __init__(self, args: list[str]) -> None:
+        self.args = args
+        self.wandb: WandbLogger | None = None
+        try:
+            super().__init__(
+                ImageClassifier,
+                CIFAR10DataModule,
+                save_config_callback=None,  # instantiate_trainer writes it, for every subcommand
+                trainer_defaults={"enable_model_summary": False},  # --print_model shows it
+                seed_everything_default=0,
+                parser_class=Parser,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # it would store more than plain values in checkpoints
+                args=args,
+            )
+        finally:
+            if self.wandb is not None:
+                finish(self.wandb)
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, allow_abbrev=False)  # --model.learning_rat is a typo, not an option
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--recipe", choices=[*RECIPES], help="a recipe by name; `report` where none is named")
+        parser.add_argument("--run_dir", help="directory of this run, new or empty; default runs/<recipe>/<time>")
+        parser.add_argument(
+            "--wandb",
+            nargs="?",
+            const="auto",
+            choices=get_args(WandbMode),
+            help="log to Weights & Biases: online if logged in, else offline, or as named",
+        )
+        parser.add_argument("--print_model", action="store_true", help="print the network's table and stop")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, less the arguments that `test` and `predict` below set themselves."""
+        skipped = LightningCLI.subcommands()
+        skipped["test"] |= {"verbose"}
+        skipped["predict"] |= {"return_predictions"}
+        return skipped
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's lets the checkpoint win over flags in silence; here `layered` has put it before them.
+
+        A resumed optimiser keeps the checkpoint's values, so other ones are refused.
+        """
+        settings = self.config[self.config.subcommand]
+        if self.config.subcommand != "fit" or settings["ckpt_path"] is None:
+            return
+        for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
+            asked = json.loads(json.dumps(settings["model"].get(name, stored)))
+            if asked != stored:
+                raise InputError(f"--model.{name} {asked}: the checkpoint to resume from was trained with {stored}")
+
+    def instantiate_trainer(self, **_: Any) -> Trainer:
+        settings = self.config[self.subcommand]
+        if settings["print_model"]:
+            self.model.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+            print(summarize(self.model, max_depth=4))
+            raise SystemExit(0)
+        # Before the run directory is made: bad data leaves nothing behind.
+        self.datamodule.prepare_data()
+        self.datamodule.setup(self.subcommand)
+        self.model.adopt(self.datamodule)
+        files = [str(file) for file in settings["config"] or [] if file]
+        recipe = settings["recipe"] or (Path(files[-1]).stem if files else "custom")
+        group = recipe if self.subcommand == "fit" else str(self.subcommand)
+        self.run_dir = new_run_dir(settings["run_dir"], group)
+        configured = self.config_init[self.subcommand]["trainer"]
+        try:
+            self.write_config()
+            if configured["barebones"]:  # Lightning's word for: nothing but the loop
+                return super().instantiate_trainer(default_root_dir=str(self.run_dir))
+            if settings["wandb"] is not None:
+                self.wandb = wandb_logger(settings["wandb"], self.run_dir, f"{group}/{self.run_dir.name}")
+            return super().instantiate_trainer(
+                logger=self.loggers(configured["logger"]),
+                callbacks=self.callbacks(configured),
+                default_root_dir=configured["default_root_dir"] or str(self.run_dir),
+            )
+        except Exception:
+            if settings["run_dir"] is None:
+                shutil.rmtree(self.run_dir)  # made a moment ago: nothing has run in it
+            else:
+                (self.run_dir / "config.yaml").unlink(missing_ok=True)
+            raise
+
+    def write_config(self) -> None:
+        """Every resolved value; ``fit --config`` of this file repeats the run."""
+        config = self.config[self.subcommand].clone()
+        for key in ("config", "run_dir", "print_model", "wandb"):
+            config.pop(key)
+        for key in ("class_names", "mean", "std"):
+            config["model"][key] = self.model.hparams[key]
+        text = self._parser(self.subcommand).dump(config, skip_none=False)
+        (self.run_dir / "config.yaml").write_text(text)
+
+    def loggers(self, configured: Any) -> list[Logger]:
+        """CSV always, first, so that checkpoints lie beside it; then W&B and what ``--trainer.logger`` names."""
+        loggers: list[Logger] = [CSVLogger(self.run_dir, name="", version="")]
+        if self.wandb is not None:
+            loggers.append(self.wandb)
+        if configured and configured is not True:
+            loggers += configured if isinstance(configured, list) else [configured]
+        return loggers
+
+    def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
+        """The configured callbacks, and of the usual ones those that were not configured."""
+        own = trainer["callbacks"] or []
+        own = own if isinstance(own, list) else [own]
+        command = ["python", "-m", "lightning_cifar", *self.args]
+        usual: list[Callback] = [RunRecord(str(self.run_dir), command, self.config[self.subcommand]["recipe"])]
+        if self.subcommand == "fit":
+            usual += [Throughput(), LiveFigure()]
+            if trainer["enable_checkpointing"] is not False:
+                # The test set selects nothing: where it is what is watched, "best" is by the training loss.
+                validated = self.datamodule.hparams["held_out"] == "val" and trainer["limit_val_batches"] != 0
+                by: dict[str, Any] = (
+                    {"monitor": "val/accuracy", "mode": "max"} if validated else {"monitor": "train/loss"}
+                )
+                usual.append(ModelCheckpoint(filename="best", save_last=True, enable_version_counter=False, **by))
+        if trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in own):
+            usual.append(Progress())
+        return [*(one for one in usual if not any(isinstance(other, type(one)) for other in own)), *own]
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains, and says where things are, after Ctrl-C too."""
+        print(f"run directory: {self.run_dir}", flush=True)
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit as stop:  # how Lightning ends after Ctrl-C
+            if not self.trainer.interrupted:
+                raise
+            self.say_where()
+            raise SystemExit(130) from stop
+        self.say_where()
+
+    def say_where(self) -> None:
+        for what, name in (("curves", "curves.png"), ("numbers", "metrics.csv")):
+            if (self.run_dir / name).exists():
+                print(f"{what}: {self.run_dir / name}")
+        saved = self.trainer.checkpoint_callback
+        best, last = (getattr(saved, f"{which}_model_path", "") for which in ("best", "last"))
+        # What the training loss liked best is no better than the last.
+        if checkpoint := (best if self.datamodule.hparams["held_out"] == "val" else last) or best or last:
+            print(f"checkpoint: {checkpoint}")
+            print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
+
+    def test(self, **kwargs: Any) -> None:
+        """Tests, prints one table and writes it as ``test.json``."""
+        self.trainer.test(**kwargs, verbose=False)
+        if "test/loss" not in self.trainer.callback_metrics:
+            raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
+        loss, confusion = self.trainer.callback_metrics["test/loss"], self.model.test_confusion.compute()
+        result = evaluation(float(loss), confusion, self.datamodule.dataset.class_names)
+        print(format_table(result))
+        file = self.run_dir / "test.json"
+        write_json(file, {"checkpoint": self.config["test"]["ckpt_path"], **result})
+        print(f"table: {file}")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predicts the test images and writes ``predictions.csv``."""
+        batches: Any = self.trainer.predict(**kwargs)
+        if not batches:
+            raise InputError("no image was predicted: --trainer.limit_predict_batches must be above 0")
+        probabilities = torch.cat(batches)
+        labels = self.datamodule.test.labels[: len(probabilities)]
+        file = self.run_dir / "predictions.csv"
+        write_predictions(file, probabilities, labels, self.datamodule.dataset.class_names)
+        print(f"predictions: {file}")

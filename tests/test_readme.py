@@ -1,0 +1,67 @@
+"""README and docs are true: their commands run, their paths exist, their numbers are those of the evidence."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULT = json.loads((ROOT / "benchmarks/results/report.json").read_text())
+
+COMMANDS = re.findall(r"^python -m lightning_cifar (.+?)(?: +#.*)?$", README, re.MULTILINE)
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command, trained, capsys):
+    command = command.replace("runs/report/TIME", str(trained)).replace(" --print_model", "")
+    assert main([*command.split(), "--print_config"]) == 0
+    assert "data:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\S+)", README, re.MULTILINE))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_python_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=100)
+    assert (tmp_path / "model.ckpt").exists()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert link.startswith("https://") or (ROOT / link).exists()
+
+
+def test_files_of_the_map_exist():
+    table = README.split("## Where things are")[1]
+    for line in re.findall(r"^\| `lightning_cifar/(\w+)/` \| (.+) \|$", table, re.MULTILINE):
+        room, contents = line
+        named = set(re.findall(r"`(\w+\.py)`", contents))
+        there = {file.name for file in (ROOT / "lightning_cifar" / room).glob("*.py")} - {"__init__.py"}
+        assert named == there
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/results.md"])
+def test_numbers_are_those_of_the_evidence(file):
+    (row,) = re.findall(r"^\| `report` \| CIFAR-10 \(JPEG\) \|.+$", (ROOT / file).read_text(), re.MULTILINE)
+    for number in (
+        f"{RESULT['test']['accuracy']:.2%}".replace("%", " %"),
+        f"{RESULT['final']['epoch']} epochs",
+        f"{RESULT['wall_seconds'] / 60:.0f} min",
+        f"{RESULT['images_per_second']:,.0f} images/s",
+        f"`{RESULT['run']['precision']}`",
+    ):
+        assert number in row
+    assert RESULT["command"] in (ROOT / file).read_text()
