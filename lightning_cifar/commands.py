@@ -78,11 +78,15 @@ class CommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's, less the arguments that `test` and `predict` below set themselves."""
-        skipped = LightningCLI.subcommands()
+        """Lightning's, less the arguments that are set below."""
+        skipped = {name: {*skip, "weights_only"} for name, skip in LightningCLI.subcommands().items()}
         skipped["test"] |= {"verbose"}
         skipped["predict"] |= {"return_predictions"}
         return skipped
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are loaded without running code that they may hold."""
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's lets the checkpoint win over flags in silence; here `layered` has put it before them.

@@ -1,7 +1,7 @@
 """ImageClassifier: `FiveBlockNet` under Lightning, with cross-entropy, Adam and the metrics of every stage."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning import LightningModule
@@ -65,6 +65,21 @@ class ImageClassifier(LightningModule):
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Lightning's, but with ``weights_only=True``: a file that would run code is refused."""
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only=weights_only, **kwargs
+        )
 
     def setup(self, stage: str) -> None:
         """Completes the hyper-parameters before anything runs, so that a checkpoint has them all."""

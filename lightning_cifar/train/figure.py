@@ -53,7 +53,7 @@ def plot_metrics(series: dict[str, list[tuple[float, float]]]) -> Figure:
 
 def plot_quantity(axes: Axes, series: dict[str, list[tuple[float, float]]], name: str, label: str, form: str) -> None:
     if points := series.get(f"train/{name}_step"):
-        axes.plot(*zip(*points, strict=True), ".", color=COLOURS["train"], alpha=0.25, markersize=4, markeredgewidth=0)
+        axes.plot(*zip(*points, strict=True), ".", color=COLOURS["train"], alpha=0.4, markersize=6, markeredgewidth=0)
     for part, column in (("train", f"train/{name}_epoch"), ("val", f"val/{name}"), ("test", f"test/{name}")):
         if points := series.get(column):
             last = form.format(points[-1][1])

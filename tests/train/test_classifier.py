@@ -1,5 +1,8 @@
 """ImageClassifier: optimiser and loss of the report, normalisation, checkpoints that need nothing beside them."""
 
+from pathlib import Path
+from pickle import UnpicklingError
+
 import pytest
 import torch
 from lightning import Trainer, seed_everything
@@ -107,6 +110,18 @@ def test_a_checkpoint_holds_plain_values_only(trained):
     for values in (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]):
         for value in values.values():
             assert isinstance(value, str | int | float | bool | list | tuple | None)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(trained, tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    checkpoint = torch.load(trained[2], weights_only=True)
+    torch.save({**checkpoint, "extra": Touch()}, tmp_path / "hostile.ckpt")
+    with pytest.raises(UnpicklingError):
+        ImageClassifier.load_from_checkpoint(tmp_path / "hostile.ckpt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_metrics_equal_a_plain_count(trained):
