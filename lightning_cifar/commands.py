@@ -51,6 +51,7 @@ class CommandLine(LightningCLI):
                 save_config_callback=None,  # instantiate_trainer writes it, for every subcommand
                 trainer_defaults={"enable_model_summary": False},  # --print_model shows it
                 seed_everything_default=0,
+                parser_kwargs={"prog": "python -m lightning_cifar"},
                 parser_class=Parser,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # it would store more than plain values in checkpoints

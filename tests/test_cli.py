@@ -64,6 +64,13 @@ def test_version(capsys):
     assert run(capsys, "--version") == (0, [f"lightning-cifar {version('lightning-cifar')}"], [])
 
 
+@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]], ids=" ".join)
+def test_help_names_the_command_as_it_is_typed(capsys, args):
+    status, out, _ = run(capsys, *args)
+    assert status == 0
+    assert out[0].startswith("usage: python -m lightning_cifar ")
+
+
 def test_print_model(capsys):
     status, out, _ = run(capsys, "fit", "--recipe", "demo", "--print_model")
     table = "\n".join(out)
