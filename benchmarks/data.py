@@ -6,7 +6,6 @@ Both shuffle, flip, crop from 4 pixels of reflect padding and normalise 10,000 r
 batches of 500. Prints one table and writes ``benchmarks/results/data.json``; runs alternate, medians count.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from torchvision.transforms import v2
 from lightning_cifar.data import augment
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.results.report import write_json
 from lightning_cifar.train.classifier import CIFAR10_MEAN, CIFAR10_STD
 from lightning_cifar.train.record import describe_device
 
@@ -85,7 +85,7 @@ def main() -> None:
         "device": describe_device(torch.device("cpu")),
         "gpu": "not measured",
     }
-    (Path(__file__).parent / "results/data.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(Path(__file__).parent / "results/data.json", result)
     for name, speeds in runs.items():
         print(f"{name:<12} {statistics.median(speeds):>10,.0f} images/s")
     print(f"{'ratio':<12} {statistics.median(ratios):>10.1f}")

@@ -7,7 +7,6 @@ the first batch: listing and checking every file, reading, splitting, statistics
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from lightning_cifar import CIFAR10DataModule
+from lightning_cifar.results.report import write_json
 from lightning_cifar.train.record import describe_device
 
 REPEATS = 5
@@ -43,7 +43,7 @@ def main(root: str) -> None:
         "cached_seconds": {"median": statistics.median(later), "all": later},
         "device": describe_device(torch.device("cpu")),
     }
-    (Path(__file__).parent / "results/folder.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(Path(__file__).parent / "results/folder.json", result)
     print(f"{files:,} files: first {first:.1f} s, from the cache {statistics.median(later):.2f} s")
 
 

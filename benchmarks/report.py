@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_cifar import main
+from lightning_cifar.results.report import write_json
 
 HERE = Path(__file__).parent
 
@@ -38,7 +39,7 @@ def run(root: str, data_name: str, extra: list[str]) -> None:
         "run": {key: value for key, value in record.items() if key not in ("command", "metrics", "timings")},
         "epochs": epochs,
     }
-    (HERE / "results/report.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(HERE / "results/report.json", result)
     shutil.copy(run_dir / "curves.png", HERE.parent / "docs/report.png")
 
 

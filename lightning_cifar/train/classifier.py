@@ -55,12 +55,12 @@ class ImageClassifier(LightningModule):
         for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
+            # Not in the state dict: they are hyper-parameters, from which __init__ makes them again.
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+        self.std.clamp_(min=MIN_STD)
         self.save_hyperparameters()
         # oneDNN's and cuDNN's fast convolutions want channels-last weights and images.
         self.network = FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last)
-        # Not in the state dict: they are hyper-parameters, from which __init__ makes them again.
-        self.register_buffer("mean", torch.tensor(mean or CIFAR10_MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(std or CIFAR10_STD).clamp(min=MIN_STD), persistent=False)
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -108,7 +108,7 @@ class ImageClassifier(LightningModule):
         self.hparams["mean"] = list(self.hparams["mean"] or mean)
         self.hparams["std"] = list(self.hparams["std"] or std)
         self.mean.copy_(torch.tensor(self.hparams["mean"]))
-        self.std.copy_(torch.tensor(self.hparams["std"]).clamp(min=MIN_STD))
+        self.std.copy_(torch.tensor(self.hparams["std"])).clamp_(min=MIN_STD)
 
     @property
     def datamodule(self) -> CIFAR10DataModule | None:
