@@ -7,10 +7,11 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from lightning import Trainer
+from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -22,6 +23,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.figure import LiveFigure
+from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
 from lightning_cifar.train.record import RunRecord, new_run_dir
 from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
@@ -33,6 +35,18 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [re.sub(r"^[\s-]+", "", line) for line in str(message).splitlines()]
         raise InputError("; ".join(line for line in lines if line)) from ex
+
+
+class AutoTrainer(Trainer):
+    """Lightning's Trainer as the command line sees it, with ``--trainer.precision auto``.
+
+    Args:
+        precision: Lightning's, or ``auto``: ``bf16-mixed`` or ``32-true``, whichever proves faster on this machine.
+    """
+
+    def __init__(self, precision: _PRECISION_INPUT | Literal["auto"] | None = None, **kwargs: Any) -> None:
+        assert precision != "auto"
+        super().__init__(precision=precision, **kwargs)
 
 
 class CommandLine(LightningCLI):
@@ -48,6 +62,7 @@ class CommandLine(LightningCLI):
             super().__init__(
                 ImageClassifier,
                 CIFAR10DataModule,
+                trainer_class=AutoTrainer,
                 save_config_callback=None,  # instantiate_trainer writes it, for every subcommand
                 trainer_defaults={"enable_model_summary": False},  # --print_model shows it
                 seed_everything_default=0,
@@ -112,6 +127,8 @@ class CommandLine(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup(self.subcommand)
         self.model.adopt(self.datamodule)
+        if settings["trainer"]["precision"] == "auto":
+            self.choose_precision()
         files = [str(file) for file in settings["config"] or [] if file]
         recipe = settings["recipe"] or (Path(files[-1]).stem if files else "custom")
         group = recipe if self.subcommand == "fit" else str(self.subcommand)
@@ -134,6 +151,15 @@ class CommandLine(LightningCLI):
             else:
                 (self.run_dir / "config.yaml").unlink(missing_ok=True)
             raise
+
+    def choose_precision(self) -> None:
+        """Puts the faster precision in the place of ``auto``, for the Trainer and for config.yaml."""
+        trainer = self.config[self.subcommand]["trainer"]
+        gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        images = self.datamodule.test.sample(256).images.to("cuda" if gpu else "cpu")
+        precision = fastest_precision(self.model.network, images / 255)
+        print(f"precision: {precision}, the faster one here", flush=True)
+        trainer["precision"] = self.config_init[self.subcommand]["trainer"]["precision"] = precision
 
     def write_config(self) -> None:
         """Every resolved value; ``fit --config`` of this file repeats the run."""
@@ -203,6 +229,8 @@ class CommandLine(LightningCLI):
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         loss, confusion = self.trainer.callback_metrics["test/loss"], self.model.test_confusion.compute()
         result = evaluation(float(loss), confusion, self.datamodule.dataset.class_names)
+        plain = self.trainer.callback_metrics.get("test/accuracy_without_tta")
+        result["accuracy_without_tta"] = result["accuracy"] if plain is None else float(plain)
         print(format_table(result))
         file = self.run_dir / "test.json"
         write_json(file, {"checkpoint": self.config["test"]["ckpt_path"], **result})

@@ -110,7 +110,7 @@ def decode_all(part: str, files: list[tuple[str, int]]) -> ImageSet:
             pool.shutdown(cancel_futures=True)
             raise
     return ImageSet(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.tensor([label for _, label in files], dtype=torch.int64),
     )
 
@@ -156,7 +156,7 @@ def write_cache(cache: Path, state: str, dataset: Dataset) -> None:
         "state": state,
         "fingerprint": dataset.fingerprint(),
         "class_names": list(dataset.class_names),
-        "parts": {name: (part.images, part.labels) for name, part in parts.items() if part is not None},
+        "parts": {name: (part.images, part.labels) for name, part in parts.items() if isinstance(part, ImageSet)},
     }
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,42 @@
-"""BatchLoader: batches of a set that lies in memory, in an order that depends on seed and epoch alone."""
+"""BatchLoader: batches of a set that lies in memory, in an `Order` that depends on seed and epoch alone."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.errors import InputError
+
+
+def seeded(seed: int, epoch: int) -> torch.Generator:
+    """A generator on the CPU for (seed, epoch) alone."""
+    # A large odd multiplier keeps pairs apart: seed 0 at epoch 1 is not seed 1 at epoch 0.
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+
+
+class Order(Sampler[int]):
+    """Positions 0 ... size - 1, shuffled every epoch anew by (seed, epoch); as they are where ``seed`` is None."""
+
+    def __init__(self, size: int, seed: int | None = None) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def positions(self) -> Tensor:
+        """All of them, int64 (size,), on the CPU, whose generator gives the same order on every machine."""
+        if self.seed is None:
+            return torch.arange(self.size)
+        return torch.randperm(self.size, generator=seeded(self.seed, self.epoch))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions().tolist())
 
 
 class BatchLoader:
@@ -16,35 +46,55 @@ class BatchLoader:
         data: the whole set.
         batch_size: B, at least 1; the last batch holds what is left.
         seed: shuffles every epoch anew by (seed, epoch); None keeps the order.
+        drop_last: leave out a last batch of fewer than ``batch_size``.
+        positions: give with each batch where its images stand in ``data``, int64 (B,).
+        device: where the set is kept, and the batches are made.
     """
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.data = data
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        seed: int | None = None,
+        drop_last: bool = False,
+        positions: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_batch_size(batch_size, len(data), drop_last)
+        self.pixels = data.images.permute(0, 2, 3, 1).contiguous().to(device)  # a batch is gathered in whole images
+        self.labels = data.labels.to(device)
         self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
+        self.drop_last = drop_last
+        self.positions = positions
+        self.sampler = Order(len(data), seed)  # by this name Lightning finds its `set_epoch`
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
-    @property
-    def sampler(self) -> "BatchLoader":
-        """Where Lightning looks for `set_epoch`, which it calls before each epoch."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
     def __len__(self) -> int:
-        return -(-len(self.data) // self.batch_size)
+        size = self.sampler.size
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.seed is None:
-            order = torch.arange(len(self.data))
-        else:
-            # A large odd multiplier keeps pairs apart: seed 0 at epoch 1 is not seed 1 at epoch 0.
-            mixed = (self.seed * 0x9E3779B97F4A7C15 + self.epoch) % 2**63
-            order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(mixed))
-        for indices in order.split(self.batch_size):
-            yield self.data.images[indices], self.data.labels[indices]
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        order = self.sampler.positions().to(self.labels.device)
+        for chosen in order.split(self.batch_size)[: len(self)]:
+            images = self.pixels.index_select(0, chosen).permute(0, 3, 1, 2)  # channels-last in memory
+            batch = images, self.labels.index_select(0, chosen)
+            yield (*batch, chosen) if self.positions else batch
+
+
+def check_batch_size(batch_size: int, size: int, drop_last: bool) -> None:
+    """Refuses, by an `InputError`, a ``batch_size`` below 1 or with which a set of ``size`` has no batch at all."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    if drop_last and batch_size > size:
+        raise InputError(f"with drop_last, batch_size must be at most the {size} images there are, got {batch_size}")
+
+
+def home(data: ImageSet, device: torch.device) -> torch.device:
+    """Where to keep ``data`` that is trained on by ``device``: there if it is a CUDA device with room, else in RAM.
+
+    Half of the free memory is left to the network and its activations.
+    """
+    if device.type == "cuda" and data.images.nbytes <= torch.cuda.mem_get_info(device)[0] / 2:
+        return device
+    return torch.device("cpu")

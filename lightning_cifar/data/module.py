@@ -9,16 +9,18 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from lightning_cifar.data import augment
+from lightning_cifar.data.files import FileLoader, ImageFiles, available_cores, file_loader, list_folder
 from lightning_cifar.data.folder import folder_classes, load_folder
-from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.sources import Dataset, ImageSet, SourceName, load_cifar, load_digits, stratified_split
+from lightning_cifar.data.loader import BatchLoader, home, seeded
+from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_cifar, load_digits, stratified_split
 from lightning_cifar.errors import InputError
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
+STATISTICS_SAMPLE = 5000  # images: the mean of CIFAR-10 is met to about 0.003
 
 
 class CIFAR10DataModule(LightningDataModule):
-    """Loaders of uint8 batches for Lightning; everything is read into memory once.
+    """Loaders of uint8 batches for Lightning; everything is read once, and kept on the device that trains.
 
     Args:
         dataset: ``cifar10`` or ``cifar100`` (downloaded at first use), ``folder`` (images as ``train/<class>/*``,
@@ -33,8 +35,15 @@ class CIFAR10DataModule(LightningDataModule):
         val_size: images of the stratified validation split; None: 5,000, of fewer than 50,000 a tenth. Unused where
             the folder has a ``val`` or ``held_out`` is ``test``.
         split_seed: which images are kept back; apart from the run's seed, so that runs can be compared.
-        flip: mirror training images left to right, each with probability 1/2.
+        flip: mirror training images left to right, each with probability 1/2; ``alternating``: a random half of them in
+            the first epoch, the others in the next, and so on in turn (github.com/KellerJordan/cifar10-airbench).
         crop_padding: cut training images at random from their reflect-padded selves; 0 to 31 pixels, 0: not at all.
+        cutout: side of a square painted over at a random place of each training image, in the colour of the mean
+            (arXiv 1708.04552); 0 to 32 pixels, 0: none.
+        drop_last: leave out the last training batch of an epoch where it is not full.
+        in_memory: False reads the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
+            ``std`` are then those of 5,000 images, evenly spaced over the classes.
+        num_workers: processes that do so, 0: the one that trains; None: one for each core.
     """
 
     def __init__(
@@ -48,15 +57,28 @@ class CIFAR10DataModule(LightningDataModule):
         held_out: Literal["val", "test"] = "val",
         val_size: int | None = None,
         split_seed: int = 0,
-        flip: bool = True,
+        flip: bool | Literal["alternating"] = True,
         crop_padding: int = 4,
+        cutout: int = 0,
+        drop_last: bool = False,
+        in_memory: bool = True,
+        num_workers: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= crop_padding < 32:
-            raise InputError(f"crop_padding must be in [0, 31], got {crop_padding}")
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise InputError(f"{name} must be at least 1, got {size}")
+        if flip not in (True, False, "alternating"):
+            raise InputError(f"flip must be true, false or alternating, got {flip!r}")
+        for name, value, most in (("crop_padding", crop_padding, SIZE - 1), ("cutout", cutout, SIZE)):
+            if not 0 <= value <= most:
+                raise InputError(f"{name} must be in [0, {most}], got {value}")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers or 0, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        if not in_memory and dataset != "folder":
+            raise InputError(f"in_memory can be false for the dataset 'folder' alone, got {dataset!r}")
         self.save_hyperparameters()
         self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
         self.source: Dataset | None = None
@@ -99,7 +121,8 @@ class CIFAR10DataModule(LightningDataModule):
                 raise InputError(f"--data.val_size must be between 1 and {len(source.train) - 1} here, got {val_size}")
             rest, held_out = stratified_split(source.train.labels, val_size, self.hparams["split_seed"])
             self.train, self.val = source.train[rest], source.train[held_out]
-        self.mean, self.std = channel_statistics(self.train.images)
+        measured = self.train if isinstance(self.train, ImageSet) else self.train.sample(STATISTICS_SAMPLE)
+        self.mean, self.std = channel_statistics(measured.images)
 
     def read(self) -> Dataset:
         if self.source is None:
@@ -107,35 +130,65 @@ class CIFAR10DataModule(LightningDataModule):
             if name == "digits":
                 self.source = load_digits()
             elif name == "folder":
-                self.source = load_folder(self.root)
+                self.source = load_folder(self.root) if self.hparams["in_memory"] else list_folder(self.root)
             else:
                 self.source = load_cifar(name, self.root, self.hparams["url"], Path(archive) if archive else None)
         return self.source
 
-    def train_dataloader(self) -> BatchLoader:
-        return BatchLoader(self.train, self.hparams["batch_size"], seed=torch.initial_seed())
+    def train_dataloader(self) -> BatchLoader | FileLoader:
+        seed, alternating = torch.initial_seed(), self.hparams["flip"] == "alternating"
+        # What does not change from step to step is made once; the flips of alternating epochs before the first of them.
+        self.first_flips = augment.draw_flips(len(self.train), seeded(seed, epoch=-1)).to(self.device)
+        self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
+        drop_last = self.hparams["drop_last"]
+        return self.loader(
+            self.train, self.hparams["batch_size"], seed=seed, drop_last=drop_last, positions=alternating
+        )
 
-    def val_dataloader(self) -> BatchLoader:
-        return self.eval_loader(self.val)
+    def val_dataloader(self) -> BatchLoader | FileLoader:
+        return self.loader(self.val, self.hparams["eval_batch_size"])
 
-    def test_dataloader(self) -> BatchLoader:
-        return self.eval_loader(self.test)
+    def test_dataloader(self) -> BatchLoader | FileLoader:
+        return self.loader(self.test, self.hparams["eval_batch_size"])
 
-    def predict_dataloader(self) -> BatchLoader:
-        return self.eval_loader(self.test)
+    def predict_dataloader(self) -> BatchLoader | FileLoader:
+        return self.test_dataloader()
 
-    def eval_loader(self, data: ImageSet) -> BatchLoader:
-        return BatchLoader(data, self.hparams["eval_batch_size"])
+    def loader(self, data: ImageSet | ImageFiles, batch_size: int, **options: Any) -> BatchLoader | FileLoader:
+        if isinstance(data, ImageSet):
+            return BatchLoader(data, batch_size, device=home(data, self.device), **options)
+        pinned = self.device.type == "cuda"  # copied to it in the background
+        workers = self.hparams["num_workers"]
+        workers = available_cores() if workers is None else workers
+        return file_loader(data, batch_size, num_workers=workers, pin_memory=pinned, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """Where training runs; without a Trainer, the CPU."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments training batches, whole, on the device they are on."""
-        images, labels = batch
+        images, labels, *positions = batch
         if self.trainer is not None and self.trainer.training:
-            if self.hparams["flip"]:
-                images = augment.flip(images, augment.draw_flips(len(images)))
-            if padding := self.hparams["crop_padding"]:
-                images = augment.crop(images, augment.draw_offsets(len(images), padding), padding)
+            images = self.augmented(images, self.trainer.current_epoch, *positions)
         return images, labels
+
+    def augmented(self, images: Tensor, epoch: int, positions: Tensor | None = None) -> Tensor:
+        """Flip, crop and cutout by draws from torch's global generator; alternating flips by epoch and position."""
+        batch, padding = len(images), self.hparams["crop_padding"]
+        flips, offsets = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2, dtype=torch.int64)
+        if positions is not None:
+            flips = self.first_flips[positions] ^ (epoch % 2 == 1)
+        elif self.hparams["flip"]:
+            flips = augment.draw_flips(batch)
+        if padding:
+            offsets = augment.draw_offsets(batch, padding)
+        if self.hparams["flip"] or padding:
+            images = augment.flip_crop(images, flips, offsets, padding)
+        if size := self.hparams["cutout"]:
+            images = augment.cutout(images, augment.draw_centres(batch, SIZE, SIZE), size, self.fill)
+        return images
 
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:

@@ -10,10 +10,11 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError
 
 import torch
@@ -25,6 +26,9 @@ from tqdm import tqdm
 
 from lightning_cifar.errors import InputError
 
+if TYPE_CHECKING:
+    from lightning_cifar.data.files import ImageFiles
+
 SourceName = Literal["cifar10", "cifar100", "digits", "folder"]
 SIZE = 32  # pixels; every source delivers SIZE x SIZE
 TIMEOUT = 30  # seconds without a byte before a download is given up
@@ -33,7 +37,7 @@ DIGITS_TEST = 360  # a fifth of the 1,797 digits: scikit-learn ships no test set
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: ``images`` uint8 (N, 3, 32, 32), ``labels`` int64 (N,)."""
+    """Labelled images: ``images`` uint8 (N, 3, 32, 32), channels-last in memory, ``labels`` int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -44,23 +48,40 @@ class ImageSet:
     def __getitem__(self, indices: Tensor | slice) -> "ImageSet":
         return ImageSet(self.images[indices], self.labels[indices])
 
+    def sample(self, size: int) -> "ImageSet":
+        """``size`` of them, evenly spaced, so that of a sorted set every class gives its share; all, if fewer."""
+        return self[spaced(len(self), size)]
+
+    def chunks(self) -> Iterator[Any]:
+        """What `Dataset.fingerprint` covers: all pixels, image by image and channel by channel, and all labels."""
+        for part in self.images.split(1000):
+            yield part.contiguous().numpy().data
+        yield self.labels.numpy().data
+
+
+def spaced(length: int, size: int) -> Tensor:
+    """``size`` positions in ``range(length)``, evenly from the first to the last; all, if there are fewer."""
+    return torch.linspace(0, length - 1, min(size, length), dtype=torch.float64).round().long()
+
 
 @dataclass(frozen=True)
 class Dataset:
     """Training and test images, validation images where the source has its own, and the names of the classes."""
 
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet
+    train: "ImageSet | ImageFiles"
+    val: "ImageSet | ImageFiles | None"
+    test: "ImageSet | ImageFiles"
     class_names: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all pixels, labels and class names: equal fingerprints, equal data."""
+        """SHA-256 of all pixels, labels and class names: equal fingerprints, equal data.
+
+        `ImageFiles`, which may be too many to read, are told apart by class, name and size.
+        """
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for part in (self.train, self.val, self.test):
-            if part is not None:
-                digest.update(part.images.contiguous().numpy().data)
-                digest.update(part.labels.numpy().data)
+            for chunk in part.chunks() if part is not None else ():
+                digest.update(chunk)
         return digest.hexdigest()
 
 
@@ -95,9 +116,8 @@ def load_digits() -> Dataset:
     digits = datasets.load_digits()
     grey = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8)
     large = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear").round().clamp(0, 255)
-    everything = ImageSet(
-        large.to(torch.uint8).expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(digits.target).long()
-    )
+    images = large.to(torch.uint8).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    everything = ImageSet(images, torch.from_numpy(digits.target).long())
     train, test = stratified_split(everything.labels, DIGITS_TEST, seed=0)
     names = tuple(str(name) for name in digits.target_names)
     return Dataset(everything[train], None, everything[test], names)
@@ -117,7 +137,7 @@ def load_cifar(
         raise InputError(f"{folder} is incomplete or altered: delete it, and it is installed again") from None
     train, test = (
         ImageSet(
-            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last),
             torch.tensor(part.targets, dtype=torch.int64),
         )
         for part in parts

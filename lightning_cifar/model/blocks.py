@@ -6,8 +6,9 @@ CondConv (1904.04971), Dynamic Convolution (1912.03458).
 Shapes: B samples, C input channels, K output channels, H x W pixels.
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,29 +17,54 @@ from torch.nn import functional as F
 from lightning_cifar.errors import InputError
 
 BRANCHES = 3
+STEPS = ("activation", "sum", "norm", "pool")
+# In place: no convolution, norm or pooling needs its own output to be differentiated.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}
+
+Step = Literal["activation", "sum", "norm", "pool"]
+Activation = Literal["relu", "gelu"]
 
 
 class GatedBlock(nn.Module):
     """``a1*relu(conv1(x)) + a2*relu(conv2(x)) + a3*relu(conv3(x))`` with ``a = relu(Linear(mean(x)))``.
 
-    The fused form computes the three convolutions as one with 3K filters. It has the same parameters and, within
-    rounding, the same outputs and gradients as the formula written out, so ``fused`` can be switched on a trained
-    block whose kernel sizes agree.
+    That is the report's formula, and ``order`` as it stands; other orders put batch norm and pooling inside.
 
     Args:
         in_channels: C, at least 1.
         out_channels: K, at least 1.
         kernel_sizes: odd sizes of the three convolutions; each keeps H and W.
-        fused: use the fused form where the kernel sizes agree; elsewhere the formula is computed as written.
+        order: what follows the convolutions, step by step: ``activation``, gated ``sum``, batch ``norm`` and 2x2 max
+            ``pool``, each at most once, ``sum`` always. What comes before the sum is done to each branch apart.
+        activation: ``relu`` or ``gelu``.
+        bias: whether the convolutions have one; where the norm follows them, it makes theirs void.
+        dirac: start the first C filters of the first convolution as the identity (arXiv 1706.00388, cifar10-airbench).
+        norm_scale: learn batch norm's scale, and not its shift alone.
+        norm_momentum: weight in (0, 1] of the newest batch in batch norm's running statistics.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_sizes: Sequence[int] = (3, 3, 3), fused: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_sizes: Sequence[int] = (3, 3, 3),
+        order: Sequence[Step] = ("activation", "sum"),
+        activation: Activation = "relu",
+        bias: bool = True,
+        dirac: bool = False,
+        norm_scale: bool = True,
+        norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         if len(kernel_sizes) != BRANCHES or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise InputError(f"kernel_sizes must be three odd numbers, got {list(kernel_sizes)}")
-        self.fused = fused and len(set(kernel_sizes)) == 1
+        if "sum" not in order or len(set(order)) != len(order) or not set(order) <= set(STEPS):
+            raise InputError(f"order must name sum and, once each, any of {', '.join(STEPS)}; got {list(order)}")
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
+        if not 0 < norm_momentum <= 1:
+            raise InputError(f"norm_momentum must be in (0, 1], got {norm_momentum}")
+        self.order = tuple(order)
         linear = nn.Linear(in_channels, BRANCHES)
         # A ReLU gate with random weights can start, or fall, dead at (0, 0, 0), where it has no gradient: training then
         # stalls near chance for epochs. Opening every gate at 1 avoids it.
@@ -46,19 +72,54 @@ class GatedBlock(nn.Module):
         nn.init.ones_(linear.bias)
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear, nn.ReLU())
         self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels, out_channels, size, padding=size // 2) for size in kernel_sizes
+            nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=bias) for size in kernel_sizes
         )
+        if dirac:
+            nn.init.dirac_(self.branches[0].get_parameter("weight").data[:in_channels])
+        self.activation = ACTIVATIONS[activation]
+        self.pool = nn.MaxPool2d(2)
+        if "norm" in order:
+            branches = BRANCHES if order.index("norm") < order.index("sum") else 1
+            self.norms = nn.ModuleList(nn.BatchNorm2d(out_channels, momentum=norm_momentum) for _ in range(branches))
+            for norm in self.norms:
+                norm.get_parameter("weight").requires_grad_(norm_scale)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W)
-        gate = self.gate(x)[:, :, None, None, None]  # (B, 3, 1, 1, 1)
-        if self.fused:
-            branches = cast(list[nn.Conv2d], list(self.branches))
-            weight = torch.cat([branch.weight for branch in branches])  # (3K, C, k, k)
-            bias = torch.cat([cast(Tensor, branch.bias) for branch in branches])
-            stacked = F.relu(F.conv2d(x, weight, bias, padding="same"))  # (B, 3K, H, W)
-            responses = stacked.unflatten(1, (BRANCHES, -1)).unbind(1)  # 3 of (B, K, H, W)
-        else:
-            responses = tuple(F.relu(branch(x)) for branch in self.branches)
-        a1, a2, a3 = gate.unbind(1)
-        y1, y2, y3 = responses
-        return a1 * y1 + a2 * y2 + a3 * y3
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
+        gate = self.gate(x)  # (B, 3)
+        # Apart, and not as one convolution with 3K filters, which is the slower form on CPU: what follows then walks
+        # through contiguous memory (benchmarks/step.py).
+        maps = [branch(x) for branch in self.branches]
+        for step in self.order:
+            if step == "activation":
+                maps = [self.activation(y) for y in maps]
+            elif step == "sum":
+                maps = [GatedSum.apply(gate, *maps)]
+            elif step == "norm":
+                maps = [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
+            else:
+                maps = [self.pool(y) for y in maps]
+        return maps[0]
+
+
+class GatedSum(torch.autograd.Function):
+    """``a1*y1 + a2*y2 + a3*y3`` for gates (B, 3) and maps (B, K, H, W), in as few passes over memory as there can be.
+
+    Forward in three fused multiply-adds; backward takes the gates' gradients as dot products, where autograd would
+    write each product out and sum it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, y1: Tensor, y2: Tensor, y3: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, y1, y2, y3)
+        a1, a2, a3 = gate.to(y1.dtype)[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
+        return torch.addcmul(torch.addcmul(a1 * y1, a2, y2), a3, y3)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        gate, *maps = ctx.saved_tensors
+        (gradient,) = gradients
+        # The longest contiguous order that both have in common: channels last, as everywhere in this package.
+        flat = gradient.permute(0, 2, 3, 1).flatten(1)[:, None]  # (B, 1, H*W*K)
+        for_gate = torch.cat([torch.bmm(flat, y.permute(0, 2, 3, 1).flatten(1)[:, :, None])[:, 0] for y in maps], 1)
+        for_maps = [a * gradient for a in gate.to(gradient.dtype)[:, :, None, None, None].unbind(1)]
+        return for_gate.to(gate.dtype), *for_maps

@@ -1,31 +1,91 @@
-"""FiveBlockNet: the backbone of five gated blocks and the MLP that classifies its features.
+"""FiveBlockNet: the backbone of five gated blocks and the classifier of its features.
+
+The report's network, which is what the defaults give:
 
 | stage      | shape of one image, input 3 x 32 x 32          |
 |------------|------------------------------------------------|
 | block 1..5 | widths[i] x 32, 16, 8, 4, 2 (each input's H x W) |
 | after each | batch norm, 2x2 max pool: 16, 8, 4, 2, 1       |
 | classifier | average pool, widths[4] -> hidden -> classes   |
+
+Recipes for speed may put a frozen whitening stem before the blocks, pool in some of them only, and end in one linear
+layer.
 """
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.model.blocks import GatedBlock
+from lightning_cifar.model.blocks import ACTIVATIONS, Activation, GatedBlock, Step
 
 BLOCKS = 5
-MIN_SIZE = 2**BLOCKS  # five poolings halve 32 pixels to 1
 
 
-class Backbone(nn.Sequential):
-    """Five gated blocks, each followed by batch norm and 2x2 max pooling: ``(B, C, H, W) -> (B, K5, H/32, W/32)``.
+class WhiteningStem(nn.Module):
+    """A frozen convolution that whitens image patches, a learned bias and an activation (tysam-code/hlb-CIFAR10).
+
+    Every eigenvector of the patches' covariance is there with both signs: ``2 * in_channels * kernel_size**2``
+    channels. Images are padded so that 32x32 pixels stay 32x32, or become 32/stride.
 
     Args:
         in_channels: colour channels of the images.
+        kernel_size: of the patches, at least 1.
+        stride: of the convolution, in [1, kernel_size].
+        activation: see `GatedBlock`.
+    """
+
+    whitened: Tensor
+
+    def __init__(self, in_channels: int, kernel_size: int, stride: int = 1, activation: Activation = "relu") -> None:
+        super().__init__()
+        if not 1 <= stride <= kernel_size:
+            raise InputError(f"stem_stride must be in [1, stem_kernel], got {stride} of {kernel_size}")
+        self.out_channels = 2 * in_channels * kernel_size**2
+        self.conv = nn.Conv2d(in_channels, self.out_channels, kernel_size, stride)
+        self.conv.weight.requires_grad_(False)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        spare = kernel_size - stride
+        self.padding = (spare // 2, spare - spare // 2) * 2
+        self.activation = ACTIVATIONS[activation]
+        self.register_buffer("whitened", torch.tensor(False))
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, out_channels, H/stride, W/stride)
+        return self.activation(self.conv(F.pad(images, self.padding)))
+
+    @torch.no_grad()
+    def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
+        """Sets the filters to whiten the patches of these normalised images (N, C, H, W); done once, then kept.
+
+        Args:
+            images: a few thousand suffice.
+            eps: added to the eigenvalues, in units of the images' variance: faint directions are not blown up.
+        """
+        if self.whitened:
+            return
+        size = self.conv.kernel_size[0]
+        patches = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (vectors / (values + eps).sqrt()).T.reshape(-1, *self.conv.weight.shape[1:])
+        self.conv.weight.copy_(torch.cat([filters, -filters]))
+        self.whitened.fill_(True)
+
+
+class Backbone(nn.Sequential):
+    """Five gated blocks, with batch norm and, where ``pools`` says so, 2x2 max pooling in each.
+
+    ``(B, C, H, W) -> (B, K5, H/2**p, W/2**p)``, where p is the number of blocks that pool.
+
+    Args:
+        in_channels: channels of the first block's input.
         widths: output channels of the five blocks.
         kernel_sizes: odd sizes of the three convolutions of every block.
-        fused: see `GatedBlock`.
+        order: see `GatedBlock`; the report's as it stands.
+        pools: which of the five blocks pool.
+        block: every other argument of `GatedBlock`.
     """
 
     def __init__(
@@ -33,38 +93,51 @@ class Backbone(nn.Sequential):
         in_channels: int = 3,
         widths: Sequence[int] = (32, 64, 128, 256, 256),
         kernel_sizes: Sequence[int] = (3, 3, 3),
-        fused: bool = False,
+        order: Sequence[Step] = ("activation", "sum", "norm", "pool"),
+        pools: Sequence[bool] = (True, True, True, True, True),
+        **block: Any,
     ) -> None:
         if len(widths) != BLOCKS or min(widths) < 1:
             raise InputError(f"widths must be five positive numbers, got {list(widths)}")
+        if len(pools) != BLOCKS:
+            raise InputError(f"pools must say true or false for each of five blocks, got {list(pools)}")
         super().__init__(
             *(
-                nn.Sequential(
-                    GatedBlock(inputs, outputs, kernel_sizes, fused), nn.BatchNorm2d(outputs), nn.MaxPool2d(2)
-                )
-                for inputs, outputs in zip((in_channels, *widths), widths, strict=False)
+                GatedBlock(inputs, outputs, kernel_sizes, [step for step in order if pool or step != "pool"], **block)
+                for inputs, outputs, pool in zip((in_channels, *widths), widths, pools, strict=False)
             )
         )
+        self.min_size = 2 ** sum(pools) if "pool" in order else 1  # its poolings leave one pixel of it
 
     def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < MIN_SIZE:
-            raise InputError(
-                f"images must be at least {MIN_SIZE}x{MIN_SIZE}, got {images.shape[-2]}x{images.shape[-1]}"
-            )
+        if min(images.shape[-2:]) < self.min_size:
+            height, width = images.shape[-2:]
+            raise InputError(f"images must be at least {self.min_size}x{self.min_size}, got {height}x{width}")
         return super().forward(images)
 
 
 class FiveBlockNet(nn.Module):
-    """The report's network: `Backbone`, average pool and a two-layer MLP with dropout; images in, logits out.
+    """Images in, logits out: an optional whitening stem, `Backbone`, global pooling and a classifier.
+
+    The defaults are the report's network: no stem, average pool and a two-layer MLP with dropout.
 
     Args:
         num_classes: number of logits.
         in_channels: colour channels of the images.
         widths: output channels of the five blocks.
         kernel_sizes: odd sizes of the three convolutions of every block.
-        hidden: width of the MLP's hidden layer.
+        order: what follows the convolutions of a block; see `GatedBlock`.
+        pools: which of the five blocks pool.
+        activation: ``relu`` or ``gelu``, of blocks and stem.
+        bias: whether the blocks' convolutions have one.
+        dirac: start each block's first convolution as the identity; see `GatedBlock`.
+        norm_scale: learn batch norm's scale.
+        norm_momentum: weight of the newest batch in batch norm's running statistics.
+        stem_kernel: patch size of a `WhiteningStem`; 0: none.
+        stem_stride: the stem's stride.
+        global_pool: ``average`` or ``max`` over what pixels are left.
+        hidden: width of the MLP's hidden layer; 0: one linear layer without bias instead of the MLP.
         dropout: probability in [0, 1) of dropping a hidden unit while training.
-        fused: see `GatedBlock`.
     """
 
     def __init__(
@@ -73,25 +146,53 @@ class FiveBlockNet(nn.Module):
         in_channels: int = 3,
         widths: Sequence[int] = (32, 64, 128, 256, 256),
         kernel_sizes: Sequence[int] = (3, 3, 3),
+        order: Sequence[Step] = ("activation", "sum", "norm", "pool"),
+        pools: Sequence[bool] = (True, True, True, True, True),
+        activation: Activation = "relu",
+        bias: bool = True,
+        dirac: bool = False,
+        norm_scale: bool = True,
+        norm_momentum: float = 0.1,
+        stem_kernel: int = 0,
+        stem_stride: int = 1,
+        global_pool: Literal["average", "max"] = "average",
         hidden: int = 256,
         dropout: float = 0.5,
-        fused: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {dropout}")
-        for name, value in (("num_classes", num_classes), ("in_channels", in_channels), ("hidden", hidden)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        self.backbone = Backbone(in_channels, widths, kernel_sizes, fused)
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(widths[-1], hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
+        for name, value, least in (
+            ("num_classes", num_classes, 1),
+            ("in_channels", in_channels, 1),
+            ("hidden", hidden, 0),
+            ("stem_kernel", stem_kernel, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation) if stem_kernel else None
+        self.backbone = Backbone(
+            self.stem.out_channels if self.stem else in_channels,
+            widths,
+            kernel_sizes,
+            order,
+            pools,
+            activation=activation,
+            bias=bias,
+            dirac=dirac,
+            norm_scale=norm_scale,
+            norm_momentum=norm_momentum,
         )
+        self.classifier = nn.Sequential(
+            nn.AdaptiveMaxPool2d(1) if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        if hidden:
+            layers = (nn.Linear(widths[-1], hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+            self.classifier.extend(layers)
+        else:
+            head = nn.Linear(widths[-1], num_classes, bias=False)
+            nn.init.normal_(head.weight, std=1 / widths[-1])  # logits near 0: no class is preferred at first
+            self.classifier.append(head)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, in_channels, H, W) -> (B, num_classes)
-        return self.classifier(self.backbone(images))
+        return self.classifier(self.backbone(self.stem(images) if self.stem else images))

@@ -31,6 +31,8 @@ def format_table(result: dict[str, Any]) -> str:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         lines.append(f"{name:<{width}}  {accuracy:>8}  {row['images']:>6,}")
     lines.append(f"{'all classes':<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
+    if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
+        lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
     lines.append(f"loss {result['loss']:.4f}")
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """ImageClassifier: `FiveBlockNet` under Lightning, with cross-entropy, Adam and the metrics of every stage."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -9,12 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.train.optim import Muon, OptimizerName, Schedule, parameter_groups, triangular
+from lightning_cifar.train.tta import Tta, views
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+WHITENING_IMAGES = 5000
 MIN_STD = 1e-6  # a constant channel has 0
 
 
@@ -23,8 +28,17 @@ class ImageClassifier(LightningModule):
 
     Args:
         num_classes: number of classes.
-        learning_rate: Adam's step size, above 0.
-        weight_decay: Adam's L2 penalty, at least 0.
+        optimizer: ``adam``; ``sgd``: with Nesterov momentum; ``muon``: the same, with orthogonalised steps on the
+            convolutions (see `Muon`).
+        learning_rate: step size, above 0.
+        gate_rate: that of the gates, ``norm_rate``: of batch norm's and other shifts, ``head_rate``: of the
+            classifier; None: ``learning_rate``.
+        momentum: of ``sgd`` and ``muon``, in [0, 1).
+        weight_decay: at least 0; the L2 penalty of ``adam`` and ``sgd``, `Muon`'s decay.
+        schedule: ``constant``, or ``triangular`` by step: up over the share ``warmup`` of training, then down to 0.
+        warmup: in [0, 1].
+        label_smoothing: share in [0, 1) of the training target that is spread evenly over the classes.
+        tta: test-time augmentation of test and predict: ``none``, ``mirror``, or ``translate`` (see `views`).
         class_names: one name per class; None: those of the `CIFAR10DataModule` it is trained on.
         mean: per channel, of pixels in [0, 1]; None: that of the data module it is trained on, else CIFAR-10's.
         std: as ``mean``.
@@ -37,18 +51,34 @@ class ImageClassifier(LightningModule):
     def __init__(
         self,
         num_classes: int = 10,
+        optimizer: OptimizerName = "adam",
         learning_rate: float = 1e-3,
+        gate_rate: float | None = None,
+        norm_rate: float | None = None,
+        head_rate: float | None = None,
+        momentum: float = 0.85,
         weight_decay: float = 1e-4,
+        schedule: Schedule = "constant",
+        warmup: float = 0.0,
+        label_smoothing: float = 0.0,
+        tta: Tta = "none",
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise InputError(f"learning_rate must be above 0, got {learning_rate}")
+        rates = {"learning_rate": learning_rate, "gate_rate": gate_rate, "norm_rate": norm_rate, "head_rate": head_rate}
+        for name, rate in rates.items():
+            if rate is not None and not rate > 0:
+                raise InputError(f"{name} must be above 0, got {rate}")
         if not weight_decay >= 0:
             raise InputError(f"weight_decay must be at least 0, got {weight_decay}")
+        for name, share in (("momentum", momentum), ("label_smoothing", label_smoothing)):
+            if not 0 <= share < 1:
+                raise InputError(f"{name} must be in [0, 1), got {share}")
+        if not 0 <= warmup <= 1:
+            raise InputError(f"warmup must be in [0, 1], got {warmup}")
         if class_names is not None and len(class_names) != num_classes:
             raise InputError(f"there are {num_classes} classes, but {len(class_names)} names: {', '.join(class_names)}")
         channels = network.get("in_channels", 3)
@@ -64,6 +94,7 @@ class ImageClassifier(LightningModule):
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.plain_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
     @classmethod
@@ -85,6 +116,8 @@ class ImageClassifier(LightningModule):
         """Completes the hyper-parameters before anything runs, so that a checkpoint has them all."""
         if self.datamodule is not None:
             self.adopt(self.datamodule)
+            if stage == "fit" and self.network.stem is not None:
+                self.network.stem.whiten(self.normalised(self.datamodule.train.sample(WHITENING_IMAGES).images))
         elif stage == "fit":
             self.normalise_by(CIFAR10_MEAN, CIFAR10_STD)
 
@@ -117,14 +150,21 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, 3, H, W): uint8, or floats in [0, 1]; H and W at least 32."""
-        pixels = images if images.is_floating_point() else images / 255
-        pixels = (pixels - self.mean[:, None, None]) / self.std[:, None, None]
-        return self.network(pixels.contiguous(memory_format=torch.channels_last))
+        return self.network(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network is fed: floats of mean 0 and standard deviation 1 per channel, channels last."""
+        return normalise(images, self.mean, self.std)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Logits averaged as ``tta`` says."""
+        pixels = self.normalised(images)
+        return torch.stack([weight * self.network(view) for weight, view in views(pixels, self.hparams["tta"])]).sum(0)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams["label_smoothing"])
         self.train_accuracy(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
         self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))
@@ -144,8 +184,11 @@ class ImageClassifier(LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        logits = self(images)
+        logits = self.augmented(images)
         self.test_confusion.update(logits, labels)
+        if self.hparams["tta"] != "none":
+            self.plain_accuracy.update(self(images), labels)
+            self.log("test/accuracy_without_tta", self.plain_accuracy, batch_size=len(labels))
         self.log("test/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
 
     def on_test_epoch_end(self) -> None:
@@ -155,9 +198,41 @@ class ImageClassifier(LightningModule):
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Probabilities (B, num_classes), float32, of images alone or with labels."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).float().softmax(1)
+        return self.augmented(images).float().softmax(1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
-        )
+    def configure_optimizers(self) -> Any:
+        options = self.hparams
+        rates = {"filters": options["learning_rate"]}
+        for role in ("gate", "norm", "head"):
+            rates[role] = options[f"{role}_rate"] or options["learning_rate"]
+        groups = parameter_groups(self.network, rates)
+        optimizer: torch.optim.Optimizer
+        if options["optimizer"] == "adam":
+            optimizer = torch.optim.Adam(groups, weight_decay=options["weight_decay"])
+        elif options["optimizer"] == "sgd":
+            optimizer = torch.optim.SGD(
+                groups, momentum=options["momentum"], nesterov=True, weight_decay=options["weight_decay"]
+            )
+        else:
+            optimizer = Muon(groups, momentum=options["momentum"], weight_decay=options["weight_decay"])
+        if options["schedule"] == "constant":
+            return optimizer
+        factor = triangular(self.total_steps(), options["warmup"])
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Steps of this training; Lightning's ``estimated_stepping_batches`` would build the loaders once more."""
+        epochs, steps, data = self.trainer.max_epochs, self.trainer.max_steps, self.datamodule
+        if data is None:
+            return int(self.trainer.estimated_stepping_batches)
+        batches = len(data.train) / data.hparams["batch_size"]
+        batches = math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
+        limit = self.trainer.limit_train_batches
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        an_epoch = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        bounds = [epochs * an_epoch] if epochs not in (None, -1) else []
+        bounds += [steps] if steps != -1 else []
+        if not bounds:
+            raise InputError("a triangular schedule needs an end: --trainer.max_epochs or --trainer.max_steps")
+        return min(bounds)

@@ -1,4 +1,4 @@
-"""Each batched augmentation is held to torchvision's transform of one image at a time, given the same draws."""
+"""Each batched function is held to its plain twin, one image at a time, given the same draws: bit for bit."""
 
 import pytest
 import torch
@@ -23,53 +23,119 @@ def noise(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return pixels if dtype == torch.uint8 else pixels.to(dtype) / 255
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_flip_is_torchvisions_image_by_image(shape, dtype):
-    images, flips = noise(shape, dtype), augment.draw_flips(shape[0], seeded())
-    twin = [tv.horizontal_flip(image) if mirrored else image for image, mirrored in zip(images, flips, strict=True)]
-    assert augment.flip(images, flips).dtype == dtype
-    assert torch.equal(augment.flip(images, flips), torch.stack(twin))
+def flip_crop_twin(images: torch.Tensor, flips: torch.Tensor, offsets: torch.Tensor, padding: int) -> torch.Tensor:
+    """By torchvision's transforms, one image after the other."""
+    results = []
+    for image, mirrored, (top, left) in zip(images, flips.tolist(), offsets.tolist(), strict=True):
+        padded = tv.pad(tv.horizontal_flip(image) if mirrored else image, [padding], padding_mode="reflect")
+        results.append(tv.crop(padded, top, left, *image.shape[-2:]))
+    return torch.stack(results)
 
 
-@pytest.mark.parametrize("mirrored", [True, False])
-def test_flip_of_a_single_image(mirrored):
-    image = noise((1, 3, 8, 8), torch.uint8)
-    flipped = augment.flip(image, torch.tensor([mirrored]))
-    assert torch.equal(flipped, image.flip(-1) if mirrored else image)
+def cutout_twin(images: torch.Tensor, centres: torch.Tensor, size: int, fill: torch.Tensor) -> torch.Tensor:
+    results = images.clone()
+    for image, centre in zip(results, centres.tolist(), strict=True):
+        top, left = (max(0, position - size // 2) for position in centre)
+        bottom, right = (max(0, position - size // 2 + size) for position in centre)
+        image[:, top:bottom, left:right] = fill[:, None, None]
+    return results
+
+
+def normalise_twin(image: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    scale = 1 / std if image.is_floating_point() else 1 / std / 255
+    return torch.stack([channel * scale[i] + (-mean / std)[i] for i, channel in enumerate(image)])
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4, 8])  # 8: the most that a side of 9 allows
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_crop_is_torchvisions_image_by_image(shape, dtype, padding):
-    images, offsets = noise(shape, dtype), augment.draw_offsets(shape[0], padding, seeded())
-    twin = [
-        tv.crop(tv.pad(image, [padding], padding_mode="reflect"), top, left, *image.shape[-2:])
-        for image, (top, left) in zip(images, offsets.tolist(), strict=True)
+def test_flip_and_crop_are_torchvisions_image_by_image(shape, dtype, padding):
+    images = noise(shape, dtype)
+    flips, offsets = augment.draw_flips(shape[0], seeded()), augment.draw_offsets(shape[0], padding, seeded())
+    found = augment.flip_crop(images, flips, offsets, padding)
+    assert found.dtype == dtype
+    assert torch.equal(found, flip_crop_twin(images, flips, offsets, padding))
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_flip_without_padding(mirrored):
+    image = noise((1, 3, 8, 8), torch.uint8)
+    flipped = augment.flip_crop(image, torch.tensor([mirrored]), torch.zeros(1, 2, dtype=torch.int64), 0)
+    assert torch.equal(flipped, image.flip(-1) if mirrored else image)
+
+
+@pytest.mark.parametrize("padding", [2, 4])  # 4: the most that a side of 5 allows
+def test_every_flip_and_offset(padding):
+    side = torch.arange(2 * padding + 1)
+    draws = torch.cartesian_prod(torch.arange(2), side, side)
+    images, flips, offsets = noise((len(draws), 3, 6, 5), torch.uint8), draws[:, 0].bool(), draws[:, 1:]
+    found = augment.flip_crop(images, flips, offsets, padding)
+    assert torch.equal(found, flip_crop_twin(images, flips, offsets, padding))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 40])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cutout_is_its_twins_image_by_image(shape, dtype, size):
+    images, centres = noise(shape, dtype), augment.draw_centres(shape[0], *shape[-2:], seeded())
+    fill = noise((shape[1],), dtype)
+    found = augment.cutout(images, centres, size, fill)
+    assert found.dtype == dtype
+    assert torch.equal(found, cutout_twin(images, centres, size, fill))
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_cutout_at_every_centre(size):
+    centres = torch.cartesian_prod(torch.arange(6), torch.arange(5))
+    images, fill = noise((30, 3, 6, 5), torch.uint8), torch.tensor([7, 8, 9], dtype=torch.uint8)
+    assert torch.equal(augment.cutout(images, centres, size, fill), cutout_twin(images, centres, size, fill))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_normalise_is_its_twins_image_by_image(shape, dtype):
+    images, (mean, std) = noise(shape, dtype), torch.rand(2, shape[1], generator=seeded(2)) + 0.1
+    before = images.clone()
+    found = augment.normalise(images, mean, std)
+    assert torch.equal(found, torch.stack([normalise_twin(image, mean, std) for image in images]))
+    pixels = images if dtype.is_floating_point else images / 255
+    torch.testing.assert_close(found, (pixels - mean[:, None, None]) / std[:, None, None])
+    assert torch.equal(images, before)
+
+
+def test_normalise_has_the_dtype_of_the_mean():
+    mean = torch.full((3,), 0.5, dtype=torch.float64)
+    assert augment.normalise(noise((2, 3, 8, 8), torch.uint8), mean, mean).dtype == torch.float64
+
+
+def every(images: torch.Tensor, device: str = "cpu") -> list[torch.Tensor]:
+    """What each function makes of the images, with draws made on the CPU."""
+    flips, offsets = augment.draw_flips(len(images), seeded()), augment.draw_offsets(len(images), 2, seeded())
+    centres = augment.draw_centres(len(images), *images.shape[-2:], seeded())
+    statistics = torch.full((3,), 0.5).to(device)
+    return [
+        augment.flip_crop(images.to(device), flips, offsets, 2),
+        augment.cutout(images.to(device), centres, 3, torch.tensor([1, 2, 3], dtype=torch.uint8)),
+        augment.normalise(images.to(device), statistics, statistics),
     ]
-    assert augment.crop(images, offsets, padding).dtype == dtype
-    assert torch.equal(augment.crop(images, offsets, padding), torch.stack(twin))
-
-
-def test_crop_at_every_offset():
-    padding, corners = 2, torch.cartesian_prod(torch.arange(5), torch.arange(5))
-    images = noise((25, 3, 6, 5), torch.uint8)
-    padded = tv.pad(images, [padding], padding_mode="reflect")
-    twin = [padded[i, :, top : top + 6, left : left + 5] for i, (top, left) in enumerate(corners.tolist())]
-    assert torch.equal(augment.crop(images, corners, padding), torch.stack(twin))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_crop_is_channels_last_whatever_came_in(layout):
+def test_results_are_channels_last_whatever_came_in(layout):
     images = noise((4, 3, 8, 8), torch.uint8).contiguous(memory_format=layout)
-    cropped = augment.crop(images, augment.draw_offsets(4, 2, seeded()), 2)
-    assert cropped.is_contiguous(memory_format=torch.channels_last)
+    assert all(result.is_contiguous(memory_format=torch.channels_last) for result in every(images))
 
 
 def test_images_are_left_as_they_were():
     images = noise((6, 3, 8, 8), torch.uint8)
     before = images.clone()
-    augment.crop(augment.flip(images, torch.ones(6, dtype=torch.bool)), augment.draw_offsets(6, 3, seeded()), 3)
+    every(images)
     assert torch.equal(images, before)
+
+
+@pytest.mark.gpu
+def test_results_on_a_gpu_are_those_of_the_cpu():
+    images = noise((64, 3, 32, 32), torch.uint8)
+    for found, expected in zip(every(images, "cuda"), every(images), strict=True):
+        assert found.device.type == "cuda"
+        torch.testing.assert_close(found.cpu(), expected)
 
 
 def test_flips_are_drawn_per_image_with_probability_one_half():
@@ -91,8 +157,21 @@ def test_offsets_are_drawn_per_image_uniformly_over_the_whole_range(padding):
     assert (pairs - expected).abs().max() < 5 * expected**0.5
 
 
+def test_centres_are_drawn_per_image_uniformly_over_all_pixels():
+    centres = augment.draw_centres(50_000, 6, 9, seeded())
+    counts = torch.bincount(centres[:, 0] * 9 + centres[:, 1], minlength=54)
+    assert len(counts) == 54
+    expected = 50_000 / 54
+    assert (counts - expected).abs().max() < 5 * expected**0.5
+
+
 @pytest.mark.parametrize(
-    "draw", [augment.draw_flips, lambda batch, generator: augment.draw_offsets(batch, 4, generator)]
+    "draw",
+    [
+        augment.draw_flips,
+        lambda batch, generator: augment.draw_offsets(batch, 4, generator),
+        lambda batch, generator: augment.draw_centres(batch, 32, 32, generator),
+    ],
 )
 def test_draws_are_a_function_of_the_generator(draw):
     assert torch.equal(draw(100, seeded(3)), draw(100, seeded(3)))

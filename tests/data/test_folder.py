@@ -213,7 +213,7 @@ def test_parts_labels_and_names(image_folder):
         assert np.array_equal(part.images.permute(0, 2, 3, 1), [pillow(file) for file in files])
         assert part.images.dtype == torch.uint8
         assert part.labels.dtype == torch.int64
-        assert part.images.is_contiguous()
+        assert part.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_val_is_optional(image_folder):
@@ -376,7 +376,7 @@ def flip_a_pixel(cache: bytes, pixels: bytes) -> bytes:
 def test_damaged_cache_is_ignored_and_replaced(image_folder, cache_home, decodes, damage):
     first = load_folder(image_folder)
     (cache,) = cache_home.iterdir()
-    damaged = damage(cache.read_bytes(), first.train.images.numpy().tobytes())
+    damaged = damage(cache.read_bytes(), first.train.images.permute(0, 2, 3, 1).numpy().tobytes())
     assert damaged != cache.read_bytes()
     cache.write_bytes(damaged)
     assert load_folder(image_folder).fingerprint() == first.fingerprint()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
-from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.loader import BatchLoader, Order, home
 from lightning_cifar.data.sources import ImageSet
 
 N = 103
@@ -18,7 +18,7 @@ def data() -> ImageSet:
 
 
 def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
-    loader.set_epoch(epoch)
+    loader.sampler.set_epoch(epoch)
     return torch.cat([labels for _, labels in loader]).tolist()
 
 
@@ -83,7 +83,72 @@ def test_order_is_kept_without_a_seed(data):
 def test_lightning_sets_the_epoch(data):
     loader = BatchLoader(data, 10, seed=0)
     _set_sampler_epoch(loader, 4)
-    assert loader.epoch == 4
+    assert loader.sampler.epoch == 4
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, N), (10, 10), (N - 1, 1), (N, 1)])
+def test_drop_last_leaves_out_a_batch_that_is_not_full(data, batch_size, batches):
+    loader, whole = BatchLoader(data, batch_size, seed=0, drop_last=True), BatchLoader(data, batch_size, seed=0)
+    assert [len(labels) for _, labels in loader] == [batch_size] * batches
+    assert len(loader) == batches
+    assert order(loader) == order(whole)[: batches * batch_size]
+
+
+def test_positions_say_where_the_images_stand(data):
+    backwards = ImageSet(data.images.flip(0), data.labels.flip(0))
+    for images, labels, positions in BatchLoader(backwards, 10, seed=0, positions=True):
+        assert torch.equal(backwards.images[positions], images)
+        assert torch.equal(backwards.labels[positions], labels)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batches_are_channels_last_whatever_the_set_is(layout):
+    images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=layout)
+    ((batch, labels),) = BatchLoader(ImageSet(images, torch.arange(10)), 10, seed=0)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch, images[labels])
+
+
+def test_a_set_that_is_channels_last_is_not_copied():
+    images = torch.zeros(10, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    assert BatchLoader(ImageSet(images, torch.arange(10)), 10).pixels.data_ptr() == images.data_ptr()
+
+
+def test_order_is_a_sampler():
+    """A plain DataLoader with an Order has the order of the BatchLoader with the same seed."""
+    sampler = Order(N, seed=5)
+    sampler.set_epoch(3)
+    assert list(sampler) == sampler.positions().tolist() != list(Order(N, seed=5))
+    assert len(sampler) == N
+
+
+def test_the_set_and_its_batches_are_on_the_device_that_is_named(data):
+    loader = BatchLoader(data, 10, seed=0, positions=True, device="meta")
+    assert {tensor.device.type for batch in loader for tensor in batch} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "expected"),
+    [("cpu", 0, "cpu"), ("mps", 0, "cpu"), ("cuda:1", 1.0, "cpu"), ("cuda:1", 1.99, "cpu"), ("cuda:1", 2.0, "cuda:1")],
+)
+def test_home_is_the_device_where_the_set_fits_into_half_of_what_is_free(data, monkeypatch, device, free, expected):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * data.images.nbytes), 10**12))
+    assert home(data, torch.device(device)) == torch.device(expected)
+
+
+@pytest.mark.gpu
+def test_batches_on_a_gpu_are_those_of_the_cpu(data):
+    assert home(data, torch.device("cuda")).type == "cuda"
+    pairs = zip(BatchLoader(data, 10, 0, device="cuda"), BatchLoader(data, 10, 0), strict=True)
+    for (images, labels), (expected_images, expected_labels) in pairs:
+        assert images.device.type == labels.device.type == "cuda"
+        assert torch.equal(images.cpu(), expected_images)
+        assert torch.equal(labels.cpu(), expected_labels)
+
+
+def test_drop_last_needs_one_full_batch(data):
+    with pytest.raises(ValueError, match=f"batch_size must be at most the {N} images .* got {N + 1}$"):
+        BatchLoader(data, N + 1, drop_last=True)
 
 
 @pytest.mark.parametrize("batch_size", [0, -5])

@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from PIL import Image
 
+from lightning_cifar.data.files import available_cores
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
 from lightning_cifar.data.sources import ImageSet, load_digits
@@ -173,11 +174,27 @@ def test_root_is_the_argument_else_the_variable_else_data(monkeypatch, argument,
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("crop_padding", -1), ("crop_padding", 32), ("batch_size", 0), ("eval_batch_size", 0), ("batch_size", -1)],
+    [
+        ("crop_padding", -1),
+        ("crop_padding", 32),
+        ("cutout", -1),
+        ("cutout", 33),
+        ("batch_size", 0),
+        ("eval_batch_size", 0),
+        ("batch_size", -1),
+        ("num_workers", -1),
+        ("flip", "sometimes"),
+    ],
 )
 def test_bad_argument_is_named(bad_input, name, value):
-    with bad_input(name, f"got {value}"):
+    with bad_input(name, f"got {value!r}"):
         CIFAR10DataModule(**{name: value})
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "digits"])
+def test_only_a_folder_can_stay_on_disk(bad_input, dataset):
+    with bad_input("in_memory", "folder", dataset):
+        CIFAR10DataModule(dataset, in_memory=False)
 
 
 def test_nothing_is_read_before_setup():
@@ -291,7 +308,7 @@ def test_training_images_are_flipped_and_cropped_each_for_itself(image_folder, t
     loader = BatchLoader(module.train, 7, seed=0)
     plain = []
     for epoch in range(10):
-        loader.set_epoch(epoch)
+        loader.sampler.set_epoch(epoch)
         plain += list(loader)
     side = range(2 * padding + 1)
     choices = list(itertools.product([False, True] if flip else [False], side, side))
@@ -303,6 +320,100 @@ def test_training_images_are_flipped_and_cropped_each_for_itself(image_folder, t
             (draw,) = [draw for draw in choices if np.array_equal(found, augmented(image, padding, *draw))]
             drawn.append(draw)
     assert set(drawn) == set(choices)  # at most 18 of them, in 180 draws
+
+
+def fitted(trainer: Trainer, *args: object, **options: object) -> tuple[CIFAR10DataModule, Recorder]:
+    module, recorder = CIFAR10DataModule(*args, **options), Recorder()
+    trainer.fit(recorder, module)
+    return module, recorder
+
+
+def test_alternating_flips_are_random_first_and_then_every_other_epoch(image_folder, trainer):
+    module, recorder = fitted(trainer, "folder", str(image_folder), batch_size=7, flip="alternating", crop_padding=0)
+    plain = {image.numpy().tobytes(): position for position, image in enumerate(module.train.images)}
+    mirrored = torch.zeros(10, 18, dtype=torch.bool)
+    for step, (images, labels) in enumerate(recorder.train_batches):
+        for image, label in zip(images, labels, strict=True):
+            as_it_is = image.numpy().tobytes() in plain
+            position = plain[image.numpy().tobytes() if as_it_is else image.flip(-1).numpy().tobytes()]
+            assert module.train.labels[position] == label
+            mirrored[step // 3, position] = not as_it_is
+    assert 0 < mirrored[0].sum() < 18
+    for epoch in range(1, 10):
+        assert torch.equal(mirrored[epoch], ~mirrored[epoch - 1])
+
+
+def test_alternating_flips_are_a_function_of_the_seed(image_folder):
+    module = ready("folder", str(image_folder), flip="alternating")
+    draws = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        module.train_dataloader()
+        draws.append(module.first_flips.tolist())
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_cutout_paints_one_square_in_the_mean_colour_on_each_image(image_folder, trainer):
+    options = {"batch_size": 18, "flip": False, "crop_padding": 0, "cutout": 6}
+    module, recorder = fitted(trainer, "folder", str(image_folder), **options)
+    colour = (torch.tensor(module.mean) * 255).round().to(torch.uint8)
+    loader, places = BatchLoader(module.train, 18, seed=0), set()
+    for epoch, (seen, _) in enumerate(recorder.train_batches):
+        loader.sampler.set_epoch(epoch)
+        ((images, _),) = loader
+        for found, image in zip(seen, images, strict=True):
+            rows, columns = (found != image).any(0).nonzero().unbind(1)
+            top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+            assert bottom - top <= 6
+            assert right - left <= 6
+            assert (found[:, top:bottom, left:right] == colour[:, None, None]).all()
+            places.add((int(top), int(left)))
+    assert len(places) > 90  # of 180 draws, over 29 times 29 corners and more at the edges
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_drop_last_leaves_out_the_last_training_batch(image_folder, in_memory):
+    options = {"drop_last": True, "in_memory": in_memory, "num_workers": 0}
+    module = ready("folder", str(image_folder), batch_size=7, eval_batch_size=2, **options)
+    assert [len(labels) for _, labels in module.train_dataloader()] == [7, 7]
+    assert [len(labels) for _, labels in module.val_dataloader()] == [2, 1]
+
+
+@pytest.mark.parametrize(("num_workers", "expected"), [(None, available_cores()), (0, 0), (1, 1)])
+def test_files_are_read_by_as_many_workers_as_asked_for_else_one_for_each_core(image_folder, num_workers, expected):
+    module = ready("folder", str(image_folder), in_memory=False, num_workers=num_workers)
+    assert module.train_dataloader().num_workers == expected
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_drop_last_with_too_large_a_batch(image_folder, bad_input, in_memory):
+    module = ready("folder", str(image_folder), batch_size=19, drop_last=True, in_memory=in_memory)
+    with bad_input("drop_last", "batch_size", "18", "got 19"):
+        module.train_dataloader()
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")  # Lightning, of num_workers=0
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_training_from_disk_sees_what_training_from_memory_sees(image_folder, tmp_path, flip):
+    runs = []
+    for in_memory in (True, False):
+        torch.manual_seed(0)
+        options = {"batch_size": 7, "flip": flip, "cutout": 4, "in_memory": in_memory, "num_workers": 0}
+        own = Trainer(
+            accelerator="cpu",
+            max_epochs=3,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        runs.append(fitted(own, "folder", str(image_folder), **options))
+    (one, recorded), (other, also_recorded) = runs
+    assert (one.mean, one.std) == (other.mean, other.std)  # the sample is the whole set here
+    for name in ("train_batches", "other_batches"):
+        pairs = zip(getattr(recorded, name), getattr(also_recorded, name), strict=True)
+        assert all(torch.equal(a, b) for first, second in pairs for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])

@@ -27,7 +27,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_cifar.data import sources
-from lightning_cifar.data.sources import Dataset, load_cifar, load_digits, stratified_split
+from lightning_cifar.data.sources import Dataset, ImageSet, load_cifar, load_digits, stratified_split
 
 # ------------------------------------------------------------------------------------------------------------- splits
 
@@ -84,7 +84,7 @@ def test_digits_are_32x32_rgb_in_the_full_range():
     for part, count in ((digits.train, 1437), (digits.test, 360)):
         assert part.images.dtype == torch.uint8
         assert part.images.shape == (count, 3, 32, 32)
-        assert part.images.is_contiguous()
+        assert part.images.is_contiguous(memory_format=torch.channels_last)
         assert (part.images.min(), part.images.max()) == (0, 255)
         assert torch.equal(part.images[:, 0], part.images[:, 1])
         assert torch.equal(part.images[:, 0], part.images[:, 2])
@@ -302,10 +302,17 @@ def test_cifar_from_an_extracted_folder(published, root):
     assert names(root) == [published.source.base_folder]
 
 
-def test_images_are_contiguous(published, root):
+def test_images_are_channels_last(published, root):
     dataset = load_cifar(published.name, root, archive=published.archive)
-    assert dataset.train.images.is_contiguous()
-    assert dataset.test.images.is_contiguous()
+    assert dataset.train.images.is_contiguous(memory_format=torch.channels_last)
+    assert dataset.test.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("size", "labels"), [(1, [0]), (4, [0, 3, 6, 9]), (10, [*range(10)]), (11, [*range(10)])])
+def test_sample_is_evenly_spaced(size, labels):
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32)
+    sample = ImageSet(images, torch.arange(10)).sample(size)
+    assert sample.labels.tolist() == sample.images[:, 0, 0, 0].tolist() == labels
 
 
 def test_two_runs_may_install_at_the_same_time(published, mirror, root, tmp_path):

@@ -5,16 +5,18 @@ import torch
 from torch import nn
 
 from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
+from lightning_cifar.model.network import WhiteningStem
 
 WIDTHS = (4, 6, 8, 10, 12)
 
 
-def test_five_stages_of_block_norm_and_pool():
-    stages = list(Backbone(widths=WIDTHS))
-    assert len(stages) == 5
-    for stage in stages:
-        assert [type(layer) for layer in stage] == [GatedBlock, nn.BatchNorm2d, nn.MaxPool2d]
-        assert stage[2].kernel_size == 2
+def test_five_blocks_each_followed_by_norm_and_pool():
+    blocks = list(Backbone(widths=WIDTHS))
+    assert [type(block) for block in blocks] == [GatedBlock] * 5
+    for block in blocks:
+        assert block.order == ("activation", "sum", "norm", "pool")
+        assert [type(norm) for norm in block.norms] == [nn.BatchNorm2d]
+        assert block.pool.kernel_size == 2
 
 
 def test_stage_shapes():
@@ -50,9 +52,45 @@ def test_any_size_from_32_up(size):
     assert net(torch.randn(2, 3, *size)).shape == (2, 7)
 
 
-def test_fused_is_handed_to_every_block():
-    assert all(stage[0].fused for stage in Backbone(widths=WIDTHS, fused=True))
-    assert not any(stage[0].fused for stage in Backbone(widths=WIDTHS, fused=False))
+def test_pools_only_where_told():
+    net = Backbone(widths=WIDTHS, pools=(True, False, True, False, False))
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 12, 8, 8)
+    assert net(torch.randn(2, 3, 4, 4)).shape == (2, 12, 1, 1)
+    with pytest.raises(ValueError, match="at least 4x4, got 3x4"):
+        net(torch.randn(2, 3, 3, 4))
+
+
+def test_linear_head_after_global_max_pool():
+    net = FiveBlockNet(widths=WIDTHS, hidden=0, global_pool="max", pools=(True, True, False, False, False))
+    assert [type(layer) for layer in net.classifier] == [nn.AdaptiveMaxPool2d, nn.Flatten, nn.Linear]
+    assert net.classifier[2].bias is None
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(2, 1, 32), (3, 1, 32), (3, 2, 16), (4, 4, 8)])
+def test_stem_whitens_patches(kernel, stride, size):
+    """The filters' responses to patches are uncorrelated, of variance 1, each with its negative."""
+    torch.manual_seed(0)
+    stem = WhiteningStem(3, kernel, stride)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(100, 3, 34, 34), 3, 1)
+    stem.whiten(smooth, eps=0)
+    channels = 3 * kernel**2
+    assert stem(smooth).shape == (100, 2 * channels, size, size)
+    responses = torch.nn.functional.conv2d(smooth, stem.conv.weight).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(responses[channels:], -responses[:channels])
+    second_moment = responses[:channels] @ responses[:channels].T / responses.shape[1]
+    torch.testing.assert_close(second_moment, torch.eye(channels), atol=2e-2, rtol=0)
+    assert not stem.conv.weight.requires_grad
+    assert stem.conv.bias.requires_grad
+
+
+def test_stem_is_whitened_once():
+    stem = WhiteningStem(3, 2)
+    stem.whiten(torch.randn(10, 3, 32, 32))
+    other = WhiteningStem(3, 2)
+    other.load_state_dict(stem.state_dict())
+    other.whiten(torch.randn(10, 3, 32, 32))
+    assert torch.equal(other.conv.weight, stem.conv.weight)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +100,10 @@ def test_fused_is_handed_to_every_block():
         ({"widths": (8, 8, 8, 8, 0)}, "widths must be five positive numbers"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
-        ({"hidden": 0}, "hidden must be at least 1, got 0"),
+        ({"hidden": -1}, "hidden must be at least 0, got -1"),
+        ({"stem_kernel": -1}, "stem_kernel must be at least 0, got -1"),
+        ({"stem_kernel": 2, "stem_stride": 3}, r"stem_stride must be in \[1, stem_kernel\], got 3 of 2"),
+        ({"pools": (True,)}, "pools must say true or false for each of five blocks"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

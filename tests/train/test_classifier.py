@@ -65,8 +65,7 @@ GOLDEN = (2.39329355, 2.34319689, 2.33733171, 2.22197169, 2.31072678)
 GOLDEN += (2.26754637, 2.32653734, 2.19250603, 2.11223553, 2.23590112)
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_golden_ten_steps(fused):
+def test_golden_ten_steps():
     """A refactor keeps these losses; a change of results shows n seeds beside it.
 
     In float64, where neither threads nor processors differ by enough to change which pixel a max pool takes.
@@ -80,7 +79,7 @@ def test_golden_ten_steps(fused):
             return losses[-1]
 
     data = CIFAR10DataModule("digits", batch_size=64, val_size=200)
-    train(Recorded(widths=(8, 8, 16, 16, 32), hidden=32, fused=fused), data, max_steps=10, precision="64-true")
+    train(Recorded(widths=(8, 8, 16, 16, 32), hidden=32), data, max_steps=10, precision="64-true")
     assert [loss.item() for loss in losses] == pytest.approx(GOLDEN, rel=1e-6)
 
 

@@ -1,0 +1,30 @@
+"""The recipe `fast` through the command line, small, on the digits; `report` and `demo` are in test_cli.py."""
+
+import csv
+import json
+
+import yaml
+
+from lightning_cifar import main
+
+SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]
+SMALL += ["--trainer.log_every_n_steps", "5"]
+
+
+def test_fast_trains_and_is_tested_with_and_without_augmentation(tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert main(["fit", "--recipe", "fast", *SMALL, "--data.flip", "false", "--run_dir", str(run_dir)]) == 0
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["trainer"]["precision"] in ("32-true", "bf16-mixed")
+    assert f"precision: {config['trainer']['precision']}, the faster one here" in capsys.readouterr().out
+    with (run_dir / "metrics.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    losses = [float(row["train/loss_epoch"]) for row in rows if row.get("train/loss_epoch")]
+    assert losses[1] < losses[0] - 0.2
+    assert not any(name.startswith(("val/", "test/")) for name in rows[0])  # nothing is watched
+
+    tested = tmp_path / "tested"
+    assert main(["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(tested)]) == 0
+    result = json.loads((tested / "test.json").read_text())
+    assert 0.3 < result["accuracy_without_tta"] <= 1
+    assert 0.3 < result["accuracy"] <= 1

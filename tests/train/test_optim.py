@@ -1,0 +1,155 @@
+"""Parameter groups, Muon and the triangular schedule, each against its plain form."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
+from lightning_cifar.train.optim import Muon, newton_schulz, orthogonalised, parameter_groups, triangular
+
+RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
+FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
+
+
+def test_every_trainable_parameter_has_one_role():
+    network = FiveBlockNet(**FAST, norm_scale=False)
+    groups = {group["role"]: group for group in parameter_groups(network, RATES)}
+    assert {role: group["lr"] for role, group in groups.items()} == RATES
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert sorted(map(id, trainable)) == sorted(id(p) for group in groups.values() for p in group["params"])
+    assert {tuple(p.shape[1:]) for p in groups["gate"]["params"]} == {(24,), (4,), (8,), ()}
+    assert all(p.ndim == 4 for p in groups["filters"]["params"])
+    assert all(p.ndim == 1 for p in groups["norm"]["params"])
+    assert any(p is network.stem.conv.bias for p in groups["norm"]["params"])
+    assert groups["head"]["params"] == [network.classifier[2].weight]
+
+
+def muon_by_hand(weight, gradients, rate, momentum):
+    """One matrix at a time, in float64 but for the iteration, which is in bfloat16 as in Muon."""
+    buffer = torch.zeros_like(weight)
+    for gradient in gradients:
+        buffer = momentum * buffer + gradient
+        step = (gradient + momentum * buffer).flatten(1)
+        weight = weight * weight.shape[0] ** 0.5 / weight.norm()
+        weight = weight - rate * newton_schulz(step[None])[0].view(weight.shape).to(weight.dtype)
+    return weight
+
+
+def test_muon_equals_its_plain_form():
+    """Filters one by one; the rest as torch's SGD with Nesterov momentum, whose decay follows the rate."""
+    torch.manual_seed(0)
+    network, twin = FiveBlockNet(**FAST), FiveBlockNet(**FAST)
+    twin.load_state_dict(network.state_dict())
+    groups, twins = (parameter_groups(net, RATES) for net in (network, twin))
+    muon = Muon(groups, momentum=0.85, filter_momentum=0.6, weight_decay=1e-3)
+    plain = [{"params": g["params"], "lr": g["lr"], "weight_decay": 1e-3 / g["lr"]} for g in twins[1:]]
+    sgd = torch.optim.SGD(plain, momentum=0.85, nesterov=True)
+    starts = [p.detach().clone() for p in groups[0]["params"]]
+    history = [[] for _ in starts]
+    for _ in range(3):
+        for ours, theirs in zip(groups, twins, strict=True):
+            for a, b in zip(ours["params"], theirs["params"], strict=True):
+                a.grad = b.grad = torch.randn_like(a)
+        for gradients, parameter in zip(history, groups[0]["params"], strict=True):
+            gradients.append(parameter.grad)
+        muon.step()
+        sgd.step()
+    for start, gradients, parameter in zip(starts, history, groups[0]["params"], strict=True):
+        # bfloat16 products in a batch and alone round apart
+        torch.testing.assert_close(parameter.data, muon_by_hand(start, gradients, 0.2, 0.6), atol=5e-3, rtol=0)
+    for ours, theirs in zip(groups[1:], twins[1:], strict=True):
+        for a, b in zip(ours["params"], theirs["params"], strict=True):
+            torch.testing.assert_close(a.data, b.data)
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (64, 3, 3, 3), (8, 32, 1, 1)])
+def test_orthogonalised_keeps_directions_and_evens_out_their_sizes(shape):
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
+    (result,) = orthogonalised([matrix])
+    assert (result.shape, result.dtype) == (shape, matrix.dtype)
+    in_its_frame = u.T @ result.flatten(1) @ v.T
+    sizes = in_its_frame.diagonal()
+    assert sizes.min() > 0.4
+    assert sizes.max() < 1.6
+    assert (in_its_frame - sizes.diag()).abs().max() < 0.05
+
+
+def test_one_shape_is_one_batch(monkeypatch):
+    batches = []
+    monkeypatch.setattr("lightning_cifar.train.optim.newton_schulz", lambda m: batches.append(m.shape) or m)
+    orthogonalised([torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), torch.randn(4, 4, 3, 3)])
+    assert sorted(batches) == [(1, 4, 36), (2, 4, 18)]
+
+
+def test_triangular():
+    factors = [triangular(10, 0.4)(step) for step in range(11)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+    assert [triangular(4, 0.0)(step) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
+
+
+class Rates(ImageClassifier):
+    """Notes the learning rates of every step."""
+
+    def on_before_optimizer_step(self, optimizer):
+        self.seen = [*getattr(self, "seen", []), [group["lr"] for group in optimizer.param_groups]]
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [
+        ({"max_epochs": 2}, 8),
+        ({"max_steps": 5}, 5),
+        ({"max_epochs": 1, "max_steps": 6}, 4),
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 4),
+        ({"max_epochs": 2, "limit_train_batches": 3, "accumulate_grad_batches": 2}, 4),
+    ],
+)
+def test_rates_of_every_step_under_the_trainer(length, total):
+    model = Rates(optimizer="muon", learning_rate=0.2, head_rate=0.05, schedule="triangular", warmup=0.5, **FAST)
+    data = CIFAR10DataModule("digits", batch_size=400, val_size=200)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    Trainer(accelerator="cpu", limit_val_batches=0, num_sanity_val_steps=0, **length, **quiet).fit(model, data)
+    factor = triangular(total, 0.5)
+    expected = [[rate * factor(step) for rate in (0.2, 0.2, 0.2, 0.05)] for step in range(total)]
+    assert model.seen == [pytest.approx(rates) for rates in expected]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_every_optimizer_learns(optimizer):
+    torch.manual_seed(0)
+    rate = {"adam": 0.01, "sgd": 0.01, "muon": 0.1}[optimizer]
+    model = ImageClassifier(optimizer=optimizer, learning_rate=rate, norm_rate=0.01, head_rate=0.01, **FAST)
+    optimiser = model.configure_optimizers()
+    assert type(optimiser) is {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "muon": Muon}[optimizer]
+    images, labels = torch.rand(20, 3, 32, 32), torch.arange(20) % 10
+    losses = []
+    for _ in range(8):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gate_rate": 0.0}, "gate_rate must be above 0, got 0.0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\), got -0.1"),
+        ({"warmup": 1.5}, r"warmup must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(InputError, match=message):
+        ImageClassifier(**arguments)
+
+
+def test_a_triangle_needs_an_end():
+    model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
+    with pytest.raises(InputError, match=r"needs an end: --trainer.max_epochs or --trainer.max_steps"):
+        Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False).fit(model, data)

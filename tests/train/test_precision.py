@@ -1,0 +1,40 @@
+"""The measured choice between float32 and bfloat16."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_cifar import ImageClassifier
+from lightning_cifar.train.precision import fastest_precision
+
+
+class Slow(nn.Module):
+    """A network that is slow in one precision, as processors without bfloat16 instructions are in that."""
+
+    def __init__(self, slow: torch.dtype) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+        self.slow = slow
+
+    def forward(self, images):
+        logits = self.linear(images.mean((2, 3)))
+        if logits.dtype == self.slow:
+            time.sleep(0.02)
+        return logits
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")])
+def test_the_faster_one_is_chosen(slow, chosen):
+    assert fastest_precision(Slow(slow), torch.rand(8, 3, 32, 32)) == chosen
+
+
+def test_network_and_random_numbers_stay_as_they_are():
+    network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, state = torch.rand(8, 3, 32, 32), torch.get_rng_state()
+    assert fastest_precision(network, images) in ("32-true", "bf16-mixed")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())

@@ -1,0 +1,35 @@
+"""Test-time augmentation against the same views made image by image."""
+
+import pytest
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+
+from lightning_cifar import ImageClassifier
+from lightning_cifar.train.tta import views
+
+SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
+
+
+def by_hand(model, image, tta):
+    """Mean logits of one normalised image (C, H, W), view by view."""
+    padded = v2.Pad(1, padding_mode="reflect")(image)
+    up, down = TF.crop(padded, 0, 0, 32, 32), TF.crop(padded, 2, 2, 32, 32)
+    kinds = {"none": [(1, image)], "mirror": [(1, image)], "translate": [(2, image), (1, up), (1, down)]}[tta]
+    if tta != "none":
+        kinds += [(weight, TF.hflip(view)) for weight, view in kinds]
+    total = sum(weight for weight, _ in kinds)
+    return sum(weight / total * model.network(view[None])[0] for weight, view in kinds)
+
+
+@pytest.mark.parametrize("tta", ["none", "mirror", "translate"])
+def test_logits_are_the_mean_over_views(tta):
+    model = ImageClassifier(tta=tta, **SMALL).eval()
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    expected = torch.stack([by_hand(model, image, tta) for image in model.normalised(images)])
+    torch.testing.assert_close(model.augmented(images), expected)
+
+
+@pytest.mark.parametrize("tta", ["none", "mirror", "translate"])
+def test_weights_sum_to_one(tta):
+    assert sum(weight for weight, _ in views(torch.zeros(1, 3, 4, 4), tta)) == 1
