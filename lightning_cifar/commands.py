@@ -23,6 +23,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.figure import LiveFigure
+from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
 from lightning_cifar.train.record import RunRecord, new_run_dir
@@ -202,6 +203,7 @@ class CommandLine(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains, and says where things are, after Ctrl-C too."""
         print(f"run directory: {self.run_dir}", flush=True)
+        keep_freed_memory()
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as stop:  # how Lightning ends after Ctrl-C

@@ -1,0 +1,28 @@
+"""malloc keeps what is freed, measured by the page faults of large arrays."""
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from lightning_cifar.train.memory import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 * 2**20)  # 256 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults() for _ in range(20)][-1])  # the heap has settled by then
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_an_allocation_like_the_last_touches_no_new_pages():
+    def run(keep: bool) -> int:
+        command = [sys.executable, "-c", FAULTS.format(keep=keep)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    kept, returned = run(True), run(False)
+    assert kept < returned / 10
