@@ -5,26 +5,49 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 """
 
 import json
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightning_cifar.errors import InputError
-from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.train.classifier import ImageClassifier
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = {
+    "fit": "train, by a recipe; the run's directory holds curves, numbers, checkpoints",
+    "validate": "evaluate a checkpoint on the validation images",
+    "test": "evaluate a checkpoint on the test images: one table, and test.json",
+    "predict": "write a checkpoint's predictions of the test images as CSV",
+}
+
+
+def overview() -> str:
+    """What ``--help`` says: commands and recipes, a line each."""
+    lines = ["usage: python -m lightning_cifar COMMAND [options]", "", "commands:"]
+    lines += [f"  {name:<10} {meaning}" for name, meaning in SUBCOMMANDS.items()]
+    lines += ["", "recipes, for `fit --recipe NAME`; `report` where none is named:"]
+    for name, file in RECIPES.items():
+        claim = file.read_text().splitlines()[0].removeprefix(f"# {name}: ")
+        lines.append(f"  {name:<10} {claim}")
+    lines += ["", "COMMAND --help lists every option of a command; --version prints the version."]
+    return "\n".join(lines)
+
+
+def one_of(given: str, known: dict[str, Any], what: str) -> None:
+    """Refuses what is not among ``known``, with the nearest that is."""
+    if given not in known:
+        near = get_close_matches(given, known, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no {what} {given!r}: {meant}There are {', '.join(known)}")
 
 
 def layered(args: list[str]) -> list[str]:
     """Puts the recipe and the checkpoint's hyper-parameters before the arguments, as the configurations they are."""
     if args and (args[0] in ("-c", "--config") or args[0].startswith("--config=")):
         raise InputError(f"{args[0]} comes after the subcommand: {', '.join(SUBCOMMANDS)}")
-    if not args or args[0] not in SUBCOMMANDS:
-        return args
+    if not args:
+        raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help says more")
+    one_of(args[0], SUBCOMMANDS, "command")
     subcommand, flags = args[0], args[1:]
     recipe, config, checkpoint = (
         option(flags, "--recipe"),
@@ -37,7 +60,8 @@ def layered(args: list[str]) -> list[str]:
     elif recipe is None and subcommand == "fit":
         recipe = "report"
         flags = ["--recipe", recipe, *flags]
-    if recipe in RECIPES:  # the parser refuses others, and lists the choices
+    if recipe is not None:
+        one_of(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if checkpoint is not None:
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
@@ -69,6 +93,11 @@ def check_text(config: str) -> None:
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
+    import torch  # here, for help and typos are answered without waiting for it
+
+    from lightning_cifar.model.network import FiveBlockNet
+    from lightning_cifar.train.classifier import ImageClassifier
+
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from lightning_cifar.arguments import layered, overview
 from lightning_cifar.errors import InputError
 
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
@@ -26,18 +27,21 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"lightning-cifar {version('lightning-cifar')}")
         return 0
+    if args in (["--help"], ["-h"]):
+        print(overview())
+        return 0
     os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         for message in IRRELEVANT:
             warnings.filterwarnings("ignore", message)
         try:
-            from lightning_cifar.arguments import layered
+            arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
             from lightning_cifar.commands import CommandLine
 
             for library in ("lightning.pytorch", "lightning.fabric"):  # after the import, which sets it to INFO
                 logging.getLogger(library).setLevel(logging.WARNING)
-            CommandLine(layered(args))
+            CommandLine(arguments)
         except Exception as error:
             if not is_about_input(error):
                 raise

@@ -1,0 +1,49 @@
+"""Help, version and typos are answered without torch, whose import takes seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_cifar.arguments import RECIPES, SUBCOMMANDS
+
+WITHOUT_TORCH = """
+import sys
+from lightning_cifar import main
+status = main(sys.argv[1:])
+assert "torch" not in sys.modules
+sys.exit(status)
+"""
+
+
+def answered(*args):
+    return subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_commands_and_recipes_on_one_screen(flag):
+    done = answered(flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"\n  {name} " in done.stdout for name in (*SUBCOMMANDS, *RECIPES))
+    assert len(done.stdout.splitlines()) <= 24
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_version():
+    done = answered("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("lightning-cifar ")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "name a command: fit, validate, test, predict; --help says more"),
+        (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict"),
+        (["fit", "--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, report"),
+        (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
+    ],
+)
+def test_typos(args, message):
+    done = answered(*args)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
