@@ -13,7 +13,6 @@ writes ``benchmarks/results/time_to_accuracy.json``.
 """
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -23,16 +22,15 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from PIL import Image
+from data import PerSample
+from report import read_epochs
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.results.report import write_json
-from lightning_cifar.train.classifier import CIFAR10_MEAN, CIFAR10_STD
 from lightning_cifar.train.record import describe_device
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,26 +51,6 @@ class PlainBlock(nn.Module):
         return F.max_pool2d(self.norm(y), 2)
 
 
-class PlainImages(Dataset):
-    def __init__(self, data: ImageSet) -> None:
-        self.pixels, self.labels = data.images.permute(0, 2, 3, 1).contiguous().numpy(), data.labels.tolist()
-        self.transform = v2.Compose(
-            [
-                v2.RandomCrop(32, padding=4, padding_mode="reflect"),
-                v2.RandomHorizontalFlip(),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(CIFAR10_MEAN, CIFAR10_STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
-
-
 class Plain:
     """The plain implementation, a few steps at a time."""
 
@@ -81,7 +59,7 @@ class Plain:
         mlp = [nn.Flatten(), nn.Linear(WIDTHS[-1], 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10)]
         self.network = nn.Sequential(*blocks, *mlp)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-4)
-        self.loader = DataLoader(PlainImages(data), BATCH, shuffle=True)
+        self.loader = DataLoader(PerSample(data), BATCH, shuffle=True)
 
     def images_per_second(self) -> float:
         batches = iter(self.loader)
@@ -106,14 +84,12 @@ def train_fast(root: str, seed: int, extra: list[str], where: Path) -> dict[str,
     command("fit", "--recipe", "fast", *data, *extra, "--seed_everything", str(seed), "--run_dir", str(run_dir))
     wall = time.perf_counter() - started
     command("test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(run_dir / "test"))
-    with (run_dir / "metrics.csv").open(newline="") as opened:
-        seconds = [float(row["time/epoch_seconds"]) for row in csv.DictReader(opened) if row["time/epoch_seconds"]]
     tested = json.loads((run_dir / "test/test.json").read_text())
     return {
         "seed": seed,
         "accuracy": tested["accuracy"],
         "accuracy_without_tta": tested["accuracy_without_tta"],
-        "train_seconds": sum(seconds),
+        "train_seconds": sum(epoch["time/epoch_seconds"] for epoch in read_epochs(run_dir / "metrics.csv")),
         "fit_wall_seconds": wall,
     }
 

@@ -9,8 +9,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 def keep_freed_memory() -> bool:
     """Tells glibc's malloc not to hand freed blocks back to the system; whether it did so.
 
-    Activations of a batch are large, so malloc maps each anew and the kernel clears every page at first touch: about a
-    sixth of a training step on CPU. Elsewhere than on Linux with glibc nothing happens. The process stays as large as
+    Activations of a batch are large, so malloc maps each anew and the kernel clears every page at first touch: several
+    percent of a training step on CPU. Elsewhere than on Linux with glibc nothing happens. The process stays as large as
     it once was.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

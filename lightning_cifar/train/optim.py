@@ -124,6 +124,8 @@ def triangular(total: int, warmup: float) -> Callable[[int], float]:
     rise = warmup * total
 
     def factor(step: int) -> float:
-        return (step + 1) / rise if step + 1 < rise else max(0.0, (total - step) / max(1.0, total - rise))
+        if step + 1 < rise:
+            return (step + 1) / rise
+        return min(1.0, max(0.0, (total - step) / max(1.0, total - rise)))
 
-    return lambda step: min(1.0, factor(step))
+    return factor

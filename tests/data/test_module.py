@@ -278,18 +278,22 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.fixture
-def trainer(tmp_path: Path) -> Trainer:
-    torch.manual_seed(0)
+def quiet_trainer(root: Path, max_epochs: int) -> Trainer:
     return Trainer(
         accelerator="cpu",
-        max_epochs=10,
+        max_epochs=max_epochs,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=tmp_path,
+        default_root_dir=root,
     )
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    torch.manual_seed(0)
+    return quiet_trainer(tmp_path, max_epochs=10)
 
 
 def augmented(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
@@ -399,16 +403,7 @@ def test_training_from_disk_sees_what_training_from_memory_sees(image_folder, tm
     for in_memory in (True, False):
         torch.manual_seed(0)
         options = {"batch_size": 7, "flip": flip, "cutout": 4, "in_memory": in_memory, "num_workers": 0}
-        own = Trainer(
-            accelerator="cpu",
-            max_epochs=3,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
-        runs.append(fitted(own, "folder", str(image_folder), **options))
+        runs.append(fitted(quiet_trainer(tmp_path, max_epochs=3), "folder", str(image_folder), **options))
     (one, recorded), (other, also_recorded) = runs
     assert (one.mean, one.std) == (other.mean, other.std)  # the sample is the whole set here
     for name in ("train_batches", "other_batches"):
