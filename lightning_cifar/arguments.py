@@ -4,8 +4,10 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 (``--ckpt_path``), ``--config`` files, flags.
 """
 
+import ast
 import json
 from difflib import get_close_matches
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,16 @@ SUBCOMMANDS = {
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images as CSV",
+}
+OPTIONS = ("help", "print_config", "config", "seed_everything", "recipe", "run_dir", "wandb", "print_model", "ckpt_path")
+# Where the signatures stand that the options of a group are made from: package, file, class.
+SIGNATURES = {
+    "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
+    "model": [
+        ("lightning_cifar", "train/classifier.py", "ImageClassifier"),
+        ("lightning_cifar", "model/network.py", "FiveBlockNet"),
+    ],
+    "data": [("lightning_cifar", "data/module.py", "CIFAR10DataModule")],
 }
 
 
@@ -41,6 +53,35 @@ def one_of(given: str, known: dict[str, Any], what: str) -> None:
         raise InputError(f"no {what} {given!r}: {meant}There are {', '.join(known)}")
 
 
+def check_option(flag: str) -> None:
+    """Refuses an option that there is not, naming the nearest, before what has the signatures is imported."""
+    name = flag.removeprefix("--").split("=")[0].rstrip("+")
+    group, *rest = name.split(".")
+    if group in SIGNATURES and rest:
+        name = f"{group}.{rest[0]}"  # what is below a parameter is for the parser to judge
+        known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
+    else:
+        known = [*OPTIONS, "verbose", *SIGNATURES]
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help lists them"))
+
+
+def parameters(group: str) -> list[str]:
+    """Names of the parameters that make the options of a group of `SIGNATURES`, read from the source."""
+    names = []
+    for package, file, class_name in SIGNATURES[group]:
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        for node in ast.walk(ast.parse((Path(spec.origin).parent / file).read_text())):
+            if isinstance(node, ast.ClassDef) and node.name == class_name:
+                (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
+                assert isinstance(init, ast.FunctionDef)
+                names += [argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)]
+    return names
+
+
 def layered(args: list[str]) -> list[str]:
     """Puts the recipe and the checkpoint's hyper-parameters before the arguments, as the configurations they are."""
     if args and (args[0] in ("-c", "--config") or args[0].startswith("--config=")):
@@ -49,6 +90,9 @@ def layered(args: list[str]) -> list[str]:
         raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help says more")
     one_of(args[0], SUBCOMMANDS, "command")
     subcommand, flags = args[0], args[1:]
+    for flag in flags:
+        if flag.startswith("--"):
+            check_option(flag)
     recipe, config, checkpoint = (
         option(flags, "--recipe"),
         option(flags, "--config", "-c"),

@@ -1,11 +1,13 @@
 """Help, version and typos are answered without torch, whose import takes seconds."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from lightning_cifar.arguments import RECIPES, SUBCOMMANDS
+from lightning_cifar import main
+from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, check_option
 
 WITHOUT_TORCH = """
 import sys
@@ -41,9 +43,22 @@ def test_version():
         ([], "name a command: fit, validate, test, predict; --help says more"),
         (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict"),
         (["fit", "--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, report"),
+        (["fit", "--recip", "fast"], "no option --recip: did you mean --recipe?"),
+        (["fit", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
+        (["fit", "--trainer.max_epoch=3"], "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
+        (["fit", "--data.xyzzy", "3"], "no option --data.xyzzy: --help lists them"),
         (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
     ],
 )
 def test_typos(args, message):
     done = answered(*args)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_option_of_the_parser_is_known(subcommand, capsys):
+    assert main([subcommand, "--help"]) == 0
+    flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(flags) > 50
+    for flag in flags:
+        check_option(flag)

@@ -119,7 +119,8 @@ class GatedSum(torch.autograd.Function):
         gate, *maps = ctx.saved_tensors
         (gradient,) = gradients
         # The longest contiguous order that both have in common: channels last, as everywhere in this package.
-        flat = gradient.permute(0, 2, 3, 1).flatten(1)[:, None]  # (B, 1, H*W*K)
-        for_gate = torch.cat([torch.bmm(flat, y.permute(0, 2, 3, 1).flatten(1)[:, :, None])[:, 0] for y in maps], 1)
+        flat = gradient.permute(0, 2, 3, 1).flatten(1)  # (B, H*W*K)
+        # Not a batched matrix product, which takes 15 times as long on a CPU in bfloat16.
+        for_gate = torch.stack([torch.linalg.vecdot(flat, y.permute(0, 2, 3, 1).flatten(1)) for y in maps], 1)
         for_maps = [a * gradient for a in gate.to(gradient.dtype)[:, :, None, None, None].unbind(1)]
         return for_gate.to(gate.dtype), *for_maps
