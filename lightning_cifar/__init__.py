@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from lightning_cifar.errors import InputError
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
+    from lightning_cifar.train.averaging import EMA, Lookahead
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.figure import LiveFigure
     from lightning_cifar.train.progress import Progress, Throughput
 
 __all__ = [
+    "EMA",
     "Backbone",
     "CIFAR10DataModule",
     "FiveBlockNet",
@@ -25,12 +27,14 @@ __all__ = [
     "ImageClassifier",
     "InputError",
     "LiveFigure",
+    "Lookahead",
     "Progress",
     "Throughput",
     "main",
 ]
 
 _HOMES = {
+    "EMA": "train.averaging",
     "Backbone": "model.network",
     "CIFAR10DataModule": "data.module",
     "FiveBlockNet": "model.network",
@@ -38,6 +42,7 @@ _HOMES = {
     "ImageClassifier": "train.classifier",
     "InputError": "errors",
     "LiveFigure": "train.figure",
+    "Lookahead": "train.averaging",
     "Progress": "train.progress",
     "Throughput": "train.progress",
     "main": "cli",

@@ -42,7 +42,7 @@ def test_version():
     [
         ([], "name a command: fit, validate, test, predict; --help says more"),
         (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict"),
-        (["fit", "--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, report"),
+        (["fit", "--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, fast94, report"),
         (["fit", "--recip", "fast"], "no option --recip: did you mean --recipe?"),
         (["fit", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["fit", "--trainer.max_epoch=3"], "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),

@@ -41,6 +41,7 @@ class GatedBlock(nn.Module):
         dirac: start the first C filters of the first convolution as the identity (arXiv 1706.00388, cifar10-airbench).
         norm_scale: learn batch norm's scale, and not its shift alone.
         norm_momentum: weight in (0, 1] of the newest batch in batch norm's running statistics.
+        depth: how many residual convolutions follow (see `Residual`).
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class GatedBlock(nn.Module):
         dirac: bool = False,
         norm_scale: bool = True,
         norm_momentum: float = 0.1,
+        depth: int = 0,
     ) -> None:
         super().__init__()
         if len(kernel_sizes) != BRANCHES or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
@@ -64,6 +66,8 @@ class GatedBlock(nn.Module):
             raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
         if not 0 < norm_momentum <= 1:
             raise InputError(f"norm_momentum must be in (0, 1], got {norm_momentum}")
+        if depth < 0:
+            raise InputError(f"depth must be at least 0, got {depth}")
         self.order = tuple(order)
         linear = nn.Linear(in_channels, BRANCHES)
         # A ReLU gate with random weights can start, or fall, dead at (0, 0, 0), where it has no gradient: training then
@@ -80,9 +84,10 @@ class GatedBlock(nn.Module):
         self.pool = nn.MaxPool2d(2)
         if "norm" in order:
             branches = BRANCHES if order.index("norm") < order.index("sum") else 1
-            self.norms = nn.ModuleList(nn.BatchNorm2d(out_channels, momentum=norm_momentum) for _ in range(branches))
-            for norm in self.norms:
-                norm.get_parameter("weight").requires_grad_(norm_scale)
+            self.norms = nn.ModuleList(batch_norm(out_channels, norm_scale, norm_momentum) for _ in range(branches))
+        self.residuals = nn.ModuleList(
+            Residual(out_channels, self.activation, norm_scale, norm_momentum) for _ in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
         gate = self.gate(x)  # (B, 3)
@@ -98,7 +103,29 @@ class GatedBlock(nn.Module):
                 maps = [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
             else:
                 maps = [self.pool(y) for y in maps]
-        return maps[0]
+        (y,) = maps
+        for residual in self.residuals:
+            y = residual(y)
+        return y
+
+
+class Residual(nn.Module):
+    """``x + activation(norm(conv(x)))`` with a 3x3 convolution: depth inside a block, (B, K, H, W) to the same."""
+
+    def __init__(self, channels: int, activation: Callable[[Tensor], Tensor], scale: bool, momentum: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = batch_norm(channels, scale, momentum)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.activation(self.norm(self.conv(x)))
+
+
+def batch_norm(channels: int, scale: bool, momentum: float) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, momentum=momentum)
+    norm.weight.requires_grad_(scale)
+    return norm
 
 
 class GatedSum(torch.autograd.Function):

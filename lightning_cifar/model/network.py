@@ -26,7 +26,7 @@ BLOCKS = 5
 
 
 class WhiteningStem(nn.Module):
-    """A frozen convolution that whitens image patches, a learned bias and an activation (tysam-code/hlb-CIFAR10).
+    """A frozen convolution that whitens image patches, perhaps a learned bias, an activation (tysam-code/hlb-CIFAR10).
 
     Every eigenvector of the patches' covariance is there with both signs: ``2 * in_channels * kernel_size**2``
     channels. Images are padded so that 32x32 pixels stay 32x32, or become 32/stride.
@@ -36,18 +36,27 @@ class WhiteningStem(nn.Module):
         kernel_size: of the patches, at least 1.
         stride: of the convolution, in [1, kernel_size].
         activation: see `GatedBlock`.
+        bias: learn one. Without it, no gradient is needed on the way into the first block, the costliest of all.
     """
 
     whitened: Tensor
 
-    def __init__(self, in_channels: int, kernel_size: int, stride: int = 1, activation: Activation = "relu") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        activation: Activation = "relu",
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel_size:
             raise InputError(f"stem_stride must be in [1, stem_kernel], got {stride} of {kernel_size}")
         self.out_channels = 2 * in_channels * kernel_size**2
-        self.conv = nn.Conv2d(in_channels, self.out_channels, kernel_size, stride)
+        self.conv = nn.Conv2d(in_channels, self.out_channels, kernel_size, stride, bias=bias)
         self.conv.weight.requires_grad_(False)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
         spare = kernel_size - stride
         self.padding = (spare // 2, spare - spare // 2) * 2
         self.activation = ACTIVATIONS[activation]
@@ -85,6 +94,7 @@ class Backbone(nn.Sequential):
         kernel_sizes: odd sizes of the three convolutions of every block.
         order: see `GatedBlock`; the report's as it stands.
         pools: which of the five blocks pool.
+        depths: residual convolutions after each block's mix.
         block: every other argument of `GatedBlock`.
     """
 
@@ -95,18 +105,21 @@ class Backbone(nn.Sequential):
         kernel_sizes: Sequence[int] = (3, 3, 3),
         order: Sequence[Step] = ("activation", "sum", "norm", "pool"),
         pools: Sequence[bool] = (True, True, True, True, True),
+        depths: Sequence[int] = (0, 0, 0, 0, 0),
         **block: Any,
     ) -> None:
         if len(widths) != BLOCKS or min(widths) < 1:
             raise InputError(f"widths must be five positive numbers, got {list(widths)}")
         if len(pools) != BLOCKS:
             raise InputError(f"pools must say true or false for each of five blocks, got {list(pools)}")
-        super().__init__(
-            *(
-                GatedBlock(inputs, outputs, kernel_sizes, [step for step in order if pool or step != "pool"], **block)
-                for inputs, outputs, pool in zip((in_channels, *widths), widths, pools, strict=False)
-            )
-        )
+        if len(depths) != BLOCKS:
+            raise InputError(f"depths must be five numbers, got {list(depths)}")
+        blocks = []
+        for outputs, pool, depth in zip(widths, pools, depths, strict=True):
+            steps = [step for step in order if pool or step != "pool"]
+            blocks.append(GatedBlock(in_channels, outputs, kernel_sizes, steps, depth=depth, **block))
+            in_channels = outputs
+        super().__init__(*blocks)
         self.min_size = 2 ** sum(pools) if "pool" in order else 1  # its poolings leave one pixel of it
 
     def forward(self, images: Tensor) -> Tensor:
@@ -128,6 +141,7 @@ class FiveBlockNet(nn.Module):
         kernel_sizes: odd sizes of the three convolutions of every block.
         order: what follows the convolutions of a block; see `GatedBlock`.
         pools: which of the five blocks pool.
+        depths: residual 3x3 convolutions after each block's mix; see `Residual`.
         activation: ``relu`` or ``gelu``, of blocks and stem.
         bias: whether the blocks' convolutions have one.
         dirac: start each block's first convolution as the identity; see `GatedBlock`.
@@ -135,6 +149,7 @@ class FiveBlockNet(nn.Module):
         norm_momentum: weight of the newest batch in batch norm's running statistics.
         stem_kernel: patch size of a `WhiteningStem`; 0: none.
         stem_stride: the stem's stride.
+        stem_bias: whether the stem learns a bias.
         global_pool: ``average`` or ``max`` over what pixels are left.
         hidden: width of the MLP's hidden layer; 0: one linear layer without bias instead of the MLP.
         dropout: probability in [0, 1) of dropping a hidden unit while training.
@@ -148,6 +163,7 @@ class FiveBlockNet(nn.Module):
         kernel_sizes: Sequence[int] = (3, 3, 3),
         order: Sequence[Step] = ("activation", "sum", "norm", "pool"),
         pools: Sequence[bool] = (True, True, True, True, True),
+        depths: Sequence[int] = (0, 0, 0, 0, 0),
         activation: Activation = "relu",
         bias: bool = True,
         dirac: bool = False,
@@ -155,6 +171,7 @@ class FiveBlockNet(nn.Module):
         norm_momentum: float = 0.1,
         stem_kernel: int = 0,
         stem_stride: int = 1,
+        stem_bias: bool = True,
         global_pool: Literal["average", "max"] = "average",
         hidden: int = 256,
         dropout: float = 0.5,
@@ -170,13 +187,14 @@ class FiveBlockNet(nn.Module):
         ):
             if value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
-        self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation) if stem_kernel else None
+        self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation, stem_bias) if stem_kernel else None
         self.backbone = Backbone(
             self.stem.out_channels if self.stem else in_channels,
             widths,
             kernel_sizes,
             order,
             pools,
+            depths,
             activation=activation,
             bias=bias,
             dirac=dirac,

@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         groups: of `parameter_groups`; the others than ``filters`` take plain Nesterov steps.
         momentum: of the plain groups, in [0, 1).
         filter_momentum: of ``filters``, in [0, 1).
-        weight_decay: share by which a step at the initial rate shrinks the plain parameters.
+        weight_decay: share by which a step at the initial rate shrinks the parameters of ``norm`` and ``head``.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Muon(torch.optim.Optimizer):
         for group in groups:
             matrices = group["role"] == "filters"
             group["momentum"] = filter_momentum if matrices else momentum
-            group["weight_decay"] = 0.0 if matrices else weight_decay / group["lr"]
+            # Not on the gates: it would pull them towards 0, where they are dead.
+            group["weight_decay"] = weight_decay / group["lr"] if group["role"] in ("norm", "head") else 0.0
         super().__init__(groups, {})
 
     @torch.no_grad()

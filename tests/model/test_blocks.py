@@ -124,6 +124,17 @@ def test_norm_scale_and_momentum():
     assert len(GatedBlock(3, 4, order=("activation", "sum", "norm")).norms) == 1
 
 
+def test_depth_adds_residual_convolutions():
+    block = random_block(order=("pool", "norm", "activation", "sum"), activation="gelu", depth=2).double()
+    x = torch.randn(4, 5, 8, 8, dtype=torch.float64)
+    expected = plain(block, x)
+    for residual in block.residuals:
+        y = F.conv2d(expected, residual.conv.weight, padding=1)
+        expected = expected + F.gelu(F.batch_norm(y, None, None, residual.norm.weight, residual.norm.bias, True))
+    torch.testing.assert_close(block(x), expected)
+    assert len(block.residuals) == 2
+
+
 def test_gate_opens_at_one():
     block, x = GatedBlock(3, 4), torch.randn(2, 3, 8, 8)
     assert torch.equal(block.gate(x), torch.ones(2, 3))
@@ -146,3 +157,5 @@ def test_refuses_other_values():
         GatedBlock(3, 4, activation="tanh")
     with pytest.raises(ValueError, match=r"norm_momentum must be in \(0, 1\], got 0"):
         GatedBlock(3, 4, norm_momentum=0)
+    with pytest.raises(ValueError, match="depth must be at least 0, got -1"):
+        GatedBlock(3, 4, depth=-1)

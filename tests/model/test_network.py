@@ -84,6 +84,19 @@ def test_stem_whitens_patches(kernel, stride, size):
     assert stem.conv.bias.requires_grad
 
 
+def test_a_stem_without_bias_asks_for_no_gradient():
+    net = FiveBlockNet(widths=WIDTHS, stem_kernel=3, stem_stride=2, stem_bias=False, pools=(True,) * 4 + (False,))
+    assert not net.stem(torch.randn(2, 3, 32, 32)).requires_grad
+    assert not any(parameter.requires_grad for parameter in net.stem.parameters())
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_depths_block_by_block():
+    net = Backbone(widths=WIDTHS, depths=(0, 2, 0, 1, 0))
+    assert [len(block.residuals) for block in net] == [0, 2, 0, 1, 0]
+    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 12, 1, 1)
+
+
 def test_stem_is_whitened_once():
     stem = WhiteningStem(3, 2)
     stem.whiten(torch.randn(10, 3, 32, 32))
@@ -103,6 +116,7 @@ def test_stem_is_whitened_once():
         ({"hidden": -1}, "hidden must be at least 0, got -1"),
         ({"stem_kernel": -1}, "stem_kernel must be at least 0, got -1"),
         ({"stem_kernel": 2, "stem_stride": 3}, r"stem_stride must be in \[1, stem_kernel\], got 3 of 2"),
+        ({"depths": (1, 1)}, r"depths must be five numbers, got \[1, 1\]"),
         ({"pools": (True,)}, "pools must say true or false for each of five blocks"),
     ],
 )

@@ -1,5 +1,6 @@
 """ImageClassifier: optimiser and loss of the report, normalisation, checkpoints that need nothing beside them."""
 
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -222,3 +223,50 @@ def test_refuses_data_with_other_classes(arguments, message):
 def test_refuses_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         ImageClassifier(**arguments)
+
+
+def test_compile_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    model, data = ImageClassifier(compile=True), CIFAR10DataModule("digits")
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler, and there is no no-such-compiler: name one by CXX"):
+        train(model, data, max_steps=1)
+
+
+def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
+    """With a stand-in for the compiler: which images it is given, and that checkpoints do not change."""
+    sizes = []
+
+    def compiled(function, dynamic):
+        return lambda pixels: sizes.append(len(pixels)) or function(pixels)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    fitted = []
+    for option in (True, False):
+        torch.manual_seed(0)
+        model, data = (
+            ImageClassifier(widths=(4, 4, 8, 8, 8), compile=option),
+            CIFAR10DataModule("digits", batch_size=400),
+        )
+        train(model, data, max_epochs=1)
+        fitted.append(model.state_dict())
+    assert sizes == [400, 400, 400]  # and not the last 93
+    assert fitted[0].keys() == fitted[1].keys()
+    assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
+def test_the_compiled_network_is_the_network(network):
+    model = ImageClassifier(**SMALL, dropout=0.0, compile=True, **network)
+    model.setup("fit")
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    pixels = torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    results = []
+    for form in (model.trained, model.network):
+        model.zero_grad()
+        logits = form(pixels)
+        logits.square().sum().backward()
+        results.append([logits, *(weight.grad.clone() for weight in weights)])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-3, rtol=1e-3)

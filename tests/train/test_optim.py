@@ -59,7 +59,8 @@ def test_muon_equals_its_plain_form():
     twin.load_state_dict(network.state_dict())
     groups, twins = (parameter_groups(net, RATES) for net in (network, twin))
     muon = Muon(groups, momentum=0.85, filter_momentum=0.6, weight_decay=1e-3)
-    plain = [{"params": g["params"], "lr": g["lr"], "weight_decay": 1e-3 / g["lr"]} for g in twins[1:]]
+    decay = {"gate": 0, "norm": 1e-3, "head": 1e-3}
+    plain = [{"params": g["params"], "lr": g["lr"], "weight_decay": decay[g["role"]] / g["lr"]} for g in twins[1:]]
     sgd = torch.optim.SGD(plain, momentum=0.85, nesterov=True)
     starts = [p.detach().clone() for p in groups[0]["params"]]
     history = [[] for _ in starts]

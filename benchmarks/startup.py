@@ -1,0 +1,82 @@
+"""How long does one wait: for the version, for help, for the answer to a typo, for the first training step?
+
+    python benchmarks/startup.py --root DIR
+
+DIR is an image folder of CIFAR-10 that has been read before. Each command is a process of its own, from start to exit;
+the first step is ``fit --recipe fast`` from its start to the end of the first step, as the child tells. Prints the
+medians and writes ``benchmarks/results/startup.json``.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lightning_cifar.results.report import write_json
+from lightning_cifar.train.record import describe_device
+
+REPEATS = 7
+FIRST_STEP = """
+import sys, time
+from lightning_cifar import ImageClassifier, main
+ImageClassifier.on_train_batch_end = lambda *_: print("first step", time.time(), flush=True)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def process(*command: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *command], capture_output=True, check=False)
+    return time.perf_counter() - start
+
+
+def first_step(root: str) -> float:
+    with tempfile.TemporaryDirectory() as run_dir:
+        options = ["--data.dataset", "folder", "--data.root", root, "--trainer.max_steps", "1"]
+        options += ["--run_dir", f"{run_dir}/run"]
+        start = time.time()
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_STEP, "fit", "--recipe", "fast", *options],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("first step"))
+        return float(line.split()[-1]) - start
+
+
+def main(root: str) -> None:
+    module = ("-m", "lightning_cifar")
+    waits = {
+        "--version": lambda: process(*module, "--version"),
+        "--help": lambda: process(*module, "--help"),
+        "unknown command": lambda: process(*module, "fti"),
+        "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats"),
+        "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3"),
+        "first training step": lambda: first_step(root),
+        "import torch, alone": lambda: process("-c", "import torch"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in waits}
+    for _ in range(REPEATS):
+        for name, wait in waits.items():
+            times[name].append(wait())
+    result = {
+        "question": "How long does one wait for help, for the answer to a typo, for the first training step?",
+        "command": "python benchmarks/startup.py --root DIR",
+        "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in times.items()},
+        "device": describe_device(torch.device("cpu")),
+    }
+    write_json(Path(__file__).parent / "results/startup.json", result)
+    for name, all_ in times.items():
+        print(f"{name:<24}{statistics.median(all_):>7.2f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    main(parser.parse_args().root)

@@ -1,0 +1,236 @@
+"""How near is a training step to its convolutions alone, and where does the rest of its time go?
+
+    python benchmarks/step.py
+
+A step is augmentation, forward, loss, backward and optimiser of a recipe, in a bare loop and the precision that
+``auto`` finds. Beside it, in turn: forward and backward of the very same convolutions (shapes, dtype, layout, the
+gradients asked for) and nothing else. Then the report's block against the formula written plainly, in the same
+precision and layout. Prints two tables and writes ``benchmarks/results/step.json``; medians count.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from plain import WIDTHS, PlainBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_cifar import CIFAR10DataModule, GatedBlock, ImageClassifier
+from lightning_cifar.arguments import RECIPES
+from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.results.report import write_json
+from lightning_cifar.train.memory import keep_freed_memory
+from lightning_cifar.train.precision import fastest_precision
+from lightning_cifar.train.record import describe_device
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+REPEATS = 9
+KINDS = {  # of operations, by what is in their names
+    "convolution": "convolutions",
+    "pool": "pooling",
+    "batch_norm": "batch norm",
+    "gelu": "activation",
+    "relu": "activation",
+    "threshold": "activation",
+    "GatedSum": "gated sum",
+}
+
+
+def build(recipe: str, **data: Any) -> tuple[CIFAR10DataModule, ImageClassifier]:
+    """Data module, with ``data`` in place of the recipe's values, and model of a recipe; without the schedule.
+
+    That one needs a Trainer, and costs nothing.
+    """
+    settings = yaml.safe_load(RECIPES[recipe].read_text())
+    torch.manual_seed(0)
+    model = {name: value for name, value in settings.get("model", {}).items() if name != "schedule"}
+    return CIFAR10DataModule(**{**settings["data"], **data}), ImageClassifier(**model)
+
+
+class Step:
+    """One training step of a recipe, on random images."""
+
+    def __init__(self, recipe: str) -> None:
+        self.data, model = build(recipe)
+        batch = self.data.hparams["batch_size"]
+        self.data.train = ImageSet(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8), torch.arange(batch) % 10)
+        self.data.mean = [0.5] * 3
+        self.model = model.to(DEVICE).train()
+        self.optimizer = self.model.configure_optimizers()
+        ((images, labels, *self.positions),) = self.data.train_dataloader()
+        self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
+        pixels = self.model.normalised(self.images)
+        self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
+
+    def loss(self) -> Tensor:
+        images, smoothing = self.data.augmented(self.images, 0, *self.positions), self.model.hparams["label_smoothing"]
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
+            return F.cross_entropy(self.model(images), self.labels, label_smoothing=smoothing)
+
+    def __call__(self) -> None:
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def parts(self) -> dict[str, float]:
+        """Share of the step's time by kind of operation; the optimiser, as a whole, is one."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            for _ in range(3):
+                self()
+        spent: Counter[str] = Counter()
+
+        def add(event: Any, inherited: str | None) -> None:
+            kind = inherited or next((kind for word, kind in KINDS.items() if word in event.name), None)
+            if event.name.startswith("Optimizer.step"):
+                kind = "optimiser"
+            spent[kind or "other"] += event.self_cpu_time_total
+            for child in event.cpu_children:
+                add(child, kind)
+
+        for event in profiled.events():
+            if event.cpu_parent is None:
+                add(event, None)
+        return {kind: time / spent.total() for kind, time in spent.most_common()}
+
+
+def convolutions_of(step: Step) -> Callable[[], None]:
+    """Forward and backward of each convolution of one step, alone."""
+    seen: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
+    modules = [module for module in step.model.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_hook(lambda m, x, y: seen.append((m, x[0], y))) for module in modules]
+    step.loss()
+    for hook in hooks:
+        hook.remove()
+    work = []
+    for module, x, y in seen:
+        inputs = torch.randn_like(x, dtype=y.dtype).requires_grad_(x.requires_grad)
+        weight = module.weight.detach().to(y.dtype).requires_grad_(module.weight.requires_grad)
+        wanted = [tensor for tensor in (inputs, weight) if tensor.requires_grad]
+        work.append((module, inputs, weight, wanted, torch.randn_like(y)))
+
+    def run() -> None:
+        for module, inputs, weight, wanted, gradient in work:
+            y = F.conv2d(inputs, weight, None, module.stride, module.padding)
+            if wanted:
+                torch.autograd.grad(y, wanted, gradient)
+
+    return run
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def interleaved(*runs: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each, taken in turn, after two turns that are not counted."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(2 + REPEATS):
+        for run, all_ in zip(runs, times, strict=True):
+            taken = seconds(run)
+            if turn >= 2:
+                all_.append(taken)
+    return times
+
+
+def measure_step(recipe: str) -> dict[str, Any]:
+    step = Step(recipe)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flop, batch = counter.get_total_flops(), len(step.labels)
+    whole, alone = interleaved(step, convolutions_of(step))
+    return {
+        "batch_size": batch,
+        "precision": "bf16-mixed" if step.mixed else "32-true",
+        "megaflop_per_image": flop / batch / 1e6,
+        "step_seconds": {"median": statistics.median(whole), "all": whole},
+        "convolutions_seconds": {"median": statistics.median(alone), "all": alone},
+        "ratio": statistics.median(a / b for a, b in zip(whole, alone, strict=True)),
+        "images_per_second": batch / statistics.median(whole),
+        "gigaflop_per_second": flop / statistics.median(whole) / 1e9,
+        "convolutions_gigaflop_per_second": flop / statistics.median(alone) / 1e9,
+        "parts": step.parts(),
+    }
+
+
+def training(block: nn.Module, x: Tensor, mixed: bool) -> Callable[[], None]:
+    def run() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=mixed):
+            y = block(x)
+        y.backward(torch.ones_like(y))
+
+    return run
+
+
+def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
+    """The report's five blocks, forward and backward: the plain formula, `GatedBlock`, and that one compiled."""
+    order, size = ("activation", "sum", "norm", "pool"), 32
+    runs: dict[str, list[Callable[[], None]]] = {"reference": [], "fused": [], "compiled": []}
+    for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
+        x = torch.randn(batch, inputs, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
+        x.requires_grad_(inputs > 3)
+        made = {"reference": PlainBlock(inputs, outputs), "fused": GatedBlock(inputs, outputs, order=order)}
+        made["compiled"] = copy.deepcopy(made["fused"])
+        for name, block in made.items():
+            block = block.to(DEVICE, memory_format=torch.channels_last)
+            if name == "compiled":
+                block.compile(dynamic=False)
+            runs[name].append(training(block, x, mixed))
+        size //= 2
+    times = interleaved(*(lambda all_=all_: [run() for run in all_] for all_ in runs.values()))
+    seconds = dict(zip(runs, times, strict=True))
+    ratios = {
+        name: statistics.median(b / a for a, b in zip(seconds[name], seconds["reference"], strict=True))
+        for name in ("fused", "compiled")
+    }
+    return {
+        "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in seconds.items()},
+        "ratios": ratios,
+    }
+
+
+def main(recipes: list[str]) -> None:
+    keep_freed_memory()
+    steps = {recipe: measure_step(recipe) for recipe in recipes}
+    print(f"{'':<10}{'step':>10}{'convolutions':>14}{'ratio':>7}{'GFLOP/s':>9}{'alone':>7}{'images/s':>10}  the rest")
+    for recipe, found in steps.items():
+        rest = [f"{kind} {share:.0%}" for kind, share in found["parts"].items() if kind != "convolutions"]
+        print(
+            f"{recipe:<10}{1000 * found['step_seconds']['median']:>7.0f} ms"
+            f"{1000 * found['convolutions_seconds']['median']:>11.0f} ms{found['ratio']:>7.2f}"
+            f"{found['gigaflop_per_second']:>9.0f}{found['convolutions_gigaflop_per_second']:>7.0f}"
+            f"{found['images_per_second']:>10,.0f}  {', '.join(rest)}"
+        )
+    blocks = {name: measure_blocks(mixed) for name, mixed in (("32-true", False), ("bf16-mixed", True))}
+    for precision, found in blocks.items():
+        shown = [f"{name} {1000 * times['median']:.0f} ms" for name, times in found["seconds"].items()]
+        ratios = [f"{name} {ratio:.2f}x" for name, ratio in found["ratios"].items()]
+        print(f"blocks of the report, {precision}: {', '.join(shown + ratios)}")
+    result = {
+        "question": "How near is a training step to its convolutions alone, and where does the rest of its time go?",
+        "command": "python benchmarks/step.py",
+        "steps": steps,
+        "blocks": blocks,
+        "device": describe_device(DEVICE),
+        "torch": torch.__version__,
+    }
+    write_json(Path(__file__).parent / "results/step.json", result)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["report", "fast", "fast94"])
+    main(parser.parse_args().recipes)
