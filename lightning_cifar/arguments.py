@@ -21,17 +21,7 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images as CSV",
 }
-OPTIONS = (
-    "help",
-    "print_config",
-    "config",
-    "seed_everything",
-    "recipe",
-    "run_dir",
-    "wandb",
-    "print_model",
-    "ckpt_path",
-)
+OPTIONS = "help config print_config print_model recipe run_dir ckpt_path seed_everything wandb verbose".split()
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
