@@ -21,7 +21,8 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images as CSV",
 }
-OPTIONS = "help config print_config print_model recipe run_dir ckpt_path seed_everything wandb verbose".split()
+OPTIONS = ("help", "config", "print_config", "print_model", "recipe", "run_dir", "ckpt_path", "wandb")
+OPTIONS += ("seed_everything", "verbose")
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],

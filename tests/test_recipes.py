@@ -1,8 +1,9 @@
-"""The recipe `fast` through the command line, small, on the digits; `report` and `demo` are in test_cli.py."""
+"""The recipes `fast` and `fast94` by the command line, small, on digits; test_cli.py has `report` and `demo`."""
 
 import csv
 import json
 
+import pytest
 import yaml
 
 from lightning_cifar import main
@@ -11,9 +12,11 @@ SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths
 SMALL += ["--trainer.log_every_n_steps", "5"]
 
 
-def test_fast_trains_and_is_tested_with_and_without_augmentation(tmp_path, capsys):
+@pytest.mark.parametrize("recipe", ["fast", "fast94"])
+def test_trains_and_is_tested_with_and_without_augmentation(recipe, tmp_path, capsys):
     run_dir = tmp_path / "run"
-    assert main(["fit", "--recipe", "fast", *SMALL, "--data.flip", "false", "--run_dir", str(run_dir)]) == 0
+    options = [*SMALL, "--data.flip", "false", "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]
+    assert main(["fit", "--recipe", recipe, *options]) == 0
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["trainer"]["precision"] in ("32-true", "bf16-mixed")
     assert f"precision: {config['trainer']['precision']}, the faster one here" in capsys.readouterr().out

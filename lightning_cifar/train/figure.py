@@ -19,6 +19,8 @@ from lightning_cifar.errors import InputError
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
 
+SHARE = 0.01  # of the time, at most, goes into drawing
+
 
 def read_metrics(file: Path, steps_per_epoch: float | None = None) -> dict[str, list[tuple[float, float]]]:
     """Lightning's ``metrics.csv`` as one series a column: (epochs done, value), empty cells left out.
@@ -71,7 +73,8 @@ class LiveFigure(Callback):
     """Redraws the figure while training: in place in a notebook, as ``curves.png`` beside ``metrics.csv`` elsewhere.
 
     Args:
-        interval: least seconds between two drawings; one takes about 0.2 s. The last one is drawn at the end.
+        interval: least seconds between two drawings, which are also kept to a hundredth of the time; one takes
+            about 0.2 s. The last one is drawn at the end.
 
     Raises:
         InputError: the trainer has no `CSVLogger`, whose file holds the numbers that are drawn.
@@ -79,7 +82,7 @@ class LiveFigure(Callback):
 
     def __init__(self, interval: float = 15.0) -> None:
         self.interval = interval
-        self.drawn = 0.0
+        self.next_drawing = 0.0
         self.display: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,7 +95,7 @@ class LiveFigure(Callback):
         return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if time.monotonic() - self.drawn > self.interval:
+        if time.monotonic() > self.next_drawing:
             self.draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,7 +108,8 @@ class LiveFigure(Callback):
         logger = self.csv_logger(trainer)
         if logger is None or not trainer.is_global_zero or trainer.num_training_batches in (0, float("inf")):
             return
-        self.drawn = time.monotonic()
+        started = time.monotonic()
+        self.next_drawing = started + self.interval
         logger.save()
         metrics = Path(logger.log_dir) / "metrics.csv"
         if not metrics.exists():  # nothing logged yet
@@ -124,6 +128,7 @@ class LiveFigure(Callback):
                 self.display = display(image, display_id=True)
             else:
                 self.display.update(image)
+        self.next_drawing = max(self.next_drawing, started + (time.monotonic() - started) / SHARE)
 
 
 def in_notebook() -> bool:

@@ -86,12 +86,12 @@ class Progress(ProgressBar):
             self.bar = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.train_started, self.first_epoch = time.monotonic(), trainer.current_epoch
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else float("inf")
         batches = trainer.num_training_batches * epochs
         if trainer.max_steps > 0:
             batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
-        self.open("training", batches, trainer.fit_loop.total_batch_idx + 1)
+        self.batches, self.train_started, self.started_at = batches, time.monotonic(), done_batches(trainer)
+        self.open("training", batches, self.started_at)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         assert self.bar is not None
@@ -121,9 +121,10 @@ class Progress(ProgressBar):
                 words.append(f"{part} loss {shown[f'{part}/loss']:.3f} accuracy {shown[f'{part}/accuracy']:.1%}")
         if speed := shown.get("time/epoch_images_per_second"):
             words.append(f"{speed:,.0f} images/s")
-        if trainer.max_epochs and trainer.max_epochs > 0:
-            seconds = (time.monotonic() - self.train_started) / (trainer.current_epoch + 1 - self.first_epoch)
-            words.append(f"{tqdm.format_interval(seconds * (trainer.max_epochs - trainer.current_epoch - 1))} left")
+        if self.batches != float("inf"):
+            done = done_batches(trainer)
+            seconds = (time.monotonic() - self.train_started) / max(1, done - self.started_at)
+            words.append(f"{tqdm.format_interval(seconds * (self.batches - done))} left")
         return "  ".join(words)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -156,6 +157,10 @@ class Progress(ProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.close()
+
+
+def done_batches(trainer: Trainer) -> int:
+    return trainer.fit_loop.total_batch_idx + 1
 
 
 def epoch_name(trainer: Trainer) -> str:

@@ -15,14 +15,13 @@ from lightning_cifar.train.figure import read_metrics
 def fit(tmp_path, *callbacks, **settings):
     trainer = Trainer(
         accelerator="cpu",
-        max_epochs=2,
         log_every_n_steps=5,
         logger=CSVLogger(tmp_path / "run", name="", version=""),
         callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         enable_model_summary=False,
-        **settings,
+        **{"max_epochs": 2, **settings},
     )
     data = CIFAR10DataModule("digits", batch_size=128, val_size=200)
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
@@ -59,6 +58,11 @@ def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     assert max(map(len, bars)) < 80
     trainer.test(trainer.model, data, verbose=False)
     assert "testing" in capsys.readouterr().err
+
+
+def test_the_time_left_is_to_the_last_step(tmp_path, capsys):
+    fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("00:00 left")
 
 
 def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, capsys):
