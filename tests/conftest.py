@@ -9,6 +9,9 @@ import torch
 
 from lightning_cifar import main
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for children
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests marked gpu: CUDA_VISIBLE_DEVICES=0 pytest -m gpu
 
 
