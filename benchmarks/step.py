@@ -4,12 +4,12 @@
 
 A step is augmentation, forward, loss, backward and optimiser of a recipe, in a bare loop and the precision that
 ``auto`` finds. Beside it, in turn: forward and backward of the very same convolutions (shapes, dtype, layout, the
-gradients asked for) and nothing else. Then the report's block against the formula written plainly, in the same
-precision and layout. Prints two tables and writes ``benchmarks/results/step.json``; medians count.
+gradients asked for) and nothing else. Then each step compiled, and the report's blocks against the formula written
+plainly, in the same precision and layout. Prints what it finds and writes ``benchmarks/results/step.json``; medians
+count.
 """
 
 import argparse
-import copy
 import statistics
 import time
 from collections import Counter
@@ -74,8 +74,9 @@ class Step:
 
     def loss(self) -> Tensor:
         images, smoothing = self.data.augmented(self.images, 0, *self.positions), self.model.hparams["label_smoothing"]
+        pixels = self.model.normalised(images)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return F.cross_entropy(self.model(images), self.labels, label_smoothing=smoothing)
+            return F.cross_entropy(self.model.trained(pixels), self.labels, label_smoothing=smoothing)
 
     def __call__(self) -> None:
         self.loss().backward()
@@ -166,6 +167,22 @@ def measure_step(recipe: str) -> dict[str, Any]:
     }
 
 
+def measure_compilation(recipe: str) -> dict[str, Any]:
+    """What ``--model.compile true`` costs at first, gains in each step, and after how many it has paid."""
+    eager, compiled = Step(recipe), Step(recipe)
+    compiled.model.compile_network()
+    first = seconds(compiled)
+    plain, faster = interleaved(eager, compiled)
+    gain = statistics.median(plain) - statistics.median(faster)
+    return {
+        "first_step_seconds": first,
+        "step_seconds": {"median": statistics.median(faster), "all": faster},
+        "eager_step_seconds": {"median": statistics.median(plain), "all": plain},
+        "ratio": statistics.median(a / b for a, b in zip(plain, faster, strict=True)),
+        "pays_after_steps": first / gain if gain > 0 else None,
+    }
+
+
 def training(block: nn.Module, x: Tensor, mixed: bool) -> Callable[[], None]:
     def run() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=mixed):
@@ -176,29 +193,20 @@ def training(block: nn.Module, x: Tensor, mixed: bool) -> Callable[[], None]:
 
 
 def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
-    """The report's five blocks, forward and backward: the plain formula, `GatedBlock`, and that one compiled."""
+    """The report's five blocks, forward and backward: the plain formula against `GatedBlock`."""
     order, size = ("activation", "sum", "norm", "pool"), 32
-    runs: dict[str, list[Callable[[], None]]] = {"reference": [], "fused": [], "compiled": []}
+    plain, ours = [], []
     for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
         x = torch.randn(batch, inputs, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
         x.requires_grad_(inputs > 3)
-        made = {"reference": PlainBlock(inputs, outputs), "fused": GatedBlock(inputs, outputs, order=order)}
-        made["compiled"] = copy.deepcopy(made["fused"])
-        for name, block in made.items():
-            block = block.to(DEVICE, memory_format=torch.channels_last)
-            if name == "compiled":
-                block.compile(dynamic=False)
-            runs[name].append(training(block, x, mixed))
+        for block, runs in ((PlainBlock(inputs, outputs), plain), (GatedBlock(inputs, outputs, order=order), ours)):
+            runs.append(training(block.to(DEVICE, memory_format=torch.channels_last), x, mixed))
         size //= 2
-    times = interleaved(*(lambda all_=all_: [run() for run in all_] for all_ in runs.values()))
-    seconds = dict(zip(runs, times, strict=True))
-    ratios = {
-        name: statistics.median(b / a for a, b in zip(seconds[name], seconds["reference"], strict=True))
-        for name in ("fused", "compiled")
-    }
+    reference, fused = interleaved(lambda: [run() for run in plain], lambda: [run() for run in ours])
     return {
-        "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in seconds.items()},
-        "ratios": ratios,
+        "reference_seconds": {"median": statistics.median(reference), "all": reference},
+        "fused_seconds": {"median": statistics.median(fused), "all": fused},
+        "ratio": statistics.median(a / b for a, b in zip(reference, fused, strict=True)),
     }
 
 
@@ -214,15 +222,20 @@ def main(recipes: list[str]) -> None:
             f"{found['gigaflop_per_second']:>9.0f}{found['convolutions_gigaflop_per_second']:>7.0f}"
             f"{found['images_per_second']:>10,.0f}  {', '.join(rest)}"
         )
+    compilations = {recipe: measure_compilation(recipe) for recipe in recipes}
+    for recipe, found in compilations.items():
+        steps_, ratio = found["pays_after_steps"], found["ratio"]
+        after = f"pays after {steps_:,.0f} steps" if steps_ else "never pays"
+        print(f"{recipe}, compiled: {found['first_step_seconds']:.0f} s for the first step, {ratio:.2f}x, {after}")
     blocks = {name: measure_blocks(mixed) for name, mixed in (("32-true", False), ("bf16-mixed", True))}
     for precision, found in blocks.items():
-        shown = [f"{name} {1000 * times['median']:.0f} ms" for name, times in found["seconds"].items()]
-        ratios = [f"{name} {ratio:.2f}x" for name, ratio in found["ratios"].items()]
-        print(f"blocks of the report, {precision}: {', '.join(shown + ratios)}")
+        fused, reference = (1000 * found[f"{name}_seconds"]["median"] for name in ("fused", "reference"))
+        print(f"blocks, {precision}: {fused:.0f} ms, plainly {reference:.0f} ms, ratio {found['ratio']:.2f}")
     result = {
         "question": "How near is a training step to its convolutions alone, and where does the rest of its time go?",
         "command": "python benchmarks/step.py",
         "steps": steps,
+        "compilations": compilations,
         "blocks": blocks,
         "device": describe_device(DEVICE),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/speed.md`` from ``benchmarks/results/*.json``.
+"""Writes the tables of README.md and docs/ from ``benchmarks/results/*.json``.
 
     python benchmarks/tables.py [--check]
 
@@ -14,26 +14,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs/speed.md"
+ROOT = HERE.parent
+PAGES = [ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/speed.md"]
 
 
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def load(name: str) -> dict[str, Any]:
+    return json.loads((HERE / f"results/{name}.json").read_text())
 
 
-def ms(seconds: float) -> str:
-    return f"{1000 * seconds:,.0f} ms"
-
-
-def time_to_accuracy(result: dict[str, Any]) -> str:
-    rows = [
-        [f"seed {run['seed']}", percent(run["accuracy"]), percent(run["accuracy_without_tta"]), seconds(run)]
-        for run in result["seeds"]
-    ]
-    accuracy, plain = (spread(result[name]) for name in ("accuracy", "accuracy_without_tta"))
-    rows.append([f"mean, n = {result['n']}", accuracy, plain, f"{result['train_seconds']['mean']:.0f} s"])
-    return table(["", "test accuracy", "without test-time augmentation", "training time"], rows)
+def table(head: list[str], rows: Iterable[list[str]], command: str | None = None) -> str:
+    lines = [f"`{command}`", ""] if command else []
+    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
 
 
 def percent(share: float) -> str:
@@ -41,33 +32,80 @@ def percent(share: float) -> str:
 
 
 def spread(summary: dict[str, float]) -> str:
-    deviation = f" ± {100 * summary['std']:.2f}" if "std" in summary else ""
-    return f"{100 * summary['mean']:.2f}{deviation} %"
+    mean, std = summary["mean"], summary.get("std")
+    return percent(mean) if std is None else f"{100 * mean:.2f} ± {percent(std)}"
 
 
-def seconds(run: dict[str, float]) -> str:
-    return f"{run['train_seconds']:.0f} s"
+def results() -> str:
+    """The recipes, one row each."""
+    report = load("report")
+    minutes, speed = report["wall_seconds"] / 60, report["images_per_second"]
+    rows = [
+        ["the report itself", "CIFAR-10", "83.5 % (n = 1)", "", "30 epochs", "not stated"],
+        [
+            "`report`",
+            report["data"],
+            f"{percent(report['test']['accuracy'])} (n = 1)",
+            "",
+            f"{report['final']['epoch']} epochs",
+            f"{minutes:.0f} min, {speed:,.0f} images/s",
+        ],
+    ]
+    for recipe in ("fast", "fast94"):
+        found = load(recipe)
+        (first, *_), n = found["seeds"], found["n"]
+        rows.append(
+            [
+                f"`{recipe}`",
+                found["data"],
+                f"{spread(found['accuracy_without_tta'])} (n = {n})",
+                f"{spread(found['accuracy'])}",
+                f"{first['steps']:,} steps of 250",
+                f"{found['train_seconds']['mean']:.0f} s",
+            ]
+        )
+    head = ["recipe", "data", "test accuracy", "with test-time augmentation", "after", "training time, two CPU cores"]
+    return table(head, rows)
 
 
-def plain(result: dict[str, Any]) -> str:
-    found = result["plain"]
+def time_to_accuracy(recipe: str) -> str:
+    found = load(recipe)
+    rows = [
+        [
+            f"seed {run['seed']}",
+            percent(run["accuracy"]),
+            percent(run["accuracy_without_tta"]),
+            f"{run['train_seconds']:.0f} s",
+        ]
+        for run in found["seeds"]
+    ]
+    accuracy, plain = (spread(found[name]) for name in ("accuracy", "accuracy_without_tta"))
+    rows.append([f"mean ± std, n = {found['n']}", accuracy, plain, f"{found['train_seconds']['mean']:.0f} s"])
+    head = ["", "test accuracy", "without test-time augmentation", "training time"]
+    return table(head, rows, found["command"])
+
+
+def plain() -> str:
+    found = load("fast")["plain"]
     speed = f"{found['images_per_second']['median']:,.0f} images/s"
-    return table(
-        ["the report, written plainly", f"{found['epochs']} epochs, extrapolated", "over the recipe's time"],
-        [[speed, f"{found['seconds']:,.0f} s", f"{found['ratio']:.0f}x"]],
-    )
+    head = ["the report, written plainly", f"{found['epochs']} epochs, extrapolated", "over `fast`"]
+    return table(head, [[speed, f"{found['seconds']:,.0f} s", f"{found['ratio']:.0f}x"]])
 
 
-def steps(result: dict[str, Any]) -> str:
-    rows = []
+def milliseconds(found: dict[str, float]) -> str:
+    return f"{1000 * found['median']:,.0f} ms"
+
+
+def steps() -> str:
+    result, rows = load("step"), []
     for recipe, found in result["steps"].items():
         rest = [f"{kind} {100 * share:.0f} %" for kind, share in found["parts"].items() if kind != "convolutions"]
         rows.append(
             [
                 f"`{recipe}`, batch {found['batch_size']}",
                 f"{found['megaflop_per_image']:.0f} MFLOP",
-                ms(found["step_seconds"]["median"]),
-                ms(found["convolutions_seconds"]["median"]),
+                milliseconds(found["step_seconds"]),
+                milliseconds(found["convolutions_seconds"]),
                 f"{found['ratio']:.2f}",
                 f"{found['gigaflop_per_second']:.0f}",
                 f"{found['convolutions_gigaflop_per_second']:.0f}",
@@ -76,74 +114,124 @@ def steps(result: dict[str, Any]) -> str:
             ]
         )
     head = ["recipe", "an image", "step", "convolutions alone", "ratio", "GFLOP/s", "alone", "images/s", "the rest"]
-    return table(head, rows)
+    return table(head, rows, result["command"])
 
 
-def blocks(result: dict[str, Any]) -> str:
-    names = {"reference": "formula written plainly", "fused": "`GatedBlock`", "compiled": "`GatedBlock`, compiled"}
+def compilations() -> str:
     rows = []
-    for precision, found in result["blocks"].items():
-        for name, shown in names.items():
-            ratio = "" if name == "reference" else f"{found['ratios'][name]:.2f}x"
-            rows.append([f"`{precision}`", shown, ms(found["seconds"][name]["median"]), ratio])
-    return table(["precision", "five blocks, forward and backward", "time", "speed-up"], rows)
+    for recipe, found in load("step")["compilations"].items():
+        after = found["pays_after_steps"]
+        rows.append(
+            [
+                f"`{recipe}`",
+                f"{found['first_step_seconds']:.0f} s",
+                milliseconds(found["eager_step_seconds"]),
+                milliseconds(found["step_seconds"]),
+                f"{found['ratio']:.2f}x",
+                f"{after:,.0f} steps" if after else "never",
+            ]
+        )
+    return table(["`--model.compile true`", "first step", "eager step", "compiled", "speed-up", "pays after"], rows)
 
 
-def trainer(result: dict[str, Any]) -> str:
+def blocks() -> str:
+    rows = [
+        [
+            f"`{precision}`",
+            milliseconds(found["reference_seconds"]),
+            milliseconds(found["fused_seconds"]),
+            f"{found['ratio']:.2f}x",
+        ]
+        for precision, found in load("step")["blocks"].items()
+    ]
+    return table(["five blocks, forward and backward", "formula written plainly", "`GatedBlock`", "speed-up"], rows)
+
+
+def trainer() -> str:
+    result = load("trainer")
     rows = [
         [way, f"{1000 * found['step_seconds']['median']:.1f} ms", f"{found['ratio']['median']:.3f}"]
         for way, found in result["ways"].items()
     ]
-    return table([f"`{result['recipe']}`", "a step", "against the raw loop"], rows)
+    return table([f"`{result['recipe']}`", "a step", "against the raw loop"], rows, result["command"])
 
 
-def data(result: dict[str, Any]) -> str:
+def data() -> str:
+    result = load("data")
     found = result["cpu"]
-    ours, theirs = (found["images_per_second"][name]["median"] for name in ("ours", "torchvision"))
-    cells = [f"{ours:,.0f} images/s", f"{theirs:,.0f} images/s", f"{found['ratio']['median']:.0f}x"]
-    return table(
-        ["whole batches", "torchvision, image by image", "ratio", "a batch of 500"],
-        [[*cells, f"{found['milliseconds_per_batch']:.1f} ms"]],
-    )
+    ours, theirs = (f"{found['images_per_second'][name]['median']:,.0f} images/s" for name in ("ours", "torchvision"))
+    cells = [ours, theirs, f"{found['ratio']['median']:.0f}x", f"{found['milliseconds_per_batch']:.1f} ms"]
+    head = ["whole batches", "torchvision, image by image", "ratio", "a batch of 500"]
+    return table(head, [cells], result["command"])
 
 
-def startup(result: dict[str, Any]) -> str:
-    return table(
-        ["from the start of the process", ""],
-        [[f"`{name}`" if name[0] == "-" else name, f"{t['median']:.2f} s"] for name, t in result["seconds"].items()],
-    )
+def startup() -> str:
+    result = load("startup")
+    rows = [[f"`{name}`" if name[0] == "-" else name, f"{t['median']:.2f} s"] for name, t in result["seconds"].items()]
+    return table(["from the start of the process", ""], rows, result["command"])
+
+
+def choices(recipe: str) -> str:
+    rows = [
+        [found["choice"], f"{found['steps']:,}", percent(found["val_accuracy"]), percent(found["val_accuracy_tta"])]
+        for found in load("fast_choices")[recipe]
+    ]
+    return table(["", "steps", "validation accuracy", "with test-time augmentation"], rows)
+
+
+def step_choices() -> str:
+    rows = [
+        [row["choice"], f"{row['step']} ms", f"{row['convolutions']} ms", f"{row['step'] / row['convolutions']:.2f}"]
+        for row in load("fast_choices")["step_milliseconds"]["rows"]
+    ]
+    return table(["a step of 250 images", "whole", "convolutions alone", "ratio"], rows)
+
+
+def operations() -> str:
+    found = load("fast_choices")["operation_milliseconds"]
+    rows = [
+        [operation, *(f"{form}: {taken:.2f} ms" for form, taken in times.items())]
+        for operation, times in found.items()
+        if operation != "note"
+    ]
+    return table(["operation, bfloat16", "before", "after"], rows)
 
 
 TABLES = {
-    "fast": ("fast", time_to_accuracy),
-    "fast94": ("fast94", time_to_accuracy),
-    "plain": ("fast", plain),
-    "steps": ("step", steps),
-    "blocks": ("step", blocks),
-    "trainer": ("trainer", trainer),
-    "data": ("data", data),
-    "startup": ("startup", startup),
+    "results": results,
+    "fast": lambda: time_to_accuracy("fast"),
+    "fast94": lambda: time_to_accuracy("fast94"),
+    "plain": plain,
+    "choices_fast": lambda: choices("fast"),
+    "choices_fast94": lambda: choices("fast94"),
+    "choices_step": step_choices,
+    "operations": operations,
+    "steps": steps,
+    "compilations": compilations,
+    "blocks": blocks,
+    "trainer": trainer,
+    "data": data,
+    "startup": startup,
 }
 
 
 def filled(text: str) -> str:
+    """The page with its tables as the evidence has them."""
+
     def fill(found: re.Match[str]) -> str:
-        file, make = TABLES[found[1]]
-        result = json.loads((HERE / f"results/{file}.json").read_text())
-        return f"<!-- {found[1]} -->\n`{result['command']}`\n\n{make(result)}\n<!-- end -->"
+        return f"<!-- {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
 def main(check: bool) -> int:
-    written = DOCS.read_text()
-    if filled(written) == written:
-        return 0
-    if check:
-        print(f"{DOCS.name} differs from benchmarks/results: python benchmarks/tables.py", file=sys.stderr)
-        return 1
-    DOCS.write_text(filled(written))
-    return 0
+    differing = [page for page in PAGES if filled(page.read_text()) != page.read_text()]
+    for page in differing:
+        if check:
+            print(f"{page.name} differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
+        else:
+            page.write_text(filled(page.read_text()))
+    return int(check and bool(differing))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images as CSV",
 }
-OPTIONS = ("help", "config", "print_config", "print_model", "recipe", "run_dir", "ckpt_path", "wandb")
-OPTIONS += ("seed_everything", "verbose")
+FLAGS = ("help", "config", "print_config", "print_model", "recipe", "run_dir", "ckpt_path", "seed_everything", "wandb")
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
@@ -62,7 +61,7 @@ def check_option(flag: str) -> None:
         name = f"{group}.{rest[0]}"  # what is below a parameter is for the parser to judge
         known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
     else:
-        known = [*OPTIONS, *SIGNATURES]
+        known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
         near = get_close_matches(name, known, 1)
         raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help lists them"))

@@ -53,9 +53,13 @@ def test_files_of_the_map_exist():
         assert named == there
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/results.md"])
-def test_numbers_are_those_of_the_evidence(file):
-    (row,) = re.findall(r"^\| `report` \| CIFAR-10 \(JPEG\) \|.+$", (ROOT / file).read_text(), re.MULTILINE)
+def test_tables_are_those_of_the_evidence():
+    subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
+
+
+def test_numbers_are_those_of_the_evidence():
+    text = (ROOT / "docs/results.md").read_text()
+    (row,) = re.findall(r"^\| `report` \| CIFAR-10 \(JPEG\) \|.+$", text, re.MULTILINE)
     for number in (
         f"{RESULT['test']['accuracy']:.2%}".replace("%", " %"),
         f"{RESULT['final']['epoch']} epochs",
@@ -64,4 +68,4 @@ def test_numbers_are_those_of_the_evidence(file):
         f"`{RESULT['run']['precision']}`",
     ):
         assert number in row
-    assert RESULT["command"] in (ROOT / file).read_text()
+    assert RESULT["command"] in text

@@ -44,8 +44,8 @@ class ImageClassifier(LightningModule):
         class_names: one name per class; None: those of the `CIFAR10DataModule` it is trained on.
         mean: per channel, of pixels in [0, 1]; None: that of the data module it is trained on, else CIFAR-10's.
         std: as ``mean``.
-        compile: compile the network for training (``torch.compile``): about a minute at the start, then faster steps.
-            Needs a C++ compiler. Evaluation and checkpoints stay as they are.
+        compile: compile the network for training (``torch.compile``); the first step then takes up to a minute, and a
+            C++ compiler. Pays on no CPU that was measured. Evaluation and checkpoints stay as they are.
         network: every other argument of `FiveBlockNet`.
     """
 
@@ -128,10 +128,18 @@ class ImageClassifier(LightningModule):
         elif stage == "fit":
             self.normalise_by(CIFAR10_MEAN, CIFAR10_STD)
         if stage == "fit" and self.hparams["compile"]:
-            compiler = os.environ.get("CXX", "g++")
-            if shutil.which(compiler) is None:
-                raise InputError(f"--model.compile needs a C++ compiler, and there is no {compiler}: name one by CXX")
-            self.compiled = torch.compile(self.network.forward, dynamic=False)
+            self.compile_network()
+
+    def compile_network(self) -> None:
+        """Trains by a compiled network from now on; compiled when the first batch comes.
+
+        Raises:
+            InputError: there is no C++ compiler.
+        """
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            raise InputError(f"--model.compile needs a C++ compiler, and there is no {compiler}: name one by CXX")
+        self.compiled = torch.compile(self.network.forward, dynamic=False)
 
     def adopt(self, data: CIFAR10DataModule) -> None:
         """Takes class names and normalisation from the data where it has none of its own.

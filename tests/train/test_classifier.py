@@ -259,7 +259,7 @@ def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
 @pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
 def test_the_compiled_network_is_the_network(network):
     model = ImageClassifier(**SMALL, dropout=0.0, compile=True, **network)
-    model.setup("fit")
+    model.compile_network()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     pixels = torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     results = []
