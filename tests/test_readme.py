@@ -57,6 +57,19 @@ def test_tables_are_those_of_the_evidence():
     subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
 
 
+@pytest.mark.parametrize("recipe", ["fast", "fast94"])
+def test_headers_of_recipes_are_those_of_the_evidence(recipe):
+    result = json.loads((ROOT / f"benchmarks/results/{recipe}.json").read_text())
+    header = (ROOT / f"lightning_cifar/recipes/{recipe}.yaml").read_text().split("trainer:")[0]
+    for number in (
+        f"{100 * result['accuracy']['mean']:.2f}",
+        f"{100 * result['accuracy_without_tta']['mean']:.2f}",
+        f"n = {result['n']}",
+        f"{result['train_seconds']['mean']:.0f} s",
+    ):
+        assert number in header
+
+
 def test_numbers_are_those_of_the_evidence():
     text = (ROOT / "docs/results.md").read_text()
     (row,) = re.findall(r"^\| `report` \| CIFAR-10 \(JPEG\) \|.+$", text, re.MULTILINE)
