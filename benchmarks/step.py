@@ -46,15 +46,17 @@ KINDS = {  # of operations, by what is in their names
 }
 
 
-def build(recipe: str, **data: Any) -> tuple[CIFAR10DataModule, ImageClassifier]:
-    """Data module, with ``data`` in place of the recipe's values, and model of a recipe; without the schedule.
+def build(
+    recipe: str, data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
+) -> tuple[CIFAR10DataModule, ImageClassifier]:
+    """Data module and model of a recipe, with ``data`` and ``model`` in place of its values; without the schedule.
 
     That one needs a Trainer, and costs nothing.
     """
     settings = yaml.safe_load(RECIPES[recipe].read_text())
     torch.manual_seed(0)
-    model = {name: value for name, value in settings.get("model", {}).items() if name != "schedule"}
-    return CIFAR10DataModule(**{**settings["data"], **data}), ImageClassifier(**model)
+    arguments = {**settings.get("model", {}), **(model or {}), "schedule": "constant"}
+    return CIFAR10DataModule(**{**settings["data"], **(data or {})}), ImageClassifier(**arguments)
 
 
 class Step:
