@@ -14,7 +14,7 @@ ORDERS = list(permutations(("activation", "sum", "norm", "pool")))
 
 def formula(block: GatedBlock, x: Tensor) -> Tensor:
     """The report's block, sample by sample, branch by branch."""
-    linear = block.gate[2]
+    linear = block.gate[0]
     outputs = []
     for image in x:
         gate = F.relu(linear.weight @ image.mean((1, 2)) + linear.bias)
@@ -28,7 +28,7 @@ def formula(block: GatedBlock, x: Tensor) -> Tensor:
 
 def plain(block: GatedBlock, x: Tensor) -> Tensor:
     """The block in its own order, by plain operations that autograd differentiates."""
-    a1, a2, a3 = block.gate(x)[:, :, None, None, None].unbind(1)
+    a1, a2, a3 = block.gate(x.mean((2, 3)))[:, :, None, None, None].unbind(1)
     maps = [branch(x) for branch in block.branches]
     activation = F.gelu if block.activation is F.gelu else torch.relu
     for step in block.order:
@@ -44,7 +44,7 @@ def plain(block: GatedBlock, x: Tensor) -> Tensor:
 def random_block(kernel_sizes=(3, 3, 3), **arguments) -> GatedBlock:
     torch.manual_seed(0)
     block = GatedBlock(5, 8, kernel_sizes, **arguments)
-    nn.init.normal_(block.gate[2].weight)  # the gate starts constant; here it must depend on the input
+    nn.init.normal_(block.gate[0].weight)  # the gate starts constant; here it must depend on the input
     return block
 
 
@@ -52,8 +52,8 @@ def test_by_hand():
     """One pixel, one channel, x = 2: gates relu(3*2-5, -2+1, 0.5*2) = (1, 0, 1); branches relu(8, 2, -6+1)."""
     block = GatedBlock(1, 1, (1, 1, 1))
     with torch.no_grad():
-        block.gate[2].weight.copy_(torch.tensor([[3.0], [-1.0], [0.5]]))
-        block.gate[2].bias.copy_(torch.tensor([-5.0, 1.0, 0.0]))
+        block.gate[0].weight.copy_(torch.tensor([[3.0], [-1.0], [0.5]]))
+        block.gate[0].bias.copy_(torch.tensor([-5.0, 1.0, 0.0]))
         for branch, weight, bias in zip(block.branches, (4.0, 1.0, -3.0), (0.0, 0.0, 1.0), strict=True):
             branch.weight.fill_(weight)
             branch.bias.fill_(bias)
@@ -137,7 +137,7 @@ def test_depth_adds_residual_convolutions():
 
 def test_gate_opens_at_one():
     block, x = GatedBlock(3, 4), torch.randn(2, 3, 8, 8)
-    assert torch.equal(block.gate(x), torch.ones(2, 3))
+    assert torch.equal(block.gate(x.mean((2, 3))), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("kernel_sizes", [(3, 3), (3, 3, 3, 3), (2, 3, 3), (0, 3, 3), (-1, 3, 3)])
