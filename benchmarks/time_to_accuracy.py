@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_accuracy.py --root DIR [--recipe fast94 --seeds N] [further arguments of fit]
 
-DIR is an image folder of CIFAR-10. Every seed is trained by ``fit`` and tested once by ``test``; all are reported. The
+DIR is an image folder of CIFAR-10. Seeds are trained and tested by ``repeat``; all are reported. The
 targets: the report's 83.5 %, and what cifar10-airbench's 94 % network reaches on CIFAR-10 (JPEG), 90.5 % with test-time
 augmentation. The plain implementation is the report's network as one would write it first: three convolutions and a
 sum, torchvision's transforms image by image, float32, Adam, a loop of its own. Its speed is measured over a few steps
@@ -21,17 +21,16 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from data import PerSample
 from plain import plain_network
-from report import read_epochs
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.repeat import format_summary
 from lightning_cifar.results.report import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,60 +61,29 @@ class Plain:
         self.optimizer.step()
 
 
-def train(recipe: str, root: str, seed: int, extra: list[str], where: Path) -> dict[str, Any]:
-    """One seed by the command line, in a process of its own."""
-    run_dir = where / str(seed)
-    data = ["--data.dataset", "folder", "--data.root", root]
-    started = time.perf_counter()
-    command("fit", "--recipe", recipe, *data, *extra, "--seed_everything", str(seed), "--run_dir", str(run_dir))
-    wall = time.perf_counter() - started
-    command("test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(run_dir / "test"))
-    tested = json.loads((run_dir / "test/test.json").read_text())
-    record = json.loads((run_dir / "run.json").read_text())
-    return {
-        "seed": seed,
-        "accuracy": tested["accuracy"],
-        "accuracy_without_tta": tested["accuracy_without_tta"],
-        "train_seconds": sum(epoch["time/epoch_seconds"] for epoch in read_epochs(run_dir / "metrics.csv")),
-        "fit_wall_seconds": wall,
-        "epochs": record["timings"]["epochs"],
-        "steps": record["timings"]["steps"],
-        "run": {name: record[name] for name in ("precision", "git_commit", "versions", "device")},
-    }
-
-
-def command(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "lightning_cifar", *arguments], check=True)
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    spread = {"std": statistics.stdev(values)} if len(values) > 1 else {}
-    return {"mean": statistics.mean(values), "median": statistics.median(values), **spread}
-
-
 def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) -> None:
     data = CIFAR10DataModule("folder", root, held_out="test")
     data.setup()
     plain = Plain(data.train)
     where = Path("runs/benchmarks") / recipe / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    speeds, runs = [plain.images_per_second()], []
-    for seed in range(seeds):
-        runs.append(train(recipe, root, seed, extra, where))
+    command = ["repeat", "--recipe", recipe, "--data.dataset", "folder", "--data.root", root, *extra]
+    speeds = [plain.images_per_second()]
+    for seed in range(seeds):  # each in a process of its own, as big as it likes
+        one = [*command, "--n", "1", "--first_seed", str(seed), "--run_dir", str(where)]
+        subprocess.run([sys.executable, "-m", "lightning_cifar", *one], check=True)
         speeds.append(plain.images_per_second())
-        print(runs[-1], f"plain: {speeds[-1]:,.0f} images/s", flush=True)
-    names = ("accuracy", "accuracy_without_tta", "train_seconds", "fit_wall_seconds")
-    means = {name: summary([run[name] for run in runs]) for name in names}
+        print(f"plain: {speeds[-1]:,.0f} images/s", flush=True)
+    repeated = json.loads((where / "repeat.json").read_text())
+    for one in repeated["seeds"]:
+        one["run"]["data"].pop("root")
     plain_seconds = EPOCHS * len(data.train) / statistics.median(speeds)
-    ratio = plain_seconds / means["train_seconds"]["mean"]
+    ratio = plain_seconds / repeated["train_seconds"]["mean"]
     options = ["--recipe", recipe, "--seeds", str(seeds)]
-    result = {
+    result = repeated | {
         "question": f"How long does `{recipe}` train to {TARGETS[recipe]:.1%} test accuracy, beside a plain report?",
         "command": " ".join(["python benchmarks/time_to_accuracy.py --root DIR", *options, *extra]),
         "data": data_name,
         "target": TARGETS[recipe],
-        "n": seeds,
-        **means,
-        "seeds": runs,
         "plain": {
             "images_per_second": {"median": statistics.median(speeds), "all": speeds},
             "epochs": EPOCHS,
@@ -126,13 +94,8 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
         "gpu": "not measured",
     }
     write_json(RESULTS / f"{recipe}.json", result)
-    print(f"{'':<28} {'accuracy':>9} {'without TTA':>12} {'training':>10}")
-    for one in runs:
-        accuracies = f"{one['accuracy']:>9.2%} {one['accuracy_without_tta']:>12.2%}"
-        print(f"{recipe + ', seed ' + str(one['seed']):<28} {accuracies} {one['train_seconds']:>8.0f} s")
-    accuracies = f"{means['accuracy']['mean']:>9.2%} {means['accuracy_without_tta']['mean']:>12.2%}"
-    print(f"{recipe + ', mean':<28} {accuracies} {means['train_seconds']['mean']:>8.0f} s")
-    print(f"{'plain report, extrapolated':<28} {'':>9} {'':>12} {plain_seconds:>8,.0f} s = {ratio:.0f} times")
+    print(format_summary(result))
+    print(f"plain report, extrapolated: {plain_seconds:,.0f} s = {ratio:.0f} times as long")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,20 @@ SUBCOMMANDS = {
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images as CSV",
+    "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
 }
-FLAGS = ("help", "config", "print_config", "print_model", "recipe", "run_dir", "ckpt_path", "seed_everything", "wandb")
+FLAGS = (
+    "help",
+    "config",
+    "print_config",
+    "print_model",
+    "recipe",
+    "run_dir",
+    "ckpt_path",
+    "seed_everything",
+    "wandb",
+    "corruptions",
+)
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],

@@ -1,6 +1,5 @@
 """``python -m lightning_cifar fit | validate | test | predict``: what the user hears, and the exit status."""
 
-import logging
 import os
 import sys
 import traceback
@@ -36,11 +35,13 @@ def main(args: Sequence[str] | None = None) -> int:
         for message in IRRELEVANT:
             warnings.filterwarnings("ignore", message)
         try:
+            if args[:1] == ["repeat"]:
+                from lightning_cifar import repeat
+
+                return repeat.main(args[1:])
             arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
             from lightning_cifar.commands import CommandLine
 
-            for library in ("lightning.pytorch", "lightning.fabric"):  # after the import, which sets it to INFO
-                logging.getLogger(library).setLevel(logging.WARNING)
             CommandLine(arguments)
         except Exception as error:
             if not is_about_input(error):

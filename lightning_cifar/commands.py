@@ -4,6 +4,7 @@ What arguments mean before LightningCLI reads them is in `arguments`; what a run
 """
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -20,13 +21,16 @@ from lightning.pytorch.utilities.model_summary import summarize
 from lightning_cifar.arguments import RECIPES, checkpoint_config
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
-from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
+from lightning_cifar.results.corruptions import under_corruptions
+from lightning_cifar.results.evaluation import tested
+from lightning_cifar.results.picture import draw_evaluation
+from lightning_cifar.results.report import format_table, write_json, write_predictions
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
-from lightning_cifar.train.record import RunRecord, new_run_dir
+from lightning_cifar.train.record import RunRecord, new_run_dir, write_whole
 from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
 
 
@@ -57,6 +61,8 @@ class CommandLine(LightningCLI):
     datamodule: CIFAR10DataModule
 
     def __init__(self, args: list[str]) -> None:
+        for library in ("lightning.pytorch", "lightning.fabric"):  # importing them has set it to INFO
+            logging.getLogger(library).setLevel(logging.WARNING)
         self.args = args
         self.wandb: WandbLogger | None = None
         try:
@@ -91,6 +97,7 @@ class CommandLine(LightningCLI):
             help="log to Weights & Biases: online if logged in, else offline, or as named",
         )
         parser.add_argument("--print_model", action="store_true", help="print the network's table and stop")
+        parser.add_argument("--corruptions", action="store_true", help="test: under common corruptions too")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     @staticmethod
@@ -130,17 +137,14 @@ class CommandLine(LightningCLI):
         self.model.adopt(self.datamodule)
         if settings["trainer"]["precision"] == "auto":
             self.choose_precision()
-        files = [str(file) for file in settings["config"] or [] if file]
-        recipe = settings["recipe"] or (Path(files[-1]).stem if files else "custom")
-        group = recipe if self.subcommand == "fit" else str(self.subcommand)
-        self.run_dir = new_run_dir(settings["run_dir"], group)
+        self.run_dir = self.make_run_dir()
         configured = self.config_init[self.subcommand]["trainer"]
         try:
-            self.write_config()
+            write_whole(self.run_dir / "config.yaml", self.resolved_config())
             if configured["barebones"]:  # Lightning's word for: nothing but the loop
                 return super().instantiate_trainer(default_root_dir=str(self.run_dir))
             if settings["wandb"] is not None:
-                self.wandb = wandb_logger(settings["wandb"], self.run_dir, f"{group}/{self.run_dir.name}")
+                self.wandb = wandb_logger(settings["wandb"], self.run_dir, f"{self.group}/{self.run_dir.name}")
             return super().instantiate_trainer(
                 logger=self.loggers(configured["logger"]),
                 callbacks=self.callbacks(configured),
@@ -153,24 +157,40 @@ class CommandLine(LightningCLI):
                 (self.run_dir / "config.yaml").unlink(missing_ok=True)
             raise
 
+    @property
+    def group(self) -> str:
+        """Of runs: the recipe, or what is done with a checkpoint."""
+        settings = self.config[self.subcommand]
+        files = [str(file) for file in settings["config"] or [] if file]
+        recipe: str = settings["recipe"] or (Path(files[-1]).stem if files else "custom")
+        return recipe if self.subcommand == "fit" else str(self.subcommand)
+
+    def make_run_dir(self) -> Path:
+        return new_run_dir(self.config[self.subcommand]["run_dir"], self.group)
+
     def choose_precision(self) -> None:
-        """Puts the faster precision in the place of ``auto``, for the Trainer and for config.yaml."""
+        """Puts the faster precision in the place of ``auto``."""
         trainer = self.config[self.subcommand]["trainer"]
         gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         images = self.datamodule.test.sample(256).images.to("cuda" if gpu else "cpu")
         precision = fastest_precision(self.model.network, images / 255)
         print(f"precision: {precision}, the faster one here", flush=True)
-        trainer["precision"] = self.config_init[self.subcommand]["trainer"]["precision"] = precision
+        self.set_precision(precision)
 
-    def write_config(self) -> None:
-        """Every resolved value; ``fit --config`` of this file repeats the run."""
+    def set_precision(self, precision: str) -> None:
+        """For the Trainer and for config.yaml."""
+        for config in (self.config, self.config_init):
+            config[self.subcommand]["trainer"]["precision"] = precision
+
+    def resolved_config(self) -> str:
+        """Every value, as YAML; ``fit --config`` of it repeats the run."""
         config = self.config[self.subcommand].clone()
-        for key in ("config", "run_dir", "print_model", "wandb"):
+        for key in ("config", "run_dir", "print_model", "wandb", "corruptions"):
             config.pop(key)
         for key in ("class_names", "mean", "std"):
             config["model"][key] = self.model.hparams[key]
-        text = self._parser(self.subcommand).dump(config, skip_none=False)
-        (self.run_dir / "config.yaml").write_text(text)
+        text: str = self._parser(self.subcommand).dump(config, skip_none=False)
+        return text
 
     def loggers(self, configured: Any) -> list[Logger]:
         """CSV always, first, so that checkpoints lie beside it; then W&B and what ``--trainer.logger`` names."""
@@ -203,15 +223,17 @@ class CommandLine(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains, and says where things are, after Ctrl-C too."""
         print(f"run directory: {self.run_dir}", flush=True)
+        try:
+            self.train(**kwargs)
+        finally:
+            self.say_where()
+
+    def train(self, **kwargs: Any) -> None:
         keep_freed_memory()
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as stop:  # how Lightning ends after Ctrl-C
-            if not self.trainer.interrupted:
-                raise
-            self.say_where()
-            raise SystemExit(130) from stop
-        self.say_where()
+            raise SystemExit(130 if self.trainer.interrupted else stop.code) from stop
 
     def say_where(self) -> None:
         for what, name in (("curves", "curves.png"), ("numbers", "metrics.csv")):
@@ -229,14 +251,26 @@ class CommandLine(LightningCLI):
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
-        loss, confusion = self.trainer.callback_metrics["test/loss"], self.model.test_confusion.compute()
-        result = evaluation(float(loss), confusion, self.datamodule.dataset.class_names)
-        plain = self.trainer.callback_metrics.get("test/accuracy_without_tta")
-        result["accuracy_without_tta"] = result["accuracy"] if plain is None else float(plain)
-        print(format_table(result))
-        file = self.run_dir / "test.json"
+        result = tested(self.model, self.datamodule, self.quiet_trainer())
+        print(format_table(result), flush=True)
+        if self.config["test"]["corruptions"]:
+            print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
+            result["corruptions"] = under_corruptions(self.model, self.datamodule, self.quiet_trainer())
+        file, picture = self.run_dir / "test.json", self.run_dir / "test.png"
         write_json(file, {"checkpoint": self.config["test"]["ckpt_path"], **result})
-        print(f"table: {file}")
+        draw_evaluation(picture, result)
+        print(f"table: {file}\npicture: {picture}")
+
+    def quiet_trainer(self) -> Trainer:
+        """One that evaluates, in float32, and leaves no trace."""
+        return Trainer(
+            accelerator=self.config[self.subcommand]["trainer"]["accelerator"],
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
 
     def predict(self, **kwargs: Any) -> None:
         """Predicts the test images and writes ``predictions.csv``."""

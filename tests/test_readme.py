@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import main
+from lightning_cifar import main, repeat
+from lightning_cifar.arguments import layered
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +24,10 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command, trained, capsys):
+    if command.startswith("repeat"):
+        own, rest = repeat.parser().parse_known_args(command.split()[1:])
+        assert own.compare or layered(["fit", *rest])[0] == "fit"
+        return
     command = command.replace("runs/report/TIME", str(trained)).replace(" --print_model", "")
     assert main([*command.split(), "--print_config"]) == 0
     assert "data:" in capsys.readouterr().out

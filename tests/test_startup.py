@@ -40,13 +40,16 @@ def test_version():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name a command: fit, validate, test, predict; --help says more"),
-        (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict"),
+        ([], "name a command: fit, validate, test, predict, repeat; --help says more"),
+        (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict, repeat"),
         (["fit", "--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, fast94, report"),
         (["fit", "--recip", "fast"], "no option --recip: did you mean --recipe?"),
         (["fit", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["fit", "--trainer.max_epoch=3"], "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
         (["fit", "--data.xyzzy", "3"], "no option --data.xyzzy: --help lists them"),
+        (["repeat", "--n", "two"], "repeat: argument --n: invalid int value: 'two'"),
+        (["repeat", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
+        (["repeat", "--compare", "no.json", "no.json"], "--compare no.json: No such file or directory"),
         (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
     ],
 )
@@ -55,7 +58,7 @@ def test_typos(args, message):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
-@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+@pytest.mark.parametrize("subcommand", [*SUBCOMMANDS][:-1])  # repeat has fit's
 def test_every_option_of_the_parser_is_known(subcommand, capsys):
     assert main([subcommand, "--help"]) == 0
     flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)

@@ -1,9 +1,9 @@
-"""GatedBlock: three convolutions of one input, mixed per sample by a gate computed from that input.
+"""GatedBlock: convolutions of one input, three in the report, mixed per sample by a gate computed from that input.
 
 Relatives in the literature: Squeeze-and-Excitation (arXiv 1709.01507), SKNet (1903.06586),
 CondConv (1904.04971), Dynamic Convolution (1912.03458).
 
-Shapes: B samples, C input channels, K output channels, H x W pixels.
+Shapes: B samples, C input channels, N branches, K output channels, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.model.gates import GATES, Gate, GateName
 
-BRANCHES = 3
 STEPS = ("activation", "sum", "norm", "pool")
 # In place: no convolution, norm or pooling needs its own output to be differentiated.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}
@@ -33,7 +33,7 @@ class GatedBlock(nn.Module):
     Args:
         in_channels: C, at least 1.
         out_channels: K, at least 1.
-        kernel_sizes: odd sizes of the three convolutions; each keeps H and W.
+        kernel_sizes: odd sizes of the convolutions, three in the report; each keeps H and W.
         order: what follows the convolutions, step by step: ``activation``, gated ``sum``, batch ``norm`` and 2x2 max
             ``pool``, each at most once, ``sum`` always. What comes before the sum is done to each branch apart.
         activation: ``relu`` or ``gelu``.
@@ -42,6 +42,8 @@ class GatedBlock(nn.Module):
         norm_scale: learn batch norm's scale, and not its shift alone.
         norm_momentum: weight in (0, 1] of the newest batch in batch norm's running statistics.
         depth: how many residual convolutions follow (see `Residual`).
+        gate: ``relu`` as reported, ``softmax``, ``residual``, ``channel`` or ``static`` (see `Gate`).
+        temperature: of the softmax gate, above 0.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class GatedBlock(nn.Module):
         norm_scale: bool = True,
         norm_momentum: float = 0.1,
         depth: int = 0,
+        gate: GateName = "relu",
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(kernel_sizes) != BRANCHES or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
-            raise InputError(f"kernel_sizes must be three odd numbers, got {list(kernel_sizes)}")
+        if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+            raise InputError(f"kernel_sizes must be odd numbers, got {list(kernel_sizes)}")
         if "sum" not in order or len(set(order)) != len(order) or not set(order) <= set(STEPS):
             raise InputError(f"order must name sum and, once each, any of {', '.join(STEPS)}; got {list(order)}")
         if activation not in ACTIVATIONS:
@@ -68,13 +72,12 @@ class GatedBlock(nn.Module):
             raise InputError(f"norm_momentum must be in (0, 1], got {norm_momentum}")
         if depth < 0:
             raise InputError(f"depth must be at least 0, got {depth}")
+        if gate not in GATES:
+            raise InputError(f"gate must be one of {', '.join(GATES)}, got {gate}")
+        if not temperature > 0:
+            raise InputError(f"temperature must be above 0, got {temperature}")
         self.order = tuple(order)
-        linear = nn.Linear(in_channels, BRANCHES)
-        # A ReLU gate with random weights can start, or fall, dead at (0, 0, 0), where it has no gradient: training then
-        # stalls near chance for epochs. Opening every gate at 1 avoids it.
-        nn.init.zeros_(linear.weight)
-        nn.init.ones_(linear.bias)
-        self.gate = nn.Sequential(linear, nn.ReLU())
+        self.gate = Gate(gate, in_channels, len(kernel_sizes), out_channels, temperature)
         self.branches = nn.ModuleList(
             nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=bias) for size in kernel_sizes
         )
@@ -83,7 +86,7 @@ class GatedBlock(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.pool = nn.MaxPool2d(2)
         if "norm" in order:
-            branches = BRANCHES if order.index("norm") < order.index("sum") else 1
+            branches = len(kernel_sizes) if order.index("norm") < order.index("sum") else 1
             self.norms = nn.ModuleList(batch_norm(out_channels, norm_scale, norm_momentum) for _ in range(branches))
         self.residuals = nn.ModuleList(
             Residual(out_channels, self.activation, norm_scale, norm_momentum) for _ in range(depth)
@@ -92,7 +95,7 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
         # The average pool, as a sum: its gradient is added to the convolutions' without being written out, and in their
         # memory format, which saves 2 % of a step on CPU.
-        gate = self.gate(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))  # (B, 3)
+        gate = self.gate(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))  # (B, N, 1 or K)
         # Apart, and not as one convolution with 3K filters, which is the slower form on CPU: what follows then walks
         # through contiguous memory (benchmarks/step.py).
         maps = [branch(x) for branch in self.branches]
@@ -131,25 +134,33 @@ def batch_norm(channels: int, scale: bool, momentum: float) -> nn.BatchNorm2d:
 
 
 class GatedSum(torch.autograd.Function):
-    """``a1*y1 + a2*y2 + a3*y3`` for gates (B, 3) and maps (B, K, H, W), in as few passes over memory as there can be.
+    """``a1*y1 + a2*y2 + ...`` of gates (B, N, 1 or K) and N maps (B, K, H, W), in as few passes over memory as can be.
 
-    Forward in three fused multiply-adds; backward takes the gates' gradients as dot products, where autograd would
+    Forward in fused multiply-adds; backward takes the gates' gradients as dot products, where autograd would
     write each product out and sum it.
     """
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, y1: Tensor, y2: Tensor, y3: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, y1, y2, y3)
-        a1, a2, a3 = gate.to(y1.dtype)[:, :, None, None, None].unbind(1)  # each (B, 1, 1, 1)
-        return torch.addcmul(torch.addcmul(a1 * y1, a2, y2), a3, y3)
+    def forward(ctx: Any, gate: Tensor, *maps: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, *maps)
+        first, *others = gate.to(maps[0].dtype)[..., None, None].unbind(1)  # each (B, 1 or K, 1, 1)
+        total = first * maps[0]
+        for a, y in zip(others, maps[1:], strict=True):
+            total = torch.addcmul(total, a, y)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gate, *maps = ctx.saved_tensors
         (gradient,) = gradients
-        # The longest contiguous order that both have in common: channels last, as everywhere in this package.
-        flat = gradient.permute(0, 2, 3, 1).flatten(1)  # (B, H*W*K)
-        # Not a batched matrix product, which takes 15 times as long on a CPU in bfloat16.
-        for_gate = torch.stack([torch.linalg.vecdot(flat, y.permute(0, 2, 3, 1).flatten(1)) for y in maps], 1)
-        for_maps = [a * gradient for a in gate.to(gradient.dtype)[:, :, None, None, None].unbind(1)]
-        return for_gate.to(gate.dtype), *for_maps
+        for_maps = [a * gradient for a in gate.to(gradient.dtype)[..., None, None].unbind(1)]
+        if not ctx.needs_input_grad[0]:
+            return None, *for_maps
+        if gate.shape[2] == 1:
+            # The longest contiguous order that both have in common: channels last, as everywhere in this package.
+            flat = gradient.permute(0, 2, 3, 1).flatten(1)  # (B, H*W*K)
+            # Not a batched matrix product, which takes 15 times as long on a CPU in bfloat16.
+            products = [torch.linalg.vecdot(flat, y.permute(0, 2, 3, 1).flatten(1))[:, None] for y in maps]
+        else:
+            products = [(gradient * y).sum((2, 3)) for y in maps]
+        return torch.stack(products, 1).to(gate.dtype), *for_maps

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation, GatedBlock, Step
+from lightning_cifar.model.gates import GateName
 
 BLOCKS = 5
 
@@ -91,7 +92,7 @@ class Backbone(nn.Sequential):
     Args:
         in_channels: channels of the first block's input.
         widths: output channels of the five blocks.
-        kernel_sizes: odd sizes of the three convolutions of every block.
+        kernel_sizes: odd sizes of the convolutions of every block.
         order: see `GatedBlock`; the report's as it stands.
         pools: which of the five blocks pool.
         depths: residual convolutions after each block's mix.
@@ -138,7 +139,7 @@ class FiveBlockNet(nn.Module):
         num_classes: number of logits.
         in_channels: colour channels of the images.
         widths: output channels of the five blocks.
-        kernel_sizes: odd sizes of the three convolutions of every block.
+        kernel_sizes: odd sizes of the convolutions of every block, three in the report.
         order: what follows the convolutions of a block; see `GatedBlock`.
         pools: which of the five blocks pool.
         depths: residual 3x3 convolutions after each block's mix; see `Residual`.
@@ -147,6 +148,8 @@ class FiveBlockNet(nn.Module):
         dirac: start each block's first convolution as the identity; see `GatedBlock`.
         norm_scale: learn batch norm's scale.
         norm_momentum: weight of the newest batch in batch norm's running statistics.
+        gate: ``relu`` as reported, ``softmax``, ``residual``, ``channel`` or ``static``; see `Gate`.
+        temperature: of the softmax gate, above 0.
         stem_kernel: patch size of a `WhiteningStem`; 0: none.
         stem_stride: the stem's stride.
         stem_bias: whether the stem learns a bias.
@@ -169,6 +172,8 @@ class FiveBlockNet(nn.Module):
         dirac: bool = False,
         norm_scale: bool = True,
         norm_momentum: float = 0.1,
+        gate: GateName = "relu",
+        temperature: float = 1.0,
         stem_kernel: int = 0,
         stem_stride: int = 1,
         stem_bias: bool = True,
@@ -200,6 +205,8 @@ class FiveBlockNet(nn.Module):
             dirac=dirac,
             norm_scale=norm_scale,
             norm_momentum=norm_momentum,
+            gate=gate,
+            temperature=temperature,
         )
         self.classifier = nn.Sequential(
             nn.AdaptiveMaxPool2d(1) if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()

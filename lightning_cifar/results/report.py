@@ -7,20 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-
-def evaluation(loss: float, confusion: Tensor, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Loss, accuracy and per-class accuracy of a confusion matrix (true class, predicted class) of counts."""
-    counts, correct = confusion.sum(1).tolist(), confusion.diag().tolist()
-    return {
-        "loss": loss,
-        "accuracy": sum(correct) / sum(counts),
-        "images": sum(counts),
-        "per_class": {
-            name: {"accuracy": right / count if count else None, "images": count}
-            for name, right, count in zip(class_names, correct, counts, strict=True)
-        },
-        "confusion": confusion.tolist(),
-    }
+from lightning_cifar.train.record import write_whole
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -33,12 +20,20 @@ def format_table(result: dict[str, Any]) -> str:
     lines.append(f"{'all classes':<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
     if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
         lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
-    lines.append(f"loss {result['loss']:.4f}")
+    lines.append(trust_line(result))
+    if scaled := result["temperature_scaled"]:
+        lines.append(f"with temperature {result['temperature']:.3f}: {trust_line(scaled)}")
+    lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
     return "\n".join(lines)
 
 
+def trust_line(result: dict[str, Any]) -> str:
+    words = {"loss": "loss", "brier": "Brier score", "calibration_error": "calibration error"}
+    return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
+
+
 def write_json(file: Path, result: dict[str, Any]) -> None:
-    file.write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(file, json.dumps(result, indent=2) + "\n")
 
 
 def write_predictions(file: Path, probabilities: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> None:

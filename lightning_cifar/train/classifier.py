@@ -10,13 +10,14 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.train.optim import Muon, OptimizerName, Schedule, parameter_groups, triangular
+from lightning_cifar.train.optim import OptimizerName, Schedule, optimizer_of, parameter_groups, triangular
+from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.tta import Tta, views
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -101,8 +102,7 @@ class ImageClassifier(LightningModule):
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.plain_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.test_outputs = Outputs()
 
     @classmethod
     def load_from_checkpoint(
@@ -176,10 +176,11 @@ class ImageClassifier(LightningModule):
         """What the network is fed: floats of mean 0 and standard deviation 1 per channel, channels last."""
         return normalise(images, self.mean, self.std)
 
-    def augmented(self, images: Tensor) -> Tensor:
-        """Logits averaged as ``tta`` says."""
-        pixels = self.normalised(images)
-        return torch.stack([weight * self.network(view) for weight, view in views(pixels, self.hparams["tta"])]).sum(0)
+    def augmented(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits averaged as ``tta`` says, and those of the images alone."""
+        weighted = views(self.normalised(images), self.hparams["tta"])
+        logits = [self.network(view) for _, view in weighted]  # the first view is the image
+        return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
     def trained(self, pixels: Tensor) -> Tensor:
         """Logits of training images, by the compiled network where there is one.
@@ -211,25 +212,23 @@ class ImageClassifier(LightningModule):
         self.log(f"{name}/accuracy", self.held_out_accuracy, batch_size=len(labels))
 
     def on_test_epoch_start(self) -> None:
-        self.test_confusion.reset()  # not in on_test_epoch_end: the table is made from it after the test
+        self.test_outputs.reset()  # not in on_test_epoch_end: they are evaluated after the test
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        logits = self.augmented(images)
-        self.test_confusion.update(logits, labels)
-        if self.hparams["tta"] != "none":
-            self.plain_accuracy.update(self(images), labels)
-            self.log("test/accuracy_without_tta", self.plain_accuracy, batch_size=len(labels))
-        self.log("test/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.test_outputs.update(*self.augmented(images), labels)
 
     def on_test_epoch_end(self) -> None:
-        confusion = self.test_confusion.compute()  # (true class, predicted class)
-        self.log("test/accuracy", confusion.trace() / confusion.sum())
+        logits, plain, labels = self.test_outputs.compute()
+        self.log("test/loss", F.cross_entropy(logits, labels))
+        self.log("test/accuracy", (logits.argmax(1) == labels).float().mean())
+        if self.hparams["tta"] != "none":
+            self.log("test/accuracy_without_tta", (plain.argmax(1) == labels).float().mean())
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Probabilities (B, num_classes), float32, of images alone or with labels."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.augmented(images).float().softmax(1)
+        return self.augmented(images)[0].float().softmax(1)
 
     def configure_optimizers(self) -> Any:
         options = self.hparams
@@ -237,15 +236,7 @@ class ImageClassifier(LightningModule):
         for role in ("gate", "norm", "head"):
             rates[role] = options[f"{role}_rate"] or options["learning_rate"]
         groups = parameter_groups(self.network, rates)
-        optimizer: torch.optim.Optimizer
-        if options["optimizer"] == "adam":
-            optimizer = torch.optim.Adam(groups, weight_decay=options["weight_decay"])
-        elif options["optimizer"] == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, momentum=options["momentum"], nesterov=True, weight_decay=options["weight_decay"]
-            )
-        else:
-            optimizer = Muon(groups, momentum=options["momentum"], weight_decay=options["weight_decay"])
+        optimizer = optimizer_of(groups, options["optimizer"], options["momentum"], options["weight_decay"])
         if options["schedule"] == "constant":
             return optimizer
         factor = triangular(self.total_steps(), options["warmup"])

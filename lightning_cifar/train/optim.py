@@ -33,6 +33,17 @@ def parameter_groups(network: nn.Module, rates: dict[str, float]) -> list[dict[s
     return [{"params": roles[role], "lr": rate, "role": role} for role, rate in rates.items() if roles[role]]
 
 
+def optimizer_of(
+    groups: list[dict[str, Any]], name: OptimizerName, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Adam, SGD with Nesterov momentum, or `Muon`, over groups of `parameter_groups`."""
+    if name == "adam":
+        return torch.optim.Adam(groups, weight_decay=weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
+    return Muon(groups, momentum=momentum, weight_decay=weight_decay)
+
+
 class Muon(torch.optim.Optimizer):
     """Nesterov SGD whose steps on ``filters`` are orthogonalised (Muon, kellerjordan.github.io/posts/muon).
 

@@ -14,11 +14,11 @@ class Throughput(Callback):
     """Logs images/s: ``time/images_per_second`` between logged steps, ``time/epoch_images_per_second`` of each epoch.
 
     The clock covers batches, augmentation, training steps and callbacks, and stands still during validation. It never
-    waits for the device, which would slow it: over 50 steps a GPU's queue hardly matters.
+    waits for the device, which would slow it: over 50 steps a GPU's queue hardly matters. ``seconds`` is the total.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.epoch_started = self.window_started = self.validation_started = 0.0
+        self.epoch_started = self.window_started = self.validation_started = self.seconds = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_started = self.window_started = time.perf_counter()
@@ -45,6 +45,7 @@ class Throughput(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.perf_counter() - self.epoch_started
+        self.seconds += seconds
         pl_module.log("time/epoch_seconds", seconds)
         pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
 
@@ -54,11 +55,12 @@ class Progress(ProgressBar):
 
     Args:
         interval: least seconds between two looks at the metrics, each of which waits for the device.
+        epoch_lines: False: the bar alone.
     """
 
-    def __init__(self, interval: float = 0.5) -> None:
+    def __init__(self, interval: float = 0.5, epoch_lines: bool = True) -> None:
         super().__init__()
-        self.interval = interval
+        self.interval, self.epoch_lines = interval, epoch_lines
         self.enabled = True
         self.validated = False
         self.bar: tqdm | None = None
@@ -108,7 +110,7 @@ class Progress(ProgressBar):
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.enabled:
+        if self.enabled and self.epoch_lines:
             tqdm.write(self.epoch_line(trainer))
         self.validated = False
 

@@ -97,9 +97,14 @@ class RunRecord(Callback):
 
     def write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            partial = self.file.with_suffix(".partial")
-            partial.write_text(json.dumps(self.record, indent=2) + "\n")
-            os.replace(partial, self.file)
+            write_whole(self.file, json.dumps(self.record, indent=2) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file that another process never sees half."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, file)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar import GatedBlock
+from lightning_cifar.model.gates import GATES
 
 ORDERS = list(permutations(("activation", "sum", "norm", "pool")))
 
 
 def formula(block: GatedBlock, x: Tensor) -> Tensor:
     """The report's block, sample by sample, branch by branch."""
-    linear = block.gate[0]
+    linear = block.gate.layers[0]
     outputs = []
     for image in x:
         gate = F.relu(linear.weight @ image.mean((1, 2)) + linear.bias)
@@ -28,12 +29,12 @@ def formula(block: GatedBlock, x: Tensor) -> Tensor:
 
 def plain(block: GatedBlock, x: Tensor) -> Tensor:
     """The block in its own order, by plain operations that autograd differentiates."""
-    a1, a2, a3 = block.gate(x.mean((2, 3)))[:, :, None, None, None].unbind(1)
+    gates = block.gate(x.mean((2, 3)))[..., None, None].unbind(1)
     maps = [branch(x) for branch in block.branches]
     activation = F.gelu if block.activation is F.gelu else torch.relu
     for step in block.order:
         if step == "sum":
-            maps = [a1 * maps[0] + a2 * maps[1] + a3 * maps[2]]
+            maps = [torch.stack([a * y for a, y in zip(gates, maps, strict=True)]).sum(0)]
         elif step == "norm":
             maps = [F.batch_norm(y, None, None, n.weight, n.bias, True) for y, n in zip(maps, block.norms, strict=True)]
         else:
@@ -44,7 +45,9 @@ def plain(block: GatedBlock, x: Tensor) -> Tensor:
 def random_block(kernel_sizes=(3, 3, 3), **arguments) -> GatedBlock:
     torch.manual_seed(0)
     block = GatedBlock(5, 8, kernel_sizes, **arguments)
-    nn.init.normal_(block.gate[0].weight)  # the gate starts constant; here it must depend on the input
+    for layer in block.gate.layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight)  # the gate starts constant; here it must depend on the input
     return block
 
 
@@ -52,8 +55,8 @@ def test_by_hand():
     """One pixel, one channel, x = 2: gates relu(3*2-5, -2+1, 0.5*2) = (1, 0, 1); branches relu(8, 2, -6+1)."""
     block = GatedBlock(1, 1, (1, 1, 1))
     with torch.no_grad():
-        block.gate[0].weight.copy_(torch.tensor([[3.0], [-1.0], [0.5]]))
-        block.gate[0].bias.copy_(torch.tensor([-5.0, 1.0, 0.0]))
+        block.gate.layers[0].weight.copy_(torch.tensor([[3.0], [-1.0], [0.5]]))
+        block.gate.layers[0].bias.copy_(torch.tensor([-5.0, 1.0, 0.0]))
         for branch, weight, bias in zip(block.branches, (4.0, 1.0, -3.0), (0.0, 0.0, 1.0), strict=True):
             branch.weight.fill_(weight)
             branch.bias.fill_(bias)
@@ -135,14 +138,18 @@ def test_depth_adds_residual_convolutions():
     assert len(block.residuals) == 2
 
 
-def test_gate_opens_at_one():
-    block, x = GatedBlock(3, 4), torch.randn(2, 3, 8, 8)
-    assert torch.equal(block.gate(x.mean((2, 3))), torch.ones(2, 3))
+@pytest.mark.parametrize("kernel_sizes", [(3,), (3, 1), (1, 3, 3, 5)])
+@pytest.mark.parametrize("gate", GATES)
+def test_every_gate_and_number_of_branches(gate, kernel_sizes):
+    block = random_block(kernel_sizes, order=("norm", "activation", "sum"), gate=gate, temperature=2.0).double()
+    x = torch.randn(4, 5, 8, 8, dtype=torch.float64)
+    ours, theirs = (outputs_and_gradients(form, block, x) for form in (GatedBlock.__call__, plain))
+    assert max(map(largest_error, ours, theirs)) <= 1e-10
 
 
-@pytest.mark.parametrize("kernel_sizes", [(3, 3), (3, 3, 3, 3), (2, 3, 3), (0, 3, 3), (-1, 3, 3)])
+@pytest.mark.parametrize("kernel_sizes", [(2, 3, 3), (0, 3, 3), (-1, 3, 3), ()])
 def test_refuses_kernel_sizes(kernel_sizes):
-    with pytest.raises(ValueError, match=r"kernel_sizes must be three odd numbers, got \["):
+    with pytest.raises(ValueError, match=r"kernel_sizes must be odd numbers, got \["):
         GatedBlock(3, 4, kernel_sizes)
 
 
@@ -159,3 +166,7 @@ def test_refuses_other_values():
         GatedBlock(3, 4, norm_momentum=0)
     with pytest.raises(ValueError, match="depth must be at least 0, got -1"):
         GatedBlock(3, 4, depth=-1)
+    with pytest.raises(ValueError, match="gate must be one of relu, softmax, residual, channel, static, got sigmoid"):
+        GatedBlock(3, 4, gate="sigmoid")
+    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
+        GatedBlock(3, 4, gate="softmax", temperature=0)

@@ -1,41 +1,45 @@
-"""The table and JSON of a test, and the rows of a prediction, from counts made by hand."""
+"""The table and JSON of a test, and the rows of a prediction, from logits made by hand."""
 
 import csv
 import json
 
 import torch
 
-from lightning_cifar.results.report import evaluation, format_table, write_json, write_predictions
+from lightning_cifar.results.evaluation import evaluation
+from lightning_cifar.results.report import format_table, write_json, write_predictions
 
-CONFUSION = torch.tensor([[8, 2], [1, 29]])
-
-
-def test_evaluation_counts():
-    result = evaluation(0.25, CONFUSION, ("cat", "dog"))
-    assert (result["loss"], result["images"], result["accuracy"]) == (0.25, 40, 37 / 40)
-    assert result["per_class"]["cat"] == {"accuracy": 0.8, "images": 10}
-    assert result["confusion"] == [[8, 2], [1, 29]]
-
-
-def test_a_class_without_images_has_no_accuracy():
-    result = evaluation(0.25, torch.tensor([[8, 2], [0, 0]]), ("cat", "dog"))
-    assert result["per_class"]["dog"] == {"accuracy": None, "images": 0}
-    assert "dog                 -       0" in format_table(result)
+LABELS = torch.tensor([0] * 10 + [1] * 30)
+PREDICTED = torch.tensor([0] * 8 + [1] * 2 + [0] + [1] * 29)
+LOGITS = torch.nn.functional.one_hot(PREDICTED, 2) * torch.tensor(9.0).log()  # each class it names has 0.9
 
 
 def test_table():
-    lines = format_table(evaluation(0.25, CONFUSION, ("cat", "dog"))).splitlines()
+    lines = format_table(evaluation(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
     assert lines == [
         "class        accuracy  images",
         "cat            80.00%      10",
         "dog            96.67%      30",
         "all classes    92.50%      40",
-        "loss 0.2500",
+        "loss 0.2702, Brier score 0.1400, calibration error 0.0250",
+        "area under the risk-coverage curve 0.1090",
     ]
 
 
+def test_table_says_what_test_time_augmentation_gave_and_a_temperature():
+    result = evaluation(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
+    lines = format_table(result).splitlines()
+    assert lines[4] == "without TTA    90.00%"
+    assert lines[6].startswith("with temperature 2.000: loss ")
+
+
+def test_a_class_without_images_has_no_accuracy():
+    result = evaluation(LOGITS[:10], LABELS[:10], ("cat", "dog"), None)
+    assert result["per_class"]["dog"] == {"accuracy": None, "images": 0}
+    assert "dog                 -       0" in format_table(result)
+
+
 def test_json_is_what_was_evaluated(tmp_path):
-    result = evaluation(0.25, CONFUSION, ("cat", "dog"))
+    result = evaluation(LOGITS, LABELS, ("cat", "dog"), None)
     write_json(tmp_path / "test.json", result)
     assert json.loads((tmp_path / "test.json").read_text()) == result
 

@@ -27,7 +27,9 @@ def test_logits_are_the_mean_over_views(tta):
     model = ImageClassifier(tta=tta, **SMALL).eval()
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
     expected = torch.stack([by_hand(model, image, tta) for image in model.normalised(images)])
-    torch.testing.assert_close(model.augmented(images), expected)
+    averaged, alone = model.augmented(images)
+    torch.testing.assert_close(averaged, expected)
+    torch.testing.assert_close(alone, model(images))
 
 
 @pytest.mark.parametrize("tta", ["none", "mirror", "translate"])

@@ -1,0 +1,65 @@
+"""The picture of an evaluation: confusions, calibration, risk by coverage, and corruptions where they were tried."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
+    """Writes `evaluation`'s result as a PNG."""
+    panels = [confusions, calibration, risks, *([corruptions] if "corruptions" in result else [])]
+    figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, draw in enumerate(panels, 1):
+        draw(figure.add_subplot(1, len(panels), number), result)
+    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {result['images']:,} images")
+    figure.savefig(file, dpi=120)
+
+
+def confusions(axes: Axes, result: dict[str, Any]) -> None:
+    names = [*result["per_class"]]
+    shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
+    axes.imshow([[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1)  # rare ones show too
+    axes.set(xlabel="predicted", ylabel="true", title="of each true class, %")
+    if len(names) <= 20:
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    colour = "white" if share > 0.4 else "black"
+                    axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def calibration(axes: Axes, result: dict[str, Any]) -> None:
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":")
+    curves = [("as it is", result)]
+    if result["temperature_scaled"]:
+        curves.append((f"at temperature {result['temperature']:.2f}", result["temperature_scaled"]))
+    for name, one in curves:
+        bins = one["reliability"]
+        filled = [place for place, images in enumerate(bins["images"]) if images]
+        x, y = ([bins[what][place] for place in filled] for what in ("confidence", "accuracy"))
+        axes.plot(x, y, marker="o", markersize=3, label=f"{name}: error {one['calibration_error']:.3f}")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration, 15 bins")
+    axes.legend(loc="upper left", fontsize=8)
+
+
+def risks(axes: Axes, result: dict[str, Any]) -> None:
+    curve = result["risk_coverage"]
+    axes.plot(
+        [100 * share for share in curve["coverage"]], [100 * risk for risk in curve["risk"]], marker="o", markersize=3
+    )
+    axes.set(xlabel="most confident images, %", ylabel="of these wrong, %", xlim=(0, 100), title="risk by coverage")
+    axes.set_ylim(bottom=0)
+
+
+def corruptions(axes: Axes, result: dict[str, Any]) -> None:
+    for name, accuracies in result["corruptions"].items():
+        values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
+        axes.plot(range(len(values)), values, marker="o", markersize=3, label=name)
+    axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
+    axes.legend(fontsize=8)

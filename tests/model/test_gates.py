@@ -1,0 +1,51 @@
+"""Gates against their formulas, image by image."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_cifar.model.gates import GATES, Gate
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_opens_at_one(kind):
+    gate = Gate(kind, 16, 3, 5)
+    assert torch.equal(gate(torch.randn(4, 16)), torch.ones(4, 3, 5 if kind == "channel" else 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "formula"),
+    [
+        ("relu", lambda z: [max(0.0, v) for v in z]),
+        ("residual", lambda z: [1 + v for v in z]),
+        ("softmax", lambda z: (3 * torch.tensor(z).div(2.5).softmax(0)).tolist()),
+    ],
+)
+def test_formula(kind, formula):
+    gate = Gate(kind, 6, 3, 5, temperature=2.5)
+    (linear,) = gate.layers
+    nn.init.normal_(linear.weight)
+    nn.init.normal_(linear.bias)
+    for mean in torch.randn(8, 6):
+        expected = torch.tensor(formula((linear.weight @ mean + linear.bias).tolist()))
+        torch.testing.assert_close(gate(mean[None])[0, :, 0], expected)
+
+
+def test_channel_gate_is_squeeze_and_excitation_for_each_branch():
+    gate = Gate("channel", 16, 3, 5)
+    first, _, second = gate.layers
+    nn.init.normal_(second.weight)
+    assert first.out_features == 4
+    for mean in torch.randn(4, 16):
+        raw = second.weight @ (first.weight @ mean + first.bias).relu() + second.bias
+        torch.testing.assert_close(gate(mean[None])[0], 2 / (1 + (-raw).exp()).view(3, 5))
+
+
+def test_static_has_nothing_to_learn():
+    assert not list(Gate("static", 6, 3, 5).parameters())
+
+
+def test_softmax_keeps_its_sum():
+    gate = Gate("softmax", 6, 3, 5)
+    nn.init.normal_(gate.layers[0].weight)
+    torch.testing.assert_close(gate(torch.randn(4, 6)).sum(1), torch.full((4, 1), 3.0))

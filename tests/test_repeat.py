@@ -1,0 +1,146 @@
+"""`repeat` by the command line, on digits: the same seeds as by `fit` and `test`, in one process or several."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lightning_cifar import main
+
+
+def run(capsys, *args):
+    """Exit status, standard output, standard error."""
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory, tiny):
+    """The directory of a `repeat` of two seeds."""
+    run_dir = tmp_path_factory.mktemp("repeated") / "run"
+    assert main(["repeat", "--n", "2", *tiny, "--run_dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def test_a_seed_is_what_fit_and_test_make_of_it(repeated, capsys, tmp_path, tiny):
+    assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
+    checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
+    assert run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "test")[0] == 0
+    tested, seed = (
+        json.loads((tmp_path / "test/test.json").read_text()),
+        json.loads((repeated / "seed1.json").read_text()),
+    )
+    names = ("accuracy", "accuracy_without_tta", "loss", "calibration_error")
+    assert {name: seed[name] for name in names} == {name: tested[name] for name in names}
+    assert json.loads((repeated / "seed0.json").read_text())["loss"] != seed["loss"]
+
+
+def test_the_result_says_every_seed(repeated):
+    result = json.loads((repeated / "repeat.json").read_text())
+    runs = [json.loads((repeated / f"seed{seed}.json").read_text()) for seed in range(2)]
+    assert result["seeds"] == runs
+    assert result["n"] == result["accuracy"]["n"] == 2
+    assert result["accuracy"]["mean"] == pytest.approx(sum(one["accuracy"] for one in runs) / 2)
+    assert 0 < result["agreement"] <= 1
+    assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)
+
+
+def test_a_missing_seed_is_trained_and_the_others_are_not(repeated, capsys, tiny):
+    before = json.loads((repeated / "seed1.json").read_text())
+    (repeated / "seed1.json").unlink()
+    status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
+    assert status == 0
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed")] == ["seed 0", "seed 1"]
+    assert ", from before" in out.split("seed 1")[0]
+    after = json.loads((repeated / "seed1.json").read_text())
+    assert (after["loss"], after["directory"]) == (before["loss"], "seed1-2")
+
+
+def test_other_settings_do_not_mix(repeated, capsys, tiny):
+    status, _, err = run(capsys, "repeat", "--n", "3", *tiny, "--model.learning_rate", "0.5", "--run_dir", repeated)
+    message = f"error: --model.learning_rate 0.5: the seeds in {repeated} are trained with 0.001"
+    assert (status, err.splitlines()[-1]) == (2, message)
+    assert not (repeated / "seed2").exists()
+
+
+def test_two_processes_share_the_seeds(capsys, tmp_path, tiny):
+    command = [sys.executable, "-m", "lightning_cifar", "repeat", *tiny, "--run_dir", str(tmp_path / "run")]
+    children = [
+        subprocess.Popen([*command, "--n", "1", "--first_seed", str(seed)], stdout=subprocess.DEVNULL)
+        for seed in (0, 1)
+    ]
+    assert [child.wait(120) for child in children] == [0, 0]
+    status, out, _ = run(capsys, *command[3:], "--n", "2")
+    assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path, tiny):
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "lightning_cifar", "repeat", *tiny, "--trainer.max_epochs", "500"]
+    child = subprocess.Popen([*command, "--run_dir", str(run_dir)], stderr=subprocess.PIPE, text=True)
+    while not (run_dir / "seed0/metrics.csv").exists():
+        assert child.poll() is None
+        time.sleep(0.1)
+    os.kill(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err
+    assert not (run_dir / "seed0.json").exists()
+
+
+def result_of(tmp_path, name, accuracies):
+    runs = [{"accuracy": one, "accuracy_without_tta": one, "train_seconds": 60 + one} for one in accuracies]
+    file = tmp_path / name
+    file.write_text(json.dumps({"seeds": runs}))
+    return file
+
+
+def test_compare(capsys, tmp_path):
+    first, second = result_of(tmp_path, "a.json", [0.80, 0.81, 0.82]), result_of(tmp_path, "b.json", [0.84, 0.85, 0.86])
+    status, out, _ = run(capsys, "repeat", "--compare", first, second)
+    assert status == 0
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("test accuracy"))
+    assert row == ["test", "accuracy,", "%", "81.00", "85.00", "4.00", "1.73", "to", "6.27", "yes", "3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is no result of repeat"),
+        ("no JSON", "is no result of repeat"),
+        ('{"seeds": [{"accuracy": 0.8}]}', "is no result of repeat"),
+        ('{"seeds": []}', ": it takes two seeds at least to compare, this has 0"),
+    ],
+)
+def test_compare_of_something_else(capsys, tmp_path, content, message):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    status, _, err = run(capsys, "repeat", "--compare", file, file)
+    assert status == 2
+    assert err.startswith(f"error: --compare {file}")
+    assert err.endswith(f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--n", "0"], "--n must be at least 1 and --first_seed at least 0, got 0 and 0"),
+        (["--first_seed", "-1"], "--n must be at least 1 and --first_seed at least 0, got 5 and -1"),
+        (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
+        (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start"),
+        (["--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, fast94, report"),
+        (["--compare", "a", "b", "--recipe", "fast"], "--compare takes two files and no other option, got --recipe"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, args, message):
+    assert run(capsys, "repeat", *args) == (2, "", f"error: {message}\n")
+
+
+def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):
+    (tmp_path / "mine").write_text("")
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path)
+    assert (status, err) == (2, f"error: --run_dir {tmp_path} is in use, and not by repeat\n")
