@@ -61,7 +61,7 @@ def results() -> str:
                 f"{spread(found['accuracy_without_tta'])} (n = {n})",
                 f"{spread(found['accuracy'])}",
                 f"{first['steps']:,} steps of 250",
-                f"{found['train_seconds']['mean']:.0f} s",
+                f"{found['train_seconds']['median']:.0f} s",
             ]
         )
     head = ["recipe", "data", "test accuracy", "with test-time augmentation", "after", "training time, two CPU cores"]
@@ -80,7 +80,9 @@ def time_to_accuracy(recipe: str) -> str:
         for run in found["seeds"]
     ]
     accuracy, plain = (spread(found[name]) for name in ("accuracy", "accuracy_without_tta"))
-    rows.append([f"mean ± std, n = {found['n']}", accuracy, plain, f"{found['train_seconds']['mean']:.0f} s"])
+    rows.append(
+        [f"mean ± std, median time, n = {found['n']}", accuracy, plain, f"{found['train_seconds']['median']:.0f} s"]
+    )
     head = ["", "test accuracy", "without test-time augmentation", "training time"]
     return table(head, rows, found["command"])
 
@@ -196,6 +198,28 @@ def operations() -> str:
         if operation != "note"
     ]
     return table(["operation, bfloat16", "before", "after"], rows)
+
+
+def study(name: str) -> str:
+    """Its forms, a row each."""
+    result, rows = load(name), []
+    for form, found in result["forms"].items():
+        row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
+        for key in ("accuracy_without_tta", "accuracy"):
+            row.append(spread(found[key]))
+            gap = found.get("difference", {}).get(key)
+            row.append(interval(gap) if gap else "")
+        rows.append(row)
+    against = {"first": "against the first", "previous": "against the one above"}[result["against"]]
+    head = [f"n = {result['n']} each", "MFLOP an image", "training", "without TTA", against, "with TTA", against]
+    return table(head, rows, result["command"])
+
+
+def interval(gap: dict[str, Any]) -> str:
+    """Points of difference, and their 95 % interval; bold where it excludes 0."""
+    low, high = gap["interval"]
+    text = f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"**{text}**" if gap["distinct"] else text
 
 
 TABLES = {

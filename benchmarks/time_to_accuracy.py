@@ -77,7 +77,7 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
     for one in repeated["seeds"]:
         one["run"]["data"].pop("root")
     plain_seconds = EPOCHS * len(data.train) / statistics.median(speeds)
-    ratio = plain_seconds / repeated["train_seconds"]["mean"]
+    ratio = plain_seconds / repeated["train_seconds"]["median"]
     options = ["--recipe", recipe, "--seeds", str(seeds)]
     result = repeated | {
         "question": f"How long does `{recipe}` train to {TARGETS[recipe]:.1%} test accuracy, beside a plain report?",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_cifar.errors import InputError
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
+    from lightning_cifar.results.weights import load_pretrained
     from lightning_cifar.train.averaging import EMA, Lookahead
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.figure import LiveFigure
@@ -30,6 +31,7 @@ __all__ = [
     "Lookahead",
     "Progress",
     "Throughput",
+    "load_pretrained",
     "main",
 ]
 
@@ -45,6 +47,7 @@ _HOMES = {
     "Lookahead": "train.averaging",
     "Progress": "train.progress",
     "Throughput": "train.progress",
+    "load_pretrained": "results.weights",
     "main": "cli",
 }
 

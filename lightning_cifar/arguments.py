@@ -34,6 +34,7 @@ FLAGS = (
     "wandb",
     "corruptions",
 )
+WEIGHTS = ".safetensors"  # weights alone; every other checkpoint is Lightning's
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
@@ -152,10 +153,14 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     import torch  # here, for help and typos are answered without waiting for it
 
     from lightning_cifar.model.network import FiveBlockNet
+    from lightning_cifar.results.weights import read_weights
     from lightning_cifar.train.classifier import ImageClassifier
 
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")
+    if file.suffix == WEIGHTS:
+        hyper_parameters, known, _ = read_weights(file)
+        return {"model": hyper_parameters, "data": {"held_out": known["held_out"]}}
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]

@@ -18,13 +18,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.model_summary import summarize
 
-from lightning_cifar.arguments import RECIPES, checkpoint_config
+from lightning_cifar.arguments import RECIPES, WEIGHTS, checkpoint_config
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.corruptions import under_corruptions
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.picture import draw_evaluation
 from lightning_cifar.results.report import format_table, write_json, write_predictions
+from lightning_cifar.results.weights import read_weights
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.memory import keep_freed_memory
@@ -110,7 +111,12 @@ class CommandLine(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are loaded without running code that they may hold."""
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        arguments = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+        if str(arguments["ckpt_path"]).endswith(WEIGHTS):
+            _, _, tensors = read_weights(Path(arguments["ckpt_path"]))
+            self.model.load_state_dict(tensors)
+            arguments["ckpt_path"] = None  # for Lightning, which knows its own checkpoints alone
+        return arguments
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's lets the checkpoint win over flags in silence; here `layered` has put it before them.
@@ -120,6 +126,10 @@ class CommandLine(LightningCLI):
         settings = self.config[self.config.subcommand]
         if self.config.subcommand != "fit" or settings["ckpt_path"] is None:
             return
+        if settings["ckpt_path"].endswith(WEIGHTS):
+            raise InputError(
+                f"--ckpt_path {settings['ckpt_path']}: weights alone; fit goes on from its own checkpoints"
+            )
         for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
             asked = json.loads(json.dumps(settings["model"].get(name, stored)))
             if asked != stored:

@@ -67,11 +67,27 @@ def main(args: list[str]) -> int:
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
     recipe = option(rest, "--recipe") or ("custom" if option(rest, "--config", "-c") else "report")
     run_dir = own.run_dir or Path("runs/repeat", recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if run_dir.exists() and any(run_dir.iterdir()) and not any(run_dir.glob("seed*/config.yaml")):
-        raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
     output = own.output or run_dir / "repeat.json"
+    check_directories(run_dir, output)
     repeat(fit, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
     return 0
+
+
+def check_directories(run_dir: Path, output: Path) -> None:
+    """Before hours of training: whether their results can be written.
+
+    Raises:
+        InputError: they cannot, or ``run_dir`` holds something else than seeds.
+    """
+    try:
+        if run_dir.exists() and any(run_dir.iterdir()) and not any(run_dir.glob("seed*/config.yaml")):
+            raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
+        if output.is_dir():
+            raise InputError(f"--output {output} is a directory: name a file")
+        if output.parent != run_dir:
+            output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
 
 
 def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
@@ -97,7 +113,6 @@ def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: 
     runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
     result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
     print(format_summary(result))
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, result)
     print(f"result: {output}")
 
@@ -165,7 +180,7 @@ def read_result(file: Path) -> dict[str, Any]:
     """
     try:
         result: dict[str, Any] = json.loads(file.read_text())
-        runs = [[run[key] for key in MEASURES] for run in result["seeds"]]
+        runs = [[float(run[key]) for key in MEASURES] for run in result["seeds"]]
     except OSError as error:
         raise InputError(f"--compare {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -33,6 +33,8 @@ class SeedRun(CommandLine):
         super().__init__([*args, "--seed_everything", str(seed)])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.config_init["fit"]["trainer"]["barebones"]:
+            raise InputError("--trainer.barebones true: nothing would be recorded; repeat needs it off")
         if self.earlier is not None:
             self.datamodule.source = self.earlier.datamodule.source
             network = self.earlier.model.network

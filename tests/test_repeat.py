@@ -113,6 +113,7 @@ def test_compare(capsys, tmp_path):
         ("[]", "is no result of repeat"),
         ("no JSON", "is no result of repeat"),
         ('{"seeds": [{"accuracy": 0.8}]}', "is no result of repeat"),
+        ('{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}', "is no result of repeat"),
         ('{"seeds": []}', ": it takes two seeds at least to compare, this has 0"),
     ],
 )
@@ -138,6 +139,26 @@ def test_compare_of_something_else(capsys, tmp_path, content, message):
 )
 def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "repeat", *args) == (2, "", f"error: {message}\n")
+
+
+def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert run(capsys, "repeat", *tiny, "--run_dir", file) == (
+        2,
+        "",
+        f"error: cannot write to {file}: Not a directory\n",
+    )
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
+    assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)
+    assert (status, err) == (2, f"error: --output {tmp_path} is a directory: name a file\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_barebones(capsys, tmp_path, tiny):
+    status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
+    assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; repeat needs it off\n")
 
 
 def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):

@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
 
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
@@ -41,6 +42,9 @@ class ImageClassifier(LightningModule):
         schedule: ``constant``, or ``triangular`` by step: up over the share ``warmup`` of training, then down to 0.
         warmup: in [0, 1].
         label_smoothing: share in [0, 1) of the training target that is spread evenly over the classes.
+        mixup: alpha, at least 0, of the Beta distribution by which training images and labels are mixed, a batch at a
+            time (arXiv 1710.09412); 0: not at all. Training accuracy is then by the labels before they are mixed.
+        cutmix: the same for rectangles cut from other images (arXiv 1905.04899); of both, each batch has one at random.
         tta: test-time augmentation of test and predict: ``none``, ``mirror``, or ``translate`` (see `views`).
         class_names: one name per class; None: those of the `CIFAR10DataModule` it is trained on.
         mean: per channel, of pixels in [0, 1]; None: that of the data module it is trained on, else CIFAR-10's.
@@ -68,6 +72,8 @@ class ImageClassifier(LightningModule):
         schedule: Schedule = "constant",
         warmup: float = 0.0,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         tta: Tta = "none",
         class_names: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
@@ -80,8 +86,9 @@ class ImageClassifier(LightningModule):
         for name, rate in rates.items():
             if rate is not None and not rate > 0:
                 raise InputError(f"{name} must be above 0, got {rate}")
-        if not weight_decay >= 0:
-            raise InputError(f"weight_decay must be at least 0, got {weight_decay}")
+        for name, value in (("weight_decay", weight_decay), ("mixup", mixup), ("cutmix", cutmix)):
+            if not value >= 0:
+                raise InputError(f"{name} must be at least 0, got {value}")
         for name, share in (("momentum", momentum), ("label_smoothing", label_smoothing)):
             if not 0 <= share < 1:
                 raise InputError(f"{name} must be in [0, 1), got {share}")
@@ -99,6 +106,9 @@ class ImageClassifier(LightningModule):
         self.save_hyperparameters()
         # oneDNN's and cuDNN's fast convolutions want channels-last weights and images.
         self.network = FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last)
+        kinds = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
+        mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
+        self.mix = v2.RandomChoice(mixes) if mixes else None
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -195,8 +205,11 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        logits = self.trained(self.normalised(images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.hparams["label_smoothing"])
+        pixels, targets = self.normalised(images), labels
+        if self.mix is not None:
+            pixels, targets = self.mix(pixels, labels)
+        logits = self.trained(pixels)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"])
         self.train_accuracy(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
         self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))

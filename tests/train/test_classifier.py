@@ -49,6 +49,25 @@ def test_loss_is_softmax_cross_entropy_on_logits():
     torch.testing.assert_close(model.training_step((images, labels), 0), by_hand)
 
 
+@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
+def test_labels_are_mixed_as_the_pixels_are(mixing):
+    """Every pixel of an image of class k is k: the mean pixel of a mixed one is the mean class of its target."""
+    model, seen = ImageClassifier(mean=[0.0] * 3, std=[1.0] * 3, **SMALL, **mixing).eval(), []
+    model.log = lambda *_, **__: None
+    model.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
+    labels = torch.randint(10, (64,))
+    images = labels[:, None, None, None].expand(-1, 3, 32, 32) / 10
+    torch.manual_seed(1)
+    loss = model.training_step((images, labels), 0)
+    (pixels,) = seen
+    torch.manual_seed(1)
+    mixed, targets = model.mix(images.clone(), labels)
+    torch.testing.assert_close(pixels, mixed)
+    torch.testing.assert_close(10 * mixed.mean((1, 2, 3)), targets @ torch.arange(10.0))
+    assert (targets.amax(1) < 1).any()
+    torch.testing.assert_close(loss, -(targets * model.network(mixed).log_softmax(1)).sum(1).mean(), rtol=1e-3, atol=0)
+
+
 def test_uint8_and_unit_floats_are_the_same_image():
     model = ImageClassifier(**SMALL).eval()
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
@@ -218,6 +237,8 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
+        ({"mixup": -0.1}, "mixup must be at least 0, got -0.1"),
+        ({"cutmix": -1.0}, "cutmix must be at least 0, got -1.0"),
         ({"class_names": ["a"]}, "there are 10 classes, but 1 names: a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),

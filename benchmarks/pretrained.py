@@ -1,0 +1,47 @@
+"""Makes the model in the box: a checkpoint of a `repeat` as half-precision safetensors in the package.
+
+    python benchmarks/pretrained.py RUN_DIR --result benchmarks/results/RECIPE.json
+
+RUN_DIR is that of ``repeat``. Of its seeds the first is taken, not the best: its accuracy is then the mean's, give or
+take, and not the luckiest. What the file says of itself comes from RESULT, the evidence of that recipe.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from lightning_cifar import ImageClassifier
+from lightning_cifar.arguments import checkpoint_config
+from lightning_cifar.results.weights import PRETRAINED, save_weights
+
+LARGEST = 6_000_000  # bytes
+
+
+def make(run_dir: Path, evidence: Path) -> None:
+    result = json.loads(evidence.read_text())
+    first, *_ = result["seeds"]
+    checkpoint = run_dir / first["directory"] / "checkpoints/last.ckpt"
+    model = ImageClassifier.load_from_checkpoint(checkpoint)
+    save_weights(
+        model,
+        PRETRAINED,
+        held_out=checkpoint_config(checkpoint)["data"]["held_out"],
+        recipe=first["run"]["recipe"],
+        data=result["data"],
+        seed=first["seed"],
+        accuracy=first["accuracy"],
+        accuracy_without_tta=first["accuracy_without_tta"],
+        recipe_accuracy={name: result["accuracy"][name] for name in ("n", "mean", "std", "interval")},
+        command=result["command"],
+    )
+    size = PRETRAINED.stat().st_size
+    assert size <= LARGEST, f"{size:,} bytes are too many"
+    print(f"{PRETRAINED}: {size:,} bytes")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--result", type=Path, required=True)
+    known = parser.parse_args()
+    make(known.run_dir, known.result)

@@ -1,0 +1,146 @@
+"""Forms of a recipe side by side, n seeds each: what does an idea give, and can it be told from chance?
+
+    python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [further arguments of fit]
+
+Every form is trained and tested with the same n seeds by ``repeat``; stopped, the same command with the same
+``--run_dir`` goes on. Prints one table and writes ``benchmarks/results/STUDY.json``: every seed, the cost, and the
+difference from the first form, or the one before, with its 95 % interval (Welch).
+"""
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_cifar import ImageClassifier, main
+from lightning_cifar.repeat import aligned
+from lightning_cifar.results.report import write_json
+from lightning_cifar.results.statistics import difference
+
+
+class Study(NamedTuple):
+    question: str
+    against: Literal["first", "previous"]
+    forms: dict[str, str]  # by name, what is typed after ``repeat``
+
+
+def cumulative(steps: dict[str, str]) -> dict[str, str]:
+    """Every form with what the ones before it have."""
+    return dict(zip(steps, accumulate(steps.values(), lambda before, step: f"{before} {step}"), strict=True))
+
+
+# One 3x3 branch instead of 3x3, 3x3 and 1x1: at 1.5 times the width it costs the same.
+WIDE = "--model.gate static --model.kernel_sizes [3] --model.widths [48,96,192,240,272]"
+STUDIES = {
+    "gates": Study(
+        "Does the report's gate pay, at equal FLOPs?",
+        "first",
+        {
+            "ReLU, as reported": "--recipe fast",
+            "none: the sum of three branches": "--recipe fast --model.gate static",
+            "none: one branch, 1.5 times as wide": f"--recipe fast {WIDE}",
+            "softmax": "--recipe fast --model.gate softmax",
+            "residual: 1 + delta": "--recipe fast --model.gate residual",
+            "channel: squeeze-and-excite": "--recipe fast --model.gate channel",
+        },
+    ),
+    "ladder": Study(
+        "What does each idea give on the way from `report` to `fast`, in 360 steps of 250 images?",
+        "previous",
+        cumulative(
+            {
+                "the report's system": "--recipe report --trainer.max_epochs 2 --trainer.max_steps 360 "
+                "--trainer.limit_val_batches 0 --data.batch_size 250 --data.drop_last true --trainer.precision auto",
+                "triangular schedule": "--model.schedule triangular",
+                "alternating flip, crop by 1 pixel": "--data.flip alternating --data.crop_padding 1",
+                "label smoothing 0.2": "--model.label_smoothing 0.2",
+                "whitening stem, 16x16, pooled twice": "--model.stem_kernel 3 --model.stem_stride 2 "
+                "--model.stem_bias false --model.pools [false,true,false,true,false] --model.global_pool max",
+                "kernels 3, 3, 1, wider": "--model.kernel_sizes [3,3,1] --model.widths [32,64,128,160,192]",
+                "linear head": "--model.hidden 0",
+                "pooled first, all before the sum, GELU": "--model.order [pool,norm,activation,sum] "
+                "--model.activation gelu --model.bias false",
+                "Muon, rates by role": "--model.optimizer muon --model.learning_rate 0.12 --model.gate_rate 0.02 "
+                "--model.norm_rate 13 --model.head_rate 2e-4 --model.weight_decay 5e-4 --model.norm_scale false",
+                "norm momentum 0.4": "--model.norm_momentum 0.4",
+                "dirac, test-time augmentation: `fast`": "--model.dirac true --model.tta translate",
+            }
+        ),
+    ),
+}
+MEASURES = ("accuracy_without_tta", "accuracy")
+
+
+def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: list[str]) -> None:
+    study, forms = STUDIES[name], {}
+    for number, (form, typed) in enumerate(study.forms.items()):
+        run_dir = where / str(number)
+        command = ["repeat", *typed.split(), "--n", str(seeds), *extra]
+        print(f"{form}:", flush=True)
+        if status := main([*command, "--run_dir", str(run_dir), "--data.dataset", "folder", "--data.root", root]):
+            sys.exit(status)
+        found = json.loads((run_dir / "repeat.json").read_text())
+        for seed in found["seeds"]:
+            seed["run"]["data"].pop("root")
+        found |= {"command": " ".join(["python -m lightning_cifar", *command]), "megaflop_per_image": megaflop(run_dir)}
+        if forms and seeds > 1:
+            other = [*forms.values()][0 if study.against == "first" else -1]
+            found["difference"] = {
+                key: difference(*([seed[key] for seed in one["seeds"]] for one in (other, found))) for key in MEASURES
+            }
+        forms[form] = found
+    result = {
+        "question": study.question,
+        "command": " ".join(["python benchmarks/study.py", name, "--root DIR --seeds", str(seeds), *extra]),
+        "data": data_name,
+        "n": seeds,
+        "against": study.against,
+        "forms": forms,
+    }
+    write_json(Path(__file__).parent / f"results/{name}.json", result)
+    print(aligned([["", *HEAD], *([form, *cells(found)] for form, found in forms.items())]))
+
+
+HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "difference"]
+
+
+def cells(found: dict[str, Any]) -> list[str]:
+    """Cost, and each accuracy with its difference from the other form."""
+    row = [f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f}"]
+    for key in MEASURES:
+        row.append(f"{100 * found[key]['mean']:.2f} ± {100 * (found[key]['std'] or 0):.2f}")
+        if gap := found.get("difference", {}).get(key):
+            low, high = gap["interval"]
+            row.append(f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})")
+        else:
+            row.append("")
+    return row
+
+
+def megaflop(run_dir: Path) -> float:
+    """Forward and backward of one image, by torch's counter."""
+    config = next(run_dir.glob("seed*/config.yaml"))
+    model = ImageClassifier(**yaml.safe_load(config.read_text())["model"])
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    return counter.get_total_flops() / 2e6
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    parser.add_argument("--seeds", type=int, default=6, help="of each form, 0 ... seeds - 1")
+    parser.add_argument("--run_dir", type=Path, help="where the runs are, to go on from")
+    known, extra = parser.parse_known_args()
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    where = known.run_dir or Path("runs/benchmarks", known.study, now)
+    run(known.study, known.root, known.data_name, known.seeds, where, extra)

@@ -1,0 +1,60 @@
+"""Weights to take away: a network and what is known of it, in one safetensors file, which cannot hold code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.train.classifier import ImageClassifier
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
+
+
+def save_weights(model: ImageClassifier, file: Path, held_out: str, **known: Any) -> None:
+    """Writes the network's weights in half precision; what has one dimension, batch norm above all, as it is.
+
+    Args:
+        model: trained.
+        file: to write.
+        held_out: ``val`` or ``test``, as it was trained: whether the validation images were kept back.
+        known: further plain values for whoever opens it: recipe, data, accuracy.
+    """
+    tensors = {
+        name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in model.state_dict().items()
+    }
+    metadata = {
+        "hyper_parameters": json.dumps(dict(model.hparams)),
+        "known": json.dumps({"held_out": held_out, **known}),
+    }
+    save_file(tensors, file, metadata)
+
+
+def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    """Hyper-parameters, what is known, and the tensors.
+
+    Raises:
+        InputError: the file is no such one.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
+        return json.loads(metadata["hyper_parameters"]), json.loads(metadata["known"]), tensors
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
+
+
+def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
+    """A trained classifier of uint8 images (B, 3, H, W), in evaluation mode; without ``file`` the one in this package.
+
+    Raises:
+        InputError: the file is damaged or none of `save_weights`.
+    """
+    hyper_parameters, _, tensors = read_weights(Path(file))
+    model = ImageClassifier(**hyper_parameters)
+    model.load_state_dict(tensors)
+    return model.eval()
