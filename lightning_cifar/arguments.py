@@ -159,8 +159,8 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")
     if file.suffix == WEIGHTS:
-        hyper_parameters, known, _ = read_weights(file)
-        return {"model": hyper_parameters, "data": {"held_out": known["held_out"]}}
+        hyper_parameters, facts, _ = read_weights(file)
+        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]}}
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
