@@ -261,21 +261,23 @@ class CommandLine(LightningCLI):
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
-        result = tested(self.model, self.datamodule, self.quiet_trainer())
+        quiet = self.quiet_trainer(self.config["test"]["trainer"]["precision"])
+        result = tested(self.model, self.datamodule, quiet)
         print(format_table(result), flush=True)
         if self.config["test"]["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
-            result["corruptions"] = under_corruptions(self.model, self.datamodule, self.quiet_trainer())
+            result["corruptions"] = under_corruptions(self.model, self.datamodule, quiet)
         file, picture = self.run_dir / "test.json", self.run_dir / "test.png"
         write_json(file, {"checkpoint": self.config["test"]["ckpt_path"], **result})
         draw_evaluation(picture, result)
         print(f"table: {file}\npicture: {picture}")
 
-    def quiet_trainer(self) -> Trainer:
-        """One that evaluates, in float32, and leaves no trace."""
+    def quiet_trainer(self, precision: _PRECISION_INPUT | None = None) -> Trainer:
+        """One that evaluates, in float32 where nothing else is said, and leaves no trace."""
         return Trainer(
             accelerator=self.config[self.subcommand]["trainer"]["accelerator"],
             devices=1,
+            precision=precision,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -72,7 +72,7 @@ def to_bytes(pixels: Tensor) -> Tensor:
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...]]] = {
-    "noise": (noise, (5, 10, 15, 20, 30)),
+    "noise": (noise, (2, 4, 6, 9, 13)),
     "blur": (blur, (0.4, 0.6, 0.8, 1.0, 1.3)),
     "contrast": (contrast, (0.8, 0.6, 0.45, 0.3, 0.15)),
     "brightness": (brightness, (15, 30, 45, 60, 80)),
