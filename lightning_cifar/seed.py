@@ -51,8 +51,9 @@ class SeedRun(CommandLine):
 
     def make_run_dir(self) -> Path:
         """The seed's directory; another one where it was started before, which stays as it is."""
+        settings = yaml.safe_load(self.resolved_config())
         for stored in self.stored_settings():
-            refuse_other(yaml.safe_load(self.resolved_config()), stored, self.repeat_dir)
+            refuse_other(settings, stored, self.repeat_dir)
         names = chain([f"seed{self.seed}"], (f"seed{self.seed}-{number}" for number in count(2)))
         return new_run_dir(str(next(path for name in names if not (path := self.repeat_dir / name).exists())), "")
 
