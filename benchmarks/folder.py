@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.results.report import write_json
-from lightning_cifar.train.record import describe_device
+from lightning_cifar.train.record import describe_device, write_json
 
 REPEATS = 5
 

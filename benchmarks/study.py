@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.repeat import aligned
-from lightning_cifar.results.report import write_json
 from lightning_cifar.results.statistics import difference
+from lightning_cifar.train.record import write_json
 
 
 class Study(NamedTuple):

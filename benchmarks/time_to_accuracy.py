@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.repeat import format_summary
-from lightning_cifar.results.report import write_json
+from lightning_cifar.train.record import write_json
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {"fast": 0.835, "fast94": 0.905}

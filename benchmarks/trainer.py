@@ -24,9 +24,8 @@ from torch.nn import functional as F
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.arguments import layered
 from lightning_cifar.commands import CommandLine
-from lightning_cifar.results.report import write_json
 from lightning_cifar.train.memory import keep_freed_memory
-from lightning_cifar.train.record import describe_device
+from lightning_cifar.train.record import describe_device, write_json
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}

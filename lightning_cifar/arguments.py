@@ -34,6 +34,7 @@ FLAGS = (
     "wandb",
     "corruptions",
 )
+PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
 WEIGHTS = ".safetensors"  # weights alone; every other checkpoint is Lightning's
 # Where the signatures stand that the options of a group are made from: package, file, class.
 SIGNATURES = {
@@ -120,6 +121,11 @@ def layered(args: list[str]) -> list[str]:
     if recipe is not None:
         one_of(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
+    if checkpoint == PRETRAINED_NAME:
+        from lightning_cifar.results.weights import PRETRAINED  # here, for it imports torch
+
+        checkpoint = str(PRETRAINED)
+        flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
     if checkpoint is not None:
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
     elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):

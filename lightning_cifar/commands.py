@@ -24,14 +24,14 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.results.corruptions import under_corruptions
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.picture import draw_evaluation
-from lightning_cifar.results.report import format_table, write_json, write_predictions
-from lightning_cifar.results.weights import read_weights
+from lightning_cifar.results.report import format_table, write_predictions
+from lightning_cifar.results.weights import described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
-from lightning_cifar.train.record import RunRecord, new_run_dir, write_whole
+from lightning_cifar.train.record import RunRecord, new_run_dir, write_json, write_whole
 from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
 
 
@@ -113,8 +113,9 @@ class CommandLine(LightningCLI):
         """Checkpoints are loaded without running code that they may hold."""
         arguments = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
         if str(arguments["ckpt_path"]).endswith(WEIGHTS):
-            _, _, tensors = read_weights(Path(arguments["ckpt_path"]))
+            _, known, tensors = read_weights(Path(arguments["ckpt_path"]))
             self.model.load_state_dict(tensors)
+            print(f"weights: {described(known)}")
             arguments["ckpt_path"] = None  # for Lightning, which knows its own checkpoints alone
         return arguments
 

@@ -1,13 +1,10 @@
 """What `test` and `predict` tell: a table and its JSON, and one row of CSV per image."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-
-from lightning_cifar.train.record import write_whole
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -30,10 +27,6 @@ def format_table(result: dict[str, Any]) -> str:
 def trust_line(result: dict[str, Any]) -> str:
     words = {"loss": "loss", "brier": "Brier score", "calibration_error": "calibration error"}
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
-
-
-def write_json(file: Path, result: dict[str, Any]) -> None:
-    write_whole(file, json.dumps(result, indent=2) + "\n")
 
 
 def write_predictions(file: Path, probabilities: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> None:

@@ -48,6 +48,14 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
 
 
+def described(known: dict[str, Any]) -> str:
+    """What is known of weights, in one line: ``recipe fast94, data CIFAR-10 (JPEG), seed 0, test accuracy 89.38 %``."""
+    words = [f"{name} {known[name]}" for name in ("recipe", "data", "seed") if name in known]
+    shares = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
+    words += [f"{name} {known[key]:.2%}" for key, name in shares.items() if key in known]
+    return ", ".join(words) or "nothing is said of them"
+
+
 def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
     """A trained classifier of uint8 images (B, 3, H, W), in evaluation mode; without ``file`` the one in this package.
 

@@ -97,7 +97,11 @@ class RunRecord(Callback):
 
     def write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            write_whole(self.file, json.dumps(self.record, indent=2) + "\n")
+            write_json(self.file, self.record)
+
+
+def write_json(file: Path, result: dict[str, Any]) -> None:
+    write_whole(file, json.dumps(result, indent=2) + "\n")
 
 
 def write_whole(file: Path, text: str) -> None:

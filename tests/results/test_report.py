@@ -6,7 +6,8 @@ import json
 import torch
 
 from lightning_cifar.results.evaluation import evaluation
-from lightning_cifar.results.report import format_table, write_json, write_predictions
+from lightning_cifar.results.report import format_table, write_predictions
+from lightning_cifar.train.record import write_json
 
 LABELS = torch.tensor([0] * 10 + [1] * 30)
 PREDICTED = torch.tensor([0] * 8 + [1] * 2 + [0] + [1] * 29)
