@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
 from lightning_cifar.data.files import FileLoader, ImageFiles, available_cores, file_loader, list_folder
@@ -40,6 +41,9 @@ class CIFAR10DataModule(LightningDataModule):
         crop_padding: cut training images at random from their reflect-padded selves; 0 to 31 pixels, 0: not at all.
         cutout: side of a square painted over at a random place of each training image, in the colour of the mean
             (arXiv 1708.04552); 0 to 32 pixels, 0: none.
+        small_epochs: so many epochs, the first, train on images scaled down to ``small_size`` (progressive resizing,
+            as in fast.ai's DAWNBench entries): cheaper steps for what is coarse anyway; at least 0.
+        small_size: their height and width, 8 to 32 pixels.
         drop_last: leave out the last training batch of an epoch where it is not full.
         in_memory: False reads the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
             ``std`` are then those of 5,000 images, evenly spaced over the classes.
@@ -60,6 +64,8 @@ class CIFAR10DataModule(LightningDataModule):
         flip: bool | Literal["alternating"] = True,
         crop_padding: int = 4,
         cutout: int = 0,
+        small_epochs: int = 0,
+        small_size: int = 24,
         drop_last: bool = False,
         in_memory: bool = True,
         num_workers: int | None = None,
@@ -67,10 +73,15 @@ class CIFAR10DataModule(LightningDataModule):
         super().__init__()
         if flip not in (True, False, "alternating"):
             raise InputError(f"flip must be true, false or alternating, got {flip!r}")
-        for name, value, most in (("crop_padding", crop_padding, SIZE - 1), ("cutout", cutout, SIZE)):
-            if not 0 <= value <= most:
-                raise InputError(f"{name} must be in [0, {most}], got {value}")
+        for name, value, least, most in (
+            ("crop_padding", crop_padding, 0, SIZE - 1),
+            ("cutout", cutout, 0, SIZE),
+            ("small_size", small_size, 8, SIZE),
+        ):
+            if not least <= value <= most:
+                raise InputError(f"{name} must be in [{least}, {most}], got {value}")
         for name, value, least in (
+            ("small_epochs", small_epochs, 0),
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers or 0, 0),
@@ -175,7 +186,10 @@ class CIFAR10DataModule(LightningDataModule):
         return images, labels
 
     def augmented(self, images: Tensor, epoch: int, positions: Tensor | None = None) -> Tensor:
-        """Flip, crop and cutout by draws from torch's global generator; alternating flips by epoch and position."""
+        """Flip, crop and cutout by draws from torch's global generator; alternating flips by epoch and position.
+
+        The first ``small_epochs`` are scaled down then.
+        """
         batch, padding = len(images), self.hparams["crop_padding"]
         flips, offsets = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2, dtype=torch.int64)
         if positions is not None:
@@ -188,6 +202,8 @@ class CIFAR10DataModule(LightningDataModule):
             images = augment.flip_crop(images, flips, offsets, padding)
         if size := self.hparams["cutout"]:
             images = augment.cutout(images, augment.draw_centres(batch, SIZE, SIZE), size, self.fill)
+        if epoch < self.hparams["small_epochs"]:
+            images = resize(images, [self.hparams["small_size"]] * 2)  # bilinear, antialiased
         return images
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 from PIL import Image
+from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data.files import available_cores
 from lightning_cifar.data.loader import BatchLoader
@@ -179,6 +180,9 @@ def test_root_is_the_argument_else_the_variable_else_data(monkeypatch, argument,
         ("crop_padding", 32),
         ("cutout", -1),
         ("cutout", 33),
+        ("small_size", 7),
+        ("small_size", 33),
+        ("small_epochs", -1),
         ("batch_size", 0),
         ("eval_batch_size", 0),
         ("batch_size", -1),
@@ -409,6 +413,18 @@ def test_training_from_disk_sees_what_training_from_memory_sees(image_folder, tm
     for name in ("train_batches", "other_batches"):
         pairs = zip(getattr(recorded, name), getattr(also_recorded, name), strict=True)
         assert all(torch.equal(a, b) for first, second in pairs for a, b in zip(first, second, strict=True))
+
+
+def test_the_first_epochs_train_on_small_images(image_folder, trainer):
+    options = {"batch_size": 18, "flip": False, "crop_padding": 0, "small_epochs": 3, "small_size": 24}
+    module, recorder = fitted(trainer, "folder", str(image_folder), **options)
+    loader = BatchLoader(module.train, 18, seed=0)
+    for epoch, (seen, _) in enumerate(recorder.train_batches):
+        loader.sampler.set_epoch(epoch)
+        ((images, _),) = loader
+        expected = [resize(image, [24, 24], antialias=True) if epoch < 3 else image for image in images]
+        assert torch.equal(seen, torch.stack(expected))
+    assert len(recorder.train_batches) == 10
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
