@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.figure import LiveFigure
     from lightning_cifar.train.progress import Progress, Throughput
+    from lightning_cifar.train.resume import LastCheckpoint
 
 __all__ = [
     "EMA",
@@ -27,6 +28,7 @@ __all__ = [
     "GatedBlock",
     "ImageClassifier",
     "InputError",
+    "LastCheckpoint",
     "LiveFigure",
     "Lookahead",
     "Progress",
@@ -43,6 +45,7 @@ _HOMES = {
     "GatedBlock": "model.blocks",
     "ImageClassifier": "train.classifier",
     "InputError": "errors",
+    "LastCheckpoint": "train.resume",
     "LiveFigure": "train.figure",
     "Lookahead": "train.averaging",
     "Progress": "train.progress",

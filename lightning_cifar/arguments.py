@@ -30,6 +30,7 @@ FLAGS = (
     "recipe",
     "run_dir",
     "ckpt_path",
+    "resume",
     "seed_everything",
     "wandb",
     "corruptions",
@@ -113,7 +114,16 @@ def layered(args: list[str]) -> list[str]:
         option(flags, "--ckpt_path"),
     )
     configs = []
-    if config is not None:
+    if (resume := option(flags, "--resume")) is not None:
+        if subcommand != "fit":
+            raise InputError(f"--resume goes on with training: fit has it, {subcommand} has not")
+        for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
+            if option(flags, name) is not None:
+                raise InputError(f"{name}: --resume {resume} goes on with what that run has")
+        if not (stored := Path(resume) / "config.yaml").is_file():
+            raise InputError(f"--resume {resume} is no run's directory: it has no config.yaml")
+        configs += ["--config", str(stored)]
+    elif config is not None:
         check_text(config)
     elif recipe is None and subcommand == "fit":
         recipe = "report"
@@ -156,25 +166,23 @@ def check_text(config: str) -> None:
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
-    import torch  # here, for help and typos are answered without waiting for it
-
-    from lightning_cifar.model.network import FiveBlockNet
+    from lightning_cifar.model.network import FiveBlockNet  # here, for help and typos do not wait for torch
     from lightning_cifar.results.weights import read_weights
     from lightning_cifar.train.classifier import ImageClassifier
+    from lightning_cifar.train.durable import load_checkpoint
 
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, _ = read_weights(file)
         return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]}}
+    checkpoint = load_checkpoint(file)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
         data = checkpoint.get("datamodule_hyper_parameters", {})
         config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
-    except Exception as error:  # a damaged file fails in too many ways to list, none of them worth a traceback
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"--ckpt_path {file} is damaged or no checkpoint of this package ({reason})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"--ckpt_path {file} is no checkpoint of this package ({error})") from error
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package: it has a parameter {unknown[0]!r}")

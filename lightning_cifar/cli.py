@@ -14,7 +14,7 @@ from lightning_cifar.errors import InputError
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
 IRRELEVANT = (
     "LightningCLI's args parameter is intended",  # main(args) is how this package's own tests call it
-    "Experiment logs directory .* exists and is not empty",  # the run directory is new; config.yaml is already in it
+    "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
     "Be aware that when using `ckpt_path`",  # ModelCheckpoint has no part in a test, and `fit` always has one
 )

@@ -7,15 +7,17 @@ import json
 import logging
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 import torch
+import yaml
 from lightning import Trainer
 from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.model_summary import summarize
 
 from lightning_cifar.arguments import RECIPES, WEIGHTS, checkpoint_config
@@ -27,11 +29,14 @@ from lightning_cifar.results.picture import draw_evaluation
 from lightning_cifar.results.report import format_table, write_predictions
 from lightning_cifar.results.weights import described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.durable import DurableIO
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.memory import keep_freed_memory
+from lightning_cifar.train.numbers import csv_logger
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
 from lightning_cifar.train.record import RunRecord, new_run_dir, write_json, write_whole
+from lightning_cifar.train.resume import LastCheckpoint, newest_whole
 from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
 
 
@@ -66,6 +71,7 @@ class CommandLine(LightningCLI):
             logging.getLogger(library).setLevel(logging.WARNING)
         self.args = args
         self.wandb: WandbLogger | None = None
+        self.resumed: Path | None = None
         try:
             super().__init__(
                 ImageClassifier,
@@ -89,6 +95,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--recipe", choices=[*RECIPES], help="a recipe by name; `report` where none is named")
+        parser.add_argument("--resume", metavar="RUN_DIR", help="fit: go on with a run that was stopped")
         parser.add_argument("--run_dir", help="directory of this run, new or empty; default runs/<recipe>/<time>")
         parser.add_argument(
             "--wandb",
@@ -117,6 +124,8 @@ class CommandLine(LightningCLI):
             self.model.load_state_dict(tensors)
             print(f"weights: {described(known)}")
             arguments["ckpt_path"] = None  # for Lightning, which knows its own checkpoints alone
+        if self.resumed is not None:
+            arguments["ckpt_path"] = self.resumed
         return arguments
 
     def _parse_ckpt_path(self) -> None:
@@ -148,25 +157,45 @@ class CommandLine(LightningCLI):
         self.model.adopt(self.datamodule)
         if settings["trainer"]["precision"] == "auto":
             self.choose_precision()
-        self.run_dir = self.make_run_dir()
         configured = self.config_init[self.subcommand]["trainer"]
+        if settings.get("resume") is not None:
+            return self.resume(Path(settings["resume"]), configured)
+        self.run_dir = self.make_run_dir()
         try:
             write_whole(self.run_dir / "config.yaml", self.resolved_config())
             if configured["barebones"]:  # Lightning's word for: nothing but the loop
                 return super().instantiate_trainer(default_root_dir=str(self.run_dir))
-            if settings["wandb"] is not None:
-                self.wandb = wandb_logger(settings["wandb"], self.run_dir, f"{self.group}/{self.run_dir.name}")
-            return super().instantiate_trainer(
-                logger=self.loggers(configured["logger"]),
-                callbacks=self.callbacks(configured),
-                default_root_dir=configured["default_root_dir"] or str(self.run_dir),
-            )
+            return self.equipped_trainer(configured)
         except Exception:
             if settings["run_dir"] is None:
                 shutil.rmtree(self.run_dir)  # made a moment ago: nothing has run in it
             else:
                 (self.run_dir / "config.yaml").unlink(missing_ok=True)
             raise
+
+    def equipped_trainer(self, configured: dict[str, Any], lines: int = 0) -> Trainer:
+        """The Trainer, with what a run needs in its directory; of a ``metrics.csv`` there, ``lines`` are kept."""
+        wandb = self.config[self.subcommand]["wandb"]
+        if wandb is not None:
+            self.wandb = wandb_logger(wandb, self.run_dir, f"{self.group}/{self.run_dir.name}")
+        plugins = configured["plugins"] or []
+        return super().instantiate_trainer(
+            logger=self.loggers(configured["logger"], lines),
+            callbacks=self.callbacks(configured),
+            plugins=[*(plugins if isinstance(plugins, list) else [plugins]), DurableIO()],
+            default_root_dir=configured["default_root_dir"] or str(self.run_dir),
+        )
+
+    def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
+        """Goes on in ``run_dir``, by what it was started with."""
+        stored = yaml.safe_load((run_dir / "config.yaml").read_text())
+        for change in changes(yaml.safe_load(self.resolved_config()), stored):
+            print(f"changed: {change}")
+        self.run_dir = run_dir
+        self.resumed, checkpoint = newest_whole(run_dir / "checkpoints")
+        print(f"going on from {self.resumed}, step {checkpoint['global_step']:,}")
+        write_whole(run_dir / "config.yaml", self.resolved_config())
+        return self.equipped_trainer(configured, checkpoint["callbacks"]["LastCheckpoint"]["lines"])
 
     @property
     def group(self) -> str:
@@ -196,16 +225,16 @@ class CommandLine(LightningCLI):
     def resolved_config(self) -> str:
         """Every value, as YAML; ``fit --config`` of it repeats the run."""
         config = self.config[self.subcommand].clone()
-        for key in ("config", "run_dir", "print_model", "wandb", "corruptions"):
+        for key in ("config", "run_dir", "resume", "print_model", "wandb", "corruptions"):
             config.pop(key)
         for key in ("class_names", "mean", "std"):
             config["model"][key] = self.model.hparams[key]
         text: str = self._parser(self.subcommand).dump(config, skip_none=False)
         return text
 
-    def loggers(self, configured: Any) -> list[Logger]:
+    def loggers(self, configured: Any, lines: int) -> list[Logger]:
         """CSV always, first, so that checkpoints lie beside it; then W&B and what ``--trainer.logger`` names."""
-        loggers: list[Logger] = [CSVLogger(self.run_dir, name="", version="")]
+        loggers: list[Logger] = [csv_logger(self.run_dir, lines)]
         if self.wandb is not None:
             loggers.append(self.wandb)
         if configured and configured is not True:
@@ -226,7 +255,8 @@ class CommandLine(LightningCLI):
                 by: dict[str, Any] = (
                     {"monitor": "val/accuracy", "mode": "max"} if validated else {"monitor": "train/loss"}
                 )
-                usual.append(ModelCheckpoint(filename="best", save_last=True, enable_version_counter=False, **by))
+                usual.append(ModelCheckpoint(filename="best", enable_version_counter=False, **by))
+                usual.append(LastCheckpoint())
         if trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in own):
             usual.append(Progress())
         return [*(one for one in usual if not any(isinstance(other, type(one)) for other in own)), *own]
@@ -243,19 +273,24 @@ class CommandLine(LightningCLI):
         keep_freed_memory()
         try:
             self.trainer.fit(**kwargs)
-        except SystemExit as stop:  # how Lightning ends after Ctrl-C
-            raise SystemExit(130 if self.trainer.interrupted else stop.code) from stop
+        except SystemExit as stop:  # how Lightning ends after a signal
+            by = [one.stop_signal for one in self.trainer.callbacks if isinstance(one, LastCheckpoint)]  # type: ignore[attr-defined]
+            raise SystemExit(128 + (by[0] or signal.SIGINT if by else signal.SIGINT)) from stop
 
     def say_where(self) -> None:
         for what, name in (("curves", "curves.png"), ("numbers", "metrics.csv")):
             if (self.run_dir / name).exists():
                 print(f"{what}: {self.run_dir / name}")
-        saved = self.trainer.checkpoint_callback
-        best, last = (getattr(saved, f"{which}_model_path", "") for which in ("best", "last"))
+        best, last = self.saved("best"), self.saved("last")
         # What the training loss liked best is no better than the last.
         if checkpoint := (best if self.datamodule.hparams["held_out"] == "val" else last) or best or last:
             print(f"checkpoint: {checkpoint}")
             print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
+
+    def saved(self, which: str) -> str:
+        """Path of the ``best`` or the ``last`` checkpoint; empty where there is none."""
+        paths = (getattr(one, f"{which}_model_path", "") for one in self.trainer.checkpoint_callbacks)
+        return next(filter(None, paths), "")
 
     def test(self, **kwargs: Any) -> None:
         """Tests, prints one table and writes it as ``test.json``."""
@@ -295,3 +330,26 @@ class CommandLine(LightningCLI):
         file = self.run_dir / "predictions.csv"
         write_predictions(file, probabilities, labels, self.datamodule.dataset.class_names)
         print(f"predictions: {file}")
+
+
+# What may change when a run goes on: where things are, and whatever the Trainer does.
+FREE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+
+
+def changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """What differs from ``stored``, a line each.
+
+    Raises:
+        InputError: it would make another run of it.
+    """
+    found = []
+    for group in ("trainer", "data", "model"):
+        for name, value in settings[group].items():
+            flag, before = f"{group}.{name}", stored[group].get(name)
+            if value != before:
+                if group != "trainer" and flag not in FREE:
+                    raise InputError(f"--{flag} {value}: the run to go on with was started with {before}")
+                found.append(f"--{flag} {value}, before {before}")
+    if settings["seed_everything"] != stored["seed_everything"]:
+        raise InputError(f"--seed_everything: the run to go on with has the seed {stored['seed_everything']}")
+    return found

@@ -68,11 +68,22 @@ def list_folder(root: Path) -> Dataset:
 
 
 class FileLoader(DataLoader):
-    """DataLoader, but bad input in a worker is told as anywhere else, without the worker's traceback."""
+    """DataLoader, with the state of `BatchLoader`, and where bad input in a worker is told as anywhere else."""
+
+    batch = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sampler.first = state["batch"] * self.batch_size
 
     def __iter__(self) -> Any:
+        self.batch = getattr(self.sampler, "first", 0) // self.batch_size
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                self.batch += 1
+                yield batch
         except InputError as error:
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
 

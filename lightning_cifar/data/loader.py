@@ -21,16 +21,18 @@ class Order(Sampler[int]):
 
     def __init__(self, size: int, seed: int | None = None) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
+        self.first = 0  # of the next epoch: where a resumed one goes on
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def positions(self) -> Tensor:
-        """All of them, int64 (size,), on the CPU, whose generator gives the same order on every machine."""
+        """What is left of them, int64 (size,), on the CPU, whose generator gives the same order on every machine."""
+        first, self.first = self.first, 0
         if self.seed is None:
-            return torch.arange(self.size)
-        return torch.randperm(self.size, generator=seeded(self.seed, self.epoch))
+            return torch.arange(self.size)[first:]
+        return torch.randperm(self.size, generator=seeded(self.seed, self.epoch))[first:]
 
     def __len__(self) -> int:
         return self.size
@@ -67,6 +69,7 @@ class BatchLoader:
         self.drop_last = drop_last
         self.positions = positions
         self.sampler = Order(len(data), seed)  # by this name Lightning finds its `set_epoch`
+        self.batch = 0
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
 
@@ -74,9 +77,19 @@ class BatchLoader:
         size = self.sampler.size
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
+    def state_dict(self) -> dict[str, int]:
+        """Lightning keeps it in checkpoints: how many batches of the epoch were given."""
+        return {"batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next epoch starts behind so many batches."""
+        self.sampler.first = state["batch"] * self.batch_size
+
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        self.batch = self.sampler.first // self.batch_size
         order = self.sampler.positions().to(self.labels.device)
-        for chosen in order.split(self.batch_size)[: len(self)]:
+        for chosen in order.split(self.batch_size)[: len(self) - self.batch]:
+            self.batch += 1
             images = self.pixels.index_select(0, chosen).permute(0, 3, 1, 2)  # channels-last in memory
             batch = images, self.labels.index_select(0, chosen)
             yield (*batch, chosen) if self.positions else batch

@@ -19,6 +19,12 @@ class Throughput(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.epoch_started = self.window_started = self.validation_started = self.seconds = 0.0
+        self.resumed_seconds = 0.0
+        self.epoch_images = self.window_images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.window_started = time.perf_counter()
+        self.epoch_started = self.window_started - self.resumed_seconds
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_started = self.window_started = time.perf_counter()
@@ -48,6 +54,15 @@ class Throughput(Callback):
         self.seconds += seconds
         pl_module.log("time/epoch_seconds", seconds)
         pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
+        self.epoch_started, self.epoch_images = time.perf_counter(), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch = time.perf_counter() - self.epoch_started
+        return {"seconds": self.seconds, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.epoch_images = state_dict["seconds"], state_dict["epoch_images"]
+        self.resumed_seconds = state_dict["epoch_seconds"]
 
 
 class Progress(ProgressBar):

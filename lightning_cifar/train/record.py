@@ -67,6 +67,7 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
+        earlier = json.loads(self.file.read_text()) if self.file.exists() else None
         self.record: dict[str, Any] = {
             "command": self.command,
             "stage": trainer.state.fn.value if trainer.state.fn else None,
@@ -79,6 +80,8 @@ class RunRecord(Callback):
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
         }
+        if earlier:
+            self.record["resumed"] = earlier  # what the run was before it was stopped
         self.write(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

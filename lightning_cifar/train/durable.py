@@ -1,0 +1,90 @@
+"""Checkpoints that are whole or absent: written beside their place, synced, moved there, and verified when read."""
+
+import io
+import os
+import struct
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from lightning_cifar.errors import InputError
+
+DIGEST = 64  # characters of a SHA-256
+
+
+class DurableIO(TorchCheckpointIO):
+    """Lightning's way to files, made durable; places with a scheme (``s3://``) are left to Lightning."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            save_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        return load_checkpoint(Path(path))
+
+
+def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
+    """Writes it so that ``file`` is, whatever happens, the old one or the new one, and whole.
+
+    Raises:
+        OSError: the disk is full, say; ``file`` is then as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with partial.open("wb") as opened:
+            opened.write(sealed(buffer.getvalue()))
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(partial, file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_directory(file.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes names durable that were given or moved in it, where the system can."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:  # Windows opens no directories
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sealed(archive: bytes) -> bytes:
+    """A zip archive, as torch writes, whose comment is the SHA-256 of what comes before."""
+    body = archive[:-2]  # without the comment's length, which ends an archive that has none
+    return body + struct.pack("<H", DIGEST) + sha256(body).hexdigest().encode()
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU without running code that it may hold; verifies the digest where it has one.
+
+    Raises:
+        InputError: it is damaged, or no checkpoint.
+    """
+    try:
+        content = file.read_bytes()
+        body, length, digest = content[: -DIGEST - 2], content[-DIGEST - 2 : -DIGEST], content[-DIGEST:]
+        if length == struct.pack("<H", DIGEST) and sha256(body).hexdigest().encode() != digest:
+            raise ValueError("its SHA-256 is not the one it was written with")
+        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict):
+            raise ValueError(f"it holds a {type(checkpoint).__name__}")
+    except Exception as error:  # damage shows in too many ways to list, none of them worth a traceback
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file} is damaged or no checkpoint of this package ({reason})") from error
+    return checkpoint

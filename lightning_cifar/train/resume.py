@@ -1,0 +1,222 @@
+"""LastCheckpoint: what a stopped run goes on from as if it had never been stopped, to the bit.
+
+Lightning's checkpoints lack the random generators, the epoch's metrics so far and the length of ``metrics.csv``; they
+are also taken within a step, when it has not been logged yet. Here they are taken between two steps.
+"""
+
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torchmetrics import Metric
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.train.durable import load_checkpoint
+from lightning_cifar.train.numbers import METRICS
+
+NAME, PREVIOUS = "last.ckpt", "previous.ckpt"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` after every epoch, every few minutes, and before it ends training on SIGTERM or SIGINT.
+
+    The one before stays as ``previous.ckpt``, should the last be damaged.
+
+    Args:
+        minutes: between two, within an epoch.
+        directory: where to; default ``checkpoints`` where the first logger writes.
+    """
+
+    def __init__(self, minutes: float = 10.0, directory: str | None = None) -> None:
+        self.seconds, self.named = 60 * minutes, directory
+        self.stop_signal: int | None = None
+        self.last_model_path = ""  # as of Lightning's ModelCheckpoint
+        self.stored: dict[str, Any] = {}
+        self.epoch_over = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.trainer, self.module = trainer, pl_module
+            self.directory = Path(self.named or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+            # Lightning calls no hook between two steps.
+            follow(trainer.fit_loop.epoch_loop, "on_advance_end", self.after_step)
+            follow(trainer.fit_loop, "on_advance_end", self.after_epoch)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.stored:
+            restore_random_states(self.stored["random"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, states in self.stored.get("metrics", {}).items():
+            metric = pl_module.get_submodule(name)
+            for state, value in states.items():
+                setattr(metric, state, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
+        self.due = time.monotonic() + self.seconds
+        self.handlers = {number: signal.signal(number, self.ask_to_stop) for number in SIGNALS}  # over Lightning's
+
+    def ask_to_stop(self, number: int, frame: Any) -> None:
+        """The first time, training stops after the step; the second time, at once."""
+        if launcher := self.trainer.strategy.launcher:
+            launcher.kill(number)
+        if self.stop_signal is not None:
+            raise KeyboardInterrupt
+        self.stop_signal = number
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Adds the sums of before to those of the first step of a resumed epoch."""
+        for key, sums in self.stored.pop("sums", {}).items():
+            result = trainer.fit_loop.epoch_loop._results[key]
+            for name, value in sums.items():
+                setattr(result, name, getattr(result, name) + value.to(result.value.device))
+
+    def after_step(self, fetcher: Any) -> None:
+        loop = self.trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch or loop.done:
+            return  # the epoch's end is near: after_epoch
+        if loop._should_accumulate() or loop._should_check_val_fx(fetcher):
+            return  # states that Lightning does not go on from exactly
+        stop = self.agreed_to_stop()
+        if stop or time.monotonic() > self.due:
+            self.save()
+        if stop:
+            raise SIGTERMException
+
+    def after_epoch(self) -> None:
+        self.epoch_over = True
+        self.save()
+        self.epoch_over = False
+        if self.agreed_to_stop() and not self.trainer.fit_loop.done:
+            raise SIGTERMException
+
+    def agreed_to_stop(self) -> bool:
+        """Whether any process was asked to."""
+        asked = self.stop_signal is not None
+        if self.trainer.world_size > 1:
+            asked = self.trainer.strategy.reduce_boolean_decision(asked, all=False)
+        return asked
+
+    def save(self) -> None:
+        for logger in self.trainer.loggers:
+            logger.save()
+        last = self.directory / NAME
+        if last.exists() and self.trainer.is_global_zero:
+            os.replace(last, self.directory / PREVIOUS)
+        self.trainer.save_checkpoint(last)
+        self.last_model_path = str(last)
+        self.due = time.monotonic() + self.seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        metrics = {name: part for name, part in self.module.named_modules() if isinstance(part, Metric)}
+        sums = {
+            key: {name: getattr(result, name) for name in result._defaults}
+            for key, result in self.trainer.fit_loop.epoch_loop._results.items()
+            if result.is_tensor and not result.has_reset
+        }
+        return {
+            "random": random_states(),
+            "metrics": {
+                name: {**one.metric_state, "_update_count": one._update_count} for name, one in metrics.items()
+            },
+            "sums": sums,
+            "lines": self.lines(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stored = dict(state_dict)
+
+    def lines(self) -> int:
+        """Of ``metrics.csv``, with its header; on disk from here on."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, CSVLogger) and (file := Path(logger.log_dir) / METRICS).exists():
+                with file.open("r+b") as opened:
+                    os.fsync(opened.fileno())
+                    return opened.read().count(b"\n")
+        return 0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.epoch_over:  # Lightning would take the epoch's counts for the next one's
+            loops = checkpoint["loops"]["fit_loop"]
+            for name, progress in loops.items():
+                if name.startswith("epoch_loop."):
+                    forget_current(progress)
+            loops["state_dict"]["combined_loader"] = [{"batch": 0} for _ in loops["state_dict"]["combined_loader"]]
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.release_signals()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.release_signals()
+
+    def release_signals(self) -> None:
+        for number, handler in self.__dict__.pop("handlers", {}).items():
+            signal.signal(number, handler)
+
+
+def newest_whole(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint that can be read, and what it holds; says which could not.
+
+    Raises:
+        InputError: there is none.
+    """
+    for name in (NAME, PREVIOUS):
+        file = directory / name
+        if file.exists():
+            try:
+                return file, load_checkpoint(file)
+            except InputError as error:
+                warnings.warn(f"{error}; going on from the one before", stacklevel=2)
+    raise InputError(f"{directory} has no checkpoint to go on from: the run was stopped before its first; start anew")
+
+
+def follow(owner: Any, method: str, then: Callable[..., None]) -> None:
+    """Has every call of ``owner.method`` followed by ``then``, with the same arguments."""
+    first = getattr(owner, method)
+
+    def both(*args: Any) -> None:
+        first(*args)
+        then(*args)
+
+    setattr(owner, method, both)
+
+
+def forget_current(progress: dict[str, Any]) -> None:
+    """Sets what a loop's progress counts within the epoch to its start."""
+    for name, value in progress.items():
+        if name == "current":
+            progress[name] = dict.fromkeys(value, 0)
+        elif name == "is_last_batch":
+            progress[name] = False
+        elif isinstance(value, dict):
+            forget_current(value)
+
+
+def random_states() -> dict[str, Any]:
+    """Of every generator that training may draw from, as plain values and tensors."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
