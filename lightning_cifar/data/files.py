@@ -76,9 +76,10 @@ class FileLoader(DataLoader):
         return {"batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.first = state["batch"] * self.batch_size
+        self.sampler.first = state["batch"] * self.batch_size  # type: ignore[attr-defined,operator]  # an Order
 
     def __iter__(self) -> Any:
+        assert self.batch_size is not None
         self.batch = getattr(self.sampler, "first", 0) // self.batch_size
         try:
             for batch in super().__iter__():

@@ -204,12 +204,12 @@ def forget_current(progress: dict[str, Any]) -> None:
 
 def random_states() -> dict[str, Any]:
     """Of every generator that training may draw from, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    name, keys, *rest = tuple(np.random.get_state(legacy=True))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
     }
 
 
