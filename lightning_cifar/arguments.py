@@ -6,6 +6,7 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 
 import ast
 import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import signature
@@ -115,14 +116,7 @@ def layered(args: list[str]) -> list[str]:
     )
     configs = []
     if (resume := option(flags, "--resume")) is not None:
-        if subcommand != "fit":
-            raise InputError(f"--resume goes on with training: fit has it, {subcommand} has not")
-        for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
-            if option(flags, name) is not None:
-                raise InputError(f"{name}: --resume {resume} goes on with what that run has")
-        if not (stored := Path(resume) / "config.yaml").is_file():
-            raise InputError(f"--resume {resume} is no run's directory: it has no config.yaml")
-        configs += ["--config", str(stored)]
+        configs += ["--config", str(config_to_resume(resume, subcommand, flags))]
     elif config is not None:
         check_text(config)
     elif recipe is None and subcommand == "fit":
@@ -141,6 +135,30 @@ def layered(args: list[str]) -> list[str]:
     elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
     return [subcommand, *configs, *flags]
+
+
+def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
+    """The configuration of the run in ``run_dir``, with which ``--resume`` goes on.
+
+    Raises:
+        InputError: there is none, or another is asked for beside it.
+    """
+    if subcommand != "fit":
+        raise InputError(f"--resume goes on with training: fit has it, {subcommand} has not")
+    for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
+        if option(flags, name) is not None:
+            raise InputError(f"{name}: --resume {run_dir} goes on with what that run has")
+    if not (stored := Path(run_dir) / "config.yaml").is_file():
+        raise InputError(f"--resume {run_dir} is no run's directory: it has no config.yaml")
+    return stored
+
+
+def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Every option of a group that has another value in ``stored``: its name, as ``data.root``, and both values."""
+    for group in SIGNATURES:
+        for name, value in settings[group].items():
+            if value != (other := stored[group].get(name)):
+                yield f"{group}.{name}", value, other
 
 
 def option(flags: list[str], *names: str) -> str | None:

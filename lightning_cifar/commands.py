@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.model_summary import summarize
 
-from lightning_cifar.arguments import RECIPES, WEIGHTS, checkpoint_config
+from lightning_cifar.arguments import RECIPES, WEIGHTS, checkpoint_config, differences
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.corruptions import under_corruptions
@@ -29,13 +29,13 @@ from lightning_cifar.results.picture import draw_evaluation
 from lightning_cifar.results.report import format_table, write_predictions
 from lightning_cifar.results.weights import described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.durable import DurableIO
+from lightning_cifar.train.durable import DurableIO, write_whole
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.numbers import csv_logger
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.progress import Progress, Throughput
-from lightning_cifar.train.record import RunRecord, new_run_dir, write_json, write_whole
+from lightning_cifar.train.record import RunRecord, new_run_dir, write_json
 from lightning_cifar.train.resume import LastCheckpoint, newest_whole
 from lightning_cifar.train.wandb import WandbMode, finish, wandb_logger
 
@@ -162,7 +162,7 @@ class CommandLine(LightningCLI):
             return self.resume(Path(settings["resume"]), configured)
         self.run_dir = self.make_run_dir()
         try:
-            write_whole(self.run_dir / "config.yaml", self.resolved_config())
+            write_whole(self.run_dir / "config.yaml", self.resolved_config().encode())
             if configured["barebones"]:  # Lightning's word for: nothing but the loop
                 return super().instantiate_trainer(default_root_dir=str(self.run_dir))
             return self.equipped_trainer(configured)
@@ -188,13 +188,13 @@ class CommandLine(LightningCLI):
 
     def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
         """Goes on in ``run_dir``, by what it was started with."""
-        stored = yaml.safe_load((run_dir / "config.yaml").read_text())
-        for change in changes(yaml.safe_load(self.resolved_config()), stored):
+        file, config = run_dir / "config.yaml", self.resolved_config()
+        for change in changes(yaml.safe_load(config), yaml.safe_load(file.read_text())):
             print(f"changed: {change}")
         self.run_dir = run_dir
         self.resumed, checkpoint = newest_whole(run_dir / "checkpoints")
         print(f"going on from {self.resumed}, step {checkpoint['global_step']:,}")
-        write_whole(run_dir / "config.yaml", self.resolved_config())
+        write_whole(file, config.encode())
         return self.equipped_trainer(configured, checkpoint["callbacks"]["LastCheckpoint"]["lines"])
 
     @property
@@ -274,8 +274,8 @@ class CommandLine(LightningCLI):
         try:
             self.trainer.fit(**kwargs)
         except SystemExit as stop:  # how Lightning ends after a signal
-            by = [one.stop_signal for one in self.trainer.callbacks if isinstance(one, LastCheckpoint)]  # type: ignore[attr-defined]
-            raise SystemExit(128 + (by[0] or signal.SIGINT if by else signal.SIGINT)) from stop
+            signals = (one.stop_signal for one in self.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
+            raise SystemExit(128 + (next(signals, None) or signal.SIGINT)) from stop
 
     def say_where(self) -> None:
         for what, name in (("curves", "curves.png"), ("numbers", "metrics.csv")):
@@ -343,13 +343,10 @@ def changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
         InputError: it would make another run of it.
     """
     found = []
-    for group in ("trainer", "data", "model"):
-        for name, value in settings[group].items():
-            flag, before = f"{group}.{name}", stored[group].get(name)
-            if value != before:
-                if group != "trainer" and flag not in FREE:
-                    raise InputError(f"--{flag} {value}: the run to go on with was started with {before}")
-                found.append(f"--{flag} {value}, before {before}")
+    for name, value, before in differences(settings, stored):
+        if not name.startswith("trainer.") and name not in FREE:
+            raise InputError(f"--{name} {value}: the run to go on with was started with {before}")
+        found.append(f"--{name} {value}, before {before}")
     if settings["seed_everything"] != stored["seed_everything"]:
         raise InputError(f"--seed_everything: the run to go on with has the seed {stored['seed_everything']}")
     return found

@@ -8,6 +8,7 @@ import yaml
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_cifar.arguments import differences
 from lightning_cifar.commands import CommandLine
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.evaluation import tested
@@ -86,8 +87,6 @@ class SeedRun(CommandLine):
 
 def refuse_other(settings: dict[str, Any], stored: dict[str, Any], repeat_dir: Path) -> None:
     """Refuses settings that differ from those of an earlier seed; where the data lies does not matter."""
-    for group in ("trainer", "data", "model"):
-        for name, value in settings[group].items():
-            other = stored[group].get(name)
-            if value != other and (group, name) != ("data", "root"):
-                raise InputError(f"--{group}.{name} {value}: the seeds in {repeat_dir} are trained with {other}")
+    for name, value, other in differences(settings, stored):
+        if name != "data.root":
+            raise InputError(f"--{name} {value}: the seeds in {repeat_dir} are trained with {other}")

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written beside their place, synced, moved there, and verified when read."""
+"""Files that are whole or absent: written beside their place, synced, moved; checkpoints are verified when read."""
 
 import io
 import os
@@ -31,18 +31,23 @@ class DurableIO(TorchCheckpointIO):
 
 
 def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Writes it so that ``file`` is, whatever happens, the old one or the new one, and whole.
+    """Writes it by `write_whole`, with a digest; makes the directory where need be."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, sealed(buffer.getvalue()))
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file that is, whatever happens, and for every other process, the old one or the new one, and whole.
 
     Raises:
         OSError: the disk is full, say; ``file`` is then as it was.
     """
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("wb") as opened:
-            opened.write(sealed(buffer.getvalue()))
+            opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(partial, file)

@@ -3,18 +3,18 @@
 import csv
 import io
 import math
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.train.durable import write_whole
+from lightning_cifar.train.numbers import METRICS, find_csv_logger
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
@@ -87,12 +87,8 @@ class LiveFigure(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         rehearsal = getattr(trainer, "fast_dev_run", False)  # Lightning takes the loggers away
-        if stage == "fit" and not rehearsal and self.csv_logger(trainer) is None:
+        if stage == "fit" and not rehearsal and find_csv_logger(trainer) is None:
             raise InputError("LiveFigure draws metrics.csv: give the Trainer a CSVLogger")
-
-    @staticmethod
-    def csv_logger(trainer: Trainer) -> CSVLogger | None:
-        return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if time.monotonic() > self.next_drawing:
@@ -105,21 +101,19 @@ class LiveFigure(Callback):
         self.draw(trainer)
 
     def draw(self, trainer: Trainer) -> None:
-        logger = self.csv_logger(trainer)
+        logger = find_csv_logger(trainer)
         if logger is None or not trainer.is_global_zero or trainer.num_training_batches in (0, float("inf")):
             return
         started = time.monotonic()
         self.next_drawing = started + self.interval
         logger.save()
-        metrics = Path(logger.log_dir) / "metrics.csv"
+        metrics = Path(logger.log_dir) / METRICS
         if not metrics.exists():  # nothing logged yet
             return
         picture = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(picture, dpi=120, format="png")
-        partial = metrics.with_name(".curves.png")
-        partial.write_bytes(picture.getvalue())
-        os.replace(partial, metrics.with_name("curves.png"))  # a viewer never sees half a picture
+        write_whole(metrics.with_name("curves.png"), picture.getvalue())
         if in_notebook():
             from IPython.display import Image, display
 

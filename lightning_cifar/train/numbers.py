@@ -1,11 +1,14 @@
 """``metrics.csv`` by Lightning's CSVLogger, of a run that may have been stopped: without doubled or missing rows."""
 
 import csv
-import os
+import io
 from pathlib import Path
 
+from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lightning_cifar.train.durable import write_whole
 
 METRICS = "metrics.csv"
 
@@ -17,15 +20,12 @@ class Writer(ExperimentWriter):
         """Lightning's deletes the file."""
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        file = Path(self.metrics_file_path)
+        file, text = Path(self.metrics_file_path), io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=fieldnames)
+        writer.writeheader()
         with file.open(newline="") as opened:
-            rows = list(csv.DictReader(opened))
-        partial = file.with_name(f".{file.name}.partial")
-        with partial.open("w", newline="") as opened:
-            writer = csv.DictWriter(opened, fieldnames=fieldnames)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, file)
+            writer.writerows(csv.DictReader(opened))
+        write_whole(file, text.getvalue().encode())
 
 
 def csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
@@ -34,12 +34,14 @@ def csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
     logger._experiment = writer = Writer(logger.log_dir)
     file = run_dir / METRICS
     if file.exists():
-        kept = file.read_text().splitlines(keepends=True)[:lines]
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, file)
-        if kept:
-            writer.metrics_keys = next(csv.reader(kept))
+        # In bytes: as text, line ends would not come back as they were.
+        if kept := file.read_bytes().splitlines(keepends=True)[:lines]:
+            write_whole(file, b"".join(kept))
+            writer.metrics_keys = next(csv.reader([kept[0].decode()]))
         else:
             file.unlink()
     return logger
+
+
+def find_csv_logger(trainer: Trainer) -> CSVLogger | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)

@@ -54,7 +54,6 @@ class Throughput(Callback):
         self.seconds += seconds
         pl_module.log("time/epoch_seconds", seconds)
         pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
-        self.epoch_started, self.epoch_images = time.perf_counter(), 0
 
     def state_dict(self) -> dict[str, Any]:
         epoch = time.perf_counter() - self.epoch_started

@@ -16,6 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.train.durable import write_whole
 
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 
@@ -104,14 +105,7 @@ class RunRecord(Callback):
 
 
 def write_json(file: Path, result: dict[str, Any]) -> None:
-    write_whole(file, json.dumps(result, indent=2) + "\n")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file that another process never sees half."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, file)
+    write_whole(file, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torchmetrics import Metric
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.durable import load_checkpoint
-from lightning_cifar.train.numbers import METRICS
+from lightning_cifar.train.numbers import METRICS, find_csv_logger
 
 NAME, PREVIOUS = "last.ckpt", "previous.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -138,12 +137,12 @@ class LastCheckpoint(Checkpoint):
 
     def lines(self) -> int:
         """Of ``metrics.csv``, with its header; on disk from here on."""
-        for logger in self.trainer.loggers:
-            if isinstance(logger, CSVLogger) and (file := Path(logger.log_dir) / METRICS).exists():
-                with file.open("r+b") as opened:
-                    os.fsync(opened.fileno())
-                    return opened.read().count(b"\n")
-        return 0
+        logger = find_csv_logger(self.trainer)
+        if logger is None or not (file := Path(logger.log_dir) / METRICS).exists():
+            return 0
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+            return opened.read().count(b"\n")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.epoch_over:  # Lightning would take the epoch's counts for the next one's

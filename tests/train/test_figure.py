@@ -74,6 +74,7 @@ def test_a_run_leaves_curves_of_its_csv(tmp_path):
     with Image.open(tmp_path / "run/curves.png") as picture:
         assert picture.size == (1200, 480)
     assert not (tmp_path / "run/.curves.png").exists()
+    assert not (tmp_path / "run/.curves.png.partial").exists()
 
 
 def test_asks_for_a_csv_logger():

@@ -38,6 +38,7 @@ def test_record_of_a_run(tmp_path):
     assert written["timings"]["total_seconds"] > 0
     assert written["metrics"]["val/accuracy"] == trainer.callback_metrics["val/accuracy"].item()
     assert not (tmp_path / "run.partial").exists()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):

@@ -72,3 +72,5 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeyp
         assert main(["fit", "--resume", str(run_dir)]) == 0
         assert_same(load_checkpoint(run_dir / "checkpoints/last.ckpt"), expected)
         assert rows(run_dir) == expected_rows
+        lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
+        assert {line[-2:] for line in lines} == {b"\r\n"}  # the kept ones too
