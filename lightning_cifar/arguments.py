@@ -6,6 +6,7 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 
 import ast
 import json
+import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ FLAGS = (
     "seed_everything",
     "wandb",
     "corruptions",
+    "trust_config",
 )
 PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
 WEIGHTS = ".safetensors"  # weights alone; every other checkpoint is Lightning's
@@ -109,6 +111,8 @@ def layered(args: list[str]) -> list[str]:
     for flag in flags:
         if flag.startswith("--"):
             check_option(flag)
+    if subcommand == "fit" and restarted() and config_of(option(flags, "--run_dir")):
+        flags = ["--resume", str(option(flags, "--run_dir"))]
     recipe, config, checkpoint = (
         option(flags, "--recipe"),
         option(flags, "--config", "-c"),
@@ -137,6 +141,17 @@ def layered(args: list[str]) -> list[str]:
     return [subcommand, *configs, *flags]
 
 
+def restarted() -> bool:
+    """Whether ``torchrun`` or SLURM started this command again, after it was stopped."""
+    return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def config_of(run_dir: str | None) -> Path | None:
+    """The configuration of a run that was started in ``run_dir``; None where none was."""
+    file = Path(run_dir or "") / "config.yaml"
+    return file if run_dir is not None and file.is_file() else None
+
+
 def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
     """The configuration of the run in ``run_dir``, with which ``--resume`` goes on.
 
@@ -148,7 +163,7 @@ def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
     for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
         if option(flags, name) is not None:
             raise InputError(f"{name}: --resume {run_dir} goes on with what that run has")
-    if not (stored := Path(run_dir) / "config.yaml").is_file():
+    if (stored := config_of(run_dir)) is None:
         raise InputError(f"--resume {run_dir} is no run's directory: it has no config.yaml")
     return stored
 
@@ -184,10 +199,10 @@ def check_text(config: str) -> None:
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
+    from lightning_cifar.durable import load_checkpoint
     from lightning_cifar.model.network import FiveBlockNet  # here, for help and typos do not wait for torch
     from lightning_cifar.results.weights import read_weights
     from lightning_cifar.train.classifier import ImageClassifier
-    from lightning_cifar.train.durable import load_checkpoint
 
     if not file.is_file():
         raise InputError(f"--ckpt_path {file}: no such file")

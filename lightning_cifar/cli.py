@@ -1,12 +1,17 @@
 """``python -m lightning_cifar fit | validate | test | predict``: what the user hears, and the exit status."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from lightning_cifar.arguments import layered, overview
 from lightning_cifar.errors import InputError
@@ -16,12 +21,17 @@ IRRELEVANT = (
     "LightningCLI's args parameter is intended",  # main(args) is how this package's own tests call it
     "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
+    "It is recommended to use .*sync_dist=True",  # for what is the same in all processes
     "Be aware that when using `ckpt_path`",  # ModelCheckpoint has no part in a test, and `fit` always has one
 )
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status: 0, 2 for bad input, told in one line, 130 for Ctrl-C."""
+    """Runs the command line and returns the exit status.
+
+    0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one line. 130
+    after Ctrl-C, 143 after SIGTERM.
+    """
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"lightning-cifar {version('lightning-cifar')}")
@@ -30,24 +40,18 @@ def main(args: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ended_by_sigterm():
         warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
         for message in IRRELEVANT:
             warnings.filterwarnings("ignore", message)
         try:
-            if args[:1] == ["repeat"]:
-                from lightning_cifar import repeat
-
-                return repeat.main(args[1:])
-            arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
-            from lightning_cifar.commands import CommandLine
-
-            CommandLine(arguments)
+            run(args)
         except Exception as error:
-            if not is_about_input(error):
+            status, words = told(error)
+            if status is None:
                 raise
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
-            return 2
+            print("error: " + " ".join(words.split()), file=sys.stderr)
+            return status
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -57,6 +61,70 @@ def main(args: Sequence[str] | None = None) -> int:
                 return 1
             return stop.code or 0
     return 0
+
+
+def run(args: list[str]) -> None:
+    if args[:1] == ["repeat"]:
+        from lightning_cifar import repeat
+
+        repeat.main(args[1:])
+        return
+    arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
+    from lightning_cifar.commands import CommandLine
+    from lightning_cifar.ranks import handed_down, is_first
+
+    if is_first():
+        CommandLine(arguments)
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # the first process tells it all
+        try:
+            CommandLine(arguments)
+        except SystemExit:
+            if not handed_down():
+                raise
+            # Lightning kills the first process, where it writes its last, when one that it started fails.
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Has SIGTERM end the command in order, with status 143; training has its own way."""
+
+    def end(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def told(error: Exception) -> tuple[int | None, str]:
+    """Exit status and words for an error that has an explanation; no status for one that has none."""
+    if is_about_input(error):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = f"{error.filename}: " if error.filename else ""
+        return 1, f"{what}{error.strerror}: free some space; what was saved is whole, and fit --resume goes on from it"
+    if out_of_memory(error):
+        return 1, (
+            "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
+            f"evaluation ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        )
+    from lightning_cifar.train.finite import DivergenceError
+
+    return (3, str(error)) if isinstance(error, DivergenceError) else (None, "")
+
+
+def out_of_memory(error: Exception) -> bool:
+    # torch has a type for GPUs, and words for the CPU.
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    )
 
 
 def is_about_input(error: Exception) -> bool:

@@ -1,6 +1,5 @@
 """SeedRun: one seed of ``repeat``, by the very command ``fit``, and its evaluation by that of ``test``."""
 
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  
 
 
 class SeedRun(CommandLine):
-    """Trains and tests one seed; `result` says what came of it.
+    """Trains and tests one seed, or goes on with it where it was stopped; `result` says what came of it.
 
     Args:
         args: what `CommandLine` takes for ``fit``, less the seed and the run directory.
@@ -31,7 +30,10 @@ class SeedRun(CommandLine):
 
     def __init__(self, args: list[str], seed: int, repeat_dir: Path, earlier: Self | None = None) -> None:
         self.seed, self.repeat_dir, self.earlier = seed, repeat_dir, earlier
-        super().__init__([*args, "--seed_everything", str(seed)])
+        self.directory = repeat_dir / f"seed{seed}"
+        stopped = (self.directory / "config.yaml").exists()
+        resume = ["--resume", str(self.directory)] if stopped else []
+        super().__init__([*args, "--seed_everything", str(seed), *resume])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.config_init["fit"]["trainer"]["barebones"]:
@@ -51,12 +53,20 @@ class SeedRun(CommandLine):
             super().choose_precision()
 
     def make_run_dir(self) -> Path:
-        """The seed's directory; another one where it was started before, which stays as it is."""
+        self.refuse_others()
+        return new_run_dir(str(self.directory), "")
+
+    def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
+        self.refuse_others()
+        return super().resume(run_dir, configured)
+
+    def refuse_others(self) -> None:
+        """Refuses settings that differ from those of an earlier seed; where the data lies does not matter."""
         settings = yaml.safe_load(self.resolved_config())
         for stored in self.stored_settings():
-            refuse_other(settings, stored, self.repeat_dir)
-        names = chain([f"seed{self.seed}"], (f"seed{self.seed}-{number}" for number in count(2)))
-        return new_run_dir(str(next(path for name in names if not (path := self.repeat_dir / name).exists())), "")
+            for name, value, other in differences(settings, stored):
+                if name != "data.root":
+                    raise InputError(f"--{name} {value}: the seeds in {self.repeat_dir} are trained with {other}")
 
     def stored_settings(self) -> Any:
         return (yaml.safe_load(file.read_text()) for file in sorted(self.repeat_dir.glob("seed*/config.yaml")))
@@ -69,6 +79,7 @@ class SeedRun(CommandLine):
         self.train(**kwargs)
         found = {type(one): one for one in self.trainer.callbacks}  # type: ignore[attr-defined]  # set from outside
         record = found[RunRecord].record
+        parts = [record, *record["resumed"]]
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
         evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
         logits, _, labels = self.model.test_outputs.compute()
@@ -79,14 +90,7 @@ class SeedRun(CommandLine):
             "directory": self.run_dir.name,
             **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
             "train_seconds": found[Throughput].seconds,
-            "fit_seconds": record["timings"]["total_seconds"],
+            "fit_seconds": sum(part.get("timings", {}).get("total_seconds", 0) for part in parts),
             "steps": record["timings"]["steps"],
             "run": {name: record[name] for name in RECORDED},
         }
-
-
-def refuse_other(settings: dict[str, Any], stored: dict[str, Any], repeat_dir: Path) -> None:
-    """Refuses settings that differ from those of an earlier seed; where the data lies does not matter."""
-    for name, value, other in differences(settings, stored):
-        if name != "data.root":
-            raise InputError(f"--{name} {value}: the seeds in {repeat_dir} are trained with {other}")

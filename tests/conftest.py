@@ -2,6 +2,8 @@
 
 import os
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,19 @@ def offline(monkeypatch):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something is so that another process makes so, a moment later on a busy machine."""
+
+    def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+        patience = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+
+    return wait
 
 
 TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -153,19 +152,55 @@ def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
     assert state["monitor"] == "train/loss"
 
 
+def test_configurations_import_from_known_packages_alone(capsys, tmp_path, tiny, monkeypatch):
+    package = tmp_path / "foreign_package.py"
+    package.write_text(
+        "from pathlib import Path\nfrom lightning import Callback\n"
+        "Path('imported').touch()\nclass Mine(Callback):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer:\n  callbacks:\n    - class_path: foreign_package.Mine\n")
+    args = ["fit", "--config", config, *tiny[2:], "--data.dataset", "digits", "--trainer.log_every_n_steps", "1"]
+    status, _, err = run(capsys, *args, "--run_dir", tmp_path / "run")
+    assert status == 2
+    assert err[-1].endswith(
+        "foreign_package.Mine is not imported: configurations may name what is in lightning and lightning_cifar; if "
+        "you trust this one, --trust_config foreign_package lets it import from there too"
+    )
+    assert not Path("imported").exists()
+    status, _, err = run(capsys, *args, "--trust_config", "foreign_package", "--run_dir", tmp_path / "run")
+    assert (status, Path("imported").exists()) == (0, True)
+
+
+@pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "builtins.eval", "torch.hub.load"])
+def test_configurations_name_no_code(capsys, tmp_path, path):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"trainer:\n  callbacks:\n    - class_path: {path}\n      init_args:\n        a: touch harmed\n")
+    status, _, err = run(capsys, "fit", "--config", config)
+    assert (status, f"{path} is not imported" in err[-1]) == (2, True)
+
+
+def test_configurations_do_not_come_from_the_net(capsys):
+    status, _, err = run(capsys, "fit", "--config", "http://127.0.0.1:9/config.yaml")
+    assert (status, len(err)) == (2, 1)
+    assert "http://127.0.0.1:9/config.yaml" in err[0]
+
+
 def test_bf16_mixed_is_the_trainers(capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
 
 
-def test_wandb_offline(capsys, tmp_path, tiny):
+def test_wandb_offline(capsys, tmp_path, tiny, eventually):
     pytest.importorskip("wandb")
     assert run(capsys, "fit", *tiny, "--wandb", "offline", "--run_dir", tmp_path / "run")[0] == 0
     (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
-    patience = time.monotonic() + 30  # on a busy machine wandb's own process writes the rest a moment after the end
-    while b"val/accuracy" not in file.read_bytes():
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+    eventually(lambda: b"val/accuracy" in file.read_bytes())  # written by wandb's own process
+    # Gone on with, it is the same run of W&B's, without being asked for again.
+    assert run(capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2")[0] == 0
+    files = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    assert [one.name for one in files] == [file.name] * 2
 
 
 def test_tensorboard_by_lightnings_logger(capsys, tmp_path, tiny):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from lightning_cifar import main
+from lightning_cifar.arguments import RECIPES
 
 
 def run(capsys, *args):
@@ -49,7 +50,7 @@ def test_the_result_says_every_seed(repeated):
     assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)
 
 
-def test_a_missing_seed_is_trained_and_the_others_are_not(repeated, capsys, tiny):
+def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, capsys, tiny):
     before = json.loads((repeated / "seed1.json").read_text())
     (repeated / "seed1.json").unlink()
     status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
@@ -57,7 +58,8 @@ def test_a_missing_seed_is_trained_and_the_others_are_not(repeated, capsys, tiny
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed")] == ["seed 0", "seed 1"]
     assert ", from before" in out.split("seed 1")[0]
     after = json.loads((repeated / "seed1.json").read_text())
-    assert (after["loss"], after["directory"]) == (before["loss"], "seed1-2")
+    same = ("loss", "directory", "train_seconds", "steps")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
 def test_other_settings_do_not_mix(repeated, capsys, tiny):
@@ -78,10 +80,12 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny):
     assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
 
 
-def test_interrupted_it_says_how_to_go_on(tmp_path, tiny):
+def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys):
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "lightning_cifar", "repeat", *tiny, "--trainer.max_epochs", "500"]
-    child = subprocess.Popen([*command, "--run_dir", str(run_dir)], stderr=subprocess.PIPE, text=True)
+    args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lightning_cifar", *args, str(run_dir)], stderr=subprocess.PIPE, text=True
+    )
     while not (run_dir / "seed0/metrics.csv").exists():
         assert child.poll() is None
         time.sleep(0.1)
@@ -90,6 +94,9 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, tiny):
     assert child.returncode == 130
     assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err
     assert not (run_dir / "seed0.json").exists()
+    status, out, _ = run(capsys, *args, run_dir)
+    assert (status, "going on from" in out) == (0, True)
+    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
 
 
 def result_of(tmp_path, name, accuracies):
@@ -133,7 +140,7 @@ def test_compare_of_something_else(capsys, tmp_path, content, message):
         (["--first_seed", "-1"], "--n must be at least 1 and --first_seed at least 0, got 5 and -1"),
         (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
         (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start"),
-        (["--recipe", "fats"], "no recipe 'fats': did you mean fast? There are demo, fast, fast94, report"),
+        (["--recipe", "fats"], f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}"),
         (["--compare", "a", "b", "--recipe", "fast"], "--compare takes two files and no other option, got --recipe"),
     ],
 )

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_cifar.data.folder import PARTS, decode, decode_all, folder_classes, list_files
-from lightning_cifar.data.loader import Order, check_batch_size
+from lightning_cifar.data.loader import ALL, Order, check_batch_size
 from lightning_cifar.data.sources import Dataset, ImageSet, spaced
 from lightning_cifar.errors import InputError
+from lightning_cifar.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,10 @@ class FileLoader(DataLoader):
         return {"batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.first = state["batch"] * self.batch_size  # type: ignore[attr-defined,operator]  # an Order
+        self.sampler.first = state["batch"] * self.sampler.batch_size  # type: ignore[attr-defined]  # an Order
 
     def __iter__(self) -> Any:
-        assert self.batch_size is not None
-        self.batch = getattr(self.sampler, "first", 0) // self.batch_size
+        self.batch = self.sampler.first // self.sampler.batch_size  # type: ignore[attr-defined]
         try:
             for batch in super().__iter__():
                 self.batch += 1
@@ -97,13 +97,14 @@ def file_loader(
     positions: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
+    shard: Shard = ALL,
 ) -> FileLoader:
     """The batches of `BatchLoader` given the same arguments, read by ``num_workers`` processes; 0: by this one."""
-    check_batch_size(batch_size, len(data), drop_last)
+    check_batch_size(batch_size, len(data), drop_last, shard)
     return FileLoader(
         data,  # type: ignore[arg-type]  # what torch asks of a Dataset it has: a length and __getitems__
-        batch_size,
-        sampler=None if seed is None else Order(len(data), seed),
+        batch_size // shard.count,
+        sampler=Order(len(data), seed, batch_size, shard),
         drop_last=drop_last,
         collate_fn=itemgetter(slice(3 if positions else 2)),
         num_workers=num_workers,

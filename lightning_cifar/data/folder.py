@@ -26,6 +26,7 @@ from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
 from lightning_cifar.errors import InputError
 
 PARTS = ("train", "val", "test")
+MAX_PIXELS = 1 << 26  # of a file, by its header, before they are decoded: 200 MB
 
 
 def load_folder(root: Path) -> Dataset:
@@ -70,17 +71,29 @@ def list_files(part: Path, class_names: tuple[str, ...]) -> list[tuple[str, int]
     """All (file, label) below ``part``, sorted; hidden files are passed over. Plain strings: 60,000 Paths take 1 s."""
     files: list[tuple[str, int]] = []
     for label, name in enumerate(class_names):
-        found = sorted(entry.path for entry in os.scandir(part / name) if not entry.name.startswith("."))
+        entries = [entry for entry in os.scandir(part / name) if not entry.name.startswith(".")]
+        if odd := [entry.path for entry in entries if not is_file(entry)]:  # a pipe would be waited for
+            raise InputError(f"{min(odd)} is no file, nor a link to one: remove it from the class folder")
+        found = sorted(entry.path for entry in entries)
         if not found:
             raise InputError(f"{part / name} is empty: add images or remove the class from every part")
         files += [(path, label) for path in found]
     return files
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
 def decode(path: str) -> np.ndarray:
     """One file as (32, 32, 3) uint8, by the rule at the top of this module."""
     try:
         with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):  # 16 bits
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))

@@ -8,6 +8,9 @@ from torch.utils.data import Sampler
 
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.errors import InputError
+from lightning_cifar.shard import Shard
+
+ALL = Shard()
 
 
 def seeded(seed: int, epoch: int) -> torch.Generator:
@@ -17,25 +20,37 @@ def seeded(seed: int, epoch: int) -> torch.Generator:
 
 
 class Order(Sampler[int]):
-    """Positions 0 ... size - 1, shuffled every epoch anew by (seed, epoch); as they are where ``seed`` is None."""
+    """Positions 0 ... size - 1, shuffled every epoch anew by (seed, epoch); as they are where ``seed`` is None.
 
-    def __init__(self, size: int, seed: int | None = None) -> None:
+    Of several processes, each has its `Shard` of every batch.
+
+    Args:
+        size: how many, at least 1.
+        seed: see above.
+        batch_size: of all processes together; all batches must divide evenly.
+        shard: this process's.
+    """
+
+    def __init__(self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
-        self.first = 0  # of the next epoch: where a resumed one goes on
+        self.batch_size, self.shard = batch_size, shard
+        self.first = 0  # of the next epoch, before it is divided: where a resumed one goes on
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def positions(self) -> Tensor:
-        """What is left of them, int64 (size,), on the CPU, whose generator gives the same order on every machine."""
+        """What is left of them, int64, on the CPU, whose generator gives the same order on every machine."""
         first, self.first = self.first, 0
         if self.seed is None:
-            return torch.arange(self.size)[first:]
-        return torch.randperm(self.size, generator=seeded(self.seed, self.epoch))[first:]
+            order = torch.arange(self.size)
+        else:
+            order = torch.randperm(self.size, generator=seeded(self.seed, self.epoch))
+        return self.shard.of_batches(order[first:], self.batch_size) if self.shard.count > 1 else order[first:]
 
     def __len__(self) -> int:
-        return self.size
+        return self.size // self.shard.count
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.positions().tolist())
@@ -46,11 +61,12 @@ class BatchLoader:
 
     Args:
         data: the whole set.
-        batch_size: B, at least 1; the last batch holds what is left.
+        batch_size: at least 1; the last batch holds what is left. B is this, or its share of each process.
         seed: shuffles every epoch anew by (seed, epoch); None keeps the order.
         drop_last: leave out a last batch of fewer than ``batch_size``.
         positions: give with each batch where its images stand in ``data``, int64 (B,).
         device: where the set is kept, and the batches are made.
+        shard: of several processes, the part of every batch that this one gives.
     """
 
     def __init__(
@@ -61,14 +77,15 @@ class BatchLoader:
         drop_last: bool = False,
         positions: bool = False,
         device: torch.device | str = "cpu",
+        shard: Shard = ALL,
     ) -> None:
-        check_batch_size(batch_size, len(data), drop_last)
+        check_batch_size(batch_size, len(data), drop_last, shard)
         self.pixels = data.images.permute(0, 2, 3, 1).contiguous().to(device)  # a batch is gathered in whole images
         self.labels = data.labels.to(device)
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.positions = positions
-        self.sampler = Order(len(data), seed)  # by this name Lightning finds its `set_epoch`
+        self.sampler = Order(len(data), seed, batch_size, shard)  # by this name Lightning finds its `set_epoch`
         self.batch = 0
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
@@ -88,19 +105,21 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         self.batch = self.sampler.first // self.batch_size
         order = self.sampler.positions().to(self.labels.device)
-        for chosen in order.split(self.batch_size)[: len(self) - self.batch]:
+        share = self.batch_size // self.sampler.shard.count
+        for chosen in order.split(share)[: len(self) - self.batch]:
             self.batch += 1
             images = self.pixels.index_select(0, chosen).permute(0, 3, 1, 2)  # channels-last in memory
             batch = images, self.labels.index_select(0, chosen)
             yield (*batch, chosen) if self.positions else batch
 
 
-def check_batch_size(batch_size: int, size: int, drop_last: bool) -> None:
-    """Refuses, by an `InputError`, a ``batch_size`` below 1 or with which a set of ``size`` has no batch at all."""
+def check_batch_size(batch_size: int, size: int, drop_last: bool, shard: Shard) -> None:
+    """Refuses, by an `InputError`, a ``batch_size`` below 1, with which there is no batch, or that cannot be shared."""
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     if drop_last and batch_size > size:
         raise InputError(f"with drop_last, batch_size must be at most the {size} images there are, got {batch_size}")
+    shard.check(batch_size, size, drop_last)
 
 
 def home(data: ImageSet, device: torch.device) -> torch.device:

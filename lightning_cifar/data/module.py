@@ -10,11 +10,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
+from lightning_cifar.data.cifar import load_cifar
 from lightning_cifar.data.files import FileLoader, ImageFiles, available_cores, file_loader, list_folder
 from lightning_cifar.data.folder import folder_classes, load_folder
 from lightning_cifar.data.loader import BatchLoader, home, seeded
-from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_cifar, load_digits, stratified_split
+from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_digits, stratified_split
 from lightning_cifar.errors import InputError
+from lightning_cifar.shard import Shard
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
 STATISTICS_SAMPLE = 5000  # images: the mean of CIFAR-10 is met to about 0.003
@@ -27,10 +29,10 @@ class CIFAR10DataModule(LightningDataModule):
         dataset: ``cifar10`` or ``cifar100`` (downloaded at first use), ``folder`` (images as ``train/<class>/*``,
             ``test/<class>/*``, optionally ``val/<class>/*``) or ``digits`` (ships with scikit-learn).
         root: the data directory; default: the environment variable LIGHTNING_CIFAR_DATA, else ``data``.
-        url: a mirror of the CIFAR archive.
+        url: a mirror of the CIFAR archive, or several by commas.
         archive: a local CIFAR archive (``.tar.gz``).
-        batch_size: images in a training step.
-        eval_batch_size: images in a step of evaluation; changes speed and memory, not results.
+        batch_size: images in a training step, of all processes together.
+        eval_batch_size: images in a step of evaluation, of each process; changes speed and memory, not results.
         held_out: what is evaluated while training. ``val``: ``val_size`` training images kept back; ``test``: the test
             set, with all images trained on, as the report did. Nothing may then be selected by it.
         val_size: images of the stratified validation split; None: 5,000, of fewer than 50,000 a tenth. Unused where
@@ -153,14 +155,19 @@ class CIFAR10DataModule(LightningDataModule):
         self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
         drop_last = self.hparams["drop_last"]
         return self.loader(
-            self.train, self.hparams["batch_size"], seed=seed, drop_last=drop_last, positions=alternating
+            self.train,
+            self.hparams["batch_size"],
+            seed=seed,
+            drop_last=drop_last,
+            positions=alternating,
+            shard=self.shard,
         )
 
     def val_dataloader(self) -> BatchLoader | FileLoader:
-        return self.loader(self.val, self.hparams["eval_batch_size"])
+        return self.loader(self.val[self.shard.of_set(len(self.val))], self.hparams["eval_batch_size"])
 
     def test_dataloader(self) -> BatchLoader | FileLoader:
-        return self.loader(self.test, self.hparams["eval_batch_size"])
+        return self.loader(self.test[self.shard.of_set(len(self.test))], self.hparams["eval_batch_size"])
 
     def predict_dataloader(self) -> BatchLoader | FileLoader:
         return self.test_dataloader()
@@ -172,6 +179,11 @@ class CIFAR10DataModule(LightningDataModule):
         workers = self.hparams["num_workers"]
         workers = available_cores() if workers is None else workers
         return file_loader(data, batch_size, num_workers=workers, pin_memory=pinned, **options)
+
+    @property
+    def shard(self) -> Shard:
+        """What this process has of each batch and of each set that is evaluated; without a Trainer, all."""
+        return Shard() if self.trainer is None else Shard(self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def device(self) -> torch.device:
@@ -190,18 +202,20 @@ class CIFAR10DataModule(LightningDataModule):
 
         The first ``small_epochs`` are scaled down then.
         """
-        batch, padding = len(images), self.hparams["crop_padding"]
+        batch, padding, shard = len(images), self.hparams["crop_padding"], self.shard
+        everyone = batch * shard.count
         flips, offsets = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2, dtype=torch.int64)
         if positions is not None:
             flips = self.first_flips[positions] ^ (epoch % 2 == 1)
         elif self.hparams["flip"]:
-            flips = augment.draw_flips(batch)
+            flips = shard.of_draws(augment.draw_flips(everyone))
         if padding:
-            offsets = augment.draw_offsets(batch, padding)
+            offsets = shard.of_draws(augment.draw_offsets(everyone, padding))
         if self.hparams["flip"] or padding:
             images = augment.flip_crop(images, flips, offsets, padding)
         if size := self.hparams["cutout"]:
-            images = augment.cutout(images, augment.draw_centres(batch, SIZE, SIZE), size, self.fill)
+            centres = shard.of_draws(augment.draw_centres(everyone, SIZE, SIZE))
+            images = augment.cutout(images, centres, size, self.fill)
         if epoch < self.hparams["small_epochs"]:
             images = resize(images, [self.hparams["small_size"]] * 2)  # bilinear, antialiased
         return images

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.gates import GATES, Gate, GateName
+from lightning_cifar.model.together import BatchNorm
 
 STEPS = ("activation", "sum", "norm", "pool")
 # In place: no convolution, norm or pooling needs its own output to be differentiated.
@@ -127,8 +128,8 @@ class Residual(nn.Module):
         return x + self.activation(self.norm(self.conv(x)))
 
 
-def batch_norm(channels: int, scale: bool, momentum: float) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, momentum=momentum)
+def batch_norm(channels: int, scale: bool, momentum: float) -> BatchNorm:
+    norm = BatchNorm(channels, momentum=momentum)
     norm.weight.requires_grad_(scale)
     return norm
 

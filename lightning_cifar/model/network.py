@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation, GatedBlock, Step
 from lightning_cifar.model.gates import GateName
+from lightning_cifar.model.together import Dropout
 
 BLOCKS = 5
 
@@ -212,7 +213,7 @@ class FiveBlockNet(nn.Module):
             nn.AdaptiveMaxPool2d(1) if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
         if hidden:
-            layers = (nn.Linear(widths[-1], hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+            layers = (nn.Linear(widths[-1], hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, num_classes))
             self.classifier.extend(layers)
         else:
             head = nn.Linear(widths[-1], num_classes, bias=False)

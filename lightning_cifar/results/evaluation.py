@@ -30,6 +30,7 @@ def tested(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) ->
     logits, plain, labels = model.test_outputs.compute()
     temperature = None
     if data.hparams["held_out"] == "val":
+        data.trainer = trainer  # several processes may have tested, each its part; this one predicts all
         batches: Any = trainer.predict(model, data.val_dataloader())
         temperature = fit_temperature(torch.cat(batches).log(), data.val.labels)
     result = evaluation(logits, labels, data.dataset.class_names, temperature)

@@ -113,6 +113,7 @@ class ImageClassifier(LightningModule):
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_outputs = Outputs()
+        self.random_state = torch.get_rng_state()
 
     @classmethod
     def load_from_checkpoint(
@@ -131,6 +132,8 @@ class ImageClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Completes the hyper-parameters before anything runs, so that a checkpoint has them all."""
+        if stage == "fit" and self.trainer.world_size > 1:
+            torch.set_rng_state(self.random_state)  # as one process goes on; Lightning has seeded these anew
         if self.datamodule is not None:
             self.adopt(self.datamodule)
             if stage == "fit" and self.network.stem is not None:
@@ -211,7 +214,7 @@ class ImageClassifier(LightningModule):
         logits = self.trained(pixels)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"])
         self.train_accuracy(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))
         return loss
 
@@ -221,7 +224,7 @@ class ImageClassifier(LightningModule):
         self.held_out_accuracy.update(logits, labels)
         # Named for what it is: the recipe `report` watches the test set, as the report did.
         name = self.datamodule.hparams["held_out"] if self.datamodule else "val"
-        self.log(f"{name}/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log(f"{name}/loss", F.cross_entropy(logits, labels), batch_size=len(labels), sync_dist=True)
         self.log(f"{name}/accuracy", self.held_out_accuracy, batch_size=len(labels))
 
     def on_test_epoch_start(self) -> None:

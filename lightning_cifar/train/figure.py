@@ -12,8 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_cifar.durable import write_whole
 from lightning_cifar.errors import InputError
-from lightning_cifar.train.durable import write_whole
 from lightning_cifar.train.numbers import METRICS, find_csv_logger
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.

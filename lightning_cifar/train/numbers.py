@@ -8,7 +8,8 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_cifar.train.durable import write_whole
+from lightning_cifar.durable import write_whole
+from lightning_cifar.ranks import is_first
 
 METRICS = "metrics.csv"
 
@@ -31,6 +32,8 @@ class Writer(ExperimentWriter):
 def csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
     """A logger to ``run_dir/metrics.csv``, of which the first ``lines`` are kept, header included."""
     logger = CSVLogger(run_dir, name="", version="")
+    if not is_first():
+        return logger  # which writes nothing
     logger._experiment = writer = Writer(logger.log_dir)
     file = run_dir / METRICS
     if file.exists():

@@ -41,8 +41,9 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.epoch_images += len(batch[0])
-        self.window_images += len(batch[0])
+        images = len(batch[0]) * trainer.world_size
+        self.epoch_images += images
+        self.window_images += images
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside
         if every and trainer.global_step % every == 0:
             now = time.perf_counter()

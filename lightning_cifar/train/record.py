@@ -15,14 +15,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.durable import write_whole
 from lightning_cifar.errors import InputError
-from lightning_cifar.train.durable import write_whole
 
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 
 
 def new_run_dir(named: str | None, group: str) -> Path:
-    """Makes the directory of a run: ``named``, which must be new or empty, or ``runs/<group>/<time>``.
+    """Makes the directory of a run: ``named``, which must be new or, but for hidden files, empty; or
+    ``runs/<group>/<time>``.
 
     Raises:
         InputError: it is in use, or cannot be written.
@@ -31,7 +32,7 @@ def new_run_dir(named: str | None, group: str) -> Path:
     try:
         if named:
             wanted.mkdir(parents=True, exist_ok=True)
-            if any(wanted.iterdir()):
+            if any(not entry.name.startswith(".") for entry in wanted.iterdir()):
                 raise InputError(f"--run_dir {wanted} is not empty: every run needs a directory of its own")
             return wanted
         run_dir, number = wanted, 1
@@ -81,8 +82,8 @@ class RunRecord(Callback):
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
         }
-        if earlier:
-            self.record["resumed"] = earlier  # what the run was before it was stopped
+        # Of a run that goes on: what it was before, stop by stop.
+        self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.write(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

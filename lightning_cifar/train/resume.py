@@ -7,25 +7,29 @@ are also taken within a step, when it has not been logged yet. Here they are tak
 import os
 import random
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torchmetrics import Metric
 
+from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError
-from lightning_cifar.train.durable import load_checkpoint
+from lightning_cifar.train.finite import FiniteLoss
 from lightning_cifar.train.numbers import METRICS, find_csv_logger
 
-NAME, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AGREE_EVERY = 20  # steps: each time, processes wait for each other
 
 
 class LastCheckpoint(Checkpoint):
@@ -41,6 +45,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, minutes: float = 10.0, directory: str | None = None) -> None:
         self.seconds, self.named = 60 * minutes, directory
         self.stop_signal: int | None = None
+        self.requeue_signal: int | None = None  # SLURM's, before a job's time is up
         self.last_model_path = ""  # as of Lightning's ModelCheckpoint
         self.stored: dict[str, Any] = {}
         self.epoch_over = False
@@ -58,12 +63,18 @@ class LastCheckpoint(Checkpoint):
             restore_random_states(self.stored["random"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:  # the first goes on with the sums of all
+            self.stored = {}
         for name, states in self.stored.get("metrics", {}).items():
             metric = pl_module.get_submodule(name)
             for state, value in states.items():
                 setattr(metric, state, value.to(pl_module.device) if isinstance(value, torch.Tensor) else value)
         self.due = time.monotonic() + self.seconds
-        self.handlers = {number: signal.signal(number, self.ask_to_stop) for number in SIGNALS}  # over Lightning's
+        cluster = trainer._accelerator_connector.cluster_environment
+        if isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue and cluster.requeue_signal:
+            self.requeue_signal = cluster.requeue_signal
+        numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
+        self.handlers = {number: signal.signal(number, self.ask_to_stop) for number in numbers}  # over Lightning's
 
     def ask_to_stop(self, number: int, frame: Any) -> None:
         """The first time, training stops after the step; the second time, at once."""
@@ -73,12 +84,17 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.stop_signal = number
 
+    def stop(self) -> NoReturn:
+        if self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
+            requeue()
+        raise SIGTERMException
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Adds the sums of before to those of the first step of a resumed epoch."""
-        for key, sums in self.stored.pop("sums", {}).items():
-            result = trainer.fit_loop.epoch_loop._results[key]
-            for name, value in sums.items():
-                setattr(result, name, getattr(result, name) + value.to(result.value.device))
+        """Adds the sums of before to those of the first step of a resumed epoch, or of the first that is logged."""
+        stored, results = self.stored.get("sums", {}), trainer.fit_loop.epoch_loop._results
+        for key in [key for key in stored if key in results]:
+            for name, value in stored.pop(key).items():
+                setattr(results[key], name, getattr(results[key], name) + value.to(results[key].value.device))
 
     def after_step(self, fetcher: Any) -> None:
         loop = self.trainer.fit_loop.epoch_loop
@@ -86,30 +102,34 @@ class LastCheckpoint(Checkpoint):
             return  # the epoch's end is near: after_epoch
         if loop._should_accumulate() or loop._should_check_val_fx(fetcher):
             return  # states that Lightning does not go on from exactly
-        stop = self.agreed_to_stop()
-        if stop or time.monotonic() > self.due:
+        if self.trainer.world_size > 1 and loop.global_step % AGREE_EVERY:
+            return
+        stop = self.any_process(self.stop_signal is not None)
+        if stop or self.any_process(time.monotonic() > self.due):
             self.save()
         if stop:
-            raise SIGTERMException
+            self.stop()
 
     def after_epoch(self) -> None:
+        self.stored.pop("sums", None)
         self.epoch_over = True
         self.save()
         self.epoch_over = False
-        if self.agreed_to_stop() and not self.trainer.fit_loop.done:
-            raise SIGTERMException
+        if self.any_process(self.stop_signal is not None) and not self.trainer.fit_loop.done:
+            self.stop()
 
-    def agreed_to_stop(self) -> bool:
-        """Whether any process was asked to."""
-        asked = self.stop_signal is not None
+    def any_process(self, wants: bool) -> bool:
         if self.trainer.world_size > 1:
-            asked = self.trainer.strategy.reduce_boolean_decision(asked, all=False)
-        return asked
+            return self.trainer.strategy.reduce_boolean_decision(wants, all=False)
+        return wants
 
     def save(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
+            if isinstance(callback, FiniteLoss):
+                callback.check_weights(self.trainer, self.module)
         for logger in self.trainer.loggers:
             logger.save()
-        last = self.directory / NAME
+        last = self.directory / LAST
         if last.exists() and self.trainer.is_global_zero:
             os.replace(last, self.directory / PREVIOUS)
         self.trainer.save_checkpoint(last)
@@ -119,18 +139,28 @@ class LastCheckpoint(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         metrics = {name: part for name, part in self.module.named_modules() if isinstance(part, Metric)}
         sums = {
-            key: {name: getattr(result, name) for name in result._defaults}
+            key: {name: self.total(getattr(result, name)) for name in result._defaults}
             for key, result in self.trainer.fit_loop.epoch_loop._results.items()
-            if result.is_tensor and not result.has_reset
+            if result.is_tensor and result.meta.on_epoch and not result.has_reset
         }
         return {
             "random": random_states(),
             "metrics": {
-                name: {**one.metric_state, "_update_count": one._update_count} for name, one in metrics.items()
+                name: {
+                    **{state: self.total(value) for state, value in one.metric_state.items()},
+                    "_update_count": one._update_count,
+                }
+                for name, one in metrics.items()
             },
             "sums": sums,
             "lines": self.lines(),
         }
+
+    def total(self, value: Any) -> Any:
+        """Over all processes."""
+        if self.trainer.world_size > 1 and isinstance(value, torch.Tensor):
+            return self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
+        return value
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stored = dict(state_dict)
@@ -153,30 +183,44 @@ class LastCheckpoint(Checkpoint):
             loops["state_dict"]["combined_loader"] = [{"batch": 0} for _ in loops["state_dict"]["combined_loader"]]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.release_signals()
+        self.let_go(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.release_signals()
+        self.let_go(trainer)
 
-    def release_signals(self) -> None:
+    def let_go(self, trainer: Trainer) -> None:
+        """Of the signals and of the Trainer's loops."""
         for number, handler in self.__dict__.pop("handlers", {}).items():
             signal.signal(number, handler)
+        for loop in (trainer.fit_loop.epoch_loop, trainer.fit_loop):
+            loop.__dict__.pop("on_advance_end", None)
 
 
-def newest_whole(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """The last checkpoint that can be read, and what it holds; says which could not.
+def requeue() -> None:
+    """Has SLURM start this job again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
+
+
+def newest_whole(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The last checkpoint that can be read, and what it holds; says which could not. None where none was written.
 
     Raises:
-        InputError: there is none.
+        InputError: all are damaged.
     """
-    for name in (NAME, PREVIOUS):
-        file = directory / name
-        if file.exists():
-            try:
-                return file, load_checkpoint(file)
-            except InputError as error:
-                warnings.warn(f"{error}; going on from the one before", stacklevel=2)
-    raise InputError(f"{directory} has no checkpoint to go on from: the run was stopped before its first; start anew")
+    files = [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
+    for file in files:
+        try:
+            return file, load_checkpoint(file)
+        except InputError as error:
+            warnings.warn(f"{error}; going on from the one before", stacklevel=2)
+    if files:
+        raise InputError(f"{directory} has no checkpoint to go on from: {' and '.join(map(str, files))} are damaged")
+    return None
 
 
 def follow(owner: Any, method: str, then: Callable[..., None]) -> None:

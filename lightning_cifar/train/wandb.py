@@ -11,8 +11,19 @@ WandbMode = Literal["auto", "online", "offline"]
 INIT_TIMEOUT = 30  # seconds; wandb's own 90 would hold up the start of a run whose network is down
 
 
+def earlier_run(run_dir: Path) -> tuple[WandbMode, str] | None:
+    """Mode and id of the W&B run that the run in ``run_dir`` was logged to last, before it was stopped."""
+    # By wandb's own names: run-20261125_075737-kat5omc0, and offline-run-... likewise.
+    names = sorted((path.name for path in run_dir.glob("wandb/*run-*-*")), key=lambda name: name.split("run-")[1])
+    if not names:
+        return None
+    return "offline" if names[-1].startswith("offline-") else "auto", names[-1].rsplit("-", 1)[1]
+
+
 def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | None:
     """A logger that writes below ``run_dir``, or None, with a warning, where wandb cannot be used at all.
+
+    A run that goes on is logged to the W&B run that it was logged to before.
 
     Args:
         mode: ``online``, ``offline``, or ``auto``: online where an API key is known, else offline. The environment
@@ -26,13 +37,19 @@ def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | Non
         warnings.warn("wandb is not installed, so nothing is sent: pip install wandb", stacklevel=2)
         return None
     wanted: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
+    earlier = earlier_run(run_dir)
     for chosen in dict.fromkeys([wanted, "offline"]):
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
                 settings = wandb.Settings(
                     init_timeout=INIT_TIMEOUT, silent=True, disable_git=True, x_save_requirements=False
                 )
-                run = wandb.init(project="lightning-cifar", name=name, dir=run_dir, mode=chosen, settings=settings)
+                same: dict[str, Any] = {"id": earlier[1], "resume": "allow"} if earlier else {}
+                if chosen == "offline":
+                    same.pop("resume", None)  # `wandb sync` joins what has one id
+                run = wandb.init(
+                    project="lightning-cifar", name=name, dir=run_dir, mode=chosen, settings=settings, **same
+                )
                 return WandbLogger(experiment=run)
             reason = "no API key; after `wandb login`, `wandb sync` sends what was logged"
         except Exception as error:  # whatever it is, the run is worth more than its dashboard

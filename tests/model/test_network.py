@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
 from lightning_cifar.model.network import WhiteningStem
+from lightning_cifar.model.together import BatchNorm, Dropout
 
 WIDTHS = (4, 6, 8, 10, 12)
 
@@ -15,7 +16,7 @@ def test_five_blocks_each_followed_by_norm_and_pool():
     assert [type(block) for block in blocks] == [GatedBlock] * 5
     for block in blocks:
         assert block.order == ("activation", "sum", "norm", "pool")
-        assert [type(norm) for norm in block.norms] == [nn.BatchNorm2d]
+        assert [type(norm) for norm in block.norms] == [BatchNorm]
         assert block.pool.kernel_size == 2
 
 
@@ -29,7 +30,7 @@ def test_stage_shapes():
 
 def test_classifier_is_pool_flatten_and_two_layers_with_relu_and_dropout_between():
     layers = list(FiveBlockNet(widths=WIDTHS, hidden=7, dropout=0.3).classifier)
-    kinds = [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    kinds = [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear, nn.ReLU, Dropout, nn.Linear]
     assert [type(layer) for layer in layers] == kinds
     assert layers[4].p == 0.3
     assert (layers[2].in_features, layers[2].out_features, layers[5].out_features) == (12, 7, 10)

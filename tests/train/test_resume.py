@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Trainer
 
-from lightning_cifar import LastCheckpoint, main
-from lightning_cifar.train.durable import load_checkpoint
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
+from lightning_cifar.durable import load_checkpoint, lock, save_checkpoint
 
-SMALL = ["--data.dataset", "digits", "--data.batch_size", "400", "--model.widths", "[4,4,8,8,8]"]
-SMALL += ["--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32-true"]
+SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
+SMALL += ["--trainer.limit_train_batches", "4", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "1"]
+SMALL += ["--trainer.precision", "32-true"]
 OFTEN = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
 FORMS = {
     "Adam, dropout, the test set watched": ["--recipe", "report"],
@@ -66,7 +68,7 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeyp
         assert main(["fit", recipe, name, *SMALL, *OFTEN, *rest, "--run_dir", str(run_dir)]) == 0
     expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), rows(run_dir)
     assert len(copies) >= 6
-    for copy in copies[1:-1:3]:  # within an epoch and at its end, as 3 and 4 saves an epoch have it
+    for copy in copies[1:-1:4]:
         shutil.rmtree(run_dir)
         shutil.copytree(copy, run_dir)
         assert main(["fit", "--resume", str(run_dir)]) == 0
@@ -74,3 +76,95 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeyp
         assert rows(run_dir) == expected_rows
         lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
         assert {line[-2:] for line in lines} == {b"\r\n"}  # the kept ones too
+
+
+# The runs here are copies: the best checkpoint so far lies in the other directory.
+copied = pytest.mark.filterwarnings("default:The dirpath has changed")
+
+
+@copied
+def test_a_run_that_has_ended_says_so(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert "nothing was left to train: this run had ended; a higher --trainer.max_epochs" in capsys.readouterr().out
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "changed: --trainer.max_epochs 2, before 1" in out
+    assert "epoch 2/2" in out
+
+
+def test_without_a_checkpoint_it_starts_from_the_beginning(trained, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    shutil.copy(trained / "config.yaml", run_dir)
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert "no checkpoint was written yet" in capsys.readouterr().out
+    ours, theirs = (load_checkpoint(one / "checkpoints/last.ckpt")["state_dict"] for one in (run_dir, trained))
+    assert_same(ours, theirs)
+
+
+@copied
+def test_of_two_processes_one_trains(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    other = lock(run_dir)
+    assert other is not None
+    assert main(["fit", "--resume", str(run_dir)]) == 2
+    assert f"error: {run_dir} is in use: another process trains in it" in capsys.readouterr().err
+    other.release()
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+
+
+@copied
+@pytest.mark.filterwarnings("default:.* going on from the one before")
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    checkpoints = run_dir / "checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "previous.ckpt")
+    (checkpoints / "last.ckpt").write_bytes(b"half")
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    out, err = capsys.readouterr()
+    assert f"warning: {checkpoints / 'last.ckpt'} is damaged" in err
+    assert f"going on from {checkpoints / 'previous.ckpt'}" in out
+    for name in ("last.ckpt", "previous.ckpt"):
+        (checkpoints / name).write_bytes(b"half")
+    assert main(["fit", "--resume", str(run_dir)]) == 2
+    assert "has no checkpoint to go on from" in capsys.readouterr().err
+
+
+@copied
+@pytest.mark.parametrize("restart", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_a_restarted_job_goes_on(trained, tmp_path, capsys, monkeypatch, restart, tiny):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setenv(restart, "1")
+    assert main(["fit", *tiny, "--run_dir", str(run_dir)]) == 0
+    assert "going on from" in capsys.readouterr().out
+    assert main(["fit", *tiny, "--run_dir", str(tmp_path / "new")]) == 0  # stopped before it wrote anything
+
+
+def test_a_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))
+    data = CIFAR10DataModule("digits", batch_size=500)
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, callbacks=[LastCheckpoint(directory=str(tmp_path))],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    for epochs in (1, 2):
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)
+    assert len(saves) == 2
+
+
+def test_every_flipped_bit_and_cut_of_a_checkpoint_is_noticed(tmp_path):
+    file = tmp_path / "x.ckpt"
+    save_checkpoint({"weights": torch.randn(500)}, file)
+    whole = file.read_bytes()
+    assert torch.equal(load_checkpoint(file)["weights"], torch.load(file, weights_only=True)["weights"])
+    places = [*range(0, len(whole), 97), *range(len(whole) - 90, len(whole))]  # its end: where the digest lies
+    for place in places:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            load_checkpoint(file)
+        file.write_bytes(whole[:place])
+        with pytest.raises(InputError, match="damaged"):
+            load_checkpoint(file)

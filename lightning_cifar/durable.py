@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lightning_cifar.errors import InputError
 
+LOCK = ".lock"
 DIGEST = 64  # characters of a SHA-256
+# What ends a zip archive: how it begins, its length, and its last bytes where no comment follows, as torch has it.
+ZIP_SIGNATURE, ZIP_END, NO_COMMENT = b"PK\5\6", 22, b"\0\0"
 
 
 class DurableIO(TorchCheckpointIO):
@@ -51,10 +55,26 @@ def write_whole(file: Path, content: bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(partial, file)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
     sync_directory(file.parent)
+
+
+def lock(run_dir: Path) -> FileLock | None:
+    """Keeps other processes from writing there, until it is released or this one dies.
+
+    Raises:
+        InputError: another one has it.
+    """
+    file = FileLock(run_dir / LOCK)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{run_dir} is in use: another process trains in it") from None
+    except (OSError, NotImplementedError):  # a file system without locks
+        return None
+    return file
 
 
 def sync_directory(directory: Path) -> None:
@@ -83,13 +103,13 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         content = file.read_bytes()
-        body, length, digest = content[: -DIGEST - 2], content[-DIGEST - 2 : -DIGEST], content[-DIGEST:]
-        if length == struct.pack("<H", DIGEST) and sha256(body).hexdigest().encode() != digest:
+        end = content[content.rfind(ZIP_SIGNATURE) :]
+        if not end.endswith(NO_COMMENT, 0, ZIP_END) and sealed(content[:-DIGEST]) != content:
             raise ValueError("its SHA-256 is not the one it was written with")
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"it holds a {type(checkpoint).__name__}")
     except Exception as error:  # damage shows in too many ways to list, none of them worth a traceback
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"{type(error).__name__} {error!s}".splitlines()[0]
         raise InputError(f"{file} is damaged or no checkpoint of this package ({reason})") from error
     return checkpoint

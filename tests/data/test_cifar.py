@@ -1,0 +1,468 @@
+"""CIFAR is held to what was put in: pixels, labels and names; and to one clear line when it cannot be had.
+
+The archives are made here, in the published format but with random pixels, and served from this machine.
+"""
+
+import gc
+import hashlib
+import io
+import multiprocessing
+import os
+import pickle
+import shutil
+import socket
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from lightning_cifar.data import cifar, download
+from lightning_cifar.data.cifar import load_cifar
+from lightning_cifar.data.sources import Dataset
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSES", (0, 0, 0))
+
+
+@dataclass
+class Published:
+    """An archive made here that stands for the published one."""
+
+    name: str
+    source: type[CIFAR10]
+    archive: Path
+    pixels: dict[str, np.ndarray]  # (N, 3, 32, 32), by part
+    labels: dict[str, list[int]]
+    class_names: tuple[str, ...]
+
+    def is_what_was_read(self, dataset: Dataset) -> bool:
+        return (
+            dataset.val is None
+            and dataset.class_names == self.class_names
+            and all(
+                part.images.dtype == torch.uint8
+                and part.labels.dtype == torch.int64
+                and np.array_equal(part.images.numpy(), self.pixels[name])
+                and part.labels.tolist() == self.labels[name]
+                for name, part in (("train", dataset.train), ("test", dataset.test))
+            )
+        )
+
+
+def pickled(content: dict) -> bytes:
+    """As Python 2 and the NumPy of 2009 wrote it: old module name, integers for the flags of the dtype."""
+    return pickle.dumps(content, 2).replace(b"numpy._core", b"numpy.core").replace(b"\x89\x88\x87", b"K\0K\1\x87", 1)
+
+
+@pytest.fixture(params=[("cifar10", CIFAR10), ("cifar100", CIFAR100)], ids=["cifar10", "cifar100"])
+def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+    name, source = request.param
+    classes = 10 if name == "cifar10" else 100
+    rng = np.random.default_rng(classes)
+    files: dict[str, bytes] = {}
+    pixels, labels = {}, {}
+    for part, batches in (("train", source.train_list), ("test", source.test_list)):
+        pixels[part] = rng.integers(256, size=(6 * len(batches), 3, 32, 32), dtype=np.uint8)
+        labels[part] = rng.integers(classes, size=6 * len(batches)).tolist()
+        for index, (file, _) in enumerate(batches):
+            chunk = slice(6 * index, 6 * index + 6)
+            content = {"data": pixels[part][chunk].reshape(6, 3072), "filenames": ["x.png"] * 6}
+            if name == "cifar10":
+                content["labels"] = labels[part][chunk]
+            else:
+                content |= {"fine_labels": labels[part][chunk], "coarse_labels": [0] * 6}
+            files[file] = pickled(content)
+    class_names = tuple(f"class {index}" for index in rng.permutation(classes))
+    files[source.meta["filename"]] = pickled({source.meta["key"]: list(class_names)})
+
+    archive = tmp_path / "made.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for file, content in files.items():
+            member = tarfile.TarInfo(f"{source.base_folder}/{file}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+    md5 = {file: hashlib.md5(content).hexdigest() for file, content in files.items()}
+    for batches in ("train_list", "test_list"):
+        monkeypatch.setattr(source, batches, [[file, md5[file]] for file, _ in getattr(source, batches)])
+    monkeypatch.setattr(source, "meta", source.meta | {"md5": md5[source.meta["filename"]]})
+    content = archive.read_bytes()
+    monkeypatch.setitem(cifar.PUBLISHED, source.filename, (len(content), hashlib.sha256(content).hexdigest()))
+    monkeypatch.setattr(source, "url", "http://127.0.0.1:9/")  # nothing is ever asked from the authors' host
+    return Published(name, source, archive, pixels, labels, class_names)
+
+
+class Mirror(ThreadingHTTPServer):
+    """Serves one folder; can hang up or fall silent after some bytes of a body, and knows who asked for what."""
+
+    last_byte: int | None = None
+    silent: threading.Event | None = None
+    ranges: bool = False  # whether it knows them
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(SimpleHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.asked.append(asked)
+        if not (asked and self.server.ranges):
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first = int(asked.removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        self.copyfile(io.BytesIO(content[first:]), self.wfile)
+
+    def copyfile(self, source, outputfile):
+        outputfile.write(source.read(self.server.last_byte))
+        if self.server.silent is not None:
+            self.server.silent.wait(10)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """An HTTP server of the folder ``www``."""
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "www").mkdir()
+    with Mirror(("127.0.0.1", 0), partial(Answer, directory=tmp_path / "www")) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def names(folder: Path) -> list[str]:
+    """Without the lock, and without what a later try goes on from."""
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith((".lock", ".partial")))
+
+
+Offer = Callable[[bytes], tuple[dict[str, object], object]]
+
+
+@pytest.fixture(params=["url", "archive", "root"])
+def offer(request: pytest.FixtureRequest, published: Published, mirror: Mirror, root: Path, tmp_path: Path) -> Offer:
+    """Offers an archive of these bytes in one of three ways: (arguments of `load_cifar`, what its errors must name)."""
+
+    def by_way(content: bytes) -> tuple[dict[str, object], object]:
+        if request.param == "url":
+            (tmp_path / "www" / "mirrored.tar.gz").write_bytes(content)
+            return {"url": f"{mirror.url}/mirrored.tar.gz"}, f"{mirror.url}/mirrored.tar.gz"
+        if request.param == "archive":
+            (tmp_path / "mine.tar.gz").write_bytes(content)
+            return {"archive": tmp_path / "mine.tar.gz"}, tmp_path / "mine.tar.gz"
+        root.mkdir()
+        (root / published.source.filename).write_bytes(content)
+        return {}, root / published.source.filename
+
+    return by_way
+
+
+@pytest.fixture
+def installed(published: Published, root: Path) -> Path:
+    """The extracted folder, put there by the user."""
+    with tarfile.open(published.archive) as tar:
+        tar.extractall(root, filter="data")
+    return root / published.source.base_folder
+
+
+def test_cifar_is_what_the_archive_holds(published, offer, root):
+    given, _ = offer(published.archive.read_bytes())
+    assert published.is_what_was_read(load_cifar(published.name, root, **given))
+    assert set(names(root)) - {published.source.filename} == {published.source.base_folder}
+
+
+def test_cifar_comes_from_the_authors_host_by_default(published, mirror, root, tmp_path, monkeypatch):
+    shutil.copy(published.archive, tmp_path / "www" / "original.tar.gz")
+    monkeypatch.setattr(published.source, "url", f"{mirror.url}/original.tar.gz")
+    assert published.is_what_was_read(load_cifar(published.name, root))
+    assert names(root) == [published.source.base_folder]
+
+
+def test_cifar_is_installed_once(published, root):
+    load_cifar(published.name, root, archive=published.archive)
+    published.archive.unlink()
+    assert published.is_what_was_read(load_cifar(published.name, root, archive=published.archive))
+
+
+@pytest.mark.usefixtures("installed")
+def test_cifar_from_an_extracted_folder(published, root):
+    assert published.is_what_was_read(load_cifar(published.name, root))
+    assert names(root) == [published.source.base_folder]
+
+
+def test_images_are_channels_last(published, root):
+    dataset = load_cifar(published.name, root, archive=published.archive)
+    assert dataset.train.images.is_contiguous(memory_format=torch.channels_last)
+    assert dataset.test.images.is_contiguous(memory_format=torch.channels_last)
+
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lightning_cifar.data.cifar"])
+
+
+def install(root: Path, url: str, archive: tuple[int, str], listed: dict[str, Any]) -> None:
+    """In a child, which knows of another archive than the tests make."""
+    cifar.PUBLISHED[CIFAR10.filename] = archive
+    for name, value in listed.items():
+        setattr(CIFAR10, name, value)
+    cifar.install_cifar(CIFAR10, root, url, None)
+
+
+def child(root: Path, url: str) -> multiprocessing.Process:
+    listed = {name: getattr(CIFAR10, name) for name in ("train_list", "test_list", "meta")}
+    process = CONTEXT.Process(target=install, args=(root, url, cifar.PUBLISHED[CIFAR10.filename], listed))
+    process.start()
+    return process
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("published", [("cifar10", CIFAR10)], indirect=True)
+def test_eight_processes_download_once_though_the_first_is_killed(published, mirror, root, tmp_path, eventually):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    url = f"{mirror.url}/mirrored.tar.gz"
+    mirror.last_byte, mirror.silent = 1000, threading.Event()
+    first = child(root, url)
+    eventually(lambda: len(mirror.asked) == 1)
+    others = [child(root, url) for _ in range(7)]
+    first.kill()
+    first.join(10)
+    mirror.last_byte = None
+    mirror.silent.set()
+    for other in others:
+        other.join(60)
+    assert [other.exitcode for other in others] == [0] * 7
+    assert len(mirror.asked) == 2
+    assert published.is_what_was_read(load_cifar(published.name, root))
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["from where it broke off", "from the start"])
+def test_a_download_goes_on(published, mirror, root, tmp_path, ranges):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    mirror.last_byte, mirror.ranges = 1000, ranges
+    url = f"{mirror.url}/mirrored.tar.gz"
+    with pytest.raises(cifar.InputError, match="broke off after"):
+        load_cifar(published.name, root, url)
+    assert len(mirror.asked) == len(download.PAUSES)
+    mirror.last_byte = None
+    assert published.is_what_was_read(load_cifar(published.name, root, url))
+    assert mirror.asked[-1] == f"bytes={3000 if ranges else 1000}-"
+    assert names(root) == [published.source.base_folder]
+
+
+def test_what_a_bad_download_left_is_not_kept(published, mirror, root, tmp_path):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    root.mkdir()
+    (root / f".{published.source.filename}.partial").write_bytes(b"x" * 1000)
+    mirror.ranges = True
+    assert published.is_what_was_read(load_cifar(published.name, root, f"{mirror.url}/mirrored.tar.gz"))
+
+
+def test_the_next_mirror_is_tried(published, mirror, refused, root, tmp_path):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    (tmp_path / "www" / "page.tar.gz").write_bytes(b"<html>")
+    urls = [refused, f"{mirror.url}/absent", f"{mirror.url}/page.tar.gz", f"{mirror.url}/mirrored.tar.gz"]
+    assert published.is_what_was_read(load_cifar(published.name, root, ",".join(urls)))
+
+
+def test_more_than_the_published_size_is_not_read(published, mirror, root, tmp_path, bad_input):
+    (tmp_path / "www" / "endless.tar.gz").write_bytes(published.archive.read_bytes() + bytes(1 << 20))
+    with bad_input("longer than the published file"):
+        load_cifar(published.name, root, f"{mirror.url}/endless.tar.gz")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_complete_directory_need_not_be_writable(published, root):
+    before = [(path, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))]
+    for path in (root / published.source.base_folder, root):
+        path.chmod(0o555)
+    try:
+        assert published.is_what_was_read(load_cifar(published.name, root))
+    finally:
+        root.chmod(0o755)
+    assert [(path, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))] == before
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+@pytest.mark.parametrize("which", ["train_list", "test_list", "meta"])
+def test_a_batch_that_would_run_code_is_refused(published, installed, root, bad_input, which, monkeypatch):
+    listed = getattr(published.source, which)
+    name = listed["filename"] if which == "meta" else listed[0][0]
+    content = pickle.dumps({"data": Harmful()}, 2)
+    (installed / name).write_bytes(content)
+    md5 = hashlib.md5(content).hexdigest()  # as if it had been published so
+    changed = listed | {"md5": md5} if which == "meta" else [[name, md5], *listed[1:]]
+    monkeypatch.setattr(published.source, which, changed)
+    with bad_input(installed, "mkdir, which is no array"):
+        load_cifar(published.name, root)
+    assert not Path("harmed").exists()
+
+
+def test_an_archive_puts_nothing_elsewhere(published, root, tmp_path, monkeypatch):
+    with tarfile.open(published.archive) as tar:
+        inside = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+    crafted = tmp_path / "crafted.tar.gz"
+    with tarfile.open(crafted, "w:gz") as tar:
+        for name, content in {"../outside": b"x", "/absolute": b"x", **inside}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    content = crafted.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    monkeypatch.setitem(cifar.PUBLISHED, published.source.filename, (len(content), digest))
+    assert published.is_what_was_read(load_cifar(published.name, root, archive=crafted))
+    assert names(root) == [published.source.base_folder]
+    assert not (tmp_path / "outside").exists()
+    assert not Path("/absolute").exists()
+
+
+# -------------------------------------------------------------------------------------------------- CIFAR, bad input
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def altered(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def an_error_page(content: bytes) -> bytes:
+    return b"<html>Please accept our cookies</html>"
+
+
+@pytest.mark.parametrize("damage", [truncated, altered, an_error_page])
+def test_damaged_archive(published, offer, root, bad_input, damage):
+    given, named = offer(damage(published.archive.read_bytes()))
+    before = names(root) if root.exists() else []
+    reason = "it broke off" if "url" in given and damage is not altered else "truncated or altered"
+    with bad_input(named, reason, published.source.filename, "--data.url", "--data.archive"):
+        load_cifar(published.name, root, **given)
+    assert names(root) == before
+
+
+@pytest.fixture
+def refused() -> Iterator[str]:
+    """The address of a port that is taken, but at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/x.tar.gz"
+
+
+def cannot_download(published, root, bad_input, url, *reasons):
+    with bad_input(url, *reasons, "--data.url", "--data.archive", "--data.root", published.source.base_folder):
+        load_cifar(published.name, root, url)
+    assert names(root) == []
+
+
+def test_not_found(published, mirror, root, bad_input):
+    cannot_download(published, root, bad_input, f"{mirror.url}/absent.tar.gz", "not found")
+    gc.collect()  # a connection left open would be told of here
+
+
+def test_connection_refused(published, refused, root, bad_input):
+    cannot_download(published, root, bad_input, refused, "refused")
+
+
+@pytest.mark.parametrize(
+    "url", ["cifar-10-python.tar.gz", "htp://x/y.tar.gz", "http://x y/z", "http://[x/y", "file:///absent"]
+)
+def test_bad_url(published, root, bad_input, url):
+    cannot_download(published, root, bad_input, url)
+
+
+def test_server_falls_silent(published, mirror, root, tmp_path, bad_input, monkeypatch):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
+    mirror.last_byte, mirror.silent = 1000, threading.Event()
+    cannot_download(published, root, bad_input, f"{mirror.url}/mirrored.tar.gz", "timed out")
+    mirror.silent.set()
+
+
+def test_server_hangs_up(published, mirror, root, tmp_path, bad_input):
+    shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
+    mirror.last_byte = 1000
+    url = f"{mirror.url}/mirrored.tar.gz"
+    with bad_input(url, "--data.url", "--data.archive"):
+        load_cifar(published.name, root, url)
+    assert names(root) == []
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["absent", "directory"])
+def test_archive_is_no_file(published, root, tmp_path, bad_input, make):
+    make(tmp_path / "mine.tar.gz")
+    with bad_input("--data.archive", tmp_path / "mine.tar.gz", "no such file"):
+        load_cifar(published.name, root, archive=tmp_path / "mine.tar.gz")
+    assert names(root) == []
+
+
+@pytest.mark.parametrize("damage", [truncated, altered, None], ids=["truncated", "altered", "missing"])
+@pytest.mark.parametrize("which", ["train_list", "test_list", "meta"])
+def test_damaged_batch(published, installed, root, bad_input, which, damage):
+    listed = getattr(published.source, which)
+    batch = installed / (listed["filename"] if which == "meta" else listed[0][0])
+    batch.write_bytes(damage(batch.read_bytes())) if damage else batch.unlink()
+    before = names(installed)
+    with bad_input(installed, "incomplete or altered", "delete it"):
+        load_cifar(published.name, root)
+    assert names(installed) == before  # it is the user's: nothing is taken away
+
+
+@pytest.mark.parametrize("below", ["", "root"], ids=["is a file", "is below a file"])
+def test_root_cannot_be_made(published, tmp_path, bad_input, below):
+    (tmp_path / "file").write_text("mine")
+    root = tmp_path / "file" / below
+    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+        load_cifar(published.name, root, archive=published.archive)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_root_cannot_be_written(published, root, bad_input):
+    root.mkdir(mode=0o555)
+    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+        load_cifar(published.name, root, archive=published.archive)
+    assert names(root) == []
+
+
+def test_disk_is_full(published, offer, root, bad_input, full_disk):
+    given, _ = offer(published.archive.read_bytes())
+    before = names(root) if root.exists() else []
+    with full_disk(10_000), bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+        load_cifar(published.name, root, **given)
+    assert names(root) == before

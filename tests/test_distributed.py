@@ -1,0 +1,265 @@
+"""Several processes by Lightning's DDP: they train as one does, test every image once, and make one run directory."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lightning_cifar.durable import load_checkpoint
+from lightning_cifar.errors import InputError
+from lightning_cifar.model.together import BatchNorm, Dropout
+from lightning_cifar.shard import Shard
+
+SMALL = ["--data.dataset", "digits", "--data.batch_size", "120", "--trainer.precision", "32-true"]
+SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "5", "--data.drop_last", "true"]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+
+
+def run(*args: object, status: int = 0, launcher: tuple[str, ...] = ("-m",), **environment: str) -> str:
+    """Standard output of the command line, in a process of its own."""
+    command = [sys.executable, *launcher, "lightning_cifar", *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """|a - b| / |a|, by Euclidean norms: the larger of that over all weights and that over batch norm's statistics."""
+    kinds = []
+    for statistics in (False, True):
+        names = [name for name, value in one.items() if value.is_floating_point() and ("running" in name) == statistics]
+        a, b = (torch.cat([state[name].double().flatten() for name in names]) for state in (one, other))
+        kinds.append(float((a - b).norm() / a.norm()))
+    return max(kinds)
+
+
+# ------------------------------------------------------------------------------------------------------------- shares
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_shards_of_a_set_are_all_of_it(count):
+    for size in (0, 1, 7, 100):
+        parts = [list(range(size))[Shard(rank, count).of_set(size)] for rank in range(count)]
+        assert [*chain(*parts)] == [*range(size)]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(24, 6), (26, 6), (6, 12)])
+def test_shards_of_batches_make_the_batches_of_one(size, batch_size):
+    order = torch.randperm(size)
+    parts = [Shard(rank, 2).of_batches(order, batch_size).split(batch_size // 2) for rank in range(2)]
+    for batch, *shares in zip(order.split(batch_size), *parts, strict=True):
+        assert torch.equal(torch.cat(shares), batch)
+
+
+@pytest.mark.parametrize(("batch_size", "size", "drop_last"), [(7, 70, False), (6, 69, False), (7, 70, True)])
+def test_what_does_not_divide_is_refused(batch_size, size, drop_last):
+    with pytest.raises(InputError, match=f"--data.batch_size {batch_size} must divide evenly among 2 processes"):
+        Shard(0, 2).check(batch_size, size, drop_last)
+    Shard(0, 2).check(6, 69, drop_last=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- layers
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lightning_cifar.model.together"])
+
+
+def mean_loss(layer: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """A loss, and its gradient by x, where the batch is all there is, or that of this process."""
+    x = x.clone().requires_grad_()
+    loss = (layer(x) * weights).square().mean()
+    loss.backward()
+    return loss.detach(), x.grad
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, 5, 4, 4, generator=generator) + 3, torch.randn(6, 5, 4, 4, generator=generator)
+
+
+def layers() -> list[nn.Module]:
+    torch.manual_seed(0)
+    norm = BatchNorm(5, momentum=0.3)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return [norm, Dropout(0.4)]
+
+
+def part_of_it(rank: int, meeting: Path, result: Path) -> None:
+    """In a child: its half of the batch through each layer."""
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    found = []
+    for layer in layers():
+        torch.manual_seed(1)
+        share = [tensor[3 * rank : 3 * rank + 3] for tensor in batch()]
+        loss, gradient = mean_loss(layer, *share)
+        own = [parameter.grad for parameter in layer.parameters()]
+        found.append((loss, gradient, own, list(layer.buffers()), torch.rand(1)))
+    torch.save(found, result)
+    dist.destroy_process_group()
+
+
+def test_layers_of_two_processes_are_one_on_the_whole_batch(tmp_path):
+    results = [tmp_path / f"{rank}" for rank in range(2)]
+    children = [CONTEXT.Process(target=part_of_it, args=(rank, tmp_path / "meeting", results[rank])) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    parts = [torch.load(result) for result in results]
+    for layer, ours in zip(layers(), zip(*parts, strict=True), strict=True):
+        torch.manual_seed(1)
+        loss, gradient = mean_loss(layer, *batch())
+        assert_close(sum(one[0] for one in ours) / 2, loss)
+        assert_close(torch.cat([one[1] for one in ours]) / 2, gradient)  # each is of the sum of both losses
+        for parameter, *gradients in zip(layer.parameters(), *(one[2] for one in ours), strict=True):
+            assert_close(sum(gradients) / 2, parameter.grad)  # as DDP averages them
+        for buffer, *buffers in zip(layer.buffers(), *(one[3] for one in ours), strict=True):
+            for one in buffers:
+                assert_close(one, buffer)
+        assert {float(one[4]) for one in ours} == {float(torch.rand(1))}  # as many draws were made
+
+
+# ------------------------------------------------------------------------------------------------------------- two
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory) -> Path:
+    """An image folder of noise: the digits' borders are constant, and of equal maxima in a pool, rounding chooses."""
+    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for part, size in (("train", 240), ("test", 180)):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for index, pixels in enumerate(rng.integers(256, size=(size, 32, 32, 3), dtype=np.uint8)):
+                Image.fromarray(pixels).save(root / part / name / f"{index:03}.bmp")
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, noise) -> dict[str, Path]:
+    """The same 20 steps by one process and by two: batch norm, dropout and all augmentation included."""
+    folder = tmp_path_factory.mktemp("distributed")
+    args = ["fit", "--recipe", "fast", *SMALL, "--data.dataset", "folder", "--data.root", noise]
+    args += ["--model.hidden", "32", "--model.optimizer", "sgd", "--trainer.max_epochs", "9"]
+    args += ["--model.learning_rate", "1e-3", "--model.norm_rate", "1e-3", "--model.gate_rate", "1e-3"]
+    args += ["--data.cutout", "4", "--trainer.max_steps"]
+    args += ["20", "--model.widths", "[8,8,16,16,16]", "--run_dir"]
+    run(*args, folder / "one")
+    out = run(*args, folder / "two", *TWO)
+    assert out.count("run directory:") == 1
+    return {name: folder / name for name in ("one", "two")}
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(runs):
+    assert difference(weights(runs["one"]), weights(runs["two"])) < 1e-5
+    losses = {}
+    for name, run_dir in runs.items():
+        rows = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
+        column = rows[0].index("train/loss_step")
+        losses[name] = [float(row[column]) for row in rows[1:] if row[column]]
+    assert len(losses["one"]) == 4
+    assert losses["one"] == pytest.approx(losses["two"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_they_leave_one_record(runs):
+    files = {name: sorted(file.name for file in run_dir.iterdir()) for name, run_dir in runs.items()}
+    assert files["one"] == files["two"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_image_is_tested_once(runs, tmp_path, count):
+    checkpoint = runs["one"] / "checkpoints/last.ckpt"
+    common = ["test", "--ckpt_path", checkpoint, "--trainer.accelerator", "cpu", "--run_dir"]
+    run(*common, tmp_path / "one")
+    run(*common, tmp_path / "many", "--trainer.devices", count, "--trainer.strategy", "ddp")
+    one, many = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "many"))
+    assert one["images"] == many["images"] == 360
+    assert (one["accuracy"], one["confusion"]) == (many["accuracy"], many["confusion"])
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_process_that_dies_ends_the_job_which_resumes(runs, tmp_path):
+    run_dir = tmp_path / "run"
+    args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "200", "--trainer.max_steps", "-1"]
+    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "lightning_cifar", *args], start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (run_dir / "checkpoints/last.ckpt").exists():
+        assert job.poll() is None
+        time.sleep(0.2)
+    (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()[:1]
+    os.kill(int(child), signal.SIGKILL)
+    killed = time.monotonic()
+    assert job.wait(30) != 0
+    assert time.monotonic() - killed < 30
+    out = run("fit", "--resume", run_dir, "--trainer.max_epochs", "3")
+    assert "going on from" in out or "nothing was left" in out
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_stopped_job_goes_on_to_the_bit(tmp_path):
+    args = ["fit", "--recipe", "report", *SMALL, *TWO, "--trainer.max_epochs", "6"]
+    args += ["--model.widths", "[8,8,16,16,16]", "--trainer.callbacks", "lightning_cifar.LastCheckpoint"]
+    args += ["--trainer.callbacks.minutes", "0", "--run_dir"]
+    run(*args, tmp_path / "whole")
+    job = subprocess.Popen(
+        [sys.executable, "-m", "lightning_cifar", *args, str(tmp_path / "run")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (tmp_path / "run/checkpoints/last.ckpt").exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(30) == 143
+    assert "going on from" in run("fit", "--resume", tmp_path / "run")
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_torchrun_restarts_what_died(tmp_path):
+    run_dir = tmp_path / "run"
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--monitor-interval")
+    launcher += ("1", "--standalone", "-m")
+    args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "30", "--trainer.max_steps", "-1"]
+    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
+    job = subprocess.Popen(
+        [sys.executable, *launcher, "lightning_cifar", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+    )  # fmt: skip
+    while not (run_dir / "checkpoints/last.ckpt").exists():
+        assert job.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    out, _ = job.communicate(timeout=150)
+    assert job.returncode == 0, out
+    assert "going on from" in out
+    assert int(load_checkpoint(run_dir / "checkpoints/last.ckpt")["epoch"]) >= 29
