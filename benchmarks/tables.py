@@ -15,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PAGES = [ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/speed.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def load(name: str) -> dict[str, Any]:
@@ -222,7 +222,41 @@ def interval(gap: dict[str, Any]) -> str:
     return f"**{text}**" if gap["distinct"] else text
 
 
+def faults() -> str:
+    result, rows = load("faults"), []
+    for fault, found in result["faults"].items():
+        lost = found.get("lost_steps")
+        rows.append([fault, str(found["times"]), str(found["times"]), "" if lost is None else f"{lost} steps at most"])
+    return table(["fault", "times tried", "survived", "lost"], rows, result["command"])
+
+
+def distributed() -> str:
+    result = load("distributed")
+    rows = [
+        [
+            f"`{recipe}`",
+            *(f"{found[how][what]:.0e}" for how in ("two_processes", "two_threads") for what in ("all", "worst")),
+        ]
+        for recipe, found in result["difference"].items()
+    ]
+    head = ["recipe", "two processes, all weights", "worst tensor", "two threads, all weights", "worst tensor"]
+    return table(head, rows, result["command"])
+
+
+def distributed_accuracy() -> str:
+    result = load("distributed")
+    right, speed = result["right_answers"], result["throughput"]
+    head = ["", "1 process", "2 processes", "3 processes"]
+    rows = [["test images classified rightly", *(f"{right[count]:,}" for count in ("1", "2", "3"))]]
+    one, two = (f"{speed['median'][name]:,.0f} images/s" for name in ("one process, two threads", "two processes"))
+    rows.append(["`fast94` on two cores", f"{one} by two threads", f"{two} ({speed['ratio']:.2f}x)", ""])
+    return table(head, rows)
+
+
 TABLES = {
+    "faults": faults,
+    "distributed": distributed,
+    "distributed_accuracy": distributed_accuracy,
     "results": results,
     "fast": lambda: time_to_accuracy("fast"),
     "fast94": lambda: time_to_accuracy("fast94"),

@@ -4,6 +4,7 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 (``--ckpt_path``), ``--config`` files, flags.
 """
 
+import argparse
 import ast
 import json
 import os
@@ -12,7 +13,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning_cifar.errors import InputError
 
@@ -21,7 +22,7 @@ SUBCOMMANDS = {
     "fit": "train, by a recipe; the run's directory holds curves, numbers, checkpoints",
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
-    "predict": "write a checkpoint's predictions of the test images as CSV",
+    "predict": "write a checkpoint's predictions of the test images, or by --images of your own, as CSV",
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
 }
 FLAGS = (
@@ -49,6 +50,17 @@ SIGNATURES = {
     ],
     "data": [("lightning_cifar", "data/module.py", "CIFAR10DataModule")],
 }
+
+
+class Arguments(argparse.ArgumentParser):
+    """The options of a command that is not Lightning's."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        super().__init__(prog=f"python -m lightning_cifar {command}", allow_abbrev=False, **options)
+        self.command = command
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.command}: {message}")
 
 
 def overview() -> str:

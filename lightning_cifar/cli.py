@@ -69,6 +69,10 @@ def run(args: list[str]) -> None:
 
         repeat.main(args[1:])
         return
+    if args[:1] == ["predict"] and any(one.split("=")[0] == "--images" for one in args):
+        from lightning_cifar import predict
+
+        raise SystemExit(predict.main(args[1:]))
     arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
     from lightning_cifar.commands import CommandLine
     from lightning_cifar.ranks import handed_down, is_first

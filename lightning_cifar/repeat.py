@@ -4,16 +4,15 @@ Seeds are independent, so many machines share the work by seed: the engine that 
 job, a shell loop over GPUs) gives each a ``--first_seed`` and all of them one ``--run_dir``.
 """
 
-import argparse
 import csv
 import datetime
 import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lightning_cifar.arguments import layered, option
+from lightning_cifar.arguments import Arguments, layered, option
 from lightning_cifar.errors import InputError
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
@@ -23,18 +22,12 @@ MEASURES = {  # what a seed gives: its name and unit in tables, and the factor t
 }
 
 
-class Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"repeat: {message}")
-
-
 def parser() -> Arguments:
     arguments = Arguments(
-        prog="python -m lightning_cifar repeat",
+        "repeat",
         description=__doc__.splitlines()[0],
         epilog="Every option of fit may follow, but for --seed_everything. Stopped, the same command with the same "
         "--run_dir trains the seeds that are missing.",
-        allow_abbrev=False,
     )
     arguments.add_argument("--n", type=int, default=5, help="how many seeds; default 5")
     arguments.add_argument("--first_seed", type=int, default=0, help="the first of them; default 0")

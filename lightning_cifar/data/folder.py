@@ -88,25 +88,30 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def read_image(path: str) -> np.ndarray:
+    """One file as (32, 32, 3) uint8, by the rule at the top of this module; decoders fail in their own ways."""
+    with Image.open(path) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+        if image.size != (SIZE, SIZE):
+            image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+
 def decode(path: str) -> np.ndarray:
-    """One file as (32, 32, 3) uint8, by the rule at the top of this module."""
+    """`read_image`, which must succeed: an image that cannot be trained on ends the run."""
     try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-            if image.size != (SIZE, SIZE):
-                image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC)
-            return np.asarray(image)
+        return read_image(path)
     except Image.UnidentifiedImageError:
         raise InputError(f"{path} is not an image: remove it from the class folder") from None
-    except Exception as error:  # each decoder fails in its own ways on a damaged file
+    except Exception as error:
         raise InputError(f"{path} cannot be read ({error}): replace or remove it") from error
 
 

@@ -175,6 +175,10 @@ class CIFAR10DataModule(LightningDataModule):
     def loader(self, data: ImageSet | ImageFiles, batch_size: int, **options: Any) -> BatchLoader | FileLoader:
         if isinstance(data, ImageSet):
             return BatchLoader(data, batch_size, device=home(data, self.device), **options)
+        if self.shard.count > 1 and self.trainer._accelerator_connector.use_distributed_sampler:  # type: ignore[union-attr]
+            raise InputError(
+                "with in_memory false, the Trainer takes use_distributed_sampler=False: loaders share out here"
+            )
         pinned = self.device.type == "cuda"  # copied to it in the background
         workers = self.hparams["num_workers"]
         workers = available_cores() if workers is None else workers

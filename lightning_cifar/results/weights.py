@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -63,6 +64,25 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
         InputError: the file is damaged or none of `save_weights`.
     """
     hyper_parameters, _, tensors = read_weights(Path(file))
+    return restored(hyper_parameters, tensors)
+
+
+def load_model(file: Path) -> ImageClassifier:
+    """The same from weights or from a checkpoint of training; no code runs that either may hold.
+
+    Raises:
+        InputError: it is neither, or damaged.
+    """
+    if file.suffix == ".safetensors":
+        return load_pretrained(file)
+    checkpoint = load_checkpoint(file)
+    try:
+        return restored(checkpoint["hyper_parameters"], checkpoint["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{file} is no checkpoint of this package ({error})") from error
+
+
+def restored(hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
     model = ImageClassifier(**hyper_parameters)
     model.load_state_dict(tensors)
     return model.eval()

@@ -2,13 +2,45 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 
 WandbMode = Literal["auto", "online", "offline"]
-INIT_TIMEOUT = 30  # seconds; wandb's own 90 would hold up the start of a run whose network is down
+# Seconds. wandb's own 90 would hold up the start of a run whose network is down; its end it would hold up for good.
+INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
+
+
+class SafeLogger(WandbLogger):
+    """Lightning's; when wandb fails, it says so once and is silent from then on."""
+
+    broken = False
+
+    def attempt(self, method: Callable[..., Any], *args: Any, **options: Any) -> None:
+        if not self.broken:
+            try:
+                method(*args, **options)
+            except Exception as error:  # its process died, say
+                self.broken = True
+                warnings.warn(f"W&B failed, and is told no more of this run: {reason(error)}", stacklevel=2)
+
+    def log_metrics(self, *args: Any, **options: Any) -> None:
+        self.attempt(super().log_metrics, *args, **options)
+
+    def log_hyperparams(self, *args: Any, **options: Any) -> None:
+        self.attempt(super().log_hyperparams, *args, **options)
+
+    def save(self) -> None:
+        self.attempt(super().save)
+
+    def finalize(self, status: str) -> None:
+        self.attempt(super().finalize, status)
+
+
+def reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def earlier_run(run_dir: Path) -> tuple[WandbMode, str] | None:
@@ -42,7 +74,11 @@ def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | Non
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
                 settings = wandb.Settings(
-                    init_timeout=INIT_TIMEOUT, silent=True, disable_git=True, x_save_requirements=False
+                    init_timeout=INIT_TIMEOUT,
+                    finish_timeout=FINISH_TIMEOUT,
+                    silent=True,
+                    disable_git=True,
+                    x_save_requirements=False,
                 )
                 same: dict[str, Any] = {"id": earlier[1], "resume": "allow"} if earlier else {}
                 if chosen == "offline":
@@ -50,11 +86,11 @@ def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | Non
                 run = wandb.init(
                     project="lightning-cifar", name=name, dir=run_dir, mode=chosen, settings=settings, **same
                 )
-                return WandbLogger(experiment=run)
-            reason = "no API key; after `wandb login`, `wandb sync` sends what was logged"
+                return SafeLogger(experiment=run)
+            why = "no API key; after `wandb login`, `wandb sync` sends what was logged"
         except Exception as error:  # whatever it is, the run is worth more than its dashboard
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(f"W&B is not {chosen}: {reason}", stacklevel=2)
+            why = reason(error)
+        warnings.warn(f"W&B is not {chosen}: {why}", stacklevel=2)
     return None
 
 
@@ -63,4 +99,4 @@ def finish(logger: WandbLogger) -> None:
     try:
         logger.experiment.finish()
     except Exception as error:
-        warnings.warn(f"W&B could not finish the run: {error}", stacklevel=2)
+        warnings.warn(f"W&B could not finish the run: {reason(error)}", stacklevel=2)

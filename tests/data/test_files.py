@@ -6,6 +6,7 @@ import torch
 from lightning_cifar.data.files import file_loader, list_folder
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.shard import Shard
 
 
 def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
@@ -26,6 +27,23 @@ def test_batches_are_those_of_the_batch_loader(image_folder, seed, drop_last, wo
         batches = list(lazy)
         assert all(images.is_contiguous(memory_format=torch.channels_last) for images, *_ in batches)
         assert all(same(one, other) for one, other in zip(batches, eager, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "drop_last"), [(6, False), (7 + 1, True)])
+def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_last):
+    whole = list(BatchLoader(load_folder(image_folder).train, batch_size, 3, drop_last))
+    parts = []
+    for rank in range(2):
+        options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
+        lazy = file_loader(list_folder(image_folder).train, batch_size, **options)
+        eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
+        assert len(lazy) == len(eager) == len(whole)
+        parts.append(list(eager))
+        for one, other in zip(lazy, parts[-1], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for (images, labels), *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([share[0] for share in shares]), images)
+        assert torch.equal(torch.cat([share[1] for share in shares]), labels)
 
 
 def test_pairs_where_positions_are_not_asked_for(image_folder):

@@ -172,6 +172,33 @@ def test_asked_to_end_while_it_tests(start, control, tmp_path, survived):
     survived("SIGTERM in test", 1, lost_steps=0)
 
 
+def slurm(folder: Path, restarts: int) -> None:
+    """In the child: a job of SLURM's, whose ``scontrol`` notes what it is asked for."""
+    scontrol = folder / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {folder / 'asked'}\n")
+    scontrol.chmod(0o755)
+    os.environ.update(
+        SLURM_JOB_ID="42", SLURM_NTASKS="1", SLURM_JOB_NAME="train", SLURM_PROCID="0", SLURM_LOCALID="0",
+        SLURM_NODEID="0", SLURM_RESTART_COUNT=str(restarts), PATH=f"{folder}:{os.environ['PATH']}",
+    )  # fmt: skip
+
+
+def in_time_for_slurm(folder: Path) -> None:
+    slurm(folder, restarts=0)
+    Trap("lightning_cifar.train.classifier:ImageClassifier.training_step", 9, signal.SIGUSR1).set()
+
+
+def test_a_job_whose_time_is_up_is_requeued_and_goes_on(start, control, tmp_path, survived):
+    run_dir = tmp_path / "run"
+    child = start(*TRAINING, run_dir, prepare=partial(in_time_for_slurm, tmp_path))
+    assert child.wait() == 128 + signal.SIGUSR1, child.output.read_text()
+    assert (tmp_path / "asked").read_text() == "requeue 42\n"
+    child = start(*TRAINING, run_dir, prepare=partial(slurm, tmp_path, restarts=1))
+    assert child.wait() == 0, child.output.read_text()
+    assert_same(run_dir, control)
+    survived("SIGUSR1 of SLURM, and its restart", 1, lost_steps=0)
+
+
 def first_epoch(start, run_dir: Path) -> dict:
     """A run of which one epoch is trained; its checkpoint."""
     assert start(*TRAINING, run_dir, "--trainer.max_epochs", 1).wait() == 0

@@ -1,0 +1,116 @@
+"""One process against two and three by DDP, on CIFAR images: weights, accuracy, throughput.
+
+    python benchmarks/distributed.py --root DIR
+
+Writes ``benchmarks/results/distributed.json``. ``DIR`` is an image folder, ``train/<class>/*`` and ``test/<class>/*``.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_cifar.durable import load_checkpoint
+from lightning_cifar.train.record import cpu_name, git_commit, write_json
+
+STEPS, ROUNDS = 20, 3
+
+
+def run(*args: object, threads: int) -> None:
+    command = [sys.executable, "-m", "lightning_cifar", *map(str, args), "--trainer.accelerator", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def by(count: int) -> list[object]:
+    return ["--trainer.devices", count, "--trainer.strategy", "ddp"] if count > 1 else ["--trainer.devices", 1]
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Relative differences by Euclidean norms: of all weights together, and of the worst tensor, with its name."""
+    names = [name for name, value in one.items() if value.is_floating_point() and "running" not in name]
+    a, b = (torch.cat([state[name].double().flatten() for name in names]) for state in (one, other))
+    each = {name: float((one[name] - other[name]).norm() / one[name].norm()) for name in names if one[name].norm() > 0}
+    worst = max(each, key=lambda name: each[name])
+    return {"all": float((a - b).norm() / a.norm()), "worst": each[worst], "worst_tensor": worst}  # type: ignore[dict-item]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+    return found
+
+
+def training(folder: Path, data: list[object]) -> dict[str, Any]:
+    found = {}
+    for recipe, options in (("report", ["--data.batch_size", 500]), ("fast", []), ("fast94", [])):
+        args = ["fit", "--recipe", recipe, *data, *options, "--trainer.precision", "32-true", "--trainer.max_steps"]
+        args += [STEPS, "--trainer.max_epochs", 1, "--trainer.limit_val_batches", 0, "--run_dir"]
+        for count in (1, 2):
+            run(*args, folder / f"{recipe}{count}", *by(count), threads=1)
+        # What rounding alone does: the same training by one process, its sums in another order.
+        run(*args, folder / f"{recipe}threads", *by(1), threads=2)
+        states = [weights(folder / f"{recipe}{name}") for name in ("1", "2", "threads")]
+        found[recipe] = {
+            "two_processes": distance(states[0], states[1]),
+            "two_threads": distance(states[0], states[2]),
+        }
+    return found
+
+
+def accuracy(folder: Path) -> dict[str, float]:
+    """Of the test images, counted by one, two and three processes."""
+    found = {}
+    for count in (1, 2, 3):
+        run_dir = folder / f"test{count}"
+        checkpoint = folder / "fast1/checkpoints/last.ckpt"
+        run("test", "--ckpt_path", checkpoint, "--run_dir", run_dir, *by(count), threads=1)
+        result = json.loads((run_dir / "test.json").read_text())
+        found[str(count)] = round(result["accuracy"] * result["images"])
+    return found
+
+
+def throughput(folder: Path, data: list[object]) -> dict[str, Any]:
+    """Images/s of `fast94` by two cores: as threads of one process, and as two processes; by turns."""
+    found: dict[str, list[float]] = {"one process, two threads": [], "two processes": []}
+    for number in range(ROUNDS):
+        for name, count in (("one process, two threads", 1), ("two processes", 2)):
+            run_dir = folder / f"speed{number}{count}"
+            args = ["fit", "--recipe", "fast94", *data, "--trainer.precision", "bf16-mixed", "--trainer.max_steps", 60]
+            run(*args, "--run_dir", run_dir, *by(count), threads=3 - count)
+            with (run_dir / "metrics.csv").open(newline="") as opened:
+                speeds = [float(row["time/images_per_second"] or 0) for row in csv.DictReader(opened)]
+            found[name].append(max(speeds))
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    return {"images_per_second": found, "median": medians, "ratio": medians["two processes"] / medians["one process, two threads"]}  # fmt: skip  # noqa: E501
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True)
+    root = parser.parse_args().root
+    data: list[object] = ["--data.dataset", "folder", "--data.root", root]
+    with tempfile.TemporaryDirectory() as folder:
+        result = {
+            "command": "python benchmarks/distributed.py --root DIR",
+            "git_commit": git_commit(),
+            "cpu": cpu_name(),
+            "data": "CIFAR-10 (JPEG)",
+            "steps": STEPS,
+            "difference": training(Path(folder), data),
+            "right_answers": accuracy(Path(folder)),
+            "throughput": throughput(Path(folder), data),
+        }
+    write_json(Path(__file__).parent / "results/distributed.json", result)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Tries every fault of ``tests/fault`` in full and counts what was survived: ``benchmarks/results/faults.json``.
+
+    python benchmarks/faults.py
+
+A fault that is not survived fails its test, and then there is no result.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from lightning_cifar.train.record import cpu_name, git_commit, write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    with tempfile.NamedTemporaryFile("r") as report:
+        command = [sys.executable, "-m", "pytest", "-m", "fault", "-n", "2", "-q", "tests"]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "FAULT_REPORT": report.name}, check=True)
+        notes = [json.loads(line) for line in report]
+    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"times": 0})
+    for note in notes:
+        row = found[note.pop("fault")]
+        row["times"] += note.pop("times")
+        for name, value in note.items():
+            row[name] = max(row.get(name, 0), value)
+    result = {
+        "command": "python benchmarks/faults.py",
+        "date": datetime.date.today().isoformat(),
+        "git_commit": git_commit(),
+        "cpu": cpu_name(),
+        "faults": dict(sorted(found.items())),
+    }
+    write_json(ROOT / "benchmarks/results/faults.json", result)
+
+
+if __name__ == "__main__":
+    main()
