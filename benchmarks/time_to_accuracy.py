@@ -74,8 +74,6 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
         speeds.append(plain.images_per_second())
         print(f"plain: {speeds[-1]:,.0f} images/s", flush=True)
     repeated = json.loads((where / "repeat.json").read_text())
-    for one in repeated["seeds"]:
-        one["run"]["data"].pop("root")
     plain_seconds = EPOCHS * len(data.train) / statistics.median(speeds)
     ratio = plain_seconds / repeated["train_seconds"]["median"]
     options = ["--recipe", recipe, "--seeds", str(seeds)]

@@ -70,8 +70,8 @@ class Configuration(LightningCLI):
             CIFAR10DataModule,
             trainer_class=AutoTrainer,
             save_config_callback=None,  # `Run` writes it, for every subcommand
-            # --print_model shows the summary; samplers are this package's own
-            trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False},
+            # --print_model shows the summary. One device where no more are asked for, and samplers are our own.
+            trainer_defaults={"enable_model_summary": False, "devices": 1, "use_distributed_sampler": False},
             seed_everything_default=0,
             parser_kwargs={"prog": "python -m lightning_cifar"},
             parser_class=Parser,

@@ -38,6 +38,10 @@ class SeedRun(CommandLine):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.config_init["fit"]["trainer"]["barebones"]:
             raise InputError("--trainer.barebones true: nothing would be recorded; repeat needs it off")
+        if (devices := self.config_init["fit"]["trainer"]["devices"]) not in (1, "1"):
+            raise InputError(
+                f"--trainer.devices {devices}: a seed is trained by one; share out the seeds: --first_seed"
+            )
         if self.earlier is not None:
             self.datamodule.source = self.earlier.datamodule.source
             network = self.earlier.model.network
@@ -80,6 +84,7 @@ class SeedRun(CommandLine):
         found = {type(one): one for one in self.trainer.callbacks}  # type: ignore[attr-defined]  # set from outside
         record = found[RunRecord].record
         parts = [record, *record["resumed"]]
+        record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
         evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
         logits, _, labels = self.model.test_outputs.compute()

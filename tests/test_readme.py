@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lightning_cifar import main, repeat
+from lightning_cifar import main, predict, repeat
 from lightning_cifar.arguments import layered
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,9 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command, trained, capsys):
+    if "--images" in command:
+        assert predict.parser().parse_args(shlex.split(command)[1:]).images
+        return
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])
         assert own.compare or layered(["fit", *rest])[0] == "fit"

@@ -69,6 +69,7 @@ def test_other_settings_do_not_mix(repeated, capsys, tiny):
     assert not (repeated / "seed2").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_seeds(capsys, tmp_path, tiny):
     command = [sys.executable, "-m", "lightning_cifar", "repeat", *tiny, "--run_dir", str(tmp_path / "run")]
     children = [
@@ -166,6 +167,12 @@ def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
 def test_barebones(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
     assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; repeat needs it off\n")
+
+
+def test_several_devices(capsys, tmp_path, tiny):
+    status, _, err = run(capsys, "repeat", *tiny, "--trainer.devices", "2", "--run_dir", tmp_path / "run")
+    message = "error: --trainer.devices 2: a seed is trained by one; share out the seeds: --first_seed\n"
+    assert (status, err) == (2, message)
 
 
 def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):

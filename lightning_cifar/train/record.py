@@ -96,7 +96,9 @@ class RunRecord(Callback):
         self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning calls no `teardown` after one."""
+        """Lightning calls no `teardown` after one, and no `setup` before one that came early."""
+        if not hasattr(self, "record"):
+            return
         self.record["ended"] = type(exception).__name__
         self.teardown(trainer, pl_module, "fit" if trainer.state.fn == "fit" else "")
 

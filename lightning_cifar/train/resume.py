@@ -5,7 +5,6 @@ are also taken within a step, when it has not been logged yet. Here they are tak
 """
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -26,6 +24,7 @@ from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.finite import FiniteLoss
 from lightning_cifar.train.numbers import METRICS, find_csv_logger
+from lightning_cifar.train.states import forget_current, random_states, restore_random_states
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -85,7 +84,9 @@ class LastCheckpoint(Checkpoint):
         self.stop_signal = number
 
     def stop(self) -> NoReturn:
-        if self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
+        if self.stop_signal is None:
+            self.stop_signal = signal.SIGTERM  # it was another process that was asked
+        elif self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
             requeue()
         raise SIGTERMException
 
@@ -232,34 +233,3 @@ def follow(owner: Any, method: str, then: Callable[..., None]) -> None:
         then(*args)
 
     setattr(owner, method, both)
-
-
-def forget_current(progress: dict[str, Any]) -> None:
-    """Sets what a loop's progress counts within the epoch to its start."""
-    for name, value in progress.items():
-        if name == "current":
-            progress[name] = dict.fromkeys(value, 0)
-        elif name == "is_last_batch":
-            progress[name] = False
-        elif isinstance(value, dict):
-            forget_current(value)
-
-
-def random_states() -> dict[str, Any]:
-    """Of every generator that training may draw from, as plain values and tensors."""
-    name, keys, *rest = tuple(np.random.get_state(legacy=True))
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-    }
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-    random.setstate(states["python"])
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

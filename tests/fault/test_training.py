@@ -93,7 +93,7 @@ def places() -> list[str]:
 
 @pytest.mark.parametrize(
     ("times", "place"),
-    [(3, "disk"), *(pytest.param(60, place, marks=pytest.mark.slow) for place in places())],
+    [(2, "disk"), *(pytest.param(60, place, marks=pytest.mark.slow) for place in places())],
 )
 def test_killed_at_any_moment_it_goes_on(start, control, tmp_path, survived, times, place):
     """A third of the kills come within the writing of a checkpoint: before it is synced, or moved, or right after."""
@@ -142,7 +142,7 @@ MOMENTS = {
 }
 
 
-QUICK = {("training", signal.SIGTERM), ("validation", signal.SIGTERM), ("set-up", signal.SIGTERM)}
+QUICK = {("training", signal.SIGTERM)}
 ALL = [(moment, number) for moment in MOMENTS for number in (signal.SIGTERM, signal.SIGINT)]
 
 
@@ -163,6 +163,7 @@ def test_asked_to_end_it_does_and_goes_on(start, control, tmp_path, survived, mo
     survived(f"{number.name} in {moment}", 1, lost_steps=0)
 
 
+@pytest.mark.slow
 def test_asked_to_end_while_it_tests(start, control, tmp_path, survived):
     trap = Trap("lightning_cifar.train.classifier:ImageClassifier.test_step")
     args = ["test", "--ckpt_path", control / "checkpoints/last.ckpt", "--run_dir"]
@@ -188,6 +189,7 @@ def in_time_for_slurm(folder: Path) -> None:
     Trap("lightning_cifar.train.classifier:ImageClassifier.training_step", 9, signal.SIGUSR1).set()
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_up_is_requeued_and_goes_on(start, control, tmp_path, survived):
     run_dir = tmp_path / "run"
     child = start(*TRAINING, run_dir, prepare=partial(in_time_for_slurm, tmp_path))
@@ -209,6 +211,7 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_files_that_cannot_grow(start, control, tmp_path, survived):
     run_dir = tmp_path / "run"
     before = first_epoch(start, run_dir)
@@ -264,6 +267,7 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
 
 
+@pytest.mark.slow
 def test_too_little_memory(start, tmp_path, survived):
     args = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", 1200, "--run_dir"]
     child = start(*args, tmp_path / "run", prepare=partial(limit_memory, 700 << 20))

@@ -85,6 +85,7 @@ def logged(run_dir) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.slow
 def test_control(start, server, tiny, tmp_path):
     child = start(*args(tiny, tmp_path / "run"), prepare=partial(online, server.server_port))
     assert child.wait() == 0, child.output.read_text()
@@ -92,6 +93,7 @@ def test_control(start, server, tiny, tmp_path):
     assert "warning" not in child.output.read_text()
 
 
+@pytest.mark.slow
 def test_down_while_it_trains(start, server, tiny, tmp_path, wait_for, survived):
     run_dir = tmp_path / "run"
     child = start(*args(tiny, run_dir), prepare=partial(online, server.server_port))

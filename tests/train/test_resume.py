@@ -52,7 +52,12 @@ def assert_same(one: object, other: object, path: str = "") -> None:
         assert one == other, path
 
 
-@pytest.mark.parametrize("form", FORMS)
+QUICK = ("Muon, schedule, alternating flips", "validation within an epoch", "averaged weights")
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[] if form in QUICK else pytest.mark.slow) for form in FORMS]
+)
 def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeypatch):
     run_dir, copies = tmp_path / "run", []
     save = LastCheckpoint.save

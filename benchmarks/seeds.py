@@ -1,0 +1,37 @@
+"""Takes the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
+
+python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
+python benchmarks/seeds.py RUN_DIR
+"""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from lightning_cifar.repeat import format_summary
+from lightning_cifar.train.record import write_json
+
+KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
+
+
+def take(run_dir: Path) -> None:
+    result = json.loads((run_dir / "repeat.json").read_text())
+    runs = [one["run"] for one in result["seeds"]]
+    (recipe,) = {run["recipe"] for run in runs}
+    (fingerprint,) = {run["data"]["fingerprint"] for run in runs}
+    for run in runs:
+        run["data"].pop("root", None)
+    words = shlex.split(result["command"])
+    for option, stands in (("--data.root", "DIR"), ("--run_dir", "RUN_DIR")):
+        if option in words:
+            words[words.index(option) + 1] = stands
+    evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": "not measured"}
+    write_json(Path(__file__).parent / f"results/{recipe}.json", evidence)
+    print(format_summary(evidence))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path)
+    take(parser.parse_args().run_dir)
