@@ -57,10 +57,14 @@ def training(folder: Path, data: list[object]) -> dict[str, Any]:
             run(*args, folder / f"{recipe}{count}", *by(count), threads=1)
         # What rounding alone does: the same training by one process, its sums in another order.
         run(*args, folder / f"{recipe}threads", *by(1), threads=2)
-        states = [weights(folder / f"{recipe}{name}") for name in ("1", "2", "threads")]
+        # And without: float64 leaves what is not rounding.
+        for count in (1, 2):
+            run(*args, folder / f"{recipe}64{count}", *by(count), "--trainer.precision", "64-true", threads=1)
+        states = {name: weights(folder / f"{recipe}{name}") for name in ("1", "2", "threads", "641", "642")}
         found[recipe] = {
-            "two_processes": distance(states[0], states[1]),
-            "two_threads": distance(states[0], states[2]),
+            "two_processes": distance(states["1"], states["2"]),
+            "two_threads": distance(states["1"], states["threads"]),
+            "two_processes_float64": distance(states["641"], states["642"]),
         }
     return found
 

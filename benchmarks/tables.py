@@ -241,15 +241,13 @@ def faults() -> str:
 
 
 def distributed() -> str:
-    result = load("distributed")
-    rows = [
-        [
-            f"`{recipe}`",
-            *(f"{found[how][what]:.0e}" for how in ("two_processes", "two_threads") for what in ("all", "worst")),
-        ]
-        for recipe, found in result["difference"].items()
-    ]
-    head = ["recipe", "two processes, all weights", "worst tensor", "two threads, all weights", "worst tensor"]
+    result, rows = load("distributed"), []
+    for recipe, found in result["difference"].items():
+        row = [f"`{recipe}`"]
+        for how in ("two_processes_float64", "two_processes", "two_threads"):
+            row.append(f"{found[how]['all']:.0e} ({found[how]['worst']:.0e})" if how in found else "not measured")
+        rows.append(row)
+    head = ["all weights (the worst tensor)", "two processes, float64", "float32", "two threads, float32"]
     return table(head, rows, result["command"])
 
 

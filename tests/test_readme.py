@@ -67,7 +67,7 @@ def test_tables_are_those_of_the_evidence():
     subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
 
 
-@pytest.mark.parametrize("recipe", ["fast", "fast94"])
+@pytest.mark.parametrize("recipe", ["fast", "fast94", "accurate"])
 def test_headers_of_recipes_are_those_of_the_evidence(recipe):
     result = json.loads((ROOT / f"benchmarks/results/{recipe}.json").read_text())
     header = (ROOT / f"lightning_cifar/recipes/{recipe}.yaml").read_text().split("trainer:")[0]

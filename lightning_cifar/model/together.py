@@ -32,7 +32,7 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:  # (B, K, H, W) -> the same
         if not self.training or (count := current().count) == 1:
             return super().forward(x)
-        values = x.float()
+        values = x if x.dtype == torch.float64 else x.float()
         # Centred before they are squared: sums of squares would lose digits.
         mean = Sum.apply(values.mean((0, 2, 3))) / count
         centred = values - mean[:, None, None]

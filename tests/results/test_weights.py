@@ -1,13 +1,18 @@
 """Weights in a safetensors file: the same classifier, in Python and on the command line, and damaged files."""
 
+import csv
+import io
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 from lightning_cifar import ImageClassifier, load_pretrained, main
-from lightning_cifar.results.weights import save_weights
+from lightning_cifar.data.folder import read_image
+from lightning_cifar.results.weights import PRETRAINED, read_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +60,32 @@ def test_damaged(exported, tmp_path, capsys, damage):
     assert main(["test", "--ckpt_path", str(file), "--data.dataset", "digits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {file} is damaged or holds no weights of this package (")
+
+
+# ------------------------------------------------------------------------------------------------------- in the package
+
+IMAGES = Path(__file__).parents[1] / "images"  # the first two of each class of CIFAR-10 (JPEG)'s test set
+
+
+def test_the_model_in_the_package_knows_cifar():
+    files = sorted(IMAGES.glob("*/*.jpg"))
+    assert len(files) == 20
+    model = load_pretrained()
+    images = torch.from_numpy(np.stack([read_image(str(file)) for file in files])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        predicted = [model.hparams["class_names"][k] for k in model.predict_step(images, 0).argmax(1)]
+    assert sum(name == file.parent.name for name, file in zip(predicted, files, strict=True)) >= 18
+
+
+def test_it_is_small_and_says_what_it_is():
+    assert PRETRAINED.stat().st_size <= 6_000_000
+    hyper_parameters, known, _ = read_weights(PRETRAINED)
+    assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
+    evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}.json").read_text())
+    assert (known["data"], known["accuracy"]) == (evidence["data"], evidence["seeds"][0]["accuracy"])
+
+
+def test_it_predicts_by_name(capsys):
+    assert main(["predict", "--ckpt_path", "pretrained", "--images", str(IMAGES), "--top", "1"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert sum(row["class"] == Path(row["file"]).parent.name for row in rows) >= 18
