@@ -11,7 +11,7 @@ demo: .venv/demo ## install, train on scikit-learn's digits (no download), test,
 	$(BIN)/python -m lightning_cifar fit --recipe demo --run_dir $(RUN)
 	$(BIN)/python -m lightning_cifar test --ckpt_path $(RUN)/checkpoints/best.ckpt --run_dir $(RUN)/test
 
-test: .venv/test ## install what tests need, run the default suite (offline, under 2 minutes)
+test: .venv/test ## install what tests need, run the default suite (offline, two to three minutes)
 	$(BIN)/python -m pytest
 
 test-all: .venv/test ## every test that this machine can run, slow ones included
