@@ -20,8 +20,6 @@ def take(run_dir: Path) -> None:
     runs = [one["run"] for one in result["seeds"]]
     (recipe,) = {run["recipe"] for run in runs}
     (fingerprint,) = {run["data"]["fingerprint"] for run in runs}
-    for run in runs:
-        run["data"].pop("root", None)
     words = shlex.split(result["command"])
     for option, stands in (("--data.root", "DIR"), ("--run_dir", "RUN_DIR")):
         if option in words:

@@ -1,7 +1,6 @@
 """``python -m lightning_cifar fit | validate | test | predict``: what the user hears, and the exit status."""
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.arguments import layered, overview
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError, reason
 
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
 IRRELEVANT = (
@@ -110,13 +109,13 @@ def told(error: Exception) -> tuple[int | None, str]:
     """Exit status and words for an error that has an explanation; no status for one that has none."""
     if is_about_input(error):
         return 2, str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         what = f"{error.filename}: " if error.filename else ""
         return 1, f"{what}{error.strerror}: free some space; what was saved is whole, and fit --resume goes on from it"
     if out_of_memory(error):
         return 1, (
             "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
-            f"evaluation ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"evaluation ({reason(error)})"
         )
     from lightning_cifar.train.finite import DivergenceError
 

@@ -1,7 +1,6 @@
 """A file from the net, of known size and SHA-256: from several places, resumed where it broke off, never half there."""
 
 import contextlib
-import errno
 import hashlib
 import shutil
 import time
@@ -14,11 +13,10 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
 
 TIMEOUT = 30  # seconds without a byte before a connection is given up
 PAUSES = (0, 1, 3)  # seconds before each try of a place
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
@@ -46,7 +44,7 @@ def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str
                 partial.unlink()
                 reason, final = "truncated or altered: not the published file", not had  # else what was there may be it
             except (OSError, ValueError, HTTPException) as error:  # URLError and timeouts are OSErrors
-                if getattr(error, "errno", None) in FULL:
+                if getattr(error, "errno", None) in DISK_FULL:
                     raise  # the disk's fault, not the network's
                 reason, final = str(getattr(error, "reason", None) or error), is_final(error)
             if final:

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_cifar.arguments import WEIGHTS
 from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.classifier import ImageClassifier
@@ -73,7 +74,7 @@ def load_model(file: Path) -> ImageClassifier:
     Raises:
         InputError: it is neither, or damaged.
     """
-    if file.suffix == ".safetensors":
+    if file.suffix == WEIGHTS:
         return load_pretrained(file)
     checkpoint = load_checkpoint(file)
     try:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_cifar.errors import reason
+
 WandbMode = Literal["auto", "online", "offline"]
 # Seconds. wandb's own 90 would hold up the start of a run whose network is down; its end it would hold up for good.
 INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
@@ -37,10 +39,6 @@ class SafeLogger(WandbLogger):
 
     def finalize(self, status: str) -> None:
         self.attempt(super().finalize, status)
-
-
-def reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def earlier_run(run_dir: Path) -> tuple[WandbMode, str] | None:
