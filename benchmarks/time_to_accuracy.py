@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule
+from lightning_cifar.commands.repeat import format_summary
 from lightning_cifar.data.sources import ImageSet
-from lightning_cifar.repeat import format_summary
 from lightning_cifar.train.record import write_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import CommandLine
+from lightning_cifar.command_line import CommandLine
 from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.record import describe_device, write_json
 

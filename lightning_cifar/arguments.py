@@ -18,13 +18,16 @@ from typing import Any, NoReturn
 from lightning_cifar.errors import InputError
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-SUBCOMMANDS = {
+TRAINER_COMMANDS = {
     "fit": "train, by a recipe; the run's directory holds curves, numbers, checkpoints",
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images: one table, and test.json",
     "predict": "write a checkpoint's predictions of the test images, or by --images of your own, as CSV",
+}
+OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
 }
+SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (
     "help",
     "config",

@@ -8,11 +8,12 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.arguments import layered, overview
+from lightning_cifar.arguments import OWN_COMMANDS, layered, overview
 from lightning_cifar.errors import DISK_FULL, InputError, reason
 
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
@@ -62,18 +63,16 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def own_images(args: list[str]) -> bool:
+    """Whether it is ``predict`` of one's own pictures, which Lightning has no part in."""
+    return args[0] == "predict" and any(one.split("=")[0] == "--images" for one in args)
+
+
 def run(args: list[str]) -> None:
-    if args[:1] == ["repeat"]:
-        from lightning_cifar import repeat
-
-        repeat.main(args[1:])
-        return
-    if args[:1] == ["predict"] and any(one.split("=")[0] == "--images" for one in args):
-        from lightning_cifar import predict
-
-        raise SystemExit(predict.main(args[1:]))
+    if args and (args[0] in OWN_COMMANDS or own_images(args)):
+        raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
-    from lightning_cifar.commands import CommandLine
+    from lightning_cifar.command_line import CommandLine
     from lightning_cifar.ranks import handed_down, is_first
 
     if is_first():

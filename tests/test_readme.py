@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import main, predict, repeat
+from lightning_cifar import main
 from lightning_cifar.arguments import layered
+from lightning_cifar.commands import predict, repeat
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

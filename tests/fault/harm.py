@@ -17,7 +17,7 @@ from pathlib import Path
 from lightning_cifar import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning_cifar.commands", "sklearn.datasets", "torch"])
+CONTEXT.set_forkserver_preload(["lightning_cifar.command_line", "sklearn.datasets", "torch"])
 LIMIT = 120  # seconds
 
 

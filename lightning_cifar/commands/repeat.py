@@ -85,7 +85,7 @@ def check_directories(run_dir: Path, output: Path) -> None:
 
 def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
     """Trains and tests the seeds that have no result in ``run_dir`` yet, and sums up all that have one."""
-    from lightning_cifar.seed import SeedRun
+    from lightning_cifar.commands.seed import SeedRun
     from lightning_cifar.train.record import write_json
 
     print(f"run directory: {run_dir}", flush=True)

@@ -8,7 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.arguments import differences
-from lightning_cifar.commands import CommandLine
+from lightning_cifar.command_line import CommandLine
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.report import write_predictions

@@ -1,0 +1,1 @@
+"""Commands of this package's own: each a module with ``main(args) -> int``, found by its name."""
