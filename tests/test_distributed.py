@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -244,22 +245,30 @@ def test_a_stopped_job_goes_on_to_the_bit(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_torchrun_restarts_what_died(tmp_path):
-    run_dir = tmp_path / "run"
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--monitor-interval")
-    launcher += ("1", "--standalone", "-m")
-    args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "30", "--trainer.max_steps", "-1"]
-    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
-    job = subprocess.Popen(
-        [sys.executable, *launcher, "lightning_cifar", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, text=True,
-    )  # fmt: skip
+@pytest.mark.parametrize("machines", [1, 2])
+def test_torchrun_restarts_what_died(tmp_path, machines):
+    """Two processes, both started by one ``torchrun``, or by one each, as on two machines."""
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    launcher = ["--nnodes", machines, "--nproc-per-node", 2 // machines, "--rdzv-backend", "c10d", "--rdzv-endpoint"]
+    launcher += [endpoint, "--max-restarts", 1, "--monitor-interval", 1, "-m", "lightning_cifar"]
+    args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", 30, "--trainer.max_steps", -1]
+    args += ["--trainer.devices", 2 // machines, "--trainer.num_nodes", machines]
+    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", run_dir]
+    command = [sys.executable, "-m", "torch.distributed.run", *map(str, [*launcher, *args])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with output.open("w") as opened:
+        jobs = [
+            subprocess.Popen(command, stdout=opened, stderr=subprocess.STDOUT, env=environment) for _ in range(machines)
+        ]
     while not (run_dir / "checkpoints/last.ckpt").exists():
-        assert job.poll() is None
+        assert [job.poll() for job in jobs] == [None] * machines, output.read_text()
         time.sleep(0.1)
-    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    last = jobs[-1].pid
+    children = Path(f"/proc/{last}/task/{last}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    out, _ = job.communicate(timeout=150)
-    assert job.returncode == 0, out
-    assert "going on from" in out
+    assert [job.wait(150) for job in jobs] == [0] * machines, output.read_text()
+    assert "going on from" in output.read_text()
     assert int(load_checkpoint(run_dir / "checkpoints/last.ckpt")["epoch"]) >= 29

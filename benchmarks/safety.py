@@ -1,0 +1,85 @@
+"""What does it cost a healthy run that it can be resumed, is written durably and watched for NaN?
+
+    python benchmarks/safety.py --root DIR
+
+DIR is an image folder of CIFAR-10. Trains the recipe `fast` by the command line, with a clock on all that would not be
+there otherwise: `LastCheckpoint`, `FiniteLoss`, every checkpoint and record that is written, the best one's too. Sums
+it up against the training time: ``benchmarks/results/safety.json``. A run with these parts and one without differ by
+less than two such runs do.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_cifar import LastCheckpoint, durable
+from lightning_cifar.arguments import layered
+from lightning_cifar.command_line import CommandLine
+from lightning_cifar.train import record
+from lightning_cifar.train.finite import FiniteLoss
+from lightning_cifar.train.progress import Throughput
+from lightning_cifar.train.record import cpu_name, write_json
+
+RECIPE = "fast"
+PARTS = {
+    "last.ckpt, every step and epoch": (LastCheckpoint, ("on_train_batch_end", "after_step", "after_epoch")),
+    "watch for NaN": (FiniteLoss, ("on_train_batch_start", "on_train_batch_end", "check", "check_weights")),
+    "checkpoints, written durably with a digest": (durable, ("save_checkpoint",)),
+    "run.json, written durably": (record, ("write_json",)),
+}
+
+
+class Clock:
+    """Seconds by part; what runs within another part is counted once, there."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.inside = False
+
+    def watch(self, part: str, owner: Any, name: str) -> None:
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self.inside:
+                return function(*args, **kwargs)
+            self.inside, began = True, time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.inside = False
+                self.seconds[part] += time.perf_counter() - began
+
+        setattr(owner, name, timed)
+
+
+def main(root: str) -> None:
+    clock = Clock()
+    for part, (owner, names) in PARTS.items():
+        for name in names:
+            clock.watch(part, owner, name)
+    options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", "bf16-mixed", "--run_dir"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = CommandLine(layered(["fit", "--recipe", RECIPE, *options, f"{folder}/run"]))
+    (throughput,) = (one for one in done.trainer.callbacks if isinstance(one, Throughput))
+    share = sum(clock.seconds.values()) / throughput.seconds
+    result = {
+        "command": "python benchmarks/safety.py --root DIR",
+        "recipe": RECIPE,
+        "train_seconds": throughput.seconds,
+        "seconds": clock.seconds,
+        "share": share,
+        "cpu": cpu_name(),
+    }
+    write_json(Path(__file__).parent / "results/safety.json", result)
+    for part, seconds in clock.seconds.items():
+        print(f"{part:<45}{seconds:>8.3f} s")
+    print(f"{'of the training time':<45}{100 * share:>8.2f} %")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    main(parser.parse_args().root)
