@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, check_option
+from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
 import sys
@@ -61,7 +61,7 @@ def test_typos(args, message):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
-@pytest.mark.parametrize("subcommand", [*SUBCOMMANDS][:-1])  # repeat has fit's
+@pytest.mark.parametrize("subcommand", TRAINER_COMMANDS)
 def test_every_option_of_the_parser_is_known(subcommand, capsys):
     assert main([subcommand, "--help"]) == 0
     flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)
