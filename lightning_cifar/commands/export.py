@@ -1,5 +1,6 @@
 """``export``: a trained model as one file to take away, held against the original before it is there, and its card."""
 
+import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,10 @@ CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
 def parser() -> Arguments:
-    arguments = Arguments("export", description=__doc__.split(": ", 1)[1])
+    arguments = Arguments(
+        "export",
+        description="Writes a trained model as one file to take away, held against the original, and its model card.",
+    )
     add = arguments.add_argument
     add("--ckpt_path", required=True, help=f"a checkpoint, a .safetensors file, or {PRETRAINED_NAME}")
     add("--output", type=Path, required=True, help=f"a new file, {', '.join(SUFFIXES.values())}; its card: FILE.md")
@@ -39,7 +43,9 @@ def main(args: list[str]) -> int:
     """
     own = parser().parse_args(args)
     form = format_of(own.output, own.format, own.int8)
-    check_output(own.output)
+    card = own.output.with_name(f"{own.output.name}.md")
+    for file in (own.output, card):
+        check_new(file)
     from lightning_cifar.results.card import facts_of, model_card
     from lightning_cifar.results.export import exported
     from lightning_cifar.results.weights import PRETRAINED, load_model
@@ -55,11 +61,10 @@ def main(args: list[str]) -> int:
         raise InputError(
             "--int8 is calibrated on real images, and those of the model are not found: name some by --images"
         )
-    content, check = exported(model, form, facts, images, real if own.int8 else None)
+    content, check = exported(model, form, own.output.name, facts, images, real if own.int8 else None)
     checked = check.told(which)
     if not check.passed:
         raise SystemExit(f"{own.output} was not written, for it does not agree with the model: {checked}")
-    card = own.output.with_name(f"{own.output.name}.md")
     keep(own.output, content)
     keep(card, model_card(facts, dict(model.hparams), own.output.name, form, checked).encode())
     print(f"checked: {checked}\nmodel: {own.output}, {len(content) / 1e6:.1f} MB\ncard: {card}")
@@ -80,14 +85,14 @@ def format_of(output: Path, named: str | None, int8: bool) -> str:
     return form
 
 
-def check_output(output: Path) -> None:
+def check_new(file: Path) -> None:
     """Before the work is done: whether it is a new file, where one can be written."""
     try:
-        if output.exists():
-            raise InputError(f"--output {output} is there already: remove it, or name another")
-        tempfile.TemporaryFile(dir=output.parent).close()
+        if os.path.lexists(file):
+            raise InputError(f"--output: {file} is there already; remove it, or name another")
+        tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
-        raise InputError(f"--output {output}: {error.strerror}") from error
+        raise InputError(f"--output {file}: {error.strerror}") from error
 
 
 def keep(file: Path, content: bytes) -> None:

@@ -15,7 +15,12 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.results.statistics import share_interval
 from lightning_cifar.results.weights import read_weights
 
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "scikit-learn's digits", "folder": "image folder"}
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "digits": "scikit-learn's digits",
+    "folder": "an image folder",
+}
 OF_TEST = ("accuracy", "accuracy_without_tta", "images", "loss", "calibration_error", "temperature")
 USES = {
     "safetensors": """\
@@ -62,25 +67,23 @@ def facts_of(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     if "dataset" in data:
         facts["data"] = DATASETS[data["dataset"]]
     run_dir = checkpoint.resolve().parent.parent
-    if (file := run_dir / "run.json").is_file():
-        run = read(file)
-        facts |= {
-            name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None
-        }
-    if test := last_test(checkpoint, run_dir):
-        facts |= {name: test[name] for name in OF_TEST if test.get(name) is not None}
+    if not (run_dir / "run.json").is_file():
+        return facts
+    run, test = read(run_dir / "run.json"), last_test(checkpoint, run_dir)
+    facts |= {name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None}
+    facts |= {name: test[name] for name in OF_TEST if test.get(name) is not None}
     return facts
 
 
-def last_test(checkpoint: Path, run_dir: Path) -> dict[str, Any] | None:
-    """The newest ``test.json`` of this very checkpoint, from below its run's directory or where `test` puts it."""
+def last_test(checkpoint: Path, run_dir: Path) -> dict[str, Any]:
+    """The newest ``test.json`` of the checkpoint as it is, below its run's directory or where `test` puts it; or {}."""
     files = [*run_dir.rglob("test.json"), *run_dir.parent.parent.glob("test/*/test.json")]
     written = checkpoint.stat().st_mtime
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         test = read(file)
         if Path(test.get("checkpoint", "")).resolve() == checkpoint.resolve() and file.stat().st_mtime >= written:
             return test
-    return None
+    return {}
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -132,10 +135,12 @@ def front_matter(facts: dict[str, Any], form: str) -> str:
     }
     if "accuracy" in facts:
         data = facts.get("data", "unknown")
+        kinds = {words: kind for kind, words in DATASETS.items()}
+        share = facts.get("accuracy_without_tta", facts["accuracy"])
         result = {
             "task": {"type": "image-classification"},
-            "dataset": {"name": data, "type": data.split(" (")[0].lower().replace("-", "")},
-            "metrics": [{"type": "accuracy", "value": facts.get("accuracy_without_tta", facts["accuracy"])}],
+            "dataset": {"name": data, "type": kinds.get(data.split(" (")[0], "other")},
+            "metrics": [{"type": "accuracy", "value": round(share, 4)}],
         }
         matter["model-index"] = [{"name": f"FiveBlockNet, {facts.get('recipe', 'custom')}", "results": [result]}]
     return yaml.safe_dump(matter, sort_keys=False)
@@ -151,14 +156,15 @@ def accuracy(facts: dict[str, Any]) -> str:
     """Each accuracy with what is known of its uncertainty: by the count of images, and by seeds."""
     if "accuracy" not in facts:
         return "Not tested: `python -m lightning_cifar test --ckpt_path CHECKPOINT`, then export again."
+    # By value: without test-time augmentation both are one.
+    shares = {facts["accuracy"]: "with the model's test-time augmentation"}
+    shares[facts.get("accuracy_without_tta", facts["accuracy"])] = "on the test images"
     lines = []
-    for name, words in (("accuracy_without_tta", "on the test images"), ("accuracy", "with test-time augmentation")):
-        if name in facts:
-            share, images = facts[name], facts.get("images")
-            lines.append(f"- {share:.2%} {words}")
-            if images:
-                low, high = share_interval(share, images)
-                lines[-1] += f", 95 % interval {low:.2%} to {high:.2%} (Wilson, {images:,} images)"
+    for share, words in shares.items():
+        lines.append(f"- {share:.2%} {words}")
+        if images := facts.get("images"):
+            low, high = share_interval(share, images)
+            lines[-1] += f", 95 % interval {low:.2%} to {high:.2%} (Wilson, {images:,} images)"
     seeds = facts.get("recipe_accuracy")
     if seeds and seeds["interval"]:
         low, high = seeds["interval"]

@@ -52,20 +52,26 @@ class Check:
 
 
 def exported(
-    model: ImageClassifier, form: str, facts: dict[str, Any], images: Tensor, calibration: Tensor | None = None
+    model: ImageClassifier,
+    form: str,
+    name: str,
+    facts: dict[str, Any],
+    images: Tensor,
+    calibration: Tensor | None = None,
 ) -> tuple[bytes, Check]:
     """The content of a file of that format, and how far it agrees with the model.
 
     Args:
         model: on the CPU, in evaluation mode.
         form: ``safetensors``, ``onnx`` or ``torch.export``.
+        name: of the file; of ``torch.export`` it must end in ``.pt2``.
         facts: plain values that the file tells whoever opens it; ``held_out`` among them.
         images: uint8 (N, 3, 32, 32) to check it on.
         calibration: such images, real ones, by which ONNX is quantised to int8; None: it stays float32.
     """
-    suffix, write, opened = FORMATS[form]
+    write, opened = FORMATS[form]
     with TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{suffix}"
+        file = Path(folder) / name
         write(model, file, facts)
         if calibration is not None:
             quantise(file, calibration)
@@ -138,8 +144,8 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-FORMATS: dict[str, tuple[str, Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
-    "safetensors": (".safetensors", write_safetensors, load_pretrained),
-    "onnx": (".onnx", write_onnx, open_onnx),
-    "torch.export": (".pt2", write_program, open_program),
+FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
+    "safetensors": (write_safetensors, load_pretrained),
+    "onnx": (write_onnx, open_onnx),
+    "torch.export": (write_program, open_program),
 }

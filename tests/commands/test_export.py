@@ -21,7 +21,7 @@ from lightning_cifar.results.weights import read_weights
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/export.md").read_text()
 IMAGES = ROOT / "tests/images"
-FORMATS = [("safetensors", ".safetensors"), ("onnx", ".onnx"), ("torch.export", ".pt2")]
+FORMATS = [*command.SUFFIXES.items()]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(("form", "suffix"), FORMATS)
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
-    answer = export.FORMATS[form][2](models / f"model{suffix}")
+    answer = export.FORMATS[form][1](models / f"model{suffix}")
     for batch in (1, 2, 7, 40):
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
         with torch.inference_mode():
@@ -113,8 +113,7 @@ def test_what_does_not_agree_is_not_written(checkpoint, tmp_path, capsys, monkey
         model.network.classifier[-1].bias.data[0] += 0.01
         export.save_weights(model, file, **facts)
 
-    suffix, _, opened = export.FORMATS["safetensors"]
-    monkeypatch.setitem(export.FORMATS, "safetensors", (suffix, spoil, opened))
+    monkeypatch.setitem(export.FORMATS, "safetensors", (spoil, export.load_pretrained))
     file = tmp_path / "model.safetensors"
     status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", file)
     assert (status, err.startswith(f"{file} was not written, for it does not agree with the model: ")) == (1, True)
@@ -156,13 +155,15 @@ def test_bad_files_are_one_line(checkpoint, models, tmp_path, capsys):
     args = ["--ckpt_path", models / "model.safetensors", "--images", tmp_path / "x.png", "--output"]
     status, _, err = run(capsys, *args, tmp_path / "new.pt2")
     assert (status, err.startswith(f"error: --images {tmp_path / 'x.png'} cannot be read (")) == (2, True)
-    before = (models / "model.onnx").read_bytes()
-    status, _, err = run(capsys, *args, models / "model.onnx")
-    assert (status, err) == (
-        2,
-        f"error: --output {models / 'model.onnx'} is there already: remove it, or name another\n",
-    )
-    assert (models / "model.onnx").read_bytes() == before
+
+
+def test_nothing_is_written_over(checkpoint, tmp_path, capsys):
+    for name in ("old.pt2", "new.pt2.md"):
+        (tmp_path / name).write_text("mine")
+    for output, there in (("old.pt2", "old.pt2"), ("new.pt2", "new.pt2.md")):
+        status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / output)
+        message = f"error: --output: {tmp_path / there} is there already; remove it, or name another\n"
+        assert (status, err, (tmp_path / there).read_text()) == (2, message, "mine")
 
 
 def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):

@@ -43,7 +43,7 @@ def test_what_is_known():
     assert result["dataset"] == {"name": "CIFAR-10 (JPEG)", "type": "cifar10"}
     low, high = share_interval(0.9046, 10_000)
     assert f"- 90.46% on the test images, 95 % interval {low:.2%} to {high:.2%} (Wilson, 10,000 images)" in body
-    assert "- 91.84% with test-time augmentation, 95 % interval" in body
+    assert "- 91.84% with the model's test-time augmentation, 95 % interval" in body
     assert "Divide the logits by 1.250" in body
     assert 'onnxruntime.InferenceSession("my.onnx")' in body
     assert "same class on all." in body
