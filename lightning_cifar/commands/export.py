@@ -4,19 +4,13 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lightning_cifar.arguments import PRETRAINED_NAME, WEIGHTS, Arguments
+from lightning_cifar.commands.predict import found
 from lightning_cifar.errors import DISK_FULL, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lightning_cifar.data.sources import Dataset
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
-CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
 def parser() -> Arguments:
@@ -46,8 +40,12 @@ def main(args: list[str]) -> int:
     card = own.output.with_name(f"{own.output.name}.md")
     for file in (own.output, card):
         check_new(file)
+    paths = list(found(own.images or []))
+    if own.images and not paths:
+        raise InputError(f"--images {' '.join(own.images)}: there is no picture")
     from lightning_cifar.results.card import facts_of, model_card
     from lightning_cifar.results.export import exported
+    from lightning_cifar.results.pictures import pictures
     from lightning_cifar.results.weights import PRETRAINED, load_model
 
     checkpoint = PRETRAINED if own.ckpt_path == PRETRAINED_NAME else Path(own.ckpt_path)
@@ -56,7 +54,7 @@ def main(args: list[str]) -> int:
     model = load_model(checkpoint)
     names = model.hparams["class_names"] or [f"class {index}" for index in range(model.hparams["num_classes"])]
     facts = facts_of(checkpoint, list(names))
-    which, images, real = pictures(own.images, checkpoint)
+    which, images, real = pictures(paths, checkpoint)
     if own.int8 and real is None:
         raise InputError(
             "--int8 is calibrated on real images, and those of the model are not found: name some by --images"
@@ -104,57 +102,3 @@ def keep(file: Path, content: bytes) -> None:
         if error.errno in DISK_FULL:
             raise
         raise InputError(f"cannot write {file}: {error.strerror}") from error
-
-
-def pictures(named: list[str] | None, checkpoint: Path) -> "tuple[str, Tensor, Tensor | None]":
-    """What images they are, those to check on, and those to calibrate by; None where there are no real ones."""
-    import torch
-
-    from lightning_cifar.arguments import checkpoint_config
-    from lightning_cifar.data.sources import SIZE
-
-    if named:
-        images = own_pictures(named)
-        return "images of --images", images, images
-    options = checkpoint_config(checkpoint)["data"]
-    if (data := own_data(options)) is None:
-        images = torch.randint(256, (RANDOM, 3, SIZE, SIZE), dtype=torch.uint8)
-        return "random images (the model's own are not found, --images names others)", images, None
-    return "test images", data.test.sample(CHECKED).images, data.train.sample(CALIBRATING).images
-
-
-def own_pictures(named: list[str]) -> "Tensor":
-    """`CHECKED` of those that are named, evenly spaced over all."""
-    import numpy as np
-    import torch
-
-    from lightning_cifar.commands.predict import found
-    from lightning_cifar.data.folder import read_image
-    from lightning_cifar.data.sources import spaced
-
-    paths = list(found(named))
-    if not paths:
-        raise InputError(f"--images {' '.join(named)}: there is no picture")
-    pixels = []
-    for path in (paths[index] for index in spaced(len(paths), CHECKED)):
-        try:
-            pixels.append(read_image(path))
-        except Exception as error:  # each decoder fails in its own ways
-            raise InputError(f"--images {path} cannot be read ({error})") from error
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-
-
-def own_data(options: dict[str, Any]) -> "Dataset | None":
-    """What the model was trained on, where it lies; nothing is downloaded."""
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    from lightning_cifar.data.module import CIFAR10DataModule
-
-    data = CIFAR10DataModule(**options)
-    archive = {"cifar10": CIFAR10, "cifar100": CIFAR100}.get(data.hparams["dataset"])
-    if archive and not (data.root / archive.base_folder).is_dir():
-        return None
-    try:
-        return data.read()
-    except InputError:
-        return None
