@@ -259,7 +259,19 @@ def distributed_accuracy() -> str:
     return table(head, rows)
 
 
+def export() -> str:
+    result, rows = load("export"), []
+    files = {"ONNX Runtime, float32": "onnx", "ONNX Runtime, int8": "onnx, int8", "torch, float32": "safetensors"}
+    for way, found in result["ways"].items():
+        size = f"{result['bytes'][files[way]] / 1e6:.1f} MB" if way in files else ""
+        speed = [f"{found['images_per_second'][batch]['median']:,.0f} images/s" for batch in ("256", "1")]
+        rows.append([way, size, *speed, percent(found["accuracy"]), percent(found["same_class"])])
+    head = [result["data"], "file", "batches of 256", "of 1", "accuracy", "same class as torch, float32"]
+    return table(head, rows, result["command"])
+
+
 TABLES = {
+    "export": export,
     "faults": faults,
     "distributed": distributed,
     "distributed_accuracy": distributed_accuracy,

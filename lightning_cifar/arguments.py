@@ -26,6 +26,7 @@ TRAINER_COMMANDS = {
 }
 OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
+    "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import predict, repeat
+from lightning_cifar.commands import export, predict, repeat
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +26,10 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command, trained, capsys):
+    if command.startswith("export"):
+        own = export.parser().parse_args(shlex.split(command)[1:])
+        assert export.format_of(own.output, own.format, own.int8)
+        return
     if "--images" in command:
         assert predict.parser().parse_args(shlex.split(command)[1:]).images
         return

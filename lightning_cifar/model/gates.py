@@ -47,9 +47,11 @@ class Gate(nn.Module):
             nn.init.constant_(last.get_parameter("bias"), 1.0 if kind == "relu" else 0.0)
 
     def forward(self, means: Tensor) -> Tensor:
+        # Not len(means), a plain number, to which torch.export would bind the size of every batch.
+        batch = means.shape[0]
         if self.kind == "static":
-            return torch.ones(len(means), self.branches, 1, dtype=means.dtype, device=means.device)
-        raw = self.layers(means).view(len(means), self.branches, -1)
+            return torch.ones(batch, self.branches, 1, dtype=means.dtype, device=means.device)
+        raw = self.layers(means).view(batch, self.branches, -1)
         if self.kind == "relu":
             return raw.relu()
         if self.kind == "softmax":

@@ -22,6 +22,12 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return result | {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share that was found among ``count`` images."""
+    found = stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """How much larger the mean of ``second`` is, with Welch's 95 % interval, and the seeds it takes to tell them apart.
 

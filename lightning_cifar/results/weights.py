@@ -16,17 +16,19 @@ from lightning_cifar.train.classifier import ImageClassifier
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 
 
-def save_weights(model: ImageClassifier, file: Path, held_out: str, **known: Any) -> None:
-    """Writes the network's weights in half precision; what has one dimension, batch norm above all, as it is.
+def save_weights(model: ImageClassifier, file: Path, held_out: str, half: bool = False, **known: Any) -> None:
+    """Writes the network's weights.
 
     Args:
         model: trained.
         file: to write.
         held_out: ``val`` or ``test``, as it was trained: whether the validation images were kept back.
+        half: in half precision, but for what has one dimension, batch norm above all.
         known: further plain values for whoever opens it: recipe, data, accuracy.
     """
     tensors = {
-        name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in model.state_dict().items()
+        name: (value.half() if half and value.ndim > 1 else value).contiguous()
+        for name, value in model.state_dict().items()
     }
     metadata = {
         "hyper_parameters": json.dumps(dict(model.hparams)),

@@ -49,3 +49,10 @@ def test_softmax_keeps_its_sum():
     gate = Gate("softmax", 6, 3, 5)
     nn.init.normal_(gate.layers[0].weight)
     torch.testing.assert_close(gate(torch.randn(4, 6)).sum(1), torch.full((4, 1), 3.0))
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_torch_export_leaves_the_batch_free(kind):
+    gate, means = Gate(kind, 6, 3, 5), torch.randn(7, 6)
+    program = torch.export.export(gate, (means[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.testing.assert_close(program.module()(means), gate(means))

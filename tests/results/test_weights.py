@@ -20,7 +20,7 @@ def exported(trained, tmp_path_factory):
     """The model of a short run, and the file made of it."""
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt").eval()
     file = tmp_path_factory.mktemp("exported") / "model.safetensors"
-    save_weights(model, file, held_out="val", recipe="demo")
+    save_weights(model, file, held_out="val", half=True, recipe="demo")
     return model, file
 
 

@@ -1,0 +1,127 @@
+"""What do exported models give? Speed, size and accuracy of the model in the package, by ONNX Runtime and by torch.
+
+    python benchmarks/export.py --root DIR
+
+DIR is an image folder of CIFAR-10. torch eager in float32 and under bfloat16 autocast, ONNX Runtime in float32 and int8
+(calibrated on training images), all by two threads, uint8 images in, logits out, in batches of 256 and of 1; they take
+turns, medians count. Accuracy is over all test images, without test-time augmentation. Prints one table and writes
+``benchmarks/results/export.json``.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cifar import CIFAR10DataModule, load_pretrained
+from lightning_cifar.commands.export import SUFFIXES
+from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.results.export import FORMATS, open_onnx, write_onnx
+from lightning_cifar.results.pictures import CALIBRATING
+from lightning_cifar.results.quantise import quantise
+from lightning_cifar.results.weights import PRETRAINED
+from lightning_cifar.train.record import describe_device, write_json
+
+BATCHES = {256: 4, 1: 100}  # size of a batch: how many are timed at once
+REPEATS, SETTLING = 5, 1
+Answer = Callable[[Tensor], Tensor]
+
+
+def ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], dict[str, int]]:
+    """Each way to the logits of uint8 images, and the size of the file that it takes, in bytes."""
+    model = load_pretrained()
+
+    def mixed(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(images).float()
+
+    sizes = {}
+    for form, suffix in SUFFIXES.items():
+        write, _ = FORMATS[form]
+        write(model, folder / f"model{suffix}", {"held_out": "test"})
+        sizes[form] = (folder / f"model{suffix}").stat().st_size
+    small = folder / "int8.onnx"
+    write_onnx(model, small, {})
+    quantise(small, calibration)
+    sizes["onnx, int8"] = small.stat().st_size
+    found = {
+        "torch, float32": model,
+        "torch, bfloat16 autocast": mixed,
+        "ONNX Runtime, float32": open_onnx(folder / "model.onnx"),
+        "ONNX Runtime, int8": open_onnx(small),
+    }
+    return found, sizes
+
+
+def speeds(answers: dict[str, Answer], images: Tensor, size: int, count: int) -> dict[str, list[float]]:
+    """Images/s of each way, run by run."""
+    batches = images[: size * count].split(size)
+    taken: dict[str, list[float]] = {name: [] for name in answers}
+    for turn in range(SETTLING + REPEATS):
+        for name, answer in answers.items():
+            start = time.perf_counter()
+            for batch in batches:
+                answer(batch)
+            if turn >= SETTLING:
+                taken[name].append(sum(map(len, batches)) / (time.perf_counter() - start))
+    return taken
+
+
+@torch.inference_mode()
+def measure(train: ImageSet, test: ImageSet, folder: Path) -> dict[str, Any]:
+    answers, sizes = ways(train.sample(CALIBRATING).images, folder)
+    predicted = {
+        name: torch.cat([answer(batch) for batch in test.images.split(256)]).argmax(1)
+        for name, answer in answers.items()
+    }
+    first = predicted["torch, float32"]
+    timed = {size: speeds(answers, test.images, size, count) for size, count in BATCHES.items()}
+    return {
+        "ways": {
+            name: {
+                "accuracy": float((predicted[name] == test.labels).double().mean()),
+                "same_class": float((predicted[name] == first).double().mean()),
+                "images_per_second": {
+                    str(size): {"median": statistics.median(taken[name]), "all": taken[name]}
+                    for size, taken in timed.items()
+                },
+            }
+            for name in answers
+        },
+        "bytes": sizes | {"pretrained": PRETRAINED.stat().st_size},
+    }
+
+
+def main(root: str, images: int | None, output: Path) -> None:
+    data = CIFAR10DataModule("folder", root).read()
+    test = data.test if images is None else data.test.sample(images)
+    with TemporaryDirectory() as folder:
+        found = measure(data.train, test, Path(folder))
+    result = {
+        "question": "What do exported models give, by ONNX Runtime and in int8?",
+        "command": "python benchmarks/export.py --root DIR",
+        "data": f"CIFAR-10 (JPEG), {len(test):,} test images",
+        **found,
+        "device": describe_device(torch.device("cpu")),
+    }
+    write_json(output, result)
+    print(f"{'':<26}{'batches of 256':>18}{'of 1':>16}{'accuracy':>11}{'same class':>12}")
+    for name, row in found["ways"].items():
+        large, one = (f"{row['images_per_second'][str(size)]['median']:,.0f} images/s" for size in BATCHES)
+        print(f"{name:<26}{large:>18}{one:>16}{row['accuracy']:>11.2%}{row['same_class']:>12.2%}")
+    print("MB: " + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found["bytes"].items()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--images", type=int, help="so many test images, for a trial; default: all")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/export.json")
+    known = parser.parse_args()
+    main(known.root, known.images, known.output)
