@@ -27,6 +27,7 @@ TRAINER_COMMANDS = {
 OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
+    "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, check_option
+from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
 import sys
@@ -40,8 +40,8 @@ def test_version():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "name a command: fit, validate, test, predict, repeat; --help says more"),
-        (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict, repeat"),
+        ([], "name a command: fit, validate, test, predict, repeat, sweep, tune; --help says more"),
+        (["fti"], "no command 'fti': did you mean fit? There are fit, validate, test, predict, repeat, sweep, tune"),
         (
             ["fit", "--recipe", "fats"],
             f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}",
@@ -53,6 +53,8 @@ def test_version():
         (["repeat", "--n", "two"], "repeat: argument --n: invalid int value: 'two'"),
         (["repeat", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["repeat", "--compare", "no.json", "no.json"], "--compare no.json: No such file or directory"),
+        (["sweep", "--search", "model.width=1,2"], "no option --model.width: did you mean --model.widths?"),
+        (["tune", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
     ],
 )
@@ -61,7 +63,7 @@ def test_typos(args, message):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
-@pytest.mark.parametrize("subcommand", [*SUBCOMMANDS][:-1])  # repeat has fit's
+@pytest.mark.parametrize("subcommand", [*TRAINER_COMMANDS])  # the others have fit's
 def test_every_option_of_the_parser_is_known(subcommand, capsys):
     assert main([subcommand, "--help"]) == 0
     flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)

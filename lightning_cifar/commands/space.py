@@ -11,8 +11,8 @@ import yaml
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lightning_cifar.arguments import SIGNATURES, check_option, option
-from lightning_cifar.errors import InputError
+from lightning_cifar.arguments import SIGNATURES, check_option
+from lightning_cifar.errors import InputError, reason
 
 Space = dict[str, BaseDistribution]
 FORMS = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
@@ -59,16 +59,17 @@ def distribution(values: str) -> BaseDistribution:
             raise ValueError("a list takes two values at least, each once")
         return CategoricalDistribution(choices)
     log = values.startswith("log:")
-    ends = [value_of(end) for end in values.removeprefix("log:").split(":")]
-    if len(ends) != 2 or not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+    ends = [end for text in values.removeprefix("log:").split(":") if not isinstance(end := value_of(text), str)]
+    if len(ends) != 2 or values.removeprefix("log:").count(":") != 1 or not all(map(math.isfinite, ends)):
         raise ValueError("a range is two numbers, LOW:HIGH or log:LOW:HIGH")
     low, high = ends
     if not low < high:
         raise ValueError(f"LOW must be below HIGH, got {low} and {high}")
     if log and low <= 0:
         raise ValueError(f"a logarithmic range starts above 0, got {low}")
-    kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
-    return kind(low, high, log=log)
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
 
 
 def value_of(text: str) -> int | float | str:
@@ -123,6 +124,9 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     Args:
         fit: what `layered` gives for ``fit``.
         names: as ``model.learning_rate``.
+
+    Raises:
+        InputError: a configuration cannot be read.
     """
     from lightning_cifar.data.module import CIFAR10DataModule  # here, for typos do not wait for torch
     from lightning_cifar.train.classifier import ImageClassifier
@@ -131,18 +135,32 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
         own |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
     for flag, file in pairwise(fit):
-        if flag == "--config":
-            for group, settings in yaml.safe_load(Path(file).read_text()).items():
-                if group in SIGNATURES:
-                    own |= {f"{group}.{name}": value for name, value in settings.items()}
-    own |= {name: value_of(text) for name in names if (text := option(fit, f"--{name}")) is not None}
+        if flag in ("--config", "-c"):
+            try:
+                config = yaml.safe_load(Path(file).read_text())
+                for group in {*SIGNATURES} & {*config}:
+                    own |= {f"{group}.{name}": value_of(str(value)) for name, value in config[group].items()}
+            except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+                raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
     return {name: own[name] for name in names if name in own}
 
 
-def default_space(own: dict[str, Any]) -> Space:
-    """Learning rate and batch size around those of the run: a factor of ten, and of two, to both sides."""
+def default_space(own: dict[str, Any], fixed: Sequence[str]) -> Space:
+    """Learning rate and batch size around those of the run: a factor of ten, and of two, to both sides.
+
+    Args:
+        own: of `own_values`.
+        fixed: options that are given, and not searched.
+
+    Raises:
+        InputError: nothing is left.
+    """
     rate, images = own["model.learning_rate"], own["data.batch_size"]
-    return {
+    space: Space = {
         "model.learning_rate": FloatDistribution(rate / 10, rate * 10, log=True),
-        "data.batch_size": CategoricalDistribution([images // 2, images, images * 2]),
+        "data.batch_size": CategoricalDistribution(sorted({max(1, images // 2), images, images * 2})),
     }
+    space = {name: searched for name, searched in space.items() if name not in fixed}
+    if not space:
+        raise InputError("learning rate and batch size are given: say what to search by --search")
+    return space

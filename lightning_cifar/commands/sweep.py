@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_cifar.commands.space import Space
 
 STUDY = "sweep.db"
+DEFAULT = ["model.learning_rate", "data.batch_size"]  # what is searched where nothing is named: the report's question
 SHOWN = 10  # rows of the table
 
 
@@ -73,11 +74,13 @@ def main(args: list[str]) -> int:
     for name in space:
         if option(rest, f"--{name}") is not None:
             raise InputError(f"--{name} is given, and searched by --search {name}=...: one of both")
-    known = own_values(fit, [*space] or ["model.learning_rate", "data.batch_size"])
+    known = own_values(fit, [*space] or DEFAULT)
+    if not space:
+        space = default_space(known, [name for name in DEFAULT if option(rest, f"--{name}") is not None])
     recipe = option(rest, "--recipe") or ("custom" if option(rest, "--config", "-c") else "report")
     run_dir = own.run_dir or Path("runs/sweep", recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     prepare_directory(run_dir)
-    Sweep(fit, rest, space or default_space(known), run_dir, pruning=not own.no_pruning).run(own.n_trials, known)
+    Sweep(fit, rest, space, run_dir, pruning=not own.no_pruning).run(own.n_trials, known)
     return 0
 
 
@@ -111,7 +114,8 @@ class Sweep:
         from lightning_cifar.results.study import open_study
 
         self.fit, self.typed, self.space, self.run_dir = fit, typed, space, run_dir
-        self.earlier: Any = None  # the last trial of this process
+        self.earlier: Any = None  # the last trial of this process, whose data is used again
+        self.works = False  # a trial of this process was trained
         self.trial: int | None = None  # the number of the one that runs
         self.waited_for: list[int] = []
         # One process at a time opens the study, counts its trials and begins another.
@@ -137,14 +141,15 @@ class Sweep:
                 self.begin_with(known)
             while self.one_more(n_trials):
                 self.trial = None
-            self.tell()
+            with self.turn:  # several processes may come to the end together
+                self.tell()
 
     def begin_with(self, known: dict[str, Any]) -> None:
         from lightning_cifar.commands.space import holds
 
         inside = all(name in known and holds(searched, known[name]) for name, searched in self.space.items())
         if inside and not self.study.trials:
-            self.study.enqueue_trial(known)
+            self.study.enqueue_trial({name: known[name] for name in self.space})
 
     def one_more(self, n_trials: int) -> bool:
         """Trains a trial, or waits a moment for those of other processes; False where all have ended."""
@@ -161,12 +166,13 @@ class Sweep:
                     self.study.sampler = TPESampler(seed=len(self.study.trials), constant_liar=True)
                 try:
                     self.study.optimize(self.train, n_trials=1)
-                except BaseException:
+                except BaseException as stop:
                     give_back(self.study, self.trial)
-                    print(
-                        f"stopped in trial {self.trial}; to go on: the same command with --run_dir {self.run_dir}",
-                        file=sys.stderr,
-                    )
+                    if not isinstance(stop, Exception):
+                        where = f"--run_dir {self.run_dir}"
+                        print(
+                            f"stopped in trial {self.trial}; to go on: the same command with {where}", file=sys.stderr
+                        )
                     raise
                 return True
         if running != self.waited_for:
@@ -200,7 +206,7 @@ class Sweep:
             trial.set_user_attr("ended", why)
             print(f"trial {trial.number}: {why}: {reason(error)}", flush=True)
             raise TrialPruned from error
-        self.earlier = run
+        self.earlier, self.works = run, True
         trial.set_user_attr("epochs", run.epochs)
         trial.set_user_attr("train_seconds", round(run.seconds, 2))
         told = f"{run.accuracy:.2%} of the validation images, {run.seconds:.1f} s"
@@ -215,12 +221,11 @@ class Sweep:
         from lightning_cifar.cli import out_of_memory
         from lightning_cifar.train.finite import DivergenceError
 
-        if isinstance(error, DivergenceError):
-            return "diverged"
-        if out_of_memory(error):
-            return "out of memory"
+        if isinstance(error, DivergenceError) or out_of_memory(error):
+            self.works = True
+            return "diverged" if isinstance(error, DivergenceError) else "out of memory"
         # What the first one is refused for, it may be that all would be.
-        return "refused" if isinstance(error, InputError) and self.earlier is not None else None
+        return "refused" if isinstance(error, InputError) and self.works else None
 
     def tell(self) -> None:
         """Prints the table, and the command of the best trial; writes them, and the pictures."""

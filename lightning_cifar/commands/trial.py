@@ -35,7 +35,7 @@ class TrialRun(PartRun):
         if data["held_out"] == "test" or trainer["limit_val_batches"] == 0:
             if self.earlier is None:
                 print(
-                    "a sweep chooses, and the recipe keeps no images back to choose by: it does here (--data.held_out val)"
+                    "a sweep chooses, and the recipe keeps no images back for that: here it does (--data.held_out val)"
                 )
             data["held_out"] = "val"
             trainer["limit_val_batches"] = trainer["limit_val_batches"] or 1.0

@@ -142,14 +142,17 @@ def draw(study: optuna.Study, directory: Path) -> list[Path]:
     from optuna.visualization import matplotlib as pictures
 
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    kinds: dict[str, Any] = {"history": pictures.plot_optimization_history, "slice": pictures.plot_slice}
+    kinds: dict[str, Any] = {"history": pictures.plot_optimization_history}
+    if len(complete) > 1:
+        kinds["slice"] = pictures.plot_slice
     if len({trial.value for trial in complete}) > 1 and len(complete[0].params) > 1:
         kinds |= {"contour": pictures.plot_contour, "importances": pictures.plot_param_importances}
     files, backend = [], pyplot.get_backend()
     pyplot.switch_backend("agg")  # no window
     try:
         for name, plot in kinds.items() if complete else ():
-            with pyplot.rc_context({"figure.figsize": (8, 4.8)}), unstable():
+            with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a parameter that had one value so far, say
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")
                 picture = io.BytesIO()
                 pyplot.gcf().savefig(picture, dpi=120, format="png", bbox_inches="tight")
