@@ -1,7 +1,7 @@
 """PartRun: one of several runs of a command, each by the very command ``fit``, in a directory beside the others'."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from lightning import Trainer
@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.arguments import differences
 from lightning_cifar.command_line import CommandLine
+from lightning_cifar.data.sources import Dataset
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.progress import Progress
 from lightning_cifar.train.record import new_run_dir
@@ -20,7 +21,7 @@ class PartRun(CommandLine):
     Args:
         args: what `CommandLine` takes for ``fit``, less the run directory.
         directory: of this run; a word and a number.
-        earlier: another run on the same images, which are then not read again.
+        source: what another run has read, to train on the same images.
         own: the options that may differ between the runs.
     """
 
@@ -28,13 +29,9 @@ class PartRun(CommandLine):
     advice: str  # to who asks for several devices
 
     def __init__(
-        self, args: list[str], directory: Path, earlier: Self | None = None, own: frozenset[str] = frozenset()
-    ):
-        self.directory, self.earlier, self.own = (
-            directory,
-            earlier,
-            own | {"data.root"},
-        )  # where it lies does not matter
+        self, args: list[str], directory: Path, source: Dataset | None = None, own: frozenset[str] = frozenset()
+    ) -> None:
+        self.directory, self.source, self.own = directory, source, own | {"data.root"}  # where it lies does not matter
         stopped = (directory / "config.yaml").exists()
         super().__init__([*args, *(["--resume", str(directory)] if stopped else [])])
 
@@ -44,14 +41,8 @@ class PartRun(CommandLine):
             raise InputError(f"--trainer.barebones true: nothing would be recorded; a {self.word} needs it off")
         if (devices := trainer["devices"]) not in (1, "1"):
             raise InputError(f"--trainer.devices {devices}: a {self.word} is trained by one; {self.advice}")
-        if self.earlier is not None:
-            self.datamodule.source = self.earlier.datamodule.source
-            self.take_over(self.earlier)
-            self.earlier = None
+        self.datamodule.source = self.source
         return super().instantiate_trainer(**kwargs)
-
-    def take_over(self, earlier: Self) -> None:
-        """What else can be used again."""
 
     def choose_precision(self) -> None:
         """As the first one chose: timing could find otherwise now."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Self
 
+from lightning import Trainer
+
 from lightning_cifar.commands.part import PartRun
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.report import write_predictions
@@ -25,13 +27,16 @@ class SeedRun(PartRun):
     word, advice = "seed", "share out the seeds: --first_seed"
 
     def __init__(self, args: list[str], seed: int, repeat_dir: Path, earlier: Self | None = None) -> None:
-        self.seed = seed
-        super().__init__([*args, "--seed_everything", str(seed)], repeat_dir / f"seed{seed}", earlier)
+        self.seed, self.earlier = seed, earlier
+        source = earlier.datamodule.source if earlier else None
+        super().__init__([*args, "--seed_everything", str(seed)], repeat_dir / f"seed{seed}", source)
 
-    def take_over(self, earlier: Self) -> None:
-        network = earlier.model.network
-        network.load_state_dict(self.model.network.state_dict())
-        self.model.network = network
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.earlier is not None:
+            network = self.earlier.model.network
+            network.load_state_dict(self.model.network.state_dict())
+            self.model.network, self.earlier = network, None
+        return super().instantiate_trainer(**kwargs)
 
     def fit(self, **kwargs: Any) -> None:
         self.train(**kwargs)

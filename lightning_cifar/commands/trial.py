@@ -1,13 +1,14 @@
 """TrialRun: one trial of ``sweep``, by the very command ``fit``, judged by its accuracy on the validation images."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
 from lightning_cifar.commands.part import PartRun
 from lightning_cifar.commands.space import typed
+from lightning_cifar.data.sources import Dataset
 from lightning_cifar.train.progress import Throughput
 
 
@@ -20,20 +21,20 @@ class TrialRun(PartRun):
         args: what `CommandLine` takes for ``fit``, less the searched options and the run directory.
         trial: of Optuna, its values drawn.
         directory: of this run.
-        earlier: another trial, whose data is used again.
+        source: what another trial has read.
     """
 
     word, advice = "trial", "start the same sweep once for each device"
 
-    def __init__(self, args: list[str], trial: Trial, directory: Path, earlier: Self | None = None) -> None:
+    def __init__(self, args: list[str], trial: Trial, directory: Path, source: Dataset | None = None) -> None:
         self.pruning = Pruning(trial)
-        super().__init__([*args, *typed(trial.params)], directory, earlier, frozenset(trial.params))
+        super().__init__([*args, *typed(trial.params)], directory, source, frozenset(trial.params))
 
     def before_instantiate_classes(self) -> None:
         settings = self.config["fit"]
         data, trainer = settings["data"], settings["trainer"]
         if data["held_out"] == "test" or trainer["limit_val_batches"] == 0:
-            if self.earlier is None:
+            if self.source is None:
                 print(
                     "a sweep chooses, and the recipe keeps no images back for that: here it does (--data.held_out val)"
                 )

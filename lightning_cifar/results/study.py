@@ -84,10 +84,8 @@ def unstable() -> Iterator[None]:
         yield
 
 
-def give_back(study: optuna.Study, number: int | None) -> None:
-    """Has the next start of the sweep go on with a trial that was stopped, if one was."""
-    if number is None:
-        return
+def give_back(study: optuna.Study, number: int) -> None:
+    """Has the next start of the sweep go on with a trial that was stopped."""
     study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
     with unstable():
         retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
