@@ -71,5 +71,5 @@ class Pruning(Callback):
         if epoch not in self.known:
             self.known.add(epoch)
             self.trial.report(float(trainer.callback_metrics["val/accuracy"]), epoch)
-        if self.trial.should_prune():
+        if epoch + 1 != trainer.max_epochs and self.trial.should_prune():  # after the last there is nothing to save
             self.pruned = trainer.should_stop = True
