@@ -49,7 +49,7 @@ class Finders(CommandLine):
 
     def equipped_trainer(self, configured: dict[str, Any], lines: int = 0) -> Trainer:
         """One that trains as long as a finder wants, evaluates nothing and leaves no trace."""
-        return LightningCLI.instantiate_trainer(
+        trainer: Trainer = LightningCLI.instantiate_trainer(
             self,
             logger=False,
             callbacks=[],
@@ -61,6 +61,12 @@ class Finders(CommandLine):
             max_time=None,
             default_root_dir=str(self.run_dir),
         )
+        if self.limit == 0 and trainer.strategy.root_device.type == "cpu":
+            raise InputError(
+                "--batch_size: on a CPU too large a batch is no error but the end of the process, so the search needs "
+                "a limit: --batch_size 2048, say"
+            )
+        return trainer
 
     def fit(self, **kwargs: Any) -> None:
         print(f"run directory: {self.run_dir}", flush=True)
@@ -72,12 +78,6 @@ class Finders(CommandLine):
 
     def find_batch_size(self, limit: int) -> None:
         """Doubles it until memory does not suffice, or the limit is reached."""
-        on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        if on_cpu and not limit:
-            raise InputError(
-                "--batch_size: on a CPU too large a batch is no error but the end of the process, so the search needs "
-                "a limit: --batch_size 2048, say"
-            )
         images = len(self.datamodule.train)
         limit = min(limit or images, images)
         doublings = (limit // FIRST).bit_length() - 1
@@ -114,7 +114,7 @@ class Finders(CommandLine):
         write_json(self.run_dir / "rates.json", {"own": own, "suggested": suggested, "rates": tried, "losses": losses})
         print(f"loss by learning rate: {self.run_dir / 'rates.png'}")
         if suggested is None:
-            print("learning rate: none suggested, the loss was no number too soon; look at the picture")
+            print("learning rate: none suggested, for the loss fell nowhere, or was no number too soon")
             return
         print(f"learning rate: {suggested:.3g}, where the loss falls steepest; the recipe has {own:.3g}")
         if len(rates) > 1:

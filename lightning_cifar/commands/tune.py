@@ -2,7 +2,7 @@
 
 import shlex
 
-from lightning_cifar.arguments import Arguments, layered, option
+from lightning_cifar.arguments import Arguments, layered
 from lightning_cifar.errors import InputError
 
 FROM_MEMORY = 0  # --batch_size without a limit
@@ -25,6 +25,9 @@ def parser() -> Arguments:
         metavar="LIMIT",
         help="the largest batch size that memory allows, doubled from 16 on, up to LIMIT; on a CPU, LIMIT is needed",
     )
+    arguments.add_argument(
+        "--run_dir", help="where to write the picture, new or empty; default runs/tune/<recipe>/<time>"
+    )
     return arguments
 
 
@@ -38,20 +41,15 @@ def main(args: list[str]) -> int:
     for name in ("--ckpt_path", "--resume", "--wandb"):
         if any(one.split("=")[0] == name for one in rest):
             raise InputError(f"{name}: tune trains a few steps from the start, and keeps nothing of them")
-    fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
+    fit = layered(
+        ["fit", *rest, *(["--run_dir", own.run_dir] if own.run_dir else [])]
+    )  # before torch is imported: typos are answered at once
     from lightning_cifar.commands.finders import FIRST, Finders
 
     if own.batch_size is not None and own.batch_size != FROM_MEMORY and own.batch_size < FIRST:
         raise InputError(f"--batch_size {own.batch_size}: the limit must be at least {FIRST}, where the search begins")
     found = Finders(fit, own.lr or own.batch_size is None, own.batch_size).found
     if found:
-        typed = [*without_run_dir(rest), *(word for name, value in found.items() for word in (f"--{name}", value))]
-        print(f"to train with it:\n{shlex.join(['python', '-m', 'lightning_cifar', 'fit', *typed])}")
+        typed = [word for name, value in found.items() for word in (f"--{name}", value)]
+        print(f"to train with it:\n{shlex.join(['python', '-m', 'lightning_cifar', 'fit', *rest, *typed])}")
     return 0
-
-
-def without_run_dir(flags: list[str]) -> list[str]:
-    """A run needs a directory of its own."""
-    if (named := option(flags, "--run_dir")) is None:
-        return flags
-    return [one for one in flags if one not in ("--run_dir", named, f"--run_dir={named}")]

@@ -9,6 +9,7 @@ import yaml
 
 from lightning_cifar import main
 from lightning_cifar.commands import finders
+from lightning_cifar.train.classifier import ImageClassifier
 
 
 def run(capsys, *args):
@@ -38,6 +39,20 @@ def test_both_finders_say_what_to_type(tmp_path, tiny, capsys, monkeypatch):
     if found["suggested"]:
         assert config["model"]["learning_rate"] == pytest.approx(found["suggested"], rel=0.01)
         assert config["model"]["norm_rate"] == pytest.approx(100 * found["suggested"], rel=0.01)
+
+
+def test_the_batch_size_is_the_last_that_memory_allows(tmp_path, tiny, capsys, monkeypatch):
+    step = ImageClassifier.training_step
+
+    def limited(self, batch, batch_idx):
+        if len(batch[0]) > 32:
+            raise RuntimeError("CUDA out of memory.")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ImageClassifier, "training_step", limited)
+    status, out, _ = run(capsys, "tune", *tiny, "--batch_size", "256", "--run_dir", tmp_path / "run")
+    assert (status, "batch size: 32 fits, memory allows no more" in out) == (0, True)
+    assert out.endswith(f"fit {shlex.join(tiny)} --data.batch_size 32\n")
 
 
 def test_rates_keep_their_ratio_in_each_step():
@@ -81,3 +96,4 @@ def test_bad_input_is_one_line(capsys, args, message):
 def test_what_the_finders_cannot_do(capsys, tiny, tmp_path, args, message):
     status, _, err = run(capsys, "tune", *tiny, *args, "--run_dir", tmp_path / "run")
     assert (status, err) == (2, f"error: {message}\n")
+    assert not (tmp_path / "run/config.yaml").exists()
