@@ -27,6 +27,8 @@ TRAINER_COMMANDS = {
 OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
     "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
+    "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
+    "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

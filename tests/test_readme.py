@@ -11,7 +11,8 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import export, predict, repeat
+from lightning_cifar.commands import export, predict, repeat, sweep, tune
+from lightning_cifar.commands.space import space_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -36,6 +37,11 @@ def test_commands_parse(command, trained, capsys):
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])
         assert own.compare or layered(["fit", *rest])[0] == "fit"
+        return
+    if command.startswith(("sweep", "tune")):
+        own, rest = (sweep if command.startswith("sweep") else tune).parser().parse_known_args(command.split()[1:])
+        assert len(space_of(getattr(own, "search", []))) == command.count("--search")
+        assert layered(["fit", *rest])[0] == "fit"
         return
     command = command.replace("runs/report/TIME", str(trained)).replace(" --print_model", "")
     assert main([*command.split(), "--print_config"]) == 0

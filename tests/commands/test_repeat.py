@@ -166,7 +166,7 @@ def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
 
 def test_barebones(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
-    assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; repeat needs it off\n")
+    assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; a seed needs it off\n")
 
 
 def test_several_devices(capsys, tmp_path, tiny):

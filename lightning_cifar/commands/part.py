@@ -1,0 +1,77 @@
+"""PartRun: one of several runs of a command, each by the very command ``fit``, in a directory beside the others'."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_cifar.arguments import differences
+from lightning_cifar.command_line import CommandLine
+from lightning_cifar.data.sources import Dataset
+from lightning_cifar.errors import InputError
+from lightning_cifar.train.progress import Progress
+from lightning_cifar.train.record import new_run_dir
+
+
+class PartRun(CommandLine):
+    """A run, begun or gone on with where it was stopped, by the settings of the others.
+
+    Args:
+        args: what `CommandLine` takes for ``fit``, less the run directory.
+        directory: of this run; a word and a number.
+        source: what another run has read, to train on the same images.
+        own: the options that may differ between the runs.
+    """
+
+    word: str  # what such a run is called
+    advice: str  # to who asks for several devices
+
+    def __init__(
+        self, args: list[str], directory: Path, source: Dataset | None = None, own: frozenset[str] = frozenset()
+    ) -> None:
+        self.directory, self.source, self.own = directory, source, own | {"data.root"}  # where it lies does not matter
+        stopped = (directory / "config.yaml").exists()
+        super().__init__([*args, *(["--resume", str(directory)] if stopped else [])])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self.config_init["fit"]["trainer"]
+        if trainer["barebones"]:
+            raise InputError(f"--trainer.barebones true: nothing would be recorded; a {self.word} needs it off")
+        if (devices := trainer["devices"]) not in (1, "1"):
+            raise InputError(f"--trainer.devices {devices}: a {self.word} is trained by one; {self.advice}")
+        self.datamodule.source = self.source
+        return super().instantiate_trainer(**kwargs)
+
+    def choose_precision(self) -> None:
+        """As the first one chose: timing could find otherwise now."""
+        if stored := next(self.stored_settings(), None):
+            self.set_precision(stored["trainer"]["precision"])
+        else:
+            super().choose_precision()
+
+    def make_run_dir(self) -> Path:
+        self.refuse_others()
+        return new_run_dir(str(self.directory), "")
+
+    def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
+        self.refuse_others()
+        return super().resume(run_dir, configured)
+
+    def refuse_others(self) -> None:
+        """Refuses settings that differ from those of an earlier run."""
+        settings = yaml.safe_load(self.resolved_config())
+        for stored in self.stored_settings():
+            for name, value, other in differences(settings, stored):
+                if name not in self.own:
+                    where = self.directory.parent
+                    raise InputError(f"--{name} {value}: the {self.word}s in {where} are trained with {other}")
+
+    def stored_settings(self) -> Any:
+        files = sorted(self.directory.parent.glob(f"{self.word}*/config.yaml"))
+        return (yaml.safe_load(file.read_text()) for file in files)
+
+    def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
+        found = super().callbacks(trainer)
+        return [Progress(epoch_lines=False) if type(one) is Progress else one for one in found]

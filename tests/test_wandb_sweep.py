@@ -1,0 +1,45 @@
+"""docs/wandb-sweep.yaml, as wandb's agent reads it: the command that it makes is one that `fit` takes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from wandb.wandb_agent import Agent
+
+from lightning_cifar import main
+
+SWEEP = yaml.safe_load((Path(__file__).parents[1] / "docs/wandb-sweep.yaml").read_text())
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands that an agent starts, which are not run."""
+    commands = []
+    monkeypatch.setattr("wandb.wandb_agent.AgentProcess", lambda command, **_: commands.append(command) or Process())
+    return commands
+
+
+class Process:
+    last_sigterm_time = None
+
+
+def test_the_agents_command_is_one_that_fit_takes(started, monkeypatch, capsys):
+    values = {"model.learning_rate": {"value": 0.00123}, "data.batch_size": {"value": 256}}
+    assert values.keys() == SWEEP["parameters"].keys()
+    monkeypatch.setenv("WANDB_RUN_ID", "")  # the agent sets it, and others
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "")
+    agent = object.__new__(Agent)
+    agent._in_jupyter, agent._function, agent._forward_signals = False, None, False
+    agent._sweep_command, agent._run_processes = SWEEP["command"], {}
+    agent._command_run({"type": "run", "run_id": "abc", "program": None, "args": values})
+    (command,) = started
+    assert command[:5] == ["/usr/bin/env", "python", "-m", "lightning_cifar", "fit"]
+    assert main([*command[4:], "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["model"]["learning_rate"], config["data"]["batch_size"]) == (0.00123, 256)
+    assert (config["data"]["held_out"], config["wandb"]) == ("val", "online")
+
+
+def test_what_is_maximised_is_what_fit_logs(trained):
+    header = next(trained.glob("metrics.csv")).read_text().splitlines()[0]
+    assert SWEEP["metric"]["name"] in header.split(",")
