@@ -77,7 +77,7 @@ class SeedRun(CommandLine):
 
     def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
         found = super().callbacks(trainer)
-        return [Progress(epoch_lines=False) if type(one) is Progress else one for one in found]
+        return [Progress(epoch_rows=False) if type(one) is Progress else one for one in found]
 
     def fit(self, **kwargs: Any) -> None:
         self.train(**kwargs)
@@ -87,6 +87,7 @@ class SeedRun(CommandLine):
         record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
         evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
+        self.keep_evaluation(self.saved("last"), evaluation)
         logits, _, labels = self.model.test_outputs.compute()
         names = self.datamodule.dataset.class_names
         write_predictions(self.run_dir / "predictions.csv", logits.softmax(1), labels, names)
