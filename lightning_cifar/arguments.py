@@ -26,6 +26,7 @@ TRAINER_COMMANDS = {
 }
 OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
+    "report": "one HTML page of one or more runs: results, curves, mistakes, differences, commands",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import predict, repeat
+from lightning_cifar.commands import predict, repeat, report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,6 +32,9 @@ def test_commands_parse(command, trained, capsys):
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])
         assert own.compare or layered(["fit", *rest])[0] == "fit"
+        return
+    if command.startswith("report"):
+        assert report.parser().parse_args(command.split()[1:]).runs
         return
     command = command.replace("runs/report/TIME", str(trained)).replace(" --print_model", "")
     assert main([*command.split(), "--print_config"]) == 0

@@ -48,6 +48,10 @@ def confusions(axes: Axes, result: dict[str, Any]) -> None:
 
 def calibration(axes: Axes, result: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":")
+    images = result["reliability"]["images"]
+    middles = [(place + 0.5) / len(images) for place in range(len(images))]
+    shares = [count / sum(images) for count in images]
+    axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="share of the images")
     curves = [("as it is", result)]
     if result["temperature_scaled"]:
         curves.append((f"at temperature {result['temperature']:.2f}", result["temperature_scaled"]))

@@ -1,8 +1,9 @@
 """The numbers of metrics.csv, where they belong on the epoch axis, and a picture of them."""
 
 import pytest
+from matplotlib.figure import Figure
 
-from lightning_cifar.train.curves import plot_metrics, read_metrics
+from lightning_cifar.train.curves import plot_losses, plot_metrics, read_metrics
 
 CSV = """epoch,step,train/loss_step,train/loss_epoch,train/accuracy_epoch,val/loss,val/accuracy
 0,49,2.0,,,,
@@ -49,3 +50,18 @@ def test_the_figure_shows_every_series(metrics):
         "train accuracy 45.0%",
         "val accuracy 50.0%",
     ]
+
+
+def test_of_two_configurations_each_has_a_colour_and_training_is_dashed(metrics):
+    series, axes = read_metrics(metrics), Figure().subplots()
+    plot_losses({"one": [series, series], "two": [series]}, axes)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "one, train",
+        "one, val",
+        "two, train",
+        "two, val",
+    ]
+    styles = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+    assert len(set(styles[:4])) == 2  # of two seeds
+    assert {style for _, style in styles[:4]} == {"--", "-"}
+    assert {colour for colour, _ in styles[:4]}.isdisjoint({colour for colour, _ in styles[4:]})
