@@ -10,7 +10,7 @@ def parser() -> Arguments:
     arguments = Arguments(
         "report",
         description="Writes one HTML page, with everything in it, of one or more runs, and its pictures as PNGs. Runs "
-        "that differ in the seed alone are put together: mean, standard deviation, 95 %% interval.",
+        "that differ in the seed alone are put together: mean, standard deviation, 95 % interval.",
     )
     arguments.add_argument(
         "runs",

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_cifar.results.runs import Group, LeftRun
+from lightning_cifar.results.groups import Group
+from lightning_cifar.results.runs import LeftRun
 
 NO_TTA = "without test-time augmentation, %"
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_cifar.errors import reason
+from lightning_cifar.results.groups import PLACES, Group, grouped
 from lightning_cifar.results.measures import difference, every_run, means
 from lightning_cifar.results.picture import calibration, confusions, corruptions, risks
 from lightning_cifar.results.pooled import pooled
-from lightning_cifar.results.runs import DAMAGED, PLACES, Group, LeftRun, grouped
+from lightning_cifar.results.runs import DAMAGED, LeftRun
 from lightning_cifar.train.curves import plot_accuracies, plot_losses
 
 PAGE = "report.html"
@@ -146,7 +148,11 @@ def commands(group: Group) -> dict[str, Any]:
     checkpoint = next((run.test["checkpoint"] for run in group.runs if "checkpoint" in run.test), None)
     return {
         "typed": typed,
-        "again": f"python -m lightning_cifar fit --config {first.directory / 'config.yaml'}" if first.config else None,
-        "test": f"python -m lightning_cifar test --ckpt_path {checkpoint}" if checkpoint else None,
+        "again": command("fit", "--config", first.directory / "config.yaml") if first.config else None,
+        "test": command("test", "--ckpt_path", checkpoint) if checkpoint else None,
         "config": first.config,
     }
+
+
+def command(*words: str | Path) -> str:
+    return shlex.join(["python", "-m", "lightning_cifar", *map(str, words)])

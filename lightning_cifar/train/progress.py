@@ -137,8 +137,8 @@ class Progress(ProgressBar):
             if sys.stdout.isatty():
                 cells.pop()  # the bar tells the time left
                 width = shutil.get_terminal_size().columns - 1
-                part = [*self.accuracies][-1]  # the last that came: what is held out
-                if sys.stdout.encoding.lower().startswith("utf"):
+                if self.accuracies and (sys.stdout.encoding or "").lower().startswith("utf"):
+                    part = [*self.accuracies][-1]  # the last that came: what is held out
                     plot = f"{part} acc", sparkline(self.accuracies[part])
             for line in self.table.lines(cells, width, plot):
                 tqdm.write(line)
