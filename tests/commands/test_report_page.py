@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.data.sources import load_digits
 from lightning_cifar.results.statistics import summary
 
 
@@ -83,6 +85,16 @@ def test_one_run(runs, capsys, tmp_path):
     # It needs nothing from elsewhere.
     assert set(re.findall(r'(?:src|href)="(.{8})', page)) == {"data:ima"}
     assert not re.search(r"<script|<link|https?://|url\(", page)
+
+
+def test_the_pictures_are_those_of_the_test_set(runs):
+    images, labels = load_digits().test.images, load_digits().test.labels
+    with Image.open(runs / "test/one/mistakes.png") as sheet:
+        assert sheet.size == (8 * 32, 3 * 32)
+        pixels = np.asarray(sheet).reshape(3, 32, 8, 32, 3).swapaxes(1, 2).reshape(24, 32, 32, 3)
+    for mistake, picture in zip(json.loads((runs / "test/one/test.json").read_text())["mistakes"], pixels, strict=True):
+        assert (picture == images[mistake["index"]].permute(1, 2, 0).numpy()).all()
+        assert mistake["label"] == str(labels[mistake["index"]].item())
 
 
 def test_seeds_of_a_repeat(copied, capsys):
