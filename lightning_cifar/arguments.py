@@ -29,6 +29,7 @@ OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
     "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
+    "report": "one HTML page of one or more runs: results, curves, mistakes, differences, commands",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

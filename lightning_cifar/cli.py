@@ -76,11 +76,11 @@ def run(args: list[str]) -> None:
     from lightning_cifar.ranks import handed_down, is_first
 
     if is_first():
-        CommandLine(arguments)
+        CommandLine(arguments, typed=args)
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # the first process tells it all
         try:
-            CommandLine(arguments)
+            CommandLine(arguments, typed=args)
         except SystemExit:
             if not handed_down():
                 raise

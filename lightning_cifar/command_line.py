@@ -10,7 +10,7 @@ from lightning.fabric.connector import _PRECISION_INPUT
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.corruptions import under_corruptions
 from lightning_cifar.results.evaluation import tested
-from lightning_cifar.results.picture import draw_evaluation
+from lightning_cifar.results.picture import draw_evaluation, draw_mistakes
 from lightning_cifar.results.report import format_table, write_predictions
 from lightning_cifar.run import Run
 from lightning_cifar.train.memory import keep_freed_memory
@@ -68,10 +68,16 @@ class CommandLine(Run):
         if self.config["test"]["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
             result["corruptions"] = under_corruptions(self.model, self.datamodule, quiet)
-        file, picture = self.run_dir / "test.json", self.run_dir / "test.png"
-        write_json(file, {"checkpoint": self.config["test"]["ckpt_path"], **result})
-        draw_evaluation(picture, result)
-        print(f"table: {file}\npicture: {picture}")
+        self.keep_evaluation(self.config["test"]["ckpt_path"], result)
+        print(f"table: {self.run_dir / 'test.json'}\npicture: {self.run_dir / 'test.png'}")
+
+    def keep_evaluation(self, checkpoint: str, result: dict[str, Any]) -> None:
+        """Writes ``test.json`` and its pictures."""
+        write_json(self.run_dir / "test.json", {"checkpoint": checkpoint, **result})
+        draw_evaluation(self.run_dir / "test.png", result)
+        if places := [mistake["index"] for mistake in result["mistakes"]]:
+            images = self.datamodule.test[torch.tensor(places)].sample(len(places)).images
+            draw_mistakes(self.run_dir / "mistakes.png", images.permute(0, 2, 3, 1).cpu().numpy())
 
     def quiet_trainer(self, precision: _PRECISION_INPUT | None = None) -> Trainer:
         """One that evaluates, in float32 where nothing else is said, and leaves no trace."""

@@ -37,7 +37,9 @@ class Run(Configuration):
     wandb: WandbLogger | None = None
     lock: FileLock | None = None
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], typed: list[str] | None = None) -> None:
+        """Runs the command; ``typed`` is what the user said of it, for the record, where ``args`` says it in full."""
+        self.typed = typed or args
         try:
             super().__init__(args)
         finally:
@@ -137,7 +139,7 @@ class Run(Configuration):
         """The configured callbacks, and of the usual ones those that were not configured."""
         own = trainer["callbacks"] or []
         own = own if isinstance(own, list) else [own]
-        command = ["python", "-m", "lightning_cifar", *self.args]
+        command = ["python", "-m", "lightning_cifar", *self.typed]
         usual: list[Callback] = [RunRecord(str(self.run_dir), command, self.config[self.subcommand]["recipe"])]
         if self.subcommand == "fit":
             usual += [Throughput(), FiniteLoss(), LiveFigure()]

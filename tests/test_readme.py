@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import export, predict, repeat, sweep, tune
+from lightning_cifar.commands import export, predict, repeat, report, sweep, tune
 from lightning_cifar.commands.space import space_of
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +42,9 @@ def test_commands_parse(command, trained, capsys):
         own, rest = (sweep if command.startswith("sweep") else tune).parser().parse_known_args(command.split()[1:])
         assert len(space_of(getattr(own, "search", []))) == command.count("--search")
         assert layered(["fit", *rest])[0] == "fit"
+        return
+    if command.startswith("report"):
+        assert report.parser().parse_args(command.split()[1:]).runs
         return
     command = command.replace("runs/report/TIME", str(trained)).replace(" --print_model", "")
     assert main([*command.split(), "--print_config"]) == 0

@@ -74,4 +74,4 @@ class PartRun(CommandLine):
 
     def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
         found = super().callbacks(trainer)
-        return [Progress(epoch_lines=False) if type(one) is Progress else one for one in found]
+        return [Progress(epoch_rows=False) if type(one) is Progress else one for one in found]

@@ -46,6 +46,7 @@ class SeedRun(PartRun):
         record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
         evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
+        self.keep_evaluation(self.saved("last"), evaluation)
         logits, _, labels = self.model.test_outputs.compute()
         names = self.datamodule.dataset.class_names
         write_predictions(self.run_dir / "predictions.csv", logits.softmax(1), labels, names)

@@ -15,6 +15,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.train.classifier import ImageClassifier
 
 BINS = 15  # of the expected calibration error, as usual (arXiv 1706.04599)
+MISTAKES = 24  # that `test` keeps, the most confident ones
 COVERAGES = [percent / 100 for percent in range(5, 101, 5)]
 
 
@@ -34,7 +35,11 @@ def tested(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) ->
         batches: Any = trainer.predict(model, data.val_dataloader())
         temperature = fit_temperature(torch.cat(batches).log(), data.val.labels)
     result = evaluation(logits, labels, data.dataset.class_names, temperature)
-    return {**result, "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean())}
+    return {
+        **result,
+        "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean()),
+        "mistakes": mistakes(logits, labels, data.dataset.class_names),
+    }
 
 
 def evaluation(
@@ -121,3 +126,22 @@ def risk_coverage(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     risks = wrong.cumsum(0) / torch.arange(1, len(wrong) + 1, device=wrong.device)
     shares = [max(1, round(coverage * len(wrong))) for coverage in COVERAGES]
     return {"coverage": COVERAGES, "risk": [float(risks[share - 1]) for share in shares], "aurc": float(risks.mean())}
+
+
+def mistakes(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The 24 images that are classified wrongly with the most confidence; ``index`` is the place in the test set."""
+    probabilities = logits.float().softmax(1)
+    confidence, predicted = probabilities.max(1)
+    places = confidence.argsort(descending=True, stable=True)
+    worst = places[(predicted != labels)[places]][:MISTAKES]
+    columns = (worst, labels[worst], predicted[worst], confidence[worst], probabilities[worst, labels[worst]])
+    return [
+        {
+            "index": index,
+            "label": class_names[label],
+            "prediction": class_names[prediction],
+            "probability": probability,
+            "probability_of_label": rest,
+        }
+        for index, label, prediction, probability, rest in zip(*(one.tolist() for one in columns), strict=True)
+    ]

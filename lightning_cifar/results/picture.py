@@ -1,4 +1,4 @@
-"""The picture of an evaluation: confusions, calibration, risk by coverage, and corruptions where they were tried."""
+"""The pictures of an evaluation: confusions, calibration, risk by coverage, corruptions; and its worst mistakes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
+
+SHEET = 8  # mistakes side by side
 
 
 def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
@@ -17,6 +20,15 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
         draw(figure.add_subplot(1, len(panels), number), result)
     figure.suptitle(f"accuracy {result['accuracy']:.2%} on {result['images']:,} images")
     figure.savefig(file, dpi=120)
+
+
+def draw_mistakes(file: Path, pixels: Any) -> None:
+    """Writes images, uint8 (N, H, W, 3), N at least 1, as one PNG: row by row, eight in a row, not enlarged."""
+    count, height, width, _ = pixels.shape
+    sheet = Image.new("RGB", (min(SHEET, count) * width, -(-count // SHEET) * height))
+    for place, one in enumerate(pixels):
+        sheet.paste(Image.fromarray(one), (place % SHEET * width, place // SHEET * height))
+    sheet.save(file)
 
 
 def confusions(axes: Axes, result: dict[str, Any]) -> None:
@@ -36,6 +48,10 @@ def confusions(axes: Axes, result: dict[str, Any]) -> None:
 
 def calibration(axes: Axes, result: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":")
+    images = result["reliability"]["images"]
+    middles = [(place + 0.5) / len(images) for place in range(len(images))]
+    shares = [count / sum(images) for count in images]
+    axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="share of the images")
     curves = [("as it is", result)]
     if result["temperature_scaled"]:
         curves.append((f"at temperature {result['temperature']:.2f}", result["temperature_scaled"]))

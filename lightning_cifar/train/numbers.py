@@ -10,8 +10,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lightning_cifar.durable import write_whole
 from lightning_cifar.ranks import is_first
-
-METRICS = "metrics.csv"
+from lightning_cifar.train.curves import METRICS
 
 
 class Writer(ExperimentWriter):

@@ -1,4 +1,4 @@
-"""What one sees while it runs: throughput, a bar in a terminal, and one plain line an epoch everywhere."""
+"""What one sees while it runs: throughput, a bar in a terminal, and a table with a row an epoch everywhere."""
 
 import shutil
 import sys
@@ -8,6 +8,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
+
+from lightning_cifar.train.table import Cell, EpochTable, sparkline
 
 
 class Throughput(Callback):
@@ -66,18 +68,22 @@ class Throughput(Callback):
 
 
 class Progress(ProgressBar):
-    """A line an epoch on standard output and, in a terminal, a bar with speed, loss, accuracy and time left.
+    """A row an epoch on standard output and, in a terminal, a bar with speed, loss, accuracy and time left.
+
+    In a terminal a row ends in a small plot of the held-out accuracy so far, of training's where nothing is held out.
 
     Args:
         interval: least seconds between two looks at the metrics, each of which waits for the device.
-        epoch_lines: False: the bar alone.
+        epoch_rows: False: the bar alone.
     """
 
-    def __init__(self, interval: float = 0.5, epoch_lines: bool = True) -> None:
+    def __init__(self, interval: float = 0.5, epoch_rows: bool = True) -> None:
         super().__init__()
-        self.interval, self.epoch_lines = interval, epoch_lines
+        self.interval, self.epoch_rows = interval, epoch_rows
         self.enabled = True
         self.validated = False
+        self.table = EpochTable()
+        self.accuracies: dict[str, list[float]] = {}  # of the epochs so far, by ``train``, ``val``, ``test``
         self.bar: tqdm | None = None
 
     def disable(self) -> None:
@@ -125,24 +131,39 @@ class Progress(ProgressBar):
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.enabled and self.epoch_lines:
-            tqdm.write(self.epoch_line(trainer))
+        if self.enabled and self.epoch_rows:
+            cells = self.cells(trainer)
+            width = plot = None
+            if sys.stdout.isatty():
+                cells.pop()  # the bar tells the time left
+                width = shutil.get_terminal_size().columns - 1
+                if self.accuracies and (sys.stdout.encoding or "").lower().startswith("utf"):
+                    part = [*self.accuracies][-1]  # the last that came: what is held out
+                    plot = f"{part} acc", sparkline(self.accuracies[part])
+            for line in self.table.lines(cells, width, plot):
+                tqdm.write(line)
         self.validated = False
 
-    def epoch_line(self, trainer: Trainer) -> str:
-        """``epoch 3/30  train loss 0.81 accuracy 71.0%  val loss ...  1,020 images/s  21:10 left``."""
+    def cells(self, trainer: Trainer) -> list[Cell]:
+        """What there is to tell of an epoch, the most important first."""
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        words = [epoch_name(trainer)]
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 0
+        found = [("epoch", epoch_name(trainer).removeprefix("epoch "), len(f"{epochs}/{epochs}"))]
         for part in ("train", "val", "test"):
-            if f"{part}/loss" in shown and (part == "train" or self.validated):  # else it is an earlier epoch's
-                words.append(f"{part} loss {shown[f'{part}/loss']:.3f} accuracy {shown[f'{part}/accuracy']:.1%}")
+            if f"{part}/loss" in shown:
+                told = part == "train" or self.validated  # else it is an earlier epoch's
+                loss, accuracy = shown[f"{part}/loss"], shown[f"{part}/accuracy"]
+                found += [(f"{part} loss", f"{loss:.3f}" if told else "", 0)]
+                found += [("acc", f"{accuracy:.1%}" if told else "", len("100.0%"))]
+                if told:
+                    self.accuracies.setdefault(part, []).append(accuracy)
         if speed := shown.get("time/epoch_images_per_second"):
-            words.append(f"{speed:,.0f} images/s")
-        if self.batches != float("inf"):
-            done = done_batches(trainer)
-            seconds = (time.monotonic() - self.train_started) / max(1, done - self.started_at)
-            words.append(f"{tqdm.format_interval(seconds * (self.batches - done))} left")
-        return "  ".join(words)
+            found.append(("images/s", f"{speed:,.0f}", 0))
+        taken, done = time.monotonic() - self.train_started, done_batches(trainer)
+        left = taken / max(1, done - self.started_at) * (self.batches - done)
+        found.append(("time", tqdm.format_interval(taken), len("0:00:00")))
+        found.append(("left", tqdm.format_interval(left) if left != float("inf") else "", len("0:00:00")))
+        return found
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.close()

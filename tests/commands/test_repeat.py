@@ -45,6 +45,7 @@ def test_the_result_says_every_seed(repeated):
     runs = [json.loads((repeated / f"seed{seed}.json").read_text()) for seed in range(2)]
     assert result["seeds"] == runs
     assert result["n"] == result["accuracy"]["n"] == 2
+    assert json.loads((repeated / "seed1/test.json").read_text())["accuracy"] == runs[1]["accuracy"]
     assert result["accuracy"]["mean"] == pytest.approx(sum(one["accuracy"] for one in runs) / 2)
     assert 0 < result["agreement"] <= 1
     assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_cifar.results.evaluation import COVERAGES, evaluation, fit_temperature, risk_coverage, trust
+from lightning_cifar.results.evaluation import COVERAGES, evaluation, fit_temperature, mistakes, risk_coverage, trust
 
 NAMES = ("a", "b", "c", "d")
 
@@ -75,3 +75,17 @@ def test_risk_coverage_by_hand():
     assert found["coverage"] == COVERAGES
     assert found["risk"] == pytest.approx([0] * 18 + [1 / 19, 2 / 20])
     assert found["aurc"] == pytest.approx((1 / 19 + 2 / 20) / 20)
+
+
+def test_mistakes_are_the_most_confident_wrong_ones():
+    logits = torch.tensor([[3.0, 0, 0], [0, 2, 0], [0, 0, 5], [1, 0, 0]])
+    labels = torch.tensor([1, 1, 0, 2])
+    found = mistakes(logits, labels, ("cat", "dog", "cow"))
+    assert [(one["index"], one["label"], one["prediction"]) for one in found] == [
+        (2, "cat", "cow"),
+        (0, "dog", "cat"),
+        (3, "cow", "cat"),
+    ]
+    assert found[0]["probability"] == pytest.approx(logits[2].softmax(0)[2].item())
+    assert found[0]["probability_of_label"] == pytest.approx(logits[2].softmax(0)[0].item())
+    assert mistakes(logits[1:2], labels[1:2], ("cat", "dog", "cow")) == []

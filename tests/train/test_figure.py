@@ -1,4 +1,4 @@
-"""LiveFigure: the numbers of metrics.csv, where they belong on the epoch axis, and a picture of them."""
+"""LiveFigure: redrawn while a run goes on, and left as curves.png."""
 
 import pytest
 from lightning import Trainer
@@ -6,53 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure
-from lightning_cifar.train.figure import plot_metrics, read_metrics
-
-CSV = """epoch,step,train/loss_step,train/loss_epoch,train/accuracy_epoch,val/loss,val/accuracy
-0,49,2.0,,,,
-0,99,,,,1.5,0.4
-0,99,,1.8,0.3,,
-1,149,1.4,,,,
-1,199,,,,1.2,0.5
-1,199,,1.3,0.45,,
-"""
-
-
-@pytest.fixture
-def metrics(tmp_path):
-    file = tmp_path / "metrics.csv"
-    file.write_text(CSV)
-    return file
-
-
-def test_steps_lie_between_the_epochs(metrics):
-    series = read_metrics(metrics)
-    assert series["train/loss_step"] == [(0.5, 2.0), (1.5, 1.4)]
-    assert series["train/loss_epoch"] == [(1.0, 1.8), (2.0, 1.3)]
-    assert series["val/accuracy"] == [(1.0, 0.4), (2.0, 0.5)]
-
-
-def test_the_first_epoch_is_spread_out_when_its_length_is_known(tmp_path):
-    file = tmp_path / "metrics.csv"
-    file.write_text("\n".join(CSV.splitlines()[:2]))
-    assert read_metrics(file, steps_per_epoch=100)["train/loss_step"] == [(0.5, 2.0)]
-
-
-def test_validation_inside_an_epoch_lies_where_it_was_done(tmp_path):
-    file = tmp_path / "metrics.csv"
-    file.write_text("epoch,step,val/loss,train/loss_epoch\n0,24,1.9,\n0,49,1.8,\n0,99,1.7,\n0,99,,1.9\n")
-    assert read_metrics(file)["val/loss"] == [(0.25, 1.9), (0.5, 1.8), (1.0, 1.7)]
-
-
-def test_the_figure_shows_every_series(metrics):
-    loss, accuracy = plot_metrics(read_metrics(metrics)).axes
-    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}
-    assert drawn["val loss 1.200"] == [(1.0, 1.5), (2.0, 1.2)]
-    assert drawn["train loss 1.300"] == [(1.0, 1.8), (2.0, 1.3)]
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
-        "train accuracy 45.0%",
-        "val accuracy 50.0%",
-    ]
+from lightning_cifar.train.curves import read_metrics
 
 
 def test_a_run_leaves_curves_of_its_csv(tmp_path):

@@ -1,4 +1,4 @@
-"""Throughput counts every image; Progress writes a line an epoch and, in a terminal, a bar."""
+"""Throughput counts every image; Progress writes a row an epoch and, in a terminal, a bar."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
 from lightning_cifar.train import progress
-from lightning_cifar.train.figure import read_metrics
+from lightning_cifar.train.curves import read_metrics
 
 
 def fit(tmp_path, *callbacks, **settings):
@@ -37,15 +37,30 @@ def test_throughput_counts_every_image(tmp_path):
     assert len(series["time/images_per_second"]) == 4  # steps 5 and 10 of two epochs
 
 
-def test_a_plain_line_an_epoch(tmp_path, capsys):
+def test_a_plain_row_an_epoch(tmp_path, capsys):
     fit(tmp_path, Throughput(), Progress())
     printed = capsys.readouterr()
-    first, second = printed.out.splitlines()
+    header, first, second = printed.out.splitlines()
+    names = "epoch  train loss     acc  val loss     acc  images/s     time     left"
     number = r"[\d.,]+"
-    line = rf"train loss {number} accuracy {number}%  val loss {number} accuracy {number}%  {number} images/s"
-    assert re.fullmatch(rf"epoch 1/2  {line}  00:\d\d left", first)
-    assert re.fullmatch(rf"epoch 2/2  {line}  00:00 left", second)
-    assert "\r" not in printed.err
+    row = rf" +{number} +{number}% +{number} +{number}% +{number} +00:\d\d +"
+    assert header == names
+    assert re.fullmatch(rf"  1/2{row}00:\d\d", first)
+    assert re.fullmatch(rf"  2/2{row}00:00", second)
+    assert {len(first), len(second)} == {len(names)}
+    assert printed.out.isascii()
+    assert not printed.err
+
+
+def test_in_a_terminal_rows_fit_and_end_in_a_plot(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    fit(tmp_path, Throughput(), Progress())
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.endswith("     time  val acc")
+    assert re.search(r" 00:\d\d  ▁$", first)
+    assert re.search(r" 00:\d\d  (▁█|█▁|▁▁)$", second)
+    assert len(header) < 80
 
 
 def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
@@ -62,13 +77,15 @@ def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
 
 def test_the_time_left_is_to_the_last_step(tmp_path, capsys):
     fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
-    assert capsys.readouterr().out.splitlines()[-1].endswith("00:00 left")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")
 
 
 def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, capsys):
-    fit(tmp_path, Progress(), check_val_every_n_epoch=2)
-    first, second = capsys.readouterr().out.splitlines()
-    assert ("val loss" in first, "val loss" in second) == (False, True)
+    fit(tmp_path, Progress(), max_epochs=3, check_val_every_n_epoch=2)
+    header, first, new_header, second, third = capsys.readouterr().out.splitlines()
+    assert ("val loss" in header, "val loss" in new_header) == (False, True)
+    assert [row.count("%") for row in (first, second, third)] == [1, 2, 1]
+    assert len(second) == len(third)
 
 
 def test_validation_is_not_on_the_clock(tmp_path):
