@@ -185,7 +185,7 @@ def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
         (["--images", "x"], "predict: the following arguments are required: --ckpt_path"),
         (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: there is no picture"),
-        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 256, 0"),
+        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 128, 0"),
         (["--ckpt_path", "x", "--images", "x", "--tops", "1"], "predict: unrecognized arguments: --tops 1"),
     ],
 )  # fmt: skip
