@@ -26,6 +26,7 @@ TRAINER_COMMANDS = {
 }
 OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
+    "serve": "a local web page and JSON API: drop a picture, see its classes and what spoke for them",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

@@ -77,20 +77,24 @@ def blocks_of(model: ImageClassifier) -> list[GatedBlock]:
 
 
 def overlay(one: Explanation) -> Image.Image:
-    """The picture in grey, enlarged, with its heat over it."""
-    grey = Image.fromarray(one.pixels).convert("L").convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    """The picture in grey, with its heat over it."""
+    grey = seen(one).convert("L").convert("RGB")
     heat = Image.fromarray((255 * one.heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     colours = Image.fromarray(colour_table()[np.asarray(heat)])
     return Image.blend(grey, colours, 0.55)
 
 
+def seen(one: Explanation) -> Image.Image:
+    """What the network saw, enlarged pixel by pixel."""
+    return Image.fromarray(one.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+
+
 def picture(one: Explanation, name: str, probability: float) -> Image.Image:
     """Side by side: what the network saw, enlarged; the heat; the gates."""
     drawn = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
-    seen = Image.fromarray(one.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     titles = ("what the network sees", f"{name} {probability:.1%}", "gates: weight of each branch")
     write = ImageDraw.Draw(drawn)
-    for column, (title, panel) in enumerate(zip(titles, (seen, overlay(one), gate_bars(one)), strict=True)):
+    for column, (title, panel) in enumerate(zip(titles, (seen(one), overlay(one), gate_bars(one)), strict=True)):
         left = MARGIN + column * (SIDE + MARGIN)
         write.text((left, 8), title, "black", font(15))
         drawn.paste(panel, (left, TITLE))

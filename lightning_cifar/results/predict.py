@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.data.folder import read_image
-from lightning_cifar.results.explain import explained, picture
+from lightning_cifar.results.explain import Explanation, explained, picture
 from lightning_cifar.train.classifier import ImageClassifier
 
 AHEAD = 4  # batches that are read while one is classified
@@ -47,25 +47,32 @@ def rows(
     number = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch in read_ahead(pool, iter(paths), batch_size):
-            read = [one for _, one in batch if not isinstance(one, str)]
-            classes: Iterator[list[tuple[str, float]]] = iter(())
-            pictures: Iterator[Any] = iter(())
-            if read:
-                images = batch_of(read).to(model.device)
-                probabilities = classified(model, images, precision)
-                classes = iter(likeliest(model, probabilities, top))
-                if explain:
-                    pictures = explained(model, images, probabilities.argmax(1))
-            for path, one in batch:
+            for row, explanation in answers(model, batch, top, precision, explain is not None):
                 number += 1
-                if isinstance(one, str):
-                    yield {"file": path, "classes": [], "error": one}
-                    continue
-                found = next(classes)
-                if explain:
-                    file = explain / f"{number:06}-{plain(Path(path).stem)}.png"
-                    picture(next(pictures), *found[0]).save(file)
-                yield {"file": path, "classes": found, "error": None}
+                if explain is not None and explanation is not None:
+                    drawn = picture(explanation, *row["classes"][0])
+                    drawn.save(explain / f"{number:06}-{plain(Path(row['file']).stem)}.png")
+                yield row
+
+
+def answers(
+    model: ImageClassifier, batch: list[tuple[str, Any]], top: int, precision: str = "32-true", explain: bool = False
+) -> Iterator[tuple[dict[str, Any], Explanation | None]]:
+    """For each (name, what `read` gave): the row of `rows`; its explanation, where one is wanted and can be had."""
+    pixels = [one for _, one in batch if not isinstance(one, str)]
+    classes: Iterator[list[tuple[str, float]]] = iter(())
+    explanations: Iterator[Explanation] = iter(())
+    if pixels:
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
+        probabilities = classified(model, images, precision)
+        classes = iter(likeliest(model, probabilities, top))
+        if explain:
+            explanations = explained(model, images, probabilities.argmax(1))
+    for name, one in batch:
+        if isinstance(one, str):
+            yield {"file": name, "classes": [], "error": one}, None
+        else:
+            yield {"file": name, "classes": next(classes), "error": None}, next(explanations, None)
 
 
 def read_ahead(pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int) -> Iterator[list[tuple[str, Any]]]:
@@ -92,12 +99,7 @@ def read(source: str | BinaryIO) -> Any:
     try:
         return read_image(source)
     except Exception as error:  # each decoder fails in its own ways
-        return " ".join(str(error).split()).replace(repr(source), "it") or type(error).__name__
-
-
-def batch_of(pixels: list[np.ndarray]) -> Tensor:
-    """(B, 3, 32, 32) uint8 of B times (32, 32, 3)."""
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
 
 
 def classified(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:
