@@ -46,13 +46,16 @@ def rows(
     """
     number = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in read_ahead(pool, iter(paths), batch_size):
-            for row, explanation in answers(model, batch, top, precision, explain is not None):
-                number += 1
-                if explain is not None and explanation is not None:
-                    drawn = picture(explanation, *row["classes"][0])
-                    drawn.save(explain / f"{number:06}-{plain(Path(row['file']).stem)}.png")
-                yield row
+        try:
+            for batch in read_ahead(pool, iter(paths), batch_size):
+                for row, explanation in answers(model, batch, top, precision, explain is not None):
+                    number += 1
+                    if explain is not None and explanation is not None:
+                        drawn = picture(explanation, *row["classes"][0])
+                        drawn.save(explain / f"{number:06}-{plain(Path(row['file']).stem)}.png")
+                    yield row
+        finally:  # stopped early, it does not read what nobody waits for
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def answers(
