@@ -177,14 +177,14 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monke
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
     transpose = ImageOps.exif_transpose
 
-    def in_turn(image):
+    def in_turn(image, **options):
         if not first_in.is_set():
             first_in.set()
             second_in.wait(5)
         else:
             second_in.set()
             first_out.wait(5)
-        return transpose(image)
+        return transpose(image, **options)
 
     monkeypatch.setattr(ImageOps, "exif_transpose", in_turn)
     before, path = list(warnings.filters), str(image_folder / "train" / "cat" / "image-00.bmp")
@@ -511,3 +511,13 @@ def test_what_is_no_image(image_folder, bad_input, make):
     make(file)
     with bad_input(file, "remove it"):
         load_folder(image_folder)
+
+
+def test_a_large_jpeg_is_decoded_in_part_and_looks_the_same(tmp_path):
+    ramp = np.linspace(0, 255, 1200).astype(np.uint8)
+    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), -1)
+    file = tmp_path / "large.jpg"
+    Image.fromarray(pixels).save(file, quality=95)
+    with Image.open(file) as opened:
+        whole = folder.small(opened)
+    assert np.abs(folder.read_image(str(file)).astype(int) - whole).max() <= 2
