@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import predict, repeat
+from lightning_cifar.commands import predict, repeat, serve
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +28,9 @@ def test_there_are_commands():
 def test_commands_parse(command, trained, capsys):
     if "--images" in command:
         assert predict.parser().parse_args(shlex.split(command)[1:]).images
+        return
+    if command.startswith("serve"):
+        assert serve.parser().parse_args(command.split()[1:]).ckpt_path
         return
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])

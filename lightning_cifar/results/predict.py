@@ -2,8 +2,8 @@
 
 Pictures are read in the way of `data.folder`: centred square, 32x32. What cannot be read gets a row that says why.
 
-Threads, for large pictures are decoded outside the interpreter's lock, two threads 1.75 times as fast as one; small
-ones are decoded a hundred times faster than the network classifies them on a CPU, and there one thread would do.
+By threads and not processes, which would each import torch: large pictures are decoded outside the interpreter's lock,
+and small ones many times faster than a CPU classifies them, by one thread alone.
 """
 
 import os
@@ -23,7 +23,7 @@ from lightning_cifar.results.explain import Explanation, explained, picture
 from lightning_cifar.train.classifier import ImageClassifier
 
 AHEAD = 4  # batches that are read while one is classified
-AT_ONCE = 32  # files that a thread reads before it comes back; one by one costs a quarter of the speed of small ones
+AT_ONCE = 32  # files that a thread reads before it comes back; small ones take hardly longer than that does
 
 
 def rows(
@@ -41,7 +41,7 @@ def rows(
         paths: of the pictures; any number.
         batch_size: how many are classified at once.
         top: how many classes, the likeliest first.
-        precision: ``32-true``, or ``bf16-mixed``, twice as fast on processors that have bfloat16.
+        precision: ``32-true``, or ``bf16-mixed``, faster on processors that have bfloat16.
         explain: a directory for a picture of each (see `explained`), called ``<number of the row>-<name>.png``.
     """
     number = 0
