@@ -3,8 +3,8 @@
 The heat map is Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): the maps K of a block, each weighted by the mean
 gradient of the class's logit, summed, and what is positive of it. Where one linear layer follows the global pooling, as
 in `accurate`, that is the class activation map (Zhou et al. 2016, arXiv 1512.04150) but for its scale. It is taken from
-the last block that leaves at least 4x4 pixels: fewer show no place, and Grad-CAM in earlier blocks does not point at
-what counts (tests/results/test_explain.py occludes it).
+the last block that leaves at least 4x4 pixels: fewer show no place, and earlier blocks know less of classes. That the
+hottest places count is tested by hiding them (tests/results/test_explain.py).
 
 The gates are shown as they are in each block: the weight of each branch, 1 where training began.
 """
@@ -92,7 +92,7 @@ def seen(one: Explanation) -> Image.Image:
 def picture(one: Explanation, name: str, probability: float) -> Image.Image:
     """Side by side: what the network saw, enlarged; the heat; the gates."""
     drawn = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
-    titles = ("what the network sees", f"{name} {probability:.1%}", "gates: weight of each branch")
+    titles = ("what the network sees", f"{name[:24]} {probability:.1%}", "gates: weight of each branch")
     write = ImageDraw.Draw(drawn)
     for column, (title, panel) in enumerate(zip(titles, (seen(one), overlay(one), gate_bars(one)), strict=True)):
         left = MARGIN + column * (SIDE + MARGIN)
