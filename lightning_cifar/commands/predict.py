@@ -146,9 +146,12 @@ def output(file: Path | None) -> Iterator[TextIO]:
         opened = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise InputError(f"--output {file}: {error.strerror}") from error
-    with opened:
-        yield opened
-    os.replace(partial, file)
+    try:
+        with opened:
+            yield opened
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)  # of a command that was stopped
     print(f"predictions: {file}", file=sys.stderr)
 
 

@@ -181,6 +181,16 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint):
     assert run(capsys, "--ckpt_path", checkpoint, "--images", folder / "cat", "--precision", "auto")[0] == 0
 
 
+def test_stopped_it_leaves_nothing_half(checkpoint, pictures, capsys, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_cifar.results.predict.likeliest", stopped)
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
+    assert run(capsys, *args) == (130, "", "interrupted\n")
+    assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
+
+
 def header_of(width: int, height: int) -> bytes:
     """A PNG that promises so many pixels, and has none."""
     chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""))
