@@ -30,6 +30,7 @@ OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
     "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
     "report": "one HTML page of one or more runs: results, curves, mistakes, differences, commands",
+    "serve": "a local web page and JSON API: drop a picture, see its classes and what spoke for them",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
 FLAGS = (

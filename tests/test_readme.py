@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import export, predict, repeat, report, sweep, tune
+from lightning_cifar.commands import export, predict, repeat, report, serve, sweep, tune
 from lightning_cifar.commands.space import space_of
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +33,9 @@ def test_commands_parse(command, trained, capsys):
         return
     if "--images" in command:
         assert predict.parser().parse_args(shlex.split(command)[1:]).images
+        return
+    if command.startswith("serve"):
+        assert serve.parser().parse_args(command.split()[1:]).ckpt_path
         return
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])

@@ -1,19 +1,15 @@
-"""``predict --images``: the classes of one's own pictures, a row each, as many as there are.
-
-Pictures are read in the way of `data.folder`: centred square, 32x32. What cannot be read gets a row that says why.
-"""
+"""``predict --images``: the classes of one's own pictures, a row each, as many as there are."""
 
 import contextlib
 import csv
 import glob
+import io
 import json
 import os
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,7 +20,8 @@ if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
 
 FORMATS = ("csv", "jsonl", "table")
-AHEAD = 4  # batches that are read while one is classified
+TTA = ("none", "mirror", "translate")
+PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
 def parser() -> Arguments:
@@ -35,7 +32,10 @@ def parser() -> Arguments:
     add("--top", type=int, default=3, help="how many classes of each, the likeliest first; default 3")
     add("--format", choices=FORMATS, help="default: table on a terminal, else csv")
     add("--output", type=Path, help="a file, written whole; default: standard output")
-    add("--batch_size", type=int, default=256, help="pictures that are classified at once; default 256")
+    add("--explain", type=Path, metavar="DIR", help="a picture of each there: what spoke for its class, and the gates")
+    add("--tta", choices=TTA, help="test-time augmentation, instead of the model's own; none is the fastest")
+    add("--precision", choices=PRECISIONS, default="32-true", help="auto: the faster one here; default 32-true")
+    add("--batch_size", type=int, default=128, help="pictures that are classified at once; default 128")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     return arguments
 
@@ -53,34 +53,62 @@ def main(args: list[str]) -> int:
     first = next(paths, None)
     if first is None:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
-    import torch
+    from tqdm import tqdm
 
-    from lightning_cifar.results.weights import PRETRAINED, load_model
+    from lightning_cifar.results.predict import rows
+    from lightning_cifar.results.weights import model_named
 
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if own.device == "auto" else own.device
-    file = PRETRAINED if own.ckpt_path == PRETRAINED_NAME else Path(own.ckpt_path)
-    if not file.is_file():
-        raise InputError(f"--ckpt_path {own.ckpt_path}: no such file")
-    try:
-        model = load_model(file).to(device)
-    except RuntimeError as error:
-        raise InputError(f"--device {own.device}: {str(error).splitlines()[0]}") from error
+    model = model_named(own.ckpt_path, own.device)
+    if own.tta:
+        model.hparams["tta"] = own.tta
+    precision = faster(model) if own.precision == "auto" else own.precision
+    if own.explain:
+        make_empty(own.explain)
     failed = 0
-    with output(own.output) as opened, contextlib.suppress(BrokenPipeError):  # by `| head`, say
+    with warnings.catch_warnings(), output(own.output) as opened, contextlib.suppress(BrokenPipeError):  # by `| head`
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF or palettes
         write = writer(own.format or ("table" if opened.isatty() else "csv"), opened, own.top)
-        for row in rows(model, chain([first], paths), own.batch_size, own.top):
+        found_rows = rows(model, chain([first], paths), own.batch_size, own.top, precision, own.explain)
+        # A bar with count and images/s, where stderr is a terminal; rows in a terminal show progress themselves.
+        for row in tqdm(found_rows, "predicting", unit=" images", disable=True if opened.isatty() else None):
             failed += row["error"] is not None
             write(row)
+    if own.explain:
+        print(f"explanations: {own.explain}", file=sys.stderr)
     if failed:
         print(f"{failed:,} could not be read: column `error` says why", file=sys.stderr)
     return int(failed > 0)
+
+
+def faster(model: "ImageClassifier") -> str:
+    import torch
+
+    from lightning_cifar.train.precision import fastest_precision
+
+    noise = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, device=model.device)
+    return fastest_precision(model.network, model.normalised(noise))
+
+
+def make_empty(folder: Path) -> None:
+    """Makes the directory.
+
+    Raises:
+        InputError: it cannot be made, or it holds something.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"--explain {folder} is not empty: name a new directory")
+    except OSError as error:
+        raise InputError(f"--explain {folder}: {error.strerror}") from error
 
 
 def found(named: Iterable[str]) -> Iterator[str]:
     """Each file that is named, those below folders that are called like pictures, and those of patterns, sorted."""
     for name in named:
         if name == "-":
-            yield from (line for line in sys.stdin.read().splitlines() if line)
+            any_bytes(sys.stdin)
+            yield from (name for line in sys.stdin if (name := line.rstrip("\r\n")))
         elif os.path.isdir(name):
             yield from below(name)
         elif not os.path.lexists(name) and glob.has_magic(name):
@@ -100,56 +128,17 @@ def below(folder: str) -> Iterator[str]:
                 yield os.path.join(where, name)
 
 
-def rows(model: "ImageClassifier", paths: Iterable[str], batch_size: int, top: int) -> Iterator[dict[str, Any]]:
-    """For each path: ``file``, ``classes`` of (name, probability), ``error`` or None; a few batches at a time."""
-    import numpy as np
-    import torch
-    from tqdm import tqdm
-
-    names = model.hparams["class_names"] or [f"class {index}" for index in range(model.hparams["num_classes"])]
-    top = min(top, len(names))
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF or palettes
-        batches = read_ahead(pool, iter(paths), batch_size)
-        for batch in tqdm(batches, "predicting", unit=" batches", disable=None):
-            pixels = [one for _, one in batch if not isinstance(one, str)]
-            classes: Iterator[list[tuple[str, float]]] = iter(())
-            if pixels:
-                images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
-                likeliest = model.predict_step(images, 0).topk(top)
-                pairs = zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
-                classes = ([(names[k], p) for p, k in zip(*one, strict=True)] for one in pairs)
-            for path, one in batch:
-                error = one if isinstance(one, str) else None
-                yield {"file": path, "classes": [] if error else next(classes), "error": error}
-
-
-def read_ahead(pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int) -> Iterator[list[tuple[str, Any]]]:
-    """Batches of (path, pixels or what is wrong), while the next ones are read."""
-    waiting: deque[list[tuple[str, Future[Any]]]] = deque()
-    while batch := list(islice(paths, batch_size)):
-        waiting.append([(path, pool.submit(pixels_or_error, path)) for path in batch])
-        if len(waiting) > AHEAD:
-            yield [(path, future.result()) for path, future in waiting.popleft()]
-    while waiting:
-        yield [(path, future.result()) for path, future in waiting.popleft()]
-
-
-def pixels_or_error(path: str) -> Any:
-    from lightning_cifar.data.folder import read_image
-
-    try:
-        if not os.path.isfile(path):  # a pipe would be waited for
-            raise ValueError("no such file" if not os.path.lexists(path) else "no file, nor a link to one")
-        return read_image(path)
-    except Exception as error:  # each decoder fails in its own ways
-        return " ".join(str(error).split()).replace(repr(path), "it") or type(error).__name__
+def any_bytes(stream: TextIO) -> None:
+    """Lets names of files through that are no text."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
 
 
 @contextlib.contextmanager
 def output(file: Path | None) -> Iterator[TextIO]:
     """Standard output, or ``file``, which is there when it is whole."""
     if file is None:
+        any_bytes(sys.stdout)
         yield sys.stdout
         return
     partial = file.with_name(f".{file.name}.partial")
@@ -157,9 +146,12 @@ def output(file: Path | None) -> Iterator[TextIO]:
         opened = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise InputError(f"--output {file}: {error.strerror}") from error
-    with opened:
-        yield opened
-    os.replace(partial, file)
+    try:
+        with opened:
+            yield opened
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)  # of a command that was stopped
     print(f"predictions: {file}", file=sys.stderr)
 
 

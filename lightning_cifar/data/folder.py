@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -93,9 +94,13 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def read_image(path: str) -> np.ndarray:
-    """One file as (32, 32, 3) uint8, by the rule at the top of this module; decoders fail in their own ways."""
-    with Image.open(path) as opened:
+def read_image(source: str | BinaryIO) -> np.ndarray:
+    """One file, by its path or opened, as (32, 32, 3) uint8, by the rule at the top of this module.
+
+    Raises:
+        Exception: it cannot be decoded; decoders fail in their own ways.
+    """
+    with Image.open(source) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
         opened.draft(None, (4 * SIZE, 4 * SIZE))

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_cifar.arguments import WEIGHTS
+from lightning_cifar.arguments import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.durable import load_checkpoint
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.train.classifier import ImageClassifier
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
@@ -83,6 +84,26 @@ def load_model(file: Path) -> ImageClassifier:
         return restored(checkpoint["hyper_parameters"], checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{file} is no checkpoint of this package ({error})") from error
+
+
+def model_named(ckpt_path: str, device: str) -> ImageClassifier:
+    """The model that ``--ckpt_path`` and ``--device`` name, in evaluation mode, where it is to compute.
+
+    Args:
+        ckpt_path: a file of `load_model`, or ``pretrained``.
+        device: as torch calls it; ``auto``: a GPU if there is one.
+
+    Raises:
+        InputError: there is no such file, or no such device, or the file is damaged.
+    """
+    file = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
+    if not file.is_file():
+        raise InputError(f"--ckpt_path {ckpt_path}: no such file")
+    model = load_model(file)
+    try:
+        return model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
+        raise InputError(f"--device {device}: {reason(error)}") from error
 
 
 def restored(hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:

@@ -4,10 +4,13 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.folder import read_image
+from lightning_cifar.results.predict import AHEAD, read_ahead
 
 COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
 
@@ -89,6 +93,102 @@ def test_a_file_of_results_is_whole(checkpoint, pictures, capsys, tmp_path):
     assert not list(tmp_path.glob(".*partial"))
     status, _, err = run(capsys, *args[:-1], tmp_path / "absent/out.csv")
     assert (status, err.splitlines()[-1].endswith("No such file or directory")) == (2, True)
+
+
+def test_names_that_are_no_text_come_through(checkpoint, tmp_path):
+    """From a list on standard input, to standard output."""
+    name = os.fsencode(tmp_path / "pictures ") + b"\xff.png"
+    Path(os.fsdecode(name)).write_bytes(sized(2, 2))
+    command = [sys.executable, "-m", "lightning_cifar", "predict", "--ckpt_path", checkpoint, "--images", "-"]
+    done = subprocess.run(command, input=name + b"\n\n", capture_output=True, check=True)
+    assert done.stdout.splitlines()[1].startswith(name + b",")
+    assert done.stderr == b""  # no bar where it is no terminal
+
+
+def test_it_does_not_wait_for_the_end_of_a_list():
+    """Of ten million names it reads a few batches' while the first is classified."""
+    asked = 0
+
+    def names():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield "absent.png"
+
+    with ThreadPoolExecutor(2) as pool:
+        batches = read_ahead(pool, names(), 8)
+        assert next(batches) == [("absent.png", "no such file")] * 8
+        next(batches)
+        assert asked == 8 * (AHEAD + 2)
+
+
+def test_a_bar_with_count_and_speed_on_a_terminal(checkpoint, pictures, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _, out, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
+    assert len(table(out)) == 5
+    assert re.search(r"predicting: 5 images \[00:\d\d, [\d.]+ ?images/s\]", err)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
+    """Of 20,000 links it takes no more than 10 MB above 2,000, for their names; the pixels of all would be 60 MB."""
+    (tmp_path / "one.png").write_bytes(sized(32, 32))
+    peaks = []
+    for count in (2_000, 20_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.png").symlink_to(tmp_path / "one.png")
+        code = (
+            "import resource, sys, lightning_cifar; status = lightning_cifar.main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+        )
+        args = ["predict", "--ckpt_path", checkpoint, "--images", folder]
+        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == count + 1
+        peaks.append(int(done.stderr))
+    assert peaks[1] - peaks[0] < 10_000
+
+
+def test_explanations(pictures, capsys, tmp_path):
+    folder = tmp_path / "why/these"
+    shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
+    (pictures / "b.png").write_bytes(b"")
+    args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "2", "--explain", folder]
+    status, out, err = run(capsys, *args)
+    assert (status, len(table(out)), f"explanations: {folder}" in err) == (1, 6, True)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "000001-a_b__.png", "000002-a.png", "000004-c.png", "000005-E.png", "000006-d.png"
+    ]  # fmt: skip
+    with Image.open(folder / "000002-a.png") as drawn:
+        assert drawn.width > 2 * drawn.height
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert run(capsys, *args)[0::2] == (2, f"error: --explain {folder} is not empty: name a new directory\n")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory\n")
+
+
+def test_faster_ways_say_nearly_the_same(capsys, checkpoint):
+    folder = Path(__file__).parents[1] / "images"
+    args = ["--ckpt_path", "pretrained", "--images", folder / "cat", folder / "ship", "--top", "1", "--tta"]
+    ways = (["none"], ["none", "--precision", "bf16-mixed"], ["mirror"])
+    plain, *others = (table(run(capsys, *args, *options)[1]) for options in ways)
+    for rows in others:
+        assert [row["class"] for row in rows] == [row["class"] for row in plain] == ["cat"] * 2 + ["ship"] * 2
+        shares = [[float(row["probability"]) for row in some] for some in (rows, plain)]
+        assert shares[0] != shares[1]
+        assert shares[0] == pytest.approx(shares[1], abs=0.3)
+    assert run(capsys, "--ckpt_path", checkpoint, "--images", folder / "cat", "--precision", "auto")[0] == 0
+
+
+def test_stopped_it_leaves_nothing_half(checkpoint, pictures, capsys, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_cifar.results.predict.likeliest", stopped)
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
+    assert run(capsys, *args) == (130, "", "interrupted\n")
+    assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
 
 
 def header_of(width: int, height: int) -> bytes:
@@ -185,7 +285,7 @@ def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
         (["--images", "x"], "predict: the following arguments are required: --ckpt_path"),
         (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: there is no picture"),
-        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 256, 0"),
+        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 128, 0"),
         (["--ckpt_path", "x", "--images", "x", "--tops", "1"], "predict: unrecognized arguments: --tops 1"),
     ],
 )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Images/s of ``predict --images`` against a plain loop of Pillow and torch over the same 10,000 files.
+
+    python benchmarks/predict.py --root DIR
+
+DIR is CIFAR-10 (JPEG), of which the test images are read. All forms classify by the model in this package, without
+test-time augmentation. ``one by one`` opens, converts and classifies a file and goes on to the next, ``128 at a time``
+is the same loop with batches; ``predict`` is the command, from reading the model to the last row of its CSV;
+``predict, bf16`` is it with ``--precision bf16-mixed``. Rounds alternate; medians count. Prints one table and writes
+``benchmarks/results/predict.json``.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lightning_cifar import load_pretrained, main
+from lightning_cifar.commands.predict import below
+from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.record import describe_device, write_json
+
+FORMS = ("one by one", "128 at a time", "predict", "predict, bf16")
+BATCH, WARM_UP = 128, 256
+
+
+@torch.no_grad()
+def plain_loop(model: ImageClassifier, files: list[str], batch_size: int) -> list[str]:
+    """As one would write it first; the class of each file."""
+    found = []
+    for start in range(0, len(files), batch_size):
+        pixels = []
+        for file in files[start : start + batch_size]:
+            with Image.open(file) as image:
+                pixels.append(np.array(image.convert("RGB").resize((32, 32))))
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
+        found += model(images).softmax(1).argmax(1).tolist()
+    return [model.hparams["class_names"][index] for index in found]
+
+
+def command(files: list[str], *options: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        output = Path(folder) / "predictions.csv"
+        args = ["--ckpt_path", "pretrained", "--tta", "none", "--output", str(output), *options]
+        assert main(["predict", *args, "--images", *files]) == 0
+        with output.open(newline="") as opened:
+            return [row["class"] for row in csv.DictReader(opened)]
+
+
+def classify(form: str, model: ImageClassifier, files: list[str]) -> list[str]:
+    if form.startswith("predict"):
+        return command(files, "--precision", "bf16-mixed" if form.endswith("bf16") else "32-true")
+    return plain_loop(model, files, 1 if form == "one by one" else BATCH)
+
+
+def measure(files: list[str], rounds: int, result_file: Path) -> None:
+    model = load_pretrained().to("cuda" if torch.cuda.is_available() else "cpu")
+    speeds: dict[str, list[float]] = {form: [] for form in FORMS}
+    classes: dict[str, list[str]] = {}
+    for form in FORMS:
+        classify(form, model, files[:WARM_UP])
+    for _ in range(rounds):
+        for form in FORMS:
+            start = time.perf_counter()
+            classes[form] = classify(form, model, files)
+            speeds[form].append(len(files) / (time.perf_counter() - start))
+    first = FORMS[0]
+    forms = {
+        form: {
+            "images_per_second": {"median": statistics.median(all_), "all": all_},
+            "ratio": statistics.median(a / b for a, b in zip(all_, speeds[first], strict=True)),
+            "other_classes": sum(a != b for a, b in zip(classes[form], classes[first], strict=True)),
+        }
+        for form, all_ in speeds.items()
+    }
+    result = {
+        "question": "How fast is predict --images against a plain loop of Pillow and torch?",
+        "command": "python benchmarks/predict.py --root DIR",
+        "data": "CIFAR-10 (JPEG), test images",
+        "files": len(files),
+        "forms": forms,
+        "device": describe_device(model.device),
+    }
+    write_json(result_file, result)
+    print(f"{'':<14} images/s  ratio  other classes")
+    for form, found in forms.items():
+        speed = found["images_per_second"]["median"]
+        print(f"{form:<14} {speed:>8,.0f}  {found['ratio']:>5.2f}  {found['other_classes']:>13,}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="the image folder")
+    parser.add_argument("--files", type=int, help="only so many, for a trial")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
+    known = parser.parse_args()
+    measure([*below(str(known.root / "test"))][: known.files], known.rounds, known.output)
