@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NoReturn
 
 from lightning_cifar.errors import InputError
@@ -31,22 +32,24 @@ OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
     "report": "one HTML page of one or more runs: results, curves, mistakes, differences, commands",
     "serve": "a local web page and JSON API: drop a picture, see its classes and what spoke for them",
+    "doctor": "what is installed, what computes, what data is found, whether W&B is logged in",
+    "completion": "print what completes commands and options in bash or zsh",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
-FLAGS = (
-    "help",
-    "config",
-    "print_config",
-    "print_model",
-    "recipe",
-    "run_dir",
-    "ckpt_path",
-    "resume",
-    "seed_everything",
-    "wandb",
-    "corruptions",
-    "trust_config",
-)
+FLAGS = {  # of the commands of the Trainer: what stands after the option, and what it does
+    "recipe": ("NAME", f"one of {', '.join(RECIPES)}; `report` where none is named"),
+    "config": ("FILE", "values as YAML, such as the config.yaml of a run"),
+    "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
+    "resume": ("RUN_DIR", "fit: go on with a run that was stopped"),
+    "ckpt_path": ("FILE", "a checkpoint, a .safetensors file, or `pretrained`, the model in this package"),
+    "seed_everything": ("SEED", "of all that is random; default 0"),
+    "wandb": ("[MODE]", "log to Weights & Biases: online if logged in, else offline, or as named"),
+    "corruptions": ("", "test: under common corruptions too"),
+    "trust_config": ("PACKAGES", "packages, by commas, that configurations may import from too"),
+    "print_model": ("", "print the network's table and stop"),
+    "print_config": ("", "print all values and stop"),
+    "help": ("", "this screen; --help-all: every option with its meaning and default"),
+}
 PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
 WEIGHTS = ".safetensors"  # weights alone; every other checkpoint is Lightning's
 # Where the signatures stand that the options of a group are made from: package, file, class.
@@ -57,6 +60,13 @@ SIGNATURES = {
         ("lightning_cifar", "model/network.py", "FiveBlockNet"),
     ],
     "data": [("lightning_cifar", "data/module.py", "CIFAR10DataModule")],
+}
+
+
+GROUPS = {
+    "data": "what is learnt from",
+    "model": "the network and how it is trained",
+    "trainer": "length, device, precision, and all else that Lightning's Trainer takes",
 }
 
 
@@ -79,7 +89,19 @@ def overview() -> str:
     for name, file in RECIPES.items():
         claim = file.read_text().splitlines()[0].removeprefix(f"# {name}: ")
         lines.append(f"  {name:<10} {claim}")
-    lines += ["", "COMMAND --help lists every option of a command; --version prints the version."]
+    lines += ["", "COMMAND --help lists the options of a command; --version prints the version."]
+    return "\n".join(lines)
+
+
+def short_help(command: str) -> str:
+    """What ``fit --help`` says: the options of its own in a line each, the names of the others."""
+    lines = [f"usage: python -m lightning_cifar {command} [options]", "", TRAINER_COMMANDS[command], ""]
+    lines += [f"  --{f'{name} {value}':<22} {meaning}" for name, (value, meaning) in FLAGS.items()]
+    if command == "predict":
+        lines += ["  --images PATH...         your own pictures, with options of their own: predict --images --help"]
+    for group, claim in GROUPS.items():
+        lines += ["", f"--{group}.NAME VALUE, {claim}:"]
+        lines += wrap(" ".join(parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -99,10 +121,10 @@ def check_option(flag: str) -> None:
         name = f"{group}.{rest[0]}"  # what is below a parameter is for the parser to judge
         known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
     else:
-        known = [*FLAGS, "verbose", *SIGNATURES]
+        known = [*FLAGS, "help-all", "verbose", *SIGNATURES]
     if name not in known:
         near = get_close_matches(name, known, 1)
-        raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help lists them"))
+        raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help-all lists them"))
 
 
 def parameters(group: str) -> list[str]:
@@ -116,8 +138,8 @@ def parameters(group: str) -> list[str]:
             if isinstance(node, ast.ClassDef) and node.name == class_name:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
-                names += [argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)]
-    return names
+                names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
+    return list(dict.fromkeys(names))  # two classes may share one
 
 
 def layered(args: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.arguments import OWN_COMMANDS, layered, overview
+from lightning_cifar.arguments import OWN_COMMANDS, TRAINER_COMMANDS, layered, overview, short_help
 from lightning_cifar.errors import DISK_FULL, InputError, reason
 
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
@@ -30,14 +31,31 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status.
 
     0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one line. 130
-    after Ctrl-C, 143 after SIGTERM.
+    after Ctrl-C, 143 after SIGTERM, 141 where who read the output is gone, as after `| head`.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    try:
+        status = answered(list(sys.argv[1:] if args is None else args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        if not output.poll(0):  # it is another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return 128 + signal.SIGPIPE
+
+
+def answered(args: list[str]) -> int:
+    """Says at once what needs no torch; else runs the command and tells how it ended."""
     if args == ["--version"]:
         print(f"lightning-cifar {version('lightning-cifar')}")
         return 0
     if args in (["--help"], ["-h"]):
         print(overview())
+        return 0
+    if args[:1] and args[0] in TRAINER_COMMANDS and args[1:] in (["--help"], ["-h"]):
+        print(short_help(args[0]))
         return 0
     os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
     with warnings.catch_warnings(), ended_by_sigterm():
@@ -71,6 +89,7 @@ def own_images(args: list[str]) -> bool:
 def run(args: list[str]) -> None:
     if args and (args[0] in OWN_COMMANDS or own_images(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
+    args = ["--help" if one == "--help-all" else one for one in args]
     arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
     from lightning_cifar.command_line import CommandLine
     from lightning_cifar.ranks import handed_down, is_first
@@ -97,11 +116,22 @@ def ended_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
+    sys.unraisablehook = ask_again
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
+
+
+def ask_again(lost: "sys.UnraisableHookArgs") -> None:
+    """A signal that comes while an object is finalised raises there, where Python drops it: it is sent once more."""
+    if isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(lost.exc_value, SystemExit) else signal.SIGINT
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def told(error: Exception) -> tuple[int | None, str]:

@@ -15,7 +15,7 @@ from lightning import Trainer
 from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_cifar.arguments import RECIPES, WEIGHTS, checkpoint_config, option
+from lightning_cifar.arguments import FLAGS, RECIPES, WEIGHTS, checkpoint_config, option
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.ranks import handed_down, is_first
@@ -84,21 +84,14 @@ class Configuration(LightningCLI):
         return super().init_parser(**kwargs, allow_abbrev=False)  # --model.learning_rat is a typo, not an option
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--recipe", choices=[*RECIPES], help="a recipe by name; `report` where none is named")
-        parser.add_argument("--resume", metavar="RUN_DIR", help="fit: go on with a run that was stopped")
-        parser.add_argument("--run_dir", help="directory of this run, new or empty; default runs/<recipe>/<time>")
-        parser.add_argument(
-            "--wandb",
-            nargs="?",
-            const="auto",
-            choices=get_args(WandbMode),
-            help="log to Weights & Biases: online if logged in, else offline, or as named",
-        )
-        parser.add_argument(
-            "--trust_config", metavar="PACKAGES", help="packages, by commas, that configurations may import from too"
-        )
-        parser.add_argument("--print_model", action="store_true", help="print the network's table and stop")
-        parser.add_argument("--corruptions", action="store_true", help="test: under common corruptions too")
+        parser.add_argument("--recipe", choices=[*RECIPES], help=FLAGS["recipe"][1])
+        for name in ("resume", "run_dir", "trust_config"):
+            value, meaning = FLAGS[name]
+            parser.add_argument(f"--{name}", metavar=value, help=meaning)
+        modes = get_args(WandbMode)
+        parser.add_argument("--wandb", nargs="?", const="auto", choices=modes, help=FLAGS["wandb"][1])
+        for name in ("print_model", "corruptions"):
+            parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name][1])
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     @staticmethod

@@ -46,6 +46,8 @@ def test_commands_parse(command, trained, capsys):
         assert len(space_of(getattr(own, "search", []))) == command.count("--search")
         assert layered(["fit", *rest])[0] == "fit"
         return
+    if command in ("doctor", "completion"):
+        return  # run by tests of their own
     if command.startswith("report"):
         assert report.parser().parse_args(command.split()[1:]).runs
         return

@@ -1,13 +1,18 @@
 """Help, version and typos are answered without torch, whose import takes seconds."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
+from lightning_cifar.cli import ended_by_sigterm
 
 WITHOUT_TORCH = """
 import sys
@@ -27,8 +32,45 @@ def test_help_lists_commands_and_recipes_on_one_screen(flag):
     done = answered(flag)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"\n  {name} " in done.stdout for name in (*SUBCOMMANDS, *RECIPES))
-    assert len(done.stdout.splitlines()) <= 24
+    assert len(done.stdout.splitlines()) <= 30
     assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("subcommand", TRAINER_COMMANDS)
+def test_help_of_a_command_has_every_option_on_one_screen(subcommand):
+    done = answered(subcommand, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = done.stdout.replace(",", " ").split()
+    assert {"--recipe", "--ckpt_path", "batch_size", "widths", "learning_rate", "max_epochs"} <= {*words}
+    assert ("--images" in words) == (subcommand == "predict")
+    assert len(done.stdout.splitlines()) <= 40
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    shell = f"{sys.executable} -m lightning_cifar --help | head -c 1; echo ${{PIPESTATUS[0]}}"
+    for _ in range(3):
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+        assert done.stderr == ""
+        assert done.stdout in ("u0\n", "u141\n")  # by who was faster
+
+
+def test_a_signal_is_not_lost_where_an_object_is_finalised():
+    class Thing:
+        pass
+
+    def callback(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+    with pytest.raises(SystemExit) as stop, ended_by_sigterm():  # noqa: PT012
+        thing = Thing()
+        watched = weakref.ref(thing, callback)
+        del thing
+        time.sleep(5)
+        assert watched
+    assert stop.value.code == 143
 
 
 def test_version():
@@ -49,7 +91,7 @@ def test_version():
         (["fit", "--recip", "fast"], "no option --recip: did you mean --recipe?"),
         (["fit", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["fit", "--trainer.max_epoch=3"], "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
-        (["fit", "--data.xyzzy", "3"], "no option --data.xyzzy: --help lists them"),
+        (["fit", "--data.xyzzy", "3"], "no option --data.xyzzy: --help-all lists them"),
         (["repeat", "--n", "two"], "repeat: argument --n: invalid int value: 'two'"),
         (["repeat", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["repeat", "--compare", "no.json", "no.json"], "--compare no.json: No such file or directory"),
@@ -69,7 +111,7 @@ def test_typos(args, message):
 
 @pytest.mark.parametrize("subcommand", TRAINER_COMMANDS)
 def test_every_option_of_the_parser_is_known(subcommand, capsys):
-    assert main([subcommand, "--help"]) == 0
+    assert main([subcommand, "--help-all"]) == 0
     flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)
     assert len(flags) > 50
     for flag in flags:

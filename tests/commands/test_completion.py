@@ -1,0 +1,34 @@
+"""The script completes in a real bash what the parsers know."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from lightning_cifar import main
+from lightning_cifar.arguments import SUBCOMMANDS
+
+
+@pytest.fixture
+def complete(capsys):
+    if not shutil.which("bash"):
+        pytest.skip("there is no bash")
+    assert main(["completion"]) == 0
+    script = capsys.readouterr().out
+
+    def completed(*words):
+        line = " ".join(f"'{word}'" for word in words)
+        ask = f"\nCOMP_WORDS=(lightning-cifar {line}) COMP_CWORD={len(words)}\n_lightning_cifar\necho ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True).stdout.split()
+
+    return completed
+
+
+def test_completes_commands_options_recipes_and_files(complete, tmp_path):
+    assert complete("") == [*SUBCOMMANDS, "--help", "--version"]
+    assert complete("fit", "--model.w") == ["--model.weight_decay", "--model.warmup", "--model.widths"]
+    assert complete("fit", "--recipe", "fast") == ["fast", "fast94"]
+    assert complete("predict", "--im") == ["--images"]
+    assert complete("sweep", "--se") == ["--search", "--seed_everything"]
+    (tmp_path / "mine.ckpt").touch()
+    assert complete("test", "--ckpt_path", "mi") == ["mine.ckpt"]
