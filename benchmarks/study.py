@@ -87,8 +87,6 @@ def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: li
         if status := main([*command, "--run_dir", str(run_dir), "--data.dataset", "folder", "--data.root", root]):
             sys.exit(status)
         found = json.loads((run_dir / "repeat.json").read_text())
-        for seed in found["seeds"]:
-            seed["run"]["data"].pop("root")
         found |= {"command": " ".join(["python -m lightning_cifar", *command]), "megaflop_per_image": megaflop(run_dir)}
         if forms and seeds > 1:
             other = [*forms.values()][0 if study.against == "first" else -1]
