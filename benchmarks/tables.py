@@ -238,6 +238,13 @@ def faults() -> str:
     return table(["fault", "times tried", "survived", "lost"], rows, result["command"])
 
 
+def safety() -> str:
+    result = load("safety")
+    rows = [[part, f"{seconds:.2f} s"] for part, seconds in result["seconds"].items()]
+    rows.append([f"of the training time, {result['train_seconds']:.0f} s", percent(result["share"])])
+    return table([f"a whole run of `{result['recipe']}`", ""], rows, result["command"])
+
+
 def distributed() -> str:
     result, rows = load("distributed"), []
     for recipe, found in result["difference"].items():
@@ -270,9 +277,21 @@ def export() -> str:
     return table(head, rows, result["command"])
 
 
+def own_images() -> str:
+    result, rows = load("predict"), []
+    for form, found in result["forms"].items():
+        speed = f"{found['images_per_second']['median']:,.0f} images/s"
+        rows.append([form, speed, f"{found['ratio']:.2f}x", f"{found['other_classes']:,}"])
+    head = [f"{result['files']:,} files", "speed", "over one by one", "other class than one by one"]
+    return table(head, rows, result["command"])
+
+
 TABLES = {
     "export": export,
     "faults": faults,
+    "gates": lambda: study("gates"),
+    "own_images": own_images,
+    "safety": safety,
     "distributed": distributed,
     "distributed_accuracy": distributed_accuracy,
     "results": results,
