@@ -144,7 +144,7 @@ def told(error: Exception) -> tuple[int | None, str]:
     if out_of_memory(error):
         return 1, (
             "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
-            f"evaluation ({reason(error)})"
+            f"evaluation, a lower --batch_size in predict --images ({reason(error)})"
         )
     from lightning_cifar.train.finite import DivergenceError
 
