@@ -29,8 +29,8 @@ IRRELEVANT = (
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status.
 
-    0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one line. 130
-    after Ctrl-C, 143 after SIGTERM.
+    That is 0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one
+    line. 130 after Ctrl-C, 143 after SIGTERM.
     """
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
