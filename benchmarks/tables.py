@@ -276,7 +276,7 @@ def evidence() -> str:
     for file in sorted((HERE / "results").glob("*.json")):
         command = load(file.stem).get("command")
         link = f"[`{file.name}`](../benchmarks/results/{file.name})"
-        rows.append([link, f"`{command}`" if command else "by several, written in it"])
+        rows.append([link, f"`{command}`" if command else "the commands that it holds"])
     return table(["file", "made by"], rows)
 
 
