@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +26,12 @@ format: .venv/test ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and caches; keeps data/ and runs/
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+docs: .venv/docs ## the site, into site/, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "to read it, with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
+clean: ## remove the environment, the site and caches; keeps data/ and runs/
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 .venv/demo: setup.cfg pyproject.toml
 	@echo "setting up .venv: about 2 minutes, 6 GB (torch comes with CUDA)"
@@ -37,4 +41,8 @@ clean: ## remove the environment and caches; keeps data/ and runs/
 
 .venv/test: .venv/demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/docs: .venv/demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@

@@ -286,7 +286,18 @@ def own_images() -> str:
     return table(head, rows, result["command"])
 
 
+def evidence() -> str:
+    """All files, and what makes them."""
+    rows = []
+    for file in sorted((HERE / "results").glob("*.json")):
+        command = load(file.stem).get("command")
+        link = f"[`{file.name}`](../benchmarks/results/{file.name})"
+        rows.append([link, f"`{command}`" if command else "the commands that it holds"])
+    return table(["file", "made by"], rows)
+
+
 TABLES = {
+    "evidence": evidence,
     "export": export,
     "faults": faults,
     "gates": lambda: study("gates"),

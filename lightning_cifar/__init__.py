@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_cifar.cli import main
     from lightning_cifar.data.module import CIFAR10DataModule
     from lightning_cifar.errors import InputError
     from lightning_cifar.model.blocks import GatedBlock

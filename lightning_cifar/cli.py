@@ -30,8 +30,8 @@ IRRELEVANT = (
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status.
 
-    0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one line. 130
-    after Ctrl-C, 143 after SIGTERM, 141 where who read the output is gone, as after `| head`.
+    That is 0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one
+    line. 130 after Ctrl-C, 143 after SIGTERM, 141 where who read the output is gone, as after `| head`.
     """
     try:
         status = answered(list(sys.argv[1:] if args is None else args))

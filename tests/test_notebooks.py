@@ -1,6 +1,8 @@
 """The notebooks run from top to bottom, show what they promise, and lie in git without output."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+SHAPES = ("circle", "square", "triangle")
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -16,13 +19,45 @@ def test_stripped(file):
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
+def outputs(name: str, directory: Path) -> list[list[Any]]:
+    """What each code cell of the notebook shows, run in the directory."""
+    notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
+    nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(directory)}}).execute()
+    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(shown: list[Any]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in shown)
+
+
+def text(shown: list[Any]) -> str:
+    return "".join(output.get("text", "") for output in shown)
+
+
 def test_quickstart(tmp_path):
-    notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == "quickstart"), as_version=4)
-    nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    train, test, _, pictures = (cell.outputs for cell in notebook.cells if cell.cell_type == "code")
-    live = [output for output in train if "image/png" in output.get("data", {})]
-    assert len(live) == 1  # redrawn in place: one figure, however often it was drawn
+    train, test, _, predicted = outputs("quickstart", tmp_path)
+    assert pictures(train) == 1  # redrawn in place: one figure, however often it was drawn
     result = eval(test[-1]["data"]["text/plain"])
     assert result["test/accuracy"] >= 0.95
-    assert any("image/png" in output.get("data", {}) for output in pictures)
+    assert pictures(predicted) == 1
     assert (tmp_path / "runs/notebook/version_0/curves.png").exists()
+
+
+@pytest.mark.slow
+def test_tour(tmp_path):
+    _, shapes, by_class, spread, extremes, held, explained = outputs("tour", tmp_path)
+    assert "block 5: (128, 2, 2) to (128, 1, 1)" in text(shapes)
+    assert [pictures(shown) for shown in (by_class, extremes, explained)] == [1, 1, 3]
+    assert text(spread).count("shut") == 5
+    (accuracy,) = re.findall(r"accuracy (.+)%", text(shapes))
+    assert float(accuracy) >= 95
+    assert re.search(rf"as trained: +{accuracy}%", text(held))
+    assert "all held" in text(held)
+
+
+@pytest.mark.slow
+def test_own_data(tmp_path):
+    _, test, predicted, explained = outputs("own_data", tmp_path)
+    assert eval(test[-1]["data"]["text/plain"])["test/accuracy"] >= 0.95
+    assert re.findall(r"new/(\w+)\.png +(\w+)", text(predicted)) == [(shape, shape) for shape in SHAPES]
+    assert pictures(explained) == len(SHAPES)

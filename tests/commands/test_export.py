@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -174,12 +173,6 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
-
-
-@pytest.mark.parametrize("line", re.findall(r"^python -m lightning_cifar export (.+?)(?: +#.*)?$", PAGE, re.MULTILINE))
-def test_commands_of_the_page_parse(line):
-    own = command.parser().parse_args(shlex.split(line))
-    assert command.format_of(own.output, own.format, own.int8)
 
 
 def test_the_page_and_the_card_have_the_same_examples(models):
