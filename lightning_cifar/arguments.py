@@ -44,6 +44,7 @@ FLAGS = (
     "resume",
     "seed_everything",
     "wandb",
+    "wandb_checkpoints",
     "corruptions",
     "trust_config",
 )

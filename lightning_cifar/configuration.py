@@ -24,6 +24,17 @@ from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.wandb import WandbMode
 
+# Of this command alone, and not of what it computes.
+TYPED_ALONE = (
+    "config",
+    "run_dir",
+    "resume",
+    "print_model",
+    "wandb",
+    "wandb_checkpoints",
+    "corruptions",
+    "trust_config",
+)
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
 
@@ -94,12 +105,22 @@ class Configuration(LightningCLI):
             choices=get_args(WandbMode),
             help="log to Weights & Biases: online if logged in, else offline, or as named",
         )
+        parser.add_argument("--wandb_checkpoints", action="store_true", help="fit: send its checkpoint to W&B too")
         parser.add_argument(
             "--trust_config", metavar="PACKAGES", help="packages, by commas, that configurations may import from too"
         )
         parser.add_argument("--print_model", action="store_true", help="print the network's table and stop")
         parser.add_argument("--corruptions", action="store_true", help="test: under common corruptions too")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; why a logger or callback that was named cannot be made is told in its own words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
+                raise InputError(f"--trainer: {error.__cause__}") from error
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -167,7 +188,7 @@ class Configuration(LightningCLI):
     def resolved_config(self) -> str:
         """Every value, as YAML; ``fit --config`` of it repeats the run."""
         config = self.config[self.subcommand].clone()
-        for key in ("config", "run_dir", "resume", "print_model", "wandb", "corruptions", "trust_config"):
+        for key in TYPED_ALONE:
             config.pop(key)
         for key in ("class_names", "mean", "std"):
             config["model"][key] = self.model.hparams[key]
