@@ -82,9 +82,10 @@ class CommandLine(Run):
         """Writes ``test.json`` and its pictures."""
         write_json(self.run_dir / "test.json", {"checkpoint": checkpoint, **result})
         draw_evaluation(self.run_dir / "test.png", result)
-        places = torch.tensor([mistake["index"] for mistake in result["mistakes"]], dtype=torch.long)
-        images = self.datamodule.test[places].sample(len(places)).images.permute(0, 2, 3, 1).cpu().numpy()
-        if len(images):
+        images = None
+        if places := [mistake["index"] for mistake in result["mistakes"]]:
+            chosen = self.datamodule.test[torch.tensor(places)].sample(len(places)).images
+            images = chosen.permute(0, 2, 3, 1).cpu().numpy()
             draw_mistakes(self.run_dir / "mistakes.png", images)
         if self.wandb is not None:
             show_test(self.wandb, result, images, self.run_dir / "test.png")

@@ -22,13 +22,13 @@ def show_curves(logger: SafeLogger, file: Path) -> None:
     logger.attempt(show)
 
 
-def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray, picture: Path) -> None:
+def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | None, picture: Path) -> None:
     """The result of `tested`.
 
     Args:
         logger: of the W&B run.
         result: see above; its numbers go to the run's summary.
-        images: of its mistakes, uint8 (N, H, W, 3).
+        images: of its mistakes, uint8 (N, H, W, 3); None where there are none.
         picture: what `draw_evaluation` made of it.
     """
 
@@ -42,7 +42,7 @@ def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray, pi
             for predicted, count in enumerate(row)
         ]
         accuracies = [[name, one["accuracy"]] for name, one in result["per_class"].items()]
-        large = images.repeat(ENLARGED, 1).repeat(ENLARGED, 2)
+        large: Any = [] if images is None else images.repeat(ENLARGED, 1).repeat(ENLARGED, 2)
         columns = list(result["mistakes"][0]) if result["mistakes"] else []
         mistakes = [[wandb.Image(pixels), *one.values()] for pixels, one in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from lightning_cifar.train.classifier import ImageClassifier
 
-IMAGES = 256  # at most, and at most every fiftieth: a pass forward is a third of a step, so under 1 % of the time
+IMAGES = (
+    256  # at most, and at most every fiftieth: a pass forward is a third of a step, so about 1 % of the time at most
+)
 SHARE = 50
 
 
