@@ -79,12 +79,13 @@ class EarlierRun(NamedTuple):
 def earlier_run(run_dir: Path) -> EarlierRun | None:
     """The W&B run that the run in ``run_dir`` was logged to; None where it was to none, or no run was there."""
     # By wandb's own names: run-20261125_075737-kat5omc0, and offline-run-... likewise.
-    names = sorted((path.name for path in run_dir.glob("wandb/*run-*-*")), key=lambda name: name.split("run-")[1])
-    if not names or not (run_dir / "config.yaml").exists():
+    found = [path.name.split("run-", 1) for path in run_dir.glob("wandb/*run-????????_??????-*")]
+    if not found or not (run_dir / "config.yaml").exists():
         return None
-    mode: WandbMode = "offline" if names[-1].startswith("offline-") else "auto"
-    began = datetime.datetime.strptime(names[0].split("run-")[1].split("-")[0], "%Y%m%d_%H%M%S")
-    return EarlierRun(mode, names[-1].rsplit("-", 1)[1], began)
+    parts = sorted((*stamp_and_id.split("-", 1), mode) for mode, stamp_and_id in found)
+    began = datetime.datetime.strptime(parts[0][0], "%Y%m%d_%H%M%S")
+    _, run_id, mode = parts[-1]
+    return EarlierRun("offline" if mode == "offline-" else "auto", run_id, began)
 
 
 def wandb_logger(

@@ -1,5 +1,6 @@
 """W&B: offline without a key, offline when it cannot be reached, absent when not installed; never an error."""
 
+import datetime
 import sys
 
 import pytest
@@ -59,6 +60,15 @@ def test_finish_is_not_fatal():
 
     with pytest.warns(UserWarning, match="W&B could not finish the run: connection lost"):
         ours.finish(Broken(), failed=False)
+
+
+def test_the_earlier_run_is_the_last_one(tmp_path):
+    for name in ("offline-run-20261125_075737-kat5omc0", "run-20261126_000000-my-own-id", "run-notes-old"):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+    assert ours.earlier_run(tmp_path) is None  # no run of ours
+    (tmp_path / "config.yaml").touch()
+    began = datetime.datetime(2026, 11, 25, 7, 57, 37)
+    assert ours.earlier_run(tmp_path) == ("auto", "my-own-id", began)
 
 
 def test_not_installed(tmp_path, monkeypatch):
