@@ -44,6 +44,7 @@ FLAGS = {  # of the commands of the Trainer: what stands after the option, and w
     "ckpt_path": ("FILE", "a checkpoint, a .safetensors file, or `pretrained`, the model in this package"),
     "seed_everything": ("SEED", "of all that is random; default 0"),
     "wandb": ("[MODE]", "log to Weights & Biases: online if logged in, else offline, or as named"),
+    "wandb_checkpoints": ("", "fit: send the best checkpoint to W&B too, at the end"),
     "corruptions": ("", "test: under common corruptions too"),
     "trust_config": ("PACKAGES", "packages, by commas, that configurations may import from too"),
     "print_model": ("", "print the network's table and stop"),

@@ -9,10 +9,12 @@ from lightning.fabric.connector import _PRECISION_INPUT
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.results.corruptions import under_corruptions
+from lightning_cifar.results.dashboard import show_curves, show_test
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.picture import draw_evaluation, draw_mistakes
 from lightning_cifar.results.report import format_table, write_predictions
 from lightning_cifar.run import Run
+from lightning_cifar.train.figure import CURVES
 from lightning_cifar.train.memory import keep_freed_memory
 from lightning_cifar.train.record import write_json
 from lightning_cifar.train.resume import LastCheckpoint
@@ -41,7 +43,7 @@ class CommandLine(Run):
             raise SystemExit(128 + (next(signals, None) or early)) from stop
 
     def say_where(self) -> None:
-        for what, name in (("curves", "curves.png"), ("numbers", "metrics.csv")):
+        for what, name in (("curves", CURVES), ("numbers", "metrics.csv")):
             if (self.run_dir / name).exists():
                 print(f"{what}: {self.run_dir / name}")
         best, last = self.saved("best"), self.saved("last")
@@ -49,6 +51,11 @@ class CommandLine(Run):
         if checkpoint := (best if self.datamodule.hparams["held_out"] == "val" else last) or best or last:
             print(f"checkpoint: {checkpoint}")
             print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        if self.wandb is not None:
+            if (self.run_dir / CURVES).exists():
+                show_curves(self.wandb, self.run_dir / CURVES)
+            if checkpoint and self.config["fit"]["wandb_checkpoints"]:
+                self.wandb.send_checkpoint(checkpoint)
 
     def saved(self, which: str) -> str:
         """Path of the ``best`` or the ``last`` checkpoint; empty where there is none."""
@@ -75,9 +82,13 @@ class CommandLine(Run):
         """Writes ``test.json`` and its pictures."""
         write_json(self.run_dir / "test.json", {"checkpoint": checkpoint, **result})
         draw_evaluation(self.run_dir / "test.png", result)
+        images = None
         if places := [mistake["index"] for mistake in result["mistakes"]]:
-            images = self.datamodule.test[torch.tensor(places)].sample(len(places)).images
-            draw_mistakes(self.run_dir / "mistakes.png", images.permute(0, 2, 3, 1).cpu().numpy())
+            chosen = self.datamodule.test[torch.tensor(places)].sample(len(places)).images
+            images = chosen.permute(0, 2, 3, 1).cpu().numpy()
+            draw_mistakes(self.run_dir / "mistakes.png", images)
+        if self.wandb is not None:
+            show_test(self.wandb, result, images, self.run_dir / "test.png")
 
     def quiet_trainer(self, precision: _PRECISION_INPUT | None = None) -> Trainer:
         """One that evaluates, in float32 where nothing else is said, and leaves no trace."""

@@ -24,6 +24,17 @@ from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.wandb import WandbMode
 
+# Of this command alone, and not of what it computes.
+TYPED_ALONE = (
+    "config",
+    "run_dir",
+    "resume",
+    "print_model",
+    "wandb",
+    "wandb_checkpoints",
+    "corruptions",
+    "trust_config",
+)
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
 
@@ -90,9 +101,18 @@ class Configuration(LightningCLI):
             parser.add_argument(f"--{name}", metavar=value, help=meaning)
         modes = get_args(WandbMode)
         parser.add_argument("--wandb", nargs="?", const="auto", choices=modes, help=FLAGS["wandb"][1])
-        for name in ("print_model", "corruptions"):
+        for name in ("print_model", "corruptions", "wandb_checkpoints"):
             parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name][1])
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; why a logger or callback that was named cannot be made is told in its own words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
+                raise InputError(f"--trainer: {error.__cause__}") from error
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -160,7 +180,7 @@ class Configuration(LightningCLI):
     def resolved_config(self) -> str:
         """Every value, as YAML; ``fit --config`` of it repeats the run."""
         config = self.config[self.subcommand].clone()
-        for key in ("config", "run_dir", "resume", "print_model", "wandb", "corruptions", "trust_config"):
+        for key in TYPED_ALONE:
             config.pop(key)
         for key in ("class_names", "mean", "std"):
             config["model"][key] = self.model.hparams[key]

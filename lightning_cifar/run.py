@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary import summarize
 
 from lightning_cifar.arguments import differences
@@ -22,11 +22,12 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.ranks import hand_down, handed_down, is_first
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.finite import FiniteLoss
+from lightning_cifar.train.gates import GateStatistics
 from lightning_cifar.train.numbers import csv_logger
 from lightning_cifar.train.progress import Progress, Throughput
-from lightning_cifar.train.record import RunRecord, new_run_dir
+from lightning_cifar.train.record import RunRecord, new_run_dir, recorded_recipe
 from lightning_cifar.train.resume import LastCheckpoint, newest_whole
-from lightning_cifar.train.wandb import earlier_run, finish, wandb_logger
+from lightning_cifar.train.wandb import SafeLogger, earlier_run, finish, public, wandb_logger
 
 
 class Run(Configuration):
@@ -34,17 +35,19 @@ class Run(Configuration):
 
     run_dir: Path
     steps_before = 0  # of a run that goes on
-    wandb: WandbLogger | None = None
+    wandb: SafeLogger | None = None
     lock: FileLock | None = None
 
     def __init__(self, args: list[str], typed: list[str] | None = None) -> None:
         """Runs the command; ``typed`` is what the user said of it, for the record, where ``args`` says it in full."""
         self.typed = typed or args
+        failed = True
         try:
             super().__init__(args)
+            failed = False
         finally:
             if self.wandb is not None:
-                finish(self.wandb)
+                finish(self.wandb, failed)
             if self.lock is not None:
                 self.lock.release()
 
@@ -84,16 +87,38 @@ class Run(Configuration):
 
     def equipped_trainer(self, configured: dict[str, Any], lines: int = 0) -> Trainer:
         """The Trainer, with what a run needs in its directory; of a ``metrics.csv`` there, ``lines`` are kept."""
-        earlier = earlier_run(self.run_dir)
-        wandb = self.config[self.subcommand]["wandb"] or (earlier and earlier[0])
-        if wandb is not None and is_first():
-            self.wandb = wandb_logger(wandb, self.run_dir, f"{self.group}/{self.run_dir.name}")
+        if is_first():
+            self.wandb = self.dashboard()
         plugins = configured["plugins"] or []
         return super().instantiate_trainer(
             logger=self.loggers(configured["logger"], lines),
             callbacks=self.callbacks(configured),
             plugins=[*(plugins if isinstance(plugins, list) else [plugins]), DurableIO()],
             default_root_dir=configured["default_root_dir"] or str(self.run_dir),
+        )
+
+    def dashboard(self) -> SafeLogger | None:
+        """The W&B run to log to, where one is asked for: that of before, if this goes on with it or tests its model."""
+        settings, tests = self.config[self.subcommand], self.subcommand == "test"
+        logged = Path(settings["ckpt_path"]).parent.parent if tests else self.run_dir
+        earlier = earlier_run(logged)
+        mode = settings["wandb"] or (earlier.mode if earlier and not tests else None)
+        if mode is None:
+            if settings["wandb_checkpoints"]:
+                raise InputError("--wandb_checkpoints sends them to W&B: it goes with --wandb")
+            return None
+        config = yaml.safe_load(self.resolved_config())
+        recipe = recorded_recipe(logged) if tests else config["recipe"]
+        return wandb_logger(
+            mode,
+            self.run_dir,
+            earlier,
+            tests,
+            name=f"{self.group}/{self.run_dir.name}",
+            group=recipe or self.group,
+            tags=[recipe] if recipe else None,
+            job_type=self.subcommand,
+            config=public({**config, "recipe": recipe}),
         )
 
     def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
@@ -129,7 +154,7 @@ class Run(Configuration):
     def loggers(self, configured: Any, lines: int) -> list[Logger]:
         """CSV always, first, so that checkpoints lie beside it; then W&B and what ``--trainer.logger`` names."""
         loggers: list[Logger] = [csv_logger(self.run_dir, lines)]
-        if self.wandb is not None:
+        if self.wandb is not None and self.subcommand != "test":  # which has no steps to draw over
             loggers.append(self.wandb)
         if configured and configured is not True:
             loggers += configured if isinstance(configured, list) else [configured]
@@ -142,7 +167,7 @@ class Run(Configuration):
         command = ["python", "-m", "lightning_cifar", *self.typed]
         usual: list[Callback] = [RunRecord(str(self.run_dir), command, self.config[self.subcommand]["recipe"])]
         if self.subcommand == "fit":
-            usual += [Throughput(), FiniteLoss(), LiveFigure()]
+            usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
             if trainer["enable_checkpointing"] is not False:
                 # The test set selects nothing: where it is what is watched, "best" is by the training loss.
                 validated = self.datamodule.hparams["held_out"] == "val" and trainer["limit_val_batches"] != 0

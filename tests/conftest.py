@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,37 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def wandb_records() -> Callable[[Path], list]:
+    """The records of the one offline run below a directory, once it is written to its end."""
+
+    def read(directory: Path) -> list:
+        (file,) = directory.rglob("run-*.wandb")
+        patience = time.monotonic() + 30
+        while not (records := parsed(file.read_bytes())) or not records[-1].HasField("exit"):
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+        return records
+
+    def parsed(content: bytes) -> list:
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        place, parts, records = 7, b"", []  # LevelDB's log format, after a header
+        while place + 7 <= len(content):
+            if (left := 32768 - place % 32768) < 7:  # no header of a part fits into what is left of the block
+                place += left
+                continue
+            _, length, kind = struct.unpack_from("<IHB", content, place)
+            parts += content[place + 7 : place + 7 + length]
+            place += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                records.append(Record.FromString(parts))
+                parts = b""
+        return records
+
+    return read
 
 
 TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")

@@ -204,11 +204,37 @@ def test_wandb_offline(capsys, tmp_path, tiny, eventually):
 
 
 def test_tensorboard_by_lightnings_logger(capsys, tmp_path, tiny):
-    pytest.importorskip("tensorboard")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
     assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    assert list((tmp_path / "tb").rglob("events.out.tfevents.*"))
-    assert (tmp_path / "run/metrics.csv").exists()
+    (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
+    events = reader.EventAccumulator(str(file))
+    events.Reload()
+    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == names_of(tmp_path / "run")
+
+
+def names_of(run_dir):
+    return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow")  # its own affair
+def test_mlflow_by_lightnings_logger(capsys, tmp_path, tiny, monkeypatch):
+    pytest.importorskip("mlflow")
+    logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", tmp_path / "ml"]
+    status, _, err = run(capsys, "fit", *tiny, *logger)
+    if status:  # newer ones keep files only for who asks for it
+        assert (status, len(err), "`MLFLOW_ALLOW_FILE_STORE=true`" in err[0]) == (2, 1, True)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
+    (directory,) = (tmp_path / "ml").glob("*/*/metrics")
+    files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
+    assert {*files, "step"} == names_of(tmp_path / "run")
+
+
+def test_a_logger_that_cannot_be_made_is_bad_input(capsys, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", "MLFlowLogger")
+    assert (status, len(err), "mlflow" in err[0]) == (2, 1, True)
 
 
 @pytest.mark.filterwarnings("default:The dirpath has changed")  # the best so far lies in the other directory

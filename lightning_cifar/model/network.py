@@ -220,5 +220,17 @@ class FiveBlockNet(nn.Module):
             nn.init.normal_(head.weight, std=1 / widths[-1])  # logits near 0: no class is preferred at first
             self.classifier.append(head)
 
+    @property
+    def blocks(self) -> list[GatedBlock]:
+        return [block for block in self.backbone if isinstance(block, GatedBlock)]
+
+    def gates(self, images: Tensor) -> list[Tensor]:
+        """What each block's gate gives for images (B, in_channels, H, W): (B, N, 1 or K) of N branches, K channels."""
+        maps, found = self.stem(images) if self.stem else images, []
+        for block in self.blocks:
+            found.append(block.gate(maps.mean((2, 3))))
+            maps = block(maps)
+        return found
+
     def forward(self, images: Tensor) -> Tensor:  # (B, in_channels, H, W) -> (B, num_classes)
         return self.classifier(self.backbone(self.stem(images) if self.stem else images))

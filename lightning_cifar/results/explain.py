@@ -21,7 +21,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.train.classifier import ImageClassifier
 
 LEAST = 4  # pixels along a side of the maps that the heat is taken from
@@ -42,7 +41,7 @@ class Explanation:
 def explained(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
     """What spoke for ``classes`` (B,) in ``images`` (B, 3, 32, 32), uint8, as they are: without augmentation."""
     heat, gates = grad_cam(model, images, classes)
-    sizes = [branch.get_parameter("weight").shape[-1] for branch in blocks_of(model)[0].branches]
+    sizes = [branch.get_parameter("weight").shape[-1] for branch in model.network.blocks[0].branches]
     branches = [f"{size}x{size}" for size in sizes]
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     for one, its_heat, its_gates in zip(pixels, heat.cpu().numpy(), gates.tolist(), strict=True):
@@ -51,7 +50,7 @@ def explained(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterat
 
 def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Heat (B, h, w), of each image 1 where it is highest, or 0 everywhere; gates (B, blocks, branches)."""
-    network, blocks, gates = model.network, blocks_of(model), []
+    network, blocks, gates = model.network, model.network.blocks, []
     with torch.no_grad():
         maps = model.normalised(images)
         if network.stem is not None:
@@ -70,10 +69,6 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[T
     heat = (gradient.mean((2, 3), keepdim=True) * chosen.detach()).sum(1).relu()
     highest = heat.amax((1, 2), keepdim=True)
     return heat / highest.where(highest > 0, 1), torch.stack(gates, 1)
-
-
-def blocks_of(model: ImageClassifier) -> list[GatedBlock]:
-    return [block for block in model.network.backbone if isinstance(block, GatedBlock)]
 
 
 def overlay(one: Explanation) -> Image.Image:

@@ -14,6 +14,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.train.curves import METRICS, plot_metrics, read_metrics
 from lightning_cifar.train.numbers import find_csv_logger
 
+CURVES = "curves.png"
 SHARE, SHARE_WATCHED = 0.01, 0.05  # of the time, at most, goes into drawing; the latter in a notebook
 
 
@@ -61,7 +62,7 @@ class LiveFigure(Callback):
         picture = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(picture, dpi=120, format="png")
-        write_whole(metrics.with_name("curves.png"), picture.getvalue())
+        write_whole(metrics.with_name(CURVES), picture.getvalue())
         if in_notebook():
             from IPython.display import Image, display
 

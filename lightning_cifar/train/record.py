@@ -18,6 +18,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.durable import write_whole
 from lightning_cifar.errors import InputError
 
+RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 
 
@@ -63,7 +64,7 @@ class RunRecord(Callback):
     """
 
     def __init__(self, directory: str, command: Sequence[str] = (), recipe: str | None = None) -> None:
-        self.file = Path(directory) / "run.json"
+        self.file = Path(directory) / RECORD
         self.command = list(command)
         self.recipe = recipe
 
@@ -109,6 +110,15 @@ class RunRecord(Callback):
 
 def write_json(file: Path, result: dict[str, Any]) -> None:
     write_whole(file, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def recorded_recipe(run_dir: Path) -> str | None:
+    """Of the run in ``run_dir``; None where there is none, or it had none."""
+    try:
+        recipe = json.loads((run_dir / RECORD).read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return recipe if isinstance(recipe, str) else None
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""A Weights & Biases logger that can fail without taking the run with it."""
+"""A Weights & Biases logger that can fail without taking the run with it, and tells no more than is asked for."""
 
+import datetime
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.loggers import WandbLogger
 
@@ -13,6 +14,20 @@ from lightning_cifar.errors import reason
 WandbMode = Literal["auto", "online", "offline"]
 # Seconds. wandb's own 90 would hold up the start of a run whose network is down; its end it would hold up for good.
 INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
+# wandb's settings, where the environment does not say otherwise (WANDB_PROJECT, WANDB_CONSOLE, WANDB__DISABLE_META).
+SETTINGS = {
+    "project": "lightning-cifar",
+    "silent": True,
+    "console": "off",  # no output of the terminal, which names directories
+    "disable_git": True,  # neither commit nor differences
+    "host": "",
+    "save_code": False,
+    "x_disable_meta": True,  # neither the command line, nor paths, user and hardware
+    "x_save_requirements": False,  # no list of packages
+}
+AXIS = "trainer/global_step"  # as Lightning's logger has it; wandb's own count of rows starts anew with every process
+SUMMARIES = {"val/accuracy": "max", "val/loss": "min"}
+ROWS_A_SECOND = 100  # more than any run logs
 
 
 class SafeLogger(WandbLogger):
@@ -32,7 +47,7 @@ class SafeLogger(WandbLogger):
         self.attempt(super().log_metrics, *args, **options)
 
     def log_hyperparams(self, *args: Any, **options: Any) -> None:
-        self.attempt(super().log_hyperparams, *args, **options)
+        """Nothing: the run's configuration was told when it began, less what is nobody's business."""
 
     def save(self) -> None:
         self.attempt(super().save)
@@ -40,50 +55,76 @@ class SafeLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         self.attempt(super().finalize, status)
 
+    def send_checkpoint(self, file: str) -> None:
+        """As an artifact of type ``model``."""
 
-def earlier_run(run_dir: Path) -> tuple[WandbMode, str] | None:
-    """Mode and id of the W&B run that the run in ``run_dir`` was logged to last, before it was stopped."""
+        def send() -> None:
+            import wandb
+
+            artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
+            artifact.add_file(file)
+            self.experiment.log_artifact(artifact)
+
+        self.attempt(send)
+
+
+class EarlierRun(NamedTuple):
+    """A W&B run: how it was logged to last, its id, and when it began."""
+
+    mode: WandbMode
+    id: str
+    began: datetime.datetime
+
+
+def earlier_run(run_dir: Path) -> EarlierRun | None:
+    """The W&B run that the run in ``run_dir`` was logged to; None where it was to none, or no run was there."""
     # By wandb's own names: run-20261125_075737-kat5omc0, and offline-run-... likewise.
-    names = sorted((path.name for path in run_dir.glob("wandb/*run-*-*")), key=lambda name: name.split("run-")[1])
-    if not names:
+    found = [path.name.split("run-", 1) for path in run_dir.glob("wandb/*run-????????_??????-*")]
+    if not found or not (run_dir / "config.yaml").exists():
         return None
-    return "offline" if names[-1].startswith("offline-") else "auto", names[-1].rsplit("-", 1)[1]
+    parts = sorted((*stamp_and_id.split("-", 1), mode) for mode, stamp_and_id in found)
+    began = datetime.datetime.strptime(parts[0][0], "%Y%m%d_%H%M%S")
+    _, run_id, mode = parts[-1]
+    return EarlierRun("offline" if mode == "offline-" else "auto", run_id, began)
 
 
-def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | None:
+def wandb_logger(
+    mode: WandbMode, run_dir: Path, earlier: EarlierRun | None = None, tests: bool = False, **about: Any
+) -> SafeLogger | None:
     """A logger that writes below ``run_dir``, or None, with a warning, where wandb cannot be used at all.
-
-    A run that goes on is logged to the W&B run that it was logged to before.
 
     Args:
         mode: ``online``, ``offline``, or ``auto``: online where an API key is known, else offline. The environment
             variable WANDB_MODE wins over ``auto``.
         run_dir: directory of the run.
-        name: name of the run on the dashboard.
+        earlier: the W&B run to go on with.
+        tests: it only adds a test to that run, and only where both are online: what ``wandb sync`` adds to a run takes
+            the place of its summary. Elsewhere a test has a run of its own.
+        about: the run, as of ``wandb.init``: name, group, tags, job_type, config.
     """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read, and set, when wandb is imported
     try:
         import wandb
     except ImportError:
         warnings.warn("wandb is not installed, so nothing is sent: pip install wandb", stacklevel=2)
         return None
     wanted: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
-    earlier = earlier_run(run_dir)
     for chosen in dict.fromkeys([wanted, "offline"]):
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
-                settings = wandb.Settings(
-                    init_timeout=INIT_TIMEOUT,
-                    finish_timeout=FINISH_TIMEOUT,
-                    silent=True,
-                    disable_git=True,
-                    x_save_requirements=False,
-                )
-                same: dict[str, Any] = {"id": earlier[1], "resume": "allow"} if earlier else {}
-                if chosen == "offline":
-                    same.pop("resume", None)  # `wandb sync` joins what has one id
-                run = wandb.init(
-                    project="lightning-cifar", name=name, dir=run_dir, mode=chosen, settings=settings, **same
-                )
+                if tests and (chosen != "online" or (earlier and earlier.mode == "offline")):
+                    earlier = None
+                same: dict[str, Any] = {"id": earlier.id} if earlier else {}
+                if chosen == "online" and earlier:
+                    same["resume"] = "allow"
+                if not (tests and earlier):
+                    same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
+                run = wandb.init(dir=run_dir, mode=chosen, settings=wandb.Settings(**settings()), **same)
+                if chosen != "online" and earlier:
+                    # `wandb sync` joins what has one id, if its counts of rows do not overlap.
+                    seconds = (datetime.datetime.now() - earlier.began).total_seconds()
+                    run.log({}, step=int(ROWS_A_SECOND * max(1, seconds)))
+                define_metrics(run)
                 return SafeLogger(experiment=run)
             why = "no API key; after `wandb login`, `wandb sync` sends what was logged"
         except Exception as error:  # whatever it is, the run is worth more than its dashboard
@@ -92,9 +133,36 @@ def wandb_logger(mode: WandbMode, run_dir: Path, name: str) -> WandbLogger | Non
     return None
 
 
-def finish(logger: WandbLogger) -> None:
+def settings() -> dict[str, Any]:
+    """Of this package, less what the environment sets."""
+    # By wandb's rule, by which the variable of x_disable_meta has two underscores.
+    own = {
+        name: value for name, value in SETTINGS.items() if f"WANDB_{name.removeprefix('x').upper()}" not in os.environ
+    }
+    return {**own, "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
+
+
+def define_metrics(run: Any) -> None:
+    """What is drawn over what, and what the summary keeps of it; of all else the last value."""
+    run.define_metric(AXIS)
+    run.define_metric("*", step_metric=AXIS)
+    if "WANDB_SWEEP_ID" not in os.environ:  # a sweep reads its metric's last value from the summary
+        for name, kept in SUMMARIES.items():
+            run.define_metric(name, step_metric=AXIS, summary=kept)
+
+
+def public(value: Any) -> Any:
+    """A configuration for others' eyes: whatever has a slash in it, as paths and addresses have, is not told."""
+    if isinstance(value, dict):
+        return {name: public(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [public(one) for one in value]
+    return "not told" if isinstance(value, str) and ("/" in value or os.sep in value) else value
+
+
+def finish(logger: WandbLogger, failed: bool) -> None:
     """Sends what is left and ends the run, so that a second run in this process is not its continuation."""
     try:
-        logger.experiment.finish()
+        logger.experiment.finish(exit_code=int(failed))
     except Exception as error:
         warnings.warn(f"W&B could not finish the run: {reason(error)}", stacklevel=2)

@@ -34,11 +34,17 @@ class Answer(BaseHTTPRequestHandler):
             found = {"createRunFiles": {"runID": "cg==", "uploadHeaders": [], "files": files}}
         elif "upsertBucket" in asked.get("query", ""):
             project = {"id": "cA==", "name": "lightning-cifar", "entity": {"id": "ZQ==", "name": "me"}}
+            self.server.runs.append(asked["variables"]["name"])
             run = {"id": "cg==", "name": asked["variables"]["name"], "displayName": "run", "config": "{}"}
             found = {"upsertBucket": {"inserted": True, "bucket": {**run, "historyLineCount": 0, "project": project}}}
+        elif "query ArtifactType" in asked.get("query", ""):
+            found = {"project": None}
+        elif "viewer" in asked.get("query", ""):
+            found = {"viewer": {"id": "dQ==", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         else:
             found = {}
-        self.reply({"data": found, "limits": {}})
+        refused = [{"message": "no artifacts"}] if "CreateArtifact" in asked.get("query", "") else []
+        self.reply({"data": found, "limits": {}} | ({"errors": refused} if refused else {}))
         if "file_stream" in self.path:
             self.server.heard.append(content)
 
@@ -64,7 +70,7 @@ class Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        server.heard = []
+        server.heard, server.runs = [], []
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -91,6 +97,13 @@ def test_control(start, server, tiny, tmp_path):
     assert child.wait() == 0, child.output.read_text()
     assert b"val/accuracy" in b"".join(server.heard)
     assert "warning" not in child.output.read_text()
+    # A test of its model adds to the same run.
+    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
+    child = start("test", "--ckpt_path", checkpoint, "--wandb", prepare=partial(online, server.server_port))
+    assert child.wait() == 0, child.output.read_text()
+    assert "warning" not in child.output.read_text()
+    assert len(set(server.runs)) == 1
+    assert b"test/mistakes" in b"".join(server.heard)
 
 
 @pytest.mark.slow

@@ -1,0 +1,46 @@
+"""GateStatistics: what the gates do to training images, epoch by epoch."""
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+
+from lightning_cifar.train.classifier import ImageClassifier
+
+IMAGES = (
+    256  # at most, and at most every fiftieth: a pass forward is a third of a step, so about 1 % of the time at most
+)
+SHARE = 50
+
+
+class GateStatistics(Callback):
+    """Logs, at each epoch's end, ``gates/block1_branch1`` ..., the mean weight that a block's gate gives a branch, and
+    ``gates/block1_dead``, the share of images to which it gives none at all.
+
+    They are of some training images, evenly spaced, not augmented; always the same ones. Static gates have nothing to
+    tell; sharded weights (FSDP) are not gathered for it.
+    """
+
+    images: Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassifier)
+        data = pl_module.datamodule
+        static = pl_module.network.blocks[0].gate.kind == "static"
+        if data is not None and not static and not isinstance(trainer.strategy, FSDPStrategy):
+            self.images = data.train.sample(max(1, min(IMAGES, len(data.train) // SHARE))).images.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.images is None:
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        network = pl_module.network
+        network.eval()
+        with trainer.precision_plugin.forward_context():
+            gates = network.gates(pl_module.normalised(self.images))
+        network.train()
+        for number, weights in enumerate(gates, 1):
+            for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
+                pl_module.log(f"gates/block{number}_branch{branch}", mean)
+            pl_module.log(f"gates/block{number}_dead", (weights == 0).all(2).all(1).float().mean())
