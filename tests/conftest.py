@@ -83,6 +83,8 @@ def wandb_records() -> Callable[[Path], list]:
                 place += left
                 continue
             _, length, kind = struct.unpack_from("<IHB", content, place)
+            if place + 7 + length > len(content):  # still being written
+                break
             parts += content[place + 7 : place + 7 + length]
             place += 7 + length
             if kind in (1, 4):  # whole, or the last part

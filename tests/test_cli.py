@@ -275,6 +275,7 @@ def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 7
 
 
+@pytest.mark.slow
 def test_interrupted(tmp_path, tiny):
     """Ctrl-C: what there is is kept, drawn and named; status 130."""
     command = [sys.executable, "-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000"]

@@ -95,6 +95,7 @@ def test_a_file_of_results_is_whole(checkpoint, pictures, capsys, tmp_path):
     assert (status, err.splitlines()[-1].endswith("No such file or directory")) == (2, True)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_come_through(checkpoint, tmp_path):
     """From a list on standard input, to standard output."""
     name = os.fsencode(tmp_path / "pictures ") + b"\xff.png"
@@ -300,6 +301,7 @@ def test_bad_checkpoint_and_device(checkpoint, pictures, capsys, tmp_path):
     assert (status, err.startswith("error: --device nonsense: ")) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(checkpoint, pictures):
     command = [sys.executable, "-m", "lightning_cifar", "predict", "--ckpt_path", checkpoint, "--images", pictures]
     done = subprocess.run(f"{' '.join(map(str, command))} | head -1", shell=True, capture_output=True, text=True)

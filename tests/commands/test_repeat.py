@@ -82,6 +82,7 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny):
     assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys):
     run_dir = tmp_path / "run"
     args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]

@@ -31,8 +31,9 @@ def served():
 
 @pytest.mark.parametrize(
     ("end", "status", "words"),
-    [("SIGINT", 130, "interrupted\n"), pytest.param("SIGTERM", 143, "", marks=pytest.mark.slow)],
+    [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "")],
 )
+@pytest.mark.slow
 def test_it_answers_and_ends_in_order(end, status, words):
     with served() as (process, address):
         with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:

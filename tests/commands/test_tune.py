@@ -41,6 +41,7 @@ def test_both_finders_say_what_to_type(tmp_path, tiny, capsys, monkeypatch):
         assert config["model"]["norm_rate"] == pytest.approx(100 * found["suggested"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_batch_size_is_the_last_that_memory_allows(tmp_path, tiny, capsys, monkeypatch):
     step = ImageClassifier.training_step
 

@@ -248,6 +248,7 @@ def child(root: Path, url: str) -> multiprocessing.Process:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("published", [("cifar10", CIFAR10)], indirect=True)
+@pytest.mark.slow
 def test_eight_processes_download_once_though_the_first_is_killed(published, mirror, root, tmp_path, eventually):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     url = f"{mirror.url}/mirrored.tar.gz"

@@ -281,6 +281,7 @@ def set_environment(values: dict[str, str]) -> None:
     os.environ.update(values)
 
 
+@pytest.mark.slow
 def test_no_secret_is_kept(start, tmp_path, survived):
     canary = "c4n4ry" * 7
     secrets = partial(set_environment, {"WANDB_API_KEY": canary[:40], "SOME_SECRET_TOKEN": canary})

@@ -130,6 +130,7 @@ def wandb_core(child) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_its_own_process_is_killed(start, server, tiny, tmp_path, wait_for, survived):
     run_dir = tmp_path / "run"
     child = start(*args(tiny, run_dir), prepare=partial(online, server.server_port))

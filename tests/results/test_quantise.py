@@ -1,6 +1,7 @@
 """int8 of an ONNX file: a quarter of the bits and nearly the same answers, also of images it was not calibrated by."""
 
 import onnx
+import pytest
 import torch
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
@@ -8,6 +9,7 @@ from lightning_cifar.results.export import check, open_onnx, write_onnx
 from lightning_cifar.results.quantise import quantise
 
 
+@pytest.mark.slow
 def test_answers_nearly_as_the_model_does(trained, tmp_path):
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt").eval()
     data = CIFAR10DataModule("digits").read()

@@ -19,6 +19,7 @@ print([faults() for _ in range(20)][-1])  # the heap has settled by then
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.slow
 def test_an_allocation_like_the_last_touches_no_new_pages():
     def run(keep: bool) -> int:
         command = [sys.executable, "-c", FAULTS.format(keep=keep)]
