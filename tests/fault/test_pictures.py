@@ -3,12 +3,14 @@
 import csv
 import io
 import random
-import resource
 import shutil
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from harm import LIMIT
 from PIL import Image
 
 pytestmark = pytest.mark.fault
@@ -45,17 +47,31 @@ def fuzzed(content: bytes, draw: random.Random) -> bytes:
     return bytes(changed[:start] + part + changed[end:])
 
 
-def limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+def memory_of(process: int | str, what: str) -> int:
+    """``VmRSS``, resident memory, or ``VmHWM``, its peak so far, in bytes; 0 where the process has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(what))
+
+
+def note_memory(file: Path) -> None:
+    file.write_text(str(memory_of("self", "VmRSS")))
 
 
 def predicted(start, folder: Path) -> dict[str, str]:
     """The error of each picture in ``folder``, empty where it was read."""
-    output = folder.parent / "rows.csv"
-    child = start("predict", "--ckpt_path", "pretrained", "--images", folder, "--output", output, prepare=limit_memory)
+    output, before, peak = folder.parent / "rows.csv", folder.parent / "before", 0
+    args = ["predict", "--ckpt_path", "pretrained", "--images", folder, "--output", output]
+    child = start(*args, prepare=partial(note_memory, before))
+    limit = time.monotonic() + LIMIT
+    while child.process.is_alive() and time.monotonic() < limit:
+        peak = max(peak, memory_of(child.process.pid, "VmHWM"))
+        time.sleep(0.02)
     assert child.wait() in (0, 1), child.output.read_text()
     assert "Traceback" not in child.output.read_text()
+    assert peak - int(before.read_text()) < MEMORY
     with output.open(newline="", errors="surrogateescape") as opened:
         return {Path(row["file"]).name: row["error"] for row in csv.DictReader(opened)}
 
