@@ -99,7 +99,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="the image folder")
     parser.add_argument("--files", type=int, help="only so many, for a trial")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
     known = parser.parse_args()
     measure([*below(str(known.root / "test"))][: known.files], known.rounds, known.output)
