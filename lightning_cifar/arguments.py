@@ -6,6 +6,7 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 
 import argparse
 import ast
+import datetime
 import json
 import os
 from collections.abc import Iterator
@@ -182,6 +183,12 @@ def layered(args: list[str]) -> list[str]:
     elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
     return [subcommand, *configs, *flags]
+
+
+def own_run_dir(command: str, flags: list[str]) -> Path:
+    """Where a command of several runs puts them if nothing is said: ``runs/<command>/<recipe>/<time>``."""
+    recipe = option(flags, "--recipe") or ("custom" if option(flags, "--config", "-c") else "report")
+    return Path("runs", command, recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def restarted() -> bool:

@@ -46,14 +46,11 @@ def main(args: list[str]) -> int:
     from lightning_cifar.results.card import facts_of, model_card
     from lightning_cifar.results.export import exported
     from lightning_cifar.results.pictures import pictures
-    from lightning_cifar.results.weights import PRETRAINED, load_model
+    from lightning_cifar.results.weights import class_names, file_named, load_model
 
-    checkpoint = PRETRAINED if own.ckpt_path == PRETRAINED_NAME else Path(own.ckpt_path)
-    if not checkpoint.is_file():
-        raise InputError(f"--ckpt_path {own.ckpt_path}: no such file")
+    checkpoint = file_named(own.ckpt_path)
     model = load_model(checkpoint)
-    names = model.hparams["class_names"] or [f"class {index}" for index in range(model.hparams["num_classes"])]
-    facts = facts_of(checkpoint, list(names))
+    facts = facts_of(checkpoint, class_names(model))
     which, images, real = pictures(paths, checkpoint)
     if own.int8 and real is None:
         raise InputError(

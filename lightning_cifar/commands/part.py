@@ -1,7 +1,7 @@
 """PartRun: one of several runs of a command, each by the very command ``fit``, in a directory beside the others'."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from lightning import Trainer
@@ -13,6 +13,8 @@ from lightning_cifar.data.sources import Dataset
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.progress import Progress
 from lightning_cifar.train.record import new_run_dir
+
+Kind = TypeVar("Kind", bound=Callback)
 
 
 class PartRun(CommandLine):
@@ -43,6 +45,11 @@ class PartRun(CommandLine):
             raise InputError(f"--trainer.devices {devices}: a {self.word} is trained by one; {self.advice}")
         self.datamodule.source = self.source
         return super().instantiate_trainer(**kwargs)
+
+    def callback(self, kind: type[Kind]) -> Kind:
+        """The one of this kind that the run was equipped with."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set from outside
+        return next(one for one in callbacks if type(one) is kind)
 
     def choose_precision(self) -> None:
         """As the first one chose: timing could find otherwise now."""

@@ -5,14 +5,13 @@ job, a shell loop over GPUs) gives each a ``--first_seed`` and all of them one `
 """
 
 import csv
-import datetime
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.arguments import Arguments, layered, option
+from lightning_cifar.arguments import Arguments, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
@@ -58,8 +57,7 @@ def main(args: list[str]) -> int:
     if option(rest, "--ckpt_path") is not None:
         raise InputError("--ckpt_path: repeat trains every seed from the start")
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
-    recipe = option(rest, "--recipe") or ("custom" if option(rest, "--config", "-c") else "report")
-    run_dir = own.run_dir or Path("runs/repeat", recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    run_dir = own.run_dir or own_run_dir("repeat", rest)
     output = own.output or run_dir / "repeat.json"
     check_directories(run_dir, output)
     repeat(fit, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])

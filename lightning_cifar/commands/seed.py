@@ -40,8 +40,7 @@ class SeedRun(PartRun):
 
     def fit(self, **kwargs: Any) -> None:
         self.train(**kwargs)
-        found = {type(one): one for one in self.trainer.callbacks}  # type: ignore[attr-defined]  # set from outside
-        record = found[RunRecord].record
+        record = self.callback(RunRecord).record
         parts = [record, *record["resumed"]]
         record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
@@ -54,7 +53,7 @@ class SeedRun(PartRun):
             "seed": self.seed,
             "directory": self.run_dir.name,
             **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
-            "train_seconds": found[Throughput].seconds,
+            "train_seconds": self.callback(Throughput).seconds,
             "fit_seconds": sum(part.get("timings", {}).get("total_seconds", 0) for part in parts),
             "steps": record["timings"]["steps"],
             "run": {name: record[name] for name in RECORDED},

@@ -4,11 +4,10 @@ The study is an SQLite file in the run directory. Several processes with the sam
 one machine: SQLite locks no files over a network.
 """
 
-import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_cifar.arguments import Arguments, layered, option
+from lightning_cifar.arguments import Arguments, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
 
 STUDY = "sweep.db"
@@ -64,8 +63,7 @@ def main(args: list[str]) -> int:
     known = own_values(fit, [*space] or DEFAULT)
     if not space:
         space = default_space(known, [name for name in DEFAULT if option(rest, f"--{name}") is not None])
-    recipe = option(rest, "--recipe") or ("custom" if option(rest, "--config", "-c") else "report")
-    run_dir = own.run_dir or Path("runs/sweep", recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    run_dir = own.run_dir or own_run_dir("sweep", rest)
     prepare_directory(run_dir)
     from lightning_cifar.commands.search import Search
 

@@ -47,8 +47,7 @@ class TrialRun(PartRun):
     def fit(self, **kwargs: Any) -> None:
         self.train(**kwargs)
         self.epochs, self.pruned = self.trainer.current_epoch, self.pruning.pruned
-        found = {type(one): one for one in self.trainer.callbacks}  # type: ignore[attr-defined]  # set from outside
-        self.seconds: float = found[Throughput].seconds
+        self.seconds: float = self.callback(Throughput).seconds
         # Once more: --trainer.max_steps ends an epoch before its validation.
         (measured,) = self.quiet_trainer().validate(self.model, self.datamodule, verbose=False)
         self.accuracy: float = measured["val/accuracy"]

@@ -24,6 +24,7 @@ from lightning_cifar.data.download import digest_of, download
 from lightning_cifar.data.sources import Dataset, ImageSet
 from lightning_cifar.errors import InputError
 
+SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}  # by --data.dataset
 PUBLISHED = {  # archives: bytes, and SHA-256, where torchvision has the MD5
     "cifar-10-python.tar.gz": (170498071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
     "cifar-100-python.tar.gz": (169001437, "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),
@@ -38,7 +39,7 @@ def load_cifar(
     Raises:
         InputError: it cannot be, or what is there is not what was published.
     """
-    published = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    published = SETS[name]
     folder = root / published.base_folder
     if not folder.exists():
         install_cifar(published, root, url, archive)

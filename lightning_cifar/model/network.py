@@ -12,7 +12,7 @@ Recipes for speed may put a frozen whitening stem before the blocks, pool in som
 layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -224,13 +224,13 @@ class FiveBlockNet(nn.Module):
     def blocks(self) -> list[GatedBlock]:
         return [block for block in self.backbone if isinstance(block, GatedBlock)]
 
-    def gates(self, images: Tensor) -> list[Tensor]:
-        """What each block's gate gives for images (B, in_channels, H, W): (B, N, 1 or K) of N branches, K channels."""
-        maps, found = self.stem(images) if self.stem else images, []
+    def through_blocks(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each block, of images (B, in_channels, H, W): what its gate gives branches, (B, N, 1 or K); its maps."""
+        maps = self.stem(images) if self.stem is not None else images
         for block in self.blocks:
-            found.append(block.gate(maps.mean((2, 3))))
+            weights = block.gate(maps.mean((2, 3)))
             maps = block(maps)
-        return found
+            yield weights, maps
 
     def forward(self, images: Tensor) -> Tensor:  # (B, in_channels, H, W) -> (B, num_classes)
         return self.classifier(self.backbone(self.stem(images) if self.stem else images))

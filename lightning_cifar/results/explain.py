@@ -52,12 +52,8 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[T
     """Heat (B, h, w), of each image 1 where it is highest, or 0 everywhere; gates (B, blocks, branches)."""
     network, blocks, gates = model.network, model.network.blocks, []
     with torch.no_grad():
-        maps = model.normalised(images)
-        if network.stem is not None:
-            maps = network.stem(maps)
-        for number, block in enumerate(blocks):
-            gates.append(block.gate(maps.mean((2, 3))).mean(2))
-            maps = block(maps)
+        for number, (weights, maps) in enumerate(network.through_blocks(model.normalised(images))):
+            gates.append(weights.mean(2))
             if number == 0 or min(maps.shape[2:]) >= LEAST:
                 chosen, rest = maps, blocks[number + 1 :]
     with torch.enable_grad():

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_cifar.arguments import checkpoint_config
+from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.folder import read_image
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.sources import SIZE, Dataset, spaced
@@ -45,7 +45,7 @@ def read(path: str) -> np.ndarray:
 def own_data(options: dict[str, Any]) -> Dataset | None:
     """What the model was trained on, where it lies; nothing is downloaded."""
     data = CIFAR10DataModule(**options)
-    archive = {"cifar10": CIFAR10, "cifar100": CIFAR100}.get(data.hparams["dataset"])
+    archive = SETS.get(data.hparams["dataset"])
     if archive and not (data.root / archive.base_folder).is_dir():
         return None
     try:

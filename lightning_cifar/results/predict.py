@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lightning_cifar.data.folder import read_image
 from lightning_cifar.results.explain import Explanation, explained, picture
+from lightning_cifar.results.weights import class_names
 from lightning_cifar.train.classifier import ImageClassifier
 
 AHEAD = 4  # batches that are read while one is classified
@@ -114,7 +115,7 @@ def classified(model: ImageClassifier, images: Tensor, precision: str = "32-true
 
 def likeliest(model: ImageClassifier, probabilities: Tensor, top: int) -> list[list[tuple[str, float]]]:
     """For each row of ``probabilities`` the ``top`` classes, or all there are: (name, probability)."""
-    names = model.hparams["class_names"] or [f"class {index}" for index in range(model.hparams["num_classes"])]
+    names = class_names(model)
     found = probabilities.topk(min(top, len(names)))
     pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
     return [[(names[k], p) for p, k in zip(*one, strict=True)] for one in pairs]

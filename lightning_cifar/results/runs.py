@@ -16,13 +16,13 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from lightning_cifar.arguments import SIGNATURES
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.results.picture import SHEET
 from lightning_cifar.train.curves import METRICS, Series, read_metrics
 
 # What a file raises that is damaged, or of something else.
 DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error)
-GROUPS = ("trainer", "model", "data")  # of config.yaml
 
 
 @dataclass
@@ -52,7 +52,7 @@ class LeftRun:
     def take_config(self, file: Path) -> None:
         text = file.read_text()
         stored = yaml.safe_load(text)
-        self.settings = {f"{group}.{name}": value for group in GROUPS for name, value in stored[group].items()}
+        self.settings = {f"{group}.{name}": value for group in SIGNATURES for name, value in stored[group].items()}
         self.config, self.seed, self.name = text, stored["seed_everything"], stored["recipe"] or self.name
 
     def take_record(self, file: Path) -> None:

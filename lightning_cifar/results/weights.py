@@ -96,14 +96,28 @@ def model_named(ckpt_path: str, device: str) -> ImageClassifier:
     Raises:
         InputError: there is no such file, or no such device, or the file is damaged.
     """
-    file = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
-    if not file.is_file():
-        raise InputError(f"--ckpt_path {ckpt_path}: no such file")
-    model = load_model(file)
+    model = load_model(file_named(ckpt_path))
     try:
         return model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts that it has it
         raise InputError(f"--device {device}: {reason(error)}") from error
+
+
+def file_named(ckpt_path: str) -> Path:
+    """What ``--ckpt_path`` names: a file, or ``pretrained``.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    file = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
+    if not file.is_file():
+        raise InputError(f"--ckpt_path {ckpt_path}: no such file")
+    return file
+
+
+def class_names(model: ImageClassifier) -> list[str]:
+    """Those that it was trained on; ``class 0`` ... where they had none."""
+    return list(model.hparams["class_names"] or (f"class {index}" for index in range(model.hparams["num_classes"])))
 
 
 def restored(hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:

@@ -38,7 +38,7 @@ class GateStatistics(Callback):
         network = pl_module.network
         network.eval()
         with trainer.precision_plugin.forward_context():
-            gates = network.gates(pl_module.normalised(self.images))
+            gates = [weights for weights, _ in network.through_blocks(pl_module.normalised(self.images))]
         network.train()
         for number, weights in enumerate(gates, 1):
             for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
