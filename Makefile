@@ -10,6 +10,7 @@ help: ## this list
 demo: .venv/demo ## install, train on scikit-learn's digits (no download), test, say where everything is
 	$(BIN)/python -m lightning_cifar fit --recipe demo --run_dir $(RUN)
 	$(BIN)/python -m lightning_cifar test --ckpt_path $(RUN)/checkpoints/best.ckpt --run_dir $(RUN)/test
+	@echo "to go on: source .venv/bin/activate, then python -m lightning_cifar --help"
 
 test: .venv/test ## install what tests need, run the default suite (offline, two to three minutes)
 	$(BIN)/python -m pytest

@@ -39,33 +39,61 @@ def spread(summary: dict[str, float]) -> str:
 def results() -> str:
     """The recipes, one row each."""
     report = load("report")
-    minutes, speed = report["wall_seconds"] / 60, report["images_per_second"]
+    epochs, minutes = report["final"]["epoch"], report["wall_seconds"] / 60
     rows = [
-        ["the report itself", "CIFAR-10", "83.5 % (n = 1)", "", "30 epochs", "not stated"],
-        [
-            "`report`",
-            report["data"],
-            f"{percent(report['test']['accuracy'])} (n = 1)",
-            "",
-            f"{report['final']['epoch']} epochs",
-            f"{minutes:.0f} min, {speed:,.0f} images/s",
-        ],
+        ["the report itself", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
+        ["`report`", report["data"], percent(report["test"]["accuracy"]), "", "1", f"{epochs}", f"{minutes:.0f} min"],
     ]
     for recipe in ("fast", "fast94", "accurate"):
         found = load(recipe)
-        (first, *_), n = found["seeds"], found["n"]
+        epochs = found["seeds"][0]["steps"] * 250 / 50_000
         rows.append(
             [
                 f"`{recipe}`",
                 found["data"],
-                f"{spread(found['accuracy_without_tta'])} (n = {n})",
-                f"{spread(found['accuracy'])}",
-                f"{first['steps']:,} steps of 250",
-                f"{found['train_seconds']['median']:.0f} s",
+                spread(found["accuracy_without_tta"]),
+                spread(found["accuracy"]),
+                f"{found['n']}",
+                f"{epochs:.2g}",
+                f"{found['train_seconds']['median'] / 60:.2g} min",
             ]
         )
-    head = ["recipe", "data", "test accuracy", "with test-time augmentation", "after", "training time, two CPU cores"]
+    head = ["recipe", "data", "test accuracy", "with test-time augmentation", "n", "epochs", "training time"]
     return table(head, rows)
+
+
+def report_run() -> str:
+    """What the report tells of its run, and this one of its own."""
+    found = load("report")
+    last, before = found["final"], [epoch["test/accuracy"] for epoch in found["epochs"][-11:-1]]
+    rows = [
+        ["the report, CIFAR-10", "83.5 %", "", "", "0.319", "88.9 %", ""],
+        [
+            f"`report`, {found['data']}",
+            percent(found["test"]["accuracy"]),
+            f"{percent(min(before))} to {percent(max(before))}, on average {percent(sum(before) / len(before))}",
+            f"{found['test']['loss']:.3f}",
+            f"{last['train/loss_epoch']:.3f}",
+            f"{100 * last['train/accuracy_epoch']:.1f} %",
+            f"{found['images_per_second']:,.0f}",
+        ],
+    ]
+    head = ["n = 1", "test accuracy", "in the ten epochs before", "test loss", "training loss", "training accuracy"]
+    return table([*head, "images/s"], rows, found["command"])
+
+
+def report_choices() -> str:
+    """Each choice, and what batch size 512, which was taken, had where it was stopped."""
+    choices = {found["choice"]: found for found in load("report_choices")["choices"]}
+
+    def late(found: dict[str, Any], epochs: int) -> str:
+        return percent(sum(found["val_accuracy"][epochs - 3 : epochs]) / 3)
+
+    rows = [
+        [choice, f"{found['epochs']}", late(found, found["epochs"]), late(choices["batch size 512"], found["epochs"])]
+        for choice, found in choices.items()
+    ]
+    return table(["", "epochs", "validation accuracy, last three", "batch size 512, in the same epochs"], rows)
 
 
 def time_to_accuracy(recipe: str) -> str:
@@ -305,10 +333,12 @@ TABLES = {
     "safety": safety,
     "distributed": distributed,
     "distributed_accuracy": distributed_accuracy,
+    "report_run": report_run,
     "results": results,
     "fast": lambda: time_to_accuracy("fast"),
     "fast94": lambda: time_to_accuracy("fast94"),
     "plain": plain,
+    "choices_report": report_choices,
     "choices_fast": lambda: choices("fast"),
     "choices_fast94": lambda: choices("fast94"),
     "choices_step": step_choices,
