@@ -1,5 +1,6 @@
 """What every test starts from: no network, no GPU, and no settings, caches or runs of the developer's own."""
 
+import multiprocessing
 import os
 import socket
 import struct
@@ -15,6 +16,10 @@ from lightning_cifar import main
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for children
+# The server that children are forked from imports for all of them; there is one, and the last list given to it counts.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["lightning_cifar.command_line", "lightning_cifar.data.cifar", "sklearn.datasets"]
+)
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests marked gpu: CUDA_VISIBLE_DEVICES=0 pytest -m gpu
 
 

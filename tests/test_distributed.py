@@ -81,7 +81,6 @@ def test_what_does_not_divide_is_refused(batch_size, size, drop_last):
 # ------------------------------------------------------------------------------------------------------------- layers
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning_cifar.model.together"])
 
 
 def mean_loss(layer: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,9 @@ def test_every_public_name_is_in_the_api():
     assert sorted(named) == sorted(lightning_cifar.__all__)
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path):
-    """As `make docs` does; it needs the extra `docs`."""
+    """As `make docs` does; it needs the extra `docs`. CI builds it by that command."""
     for name in ("material", "mkdocstrings_handlers.python"):
         pytest.importorskip(name)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", ROOT / "mkdocs.yml"]

@@ -19,9 +19,12 @@ def test_stripped(file):
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
-def outputs(name: str, directory: Path) -> list[list[Any]]:
-    """What each code cell of the notebook shows, run in the directory."""
+def outputs(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
+    """What each code cell of the notebook shows, run in the directory, with other values of what is named."""
     notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
+    for cell in notebook.cells:
+        for option, value in shorter.items():
+            cell.source = re.sub(rf"\b{option}=\d+", f"{option}={value}", cell.source)
     nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(directory)}}).execute()
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -35,10 +38,10 @@ def text(shown: list[Any]) -> str:
 
 
 def test_quickstart(tmp_path):
-    train, test, _, predicted = outputs("quickstart", tmp_path)
+    train, test, _, predicted = outputs("quickstart", tmp_path, max_epochs="2")
     assert pictures(train) == 1  # redrawn in place: one figure, however often it was drawn
     result = eval(test[-1]["data"]["text/plain"])
-    assert result["test/accuracy"] >= 0.95
+    assert result["test/accuracy"] >= 0.8
     assert pictures(predicted) == 1
     assert (tmp_path / "runs/notebook/version_0/curves.png").exists()
 

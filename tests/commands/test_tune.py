@@ -36,9 +36,8 @@ def test_both_finders_say_what_to_type(tmp_path, tiny, capsys, monkeypatch):
     assert main([*command[3:], "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["data"]["batch_size"] == 64
-    if found["suggested"]:
-        assert config["model"]["learning_rate"] == pytest.approx(found["suggested"], rel=0.01)
-        assert config["model"]["norm_rate"] == pytest.approx(100 * found["suggested"], rel=0.01)
+    assert config["model"]["learning_rate"] == pytest.approx(found["suggested"], rel=0.01)
+    assert config["model"]["norm_rate"] == pytest.approx(100 * found["suggested"], rel=0.01)
 
 
 @pytest.mark.slow

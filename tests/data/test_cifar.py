@@ -228,7 +228,6 @@ def test_images_are_channels_last(published, root):
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning_cifar.data.cifar"])
 
 
 def install(root: Path, url: str, archive: tuple[int, str], listed: dict[str, Any]) -> None:

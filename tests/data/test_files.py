@@ -95,7 +95,7 @@ def test_names_need_not_be_utf_8(image_folder):
     assert torch.equal(batch[0], load_folder(image_folder).test.images)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
     file.write_bytes(b"no image")

@@ -117,10 +117,8 @@ class Rates(ImageClassifier):
 @pytest.mark.parametrize(
     ("length", "total"),
     [
-        ({"max_epochs": 2}, 8),
         ({"max_steps": 5}, 5),
-        ({"max_epochs": 1, "max_steps": 6}, 4),
-        ({"max_epochs": 2, "limit_train_batches": 0.5}, 4),
+        ({"max_epochs": 2, "max_steps": 9, "limit_train_batches": 0.5}, 4),
         ({"max_epochs": 2, "limit_train_batches": 3, "accumulate_grad_batches": 2}, 4),
     ],
 )

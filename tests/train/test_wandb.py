@@ -38,6 +38,7 @@ def test_offline_when_asked(tmp_path, monkeypatch, how):
     assert offline_files(tmp_path)
 
 
+@pytest.mark.slow
 def test_unreachable_server_means_offline(tmp_path, monkeypatch):
     monkeypatch.setattr(ours, "INIT_TIMEOUT", 1)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
