@@ -23,8 +23,8 @@ from lightning_cifar import CIFAR10DataModule, load_pretrained
 from lightning_cifar.commands.export import SUFFIXES
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.results.export import FORMATS, open_onnx, write_onnx
-from lightning_cifar.results.pictures import CALIBRATING
 from lightning_cifar.results.quantise import quantise
+from lightning_cifar.results.samples import CALIBRATING
 from lightning_cifar.results.weights import PRETRAINED
 from lightning_cifar.train.record import describe_device, write_json
 

@@ -156,7 +156,10 @@ def layered(args: list[str]) -> list[str]:
         if flag.startswith("--"):
             check_option(flag)
     if subcommand == "fit" and restarted() and config_of(option(flags, "--run_dir")):
-        flags = ["--resume", str(option(flags, "--run_dir"))]
+        kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
+        if trusted := option(flags, "--trust_config"):
+            kept += ["--trust_config", trusted]
+        flags = ["--resume", str(option(flags, "--run_dir")), *kept]
     recipe, config, checkpoint = (
         option(flags, "--recipe"),
         option(flags, "--config", "-c"),

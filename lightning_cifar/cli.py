@@ -1,6 +1,7 @@
-"""``python -m lightning_cifar fit | validate | test | predict``: what the user hears, and the exit status."""
+"""``python -m lightning_cifar COMMAND``: what the user hears, and the exit status."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 from lightning_cifar.arguments import OWN_COMMANDS, TRAINER_COMMANDS, layered, overview, short_help
 from lightning_cifar.errors import DISK_FULL, InputError, reason
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # of an OSError that names a file
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
 IRRELEVANT = (
     "LightningCLI's args parameter is intended",  # main(args) is how this package's own tests call it
@@ -141,6 +143,8 @@ def told(error: Exception) -> tuple[int | None, str]:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         what = f"{error.filename}: " if error.filename else ""
         return 1, f"{what}{error.strerror}: free some space; what was saved is whole, and fit --resume goes on from it"
+    if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
+        return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if out_of_memory(error):
         return 1, (
             "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "

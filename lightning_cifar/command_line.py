@@ -7,12 +7,13 @@ import torch
 from lightning import Trainer
 from lightning.fabric.connector import _PRECISION_INPUT
 
+from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.errors import InputError
+from lightning_cifar.results.charts import draw_evaluation, draw_mistakes
 from lightning_cifar.results.corruptions import under_corruptions
 from lightning_cifar.results.dashboard import show_curves, show_test
 from lightning_cifar.results.evaluation import tested
-from lightning_cifar.results.picture import draw_evaluation, draw_mistakes
-from lightning_cifar.results.report import format_table, write_predictions
+from lightning_cifar.results.tables import format_table, write_predictions
 from lightning_cifar.run import Run
 from lightning_cifar.train.figure import CURVES
 from lightning_cifar.train.memory import keep_freed_memory
@@ -60,10 +61,14 @@ class CommandLine(Run):
     def saved(self, which: str) -> str:
         """Path of the ``best`` or the ``last`` checkpoint; empty where there is none."""
         paths = (getattr(one, f"{which}_model_path", "") for one in self.trainer.checkpoint_callbacks)
-        return next(filter(None, paths), "")
+        found = next(filter(None, paths), "")
+        # A run that had ended wrote nothing when it was gone on with.
+        return found or (str(self.resumed or "") if which == "last" else "")
 
     def test(self, **kwargs: Any) -> None:
         """Tests, prints one table and writes it as ``test.json``."""
+        if self.config["test"]["corruptions"] and not isinstance(self.datamodule.test, ImageSet):
+            raise InputError("--corruptions needs the images in memory: --data.in_memory true")
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
@@ -92,9 +97,10 @@ class CommandLine(Run):
 
     def quiet_trainer(self, precision: _PRECISION_INPUT | None = None) -> Trainer:
         """One that evaluates, in float32 where nothing else is said, and leaves no trace."""
+        device = self.trainer.strategy.root_device
         return Trainer(
             accelerator=self.config[self.subcommand]["trainer"]["accelerator"],
-            devices=1,
+            devices=1 if device.index is None else [device.index],
             precision=precision,
             logger=False,
             enable_checkpointing=False,

@@ -6,6 +6,7 @@ What arguments mean before LightningCLI reads them is in `arguments`.
 import json
 import logging
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
@@ -18,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.arguments import FLAGS, RECIPES, WEIGHTS, checkpoint_config, option
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.ranks import handed_down, is_first
 from lightning_cifar.results.weights import described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
@@ -137,19 +139,19 @@ class Configuration(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning's lets the checkpoint win over flags in silence; here `layered` has put it before them.
 
-        A resumed optimiser keeps the checkpoint's values, so other ones are refused.
+        A resumed optimiser keeps the checkpoint's values, and a network its shape, so other ones are refused.
         """
-        settings = self.config[self.config.subcommand]
-        if self.config.subcommand != "fit" or settings["ckpt_path"] is None:
+        settings, trains = self.config[self.config.subcommand], self.config.subcommand == "fit"
+        if settings["ckpt_path"] is None:
             return
-        if settings["ckpt_path"].endswith(WEIGHTS):
+        if trains and settings["ckpt_path"].endswith(WEIGHTS):
             raise InputError(
                 f"--ckpt_path {settings['ckpt_path']}: weights alone; fit goes on from its own checkpoints"
             )
         for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
             asked = json.loads(json.dumps(settings["model"].get(name, stored)))
-            if asked != stored:
-                raise InputError(f"--model.{name} {asked}: the checkpoint to resume from was trained with {stored}")
+            if asked != stored and (trains or name in signature(FiveBlockNet).parameters):
+                raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
 
     @property
     def group(self) -> str:

@@ -1,12 +1,19 @@
 """What means that the user's input cannot be used, and what other errors say of themselves."""
 
 import errno
+from typing import Any, get_args
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
 
 
 class InputError(ValueError):
     """Bad input from the user: one line that names it and the remedy. The command line exits with status 2."""
+
+
+def check_choice(name: str, given: Any, kinds: Any) -> None:
+    """Refuses, by an `InputError`, what is not among the values of a ``Literal``."""
+    if given not in (choices := get_args(kinds)):
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {given}")
 
 
 def reason(error: Exception) -> str:

@@ -78,9 +78,14 @@ class Run(Configuration):
                 return super().instantiate_trainer(default_root_dir=str(self.run_dir))
             return self.equipped_trainer(configured)
         except Exception:
+            if self.wandb is not None:
+                finish(self.wandb, failed=True)
+                self.wandb = None
+            # What was made a moment ago: nothing has run in it.
             if settings["run_dir"] is None:
-                shutil.rmtree(self.run_dir)  # made a moment ago: nothing has run in it
+                shutil.rmtree(self.run_dir)
             else:
+                shutil.rmtree(self.run_dir / "wandb", ignore_errors=True)
                 for name in ("config.yaml", LOCK):
                     (self.run_dir / name).unlink(missing_ok=True)
             raise
@@ -137,9 +142,10 @@ class Run(Configuration):
             print(f"going on from {self.resumed}, step {self.steps_before:,}")
         else:
             print("no checkpoint was written yet: training starts from the beginning")
-        if is_first():
+        trainer = self.equipped_trainer(configured, lines)
+        if is_first():  # now that it is known to work
             write_whole(file, config.encode())
-        return self.equipped_trainer(configured, lines)
+        return trainer
 
     def shared_run_dir(self) -> Path:
         """That of the first process of this run."""

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_cifar import main
 
@@ -98,6 +100,20 @@ def wandb_records() -> Callable[[Path], list]:
         return records
 
     return read
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Random 32x32 bitmaps: 12 cats and 6 dogs to train on, 2 and 1 in ``val`` and in ``test``; blue is the darkest."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    for part, cats, dogs in (("train", 12, 6), ("val", 2, 1), ("test", 2, 1)):
+        for name, count in (("cat", cats), ("dog", dogs)):
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, (256, 200, 100), (32, 32, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"image-{index:02}.bmp")
+    return root
 
 
 TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")

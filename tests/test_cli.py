@@ -1,6 +1,7 @@
 """The command line, through `main([...])` and as a process of its own."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.arguments import RECIPES
-from lightning_cifar.cli import main
+from lightning_cifar.cli import main, told
 from lightning_cifar.data import download
 
 
@@ -143,6 +144,8 @@ def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
     assert state["monitor"] == "train/loss"
+    _, out, _ = run(capsys, "fit", "--resume", tmp_path / "run")  # which has ended
+    assert f"checkpoint: {tmp_path / 'run/checkpoints/last.ckpt'}" in out
 
 
 def test_configurations_import_from_known_packages_alone(capsys, tmp_path, tiny, monkeypatch):
@@ -233,8 +236,36 @@ def test_resume_refuses_another_learning_rate(trained, capsys):
     status, _, err = run(capsys, "fit", "--recipe", "demo", *args)
     assert (status, err) == (
         2,
-        ["error: --model.learning_rate 0.1: the checkpoint to resume from was trained with 0.001"],
+        ["error: --model.learning_rate 0.1: the checkpoint was trained with 0.001"],
     )
+
+
+@pytest.mark.parametrize("option", ["--model.hidden", "--model.num_classes"])
+def test_a_checkpoint_keeps_its_shape(trained, capsys, option):
+    status, _, err = run(capsys, "test", "--ckpt_path", trained / "checkpoints/last.ckpt", option, "64")
+    assert status == 2
+    assert len(err) == 1
+    assert err[0].startswith(f"error: {option} 64: the checkpoint was trained with ") or option.endswith("classes")
+
+
+def test_a_folder_read_when_its_images_are_due(image_folder, capsys, tmp_path):
+    data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.in_memory", "false"]
+    data += ["--data.num_workers", "0", "--data.batch_size", "6", "--data.held_out", "val"]
+    small = ["--trainer.max_epochs", "1", "--model.widths", "[4,4,8,8,8]", "--trainer.log_every_n_steps", "1"]
+    assert run(capsys, "fit", *data, *small, "--run_dir", tmp_path / "run")[0] == 0
+    tested = ["--ckpt_path", tmp_path / "run/checkpoints/best.ckpt", "--run_dir"]
+    status, _, err = run(capsys, "test", *tested, tmp_path / "no", "--corruptions")
+    assert (status, err) == (2, ["error: --corruptions needs the images in memory: --data.in_memory true"])
+    assert run(capsys, "test", *tested, tmp_path / "test")[0] == 0
+    assert json.loads((tmp_path / "test/test.json").read_text())["temperature"] > 0  # by the validation images
+    assert run(capsys, "predict", *tested, tmp_path / "predicted")[0] == 0
+    assert len((tmp_path / "predicted/predictions.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_what_may_not_be_read_is_named():
+    with pytest.raises(PermissionError) as caught:
+        raise PermissionError(errno.EACCES, "Permission denied", b"data/train")
+    assert told(caught.value) == (2, "data/train: Permission denied")
 
 
 # As a process: nothing but what is the user's business.

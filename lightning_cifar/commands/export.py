@@ -45,7 +45,7 @@ def main(args: list[str]) -> int:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
     from lightning_cifar.results.card import facts_of, model_card
     from lightning_cifar.results.export import exported
-    from lightning_cifar.results.pictures import pictures
+    from lightning_cifar.results.samples import pictures
     from lightning_cifar.results.weights import class_names, file_named, load_model
 
     checkpoint = file_named(own.ckpt_path)

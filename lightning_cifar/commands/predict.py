@@ -59,6 +59,7 @@ def main(args: list[str]) -> int:
     from lightning_cifar.results.weights import model_named
 
     model = model_named(own.ckpt_path, own.device)
+    own.top = min(own.top, model.hparams["num_classes"])
     if own.tta:
         model.hparams["tta"] = own.tta
     precision = faster(model) if own.precision == "auto" else own.precision
@@ -120,11 +121,13 @@ def found(named: Iterable[str]) -> Iterator[str]:
 def below(folder: str) -> Iterator[str]:
     from PIL import Image
 
-    Image.init()
+    from lightning_cifar.data.folder import formats
+
+    known = formats()
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in Image.EXTENSION:
+            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in known:
                 yield os.path.join(where, name)
 
 
@@ -141,6 +144,8 @@ def output(file: Path | None) -> Iterator[TextIO]:
         any_bytes(sys.stdout)
         yield sys.stdout
         return
+    if file.exists() and not file.is_file():
+        raise InputError(f"--output {file} is no file: name a new one, or one to write over")
     partial = file.with_name(f".{file.name}.partial")
     try:
         opened = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")

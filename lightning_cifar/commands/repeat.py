@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lightning_cifar.arguments import Arguments, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
 
@@ -54,8 +56,9 @@ def main(args: list[str]) -> int:
         raise InputError(f"--n must be at least 1 and --first_seed at least 0, got {own.n} and {own.first_seed}")
     if option(rest, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
-    if option(rest, "--ckpt_path") is not None:
-        raise InputError("--ckpt_path: repeat trains every seed from the start")
+    for name in ("--ckpt_path", "--resume"):
+        if option(rest, name) is not None:
+            raise InputError(f"{name}: repeat trains every seed from the start; --run_dir goes on with its own")
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
     run_dir = own.run_dir or own_run_dir("repeat", rest)
     output = own.output or run_dir / "repeat.json"
@@ -73,8 +76,8 @@ def check_directories(run_dir: Path, output: Path) -> None:
     try:
         if run_dir.exists() and any(run_dir.iterdir()) and not any(run_dir.glob("seed*/config.yaml")):
             raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
-        if output.is_dir():
-            raise InputError(f"--output {output} is a directory: name a file")
+        if output.exists() and not output.is_file():
+            raise InputError(f"--output {output} is no file: name a new one, or one to write over")
         if output.parent != run_dir:
             output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,10 +104,11 @@ def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: 
             raise
         write_json(file, earlier.result)
         print(line(earlier.result), flush=True)
-    runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
-    result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
-    print(format_summary(result))
-    write_json(output, result)
+    with FileLock(run_dir / ".sum.lock"):  # others may end at the same moment
+        runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
+        result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
+        print(format_summary(result))
+        write_json(output, result)
     print(f"result: {output}")
 
 

@@ -7,7 +7,7 @@ from lightning import Trainer
 
 from lightning_cifar.commands.part import PartRun
 from lightning_cifar.results.evaluation import tested
-from lightning_cifar.results.report import write_predictions
+from lightning_cifar.results.tables import write_predictions
 from lightning_cifar.train.progress import Throughput
 from lightning_cifar.train.record import RunRecord
 

@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
         from lightning_cifar.results.web import application
         from lightning_cifar.results.weights import model_named
 
-        app = application(model_named(own.ckpt_path, own.device))
+        app = application(model_named(own.ckpt_path, own.device), LOCAL if own.host in LOCAL else None)
         host = f"[{own.host}]" if ":" in own.host else own.host
         if own.host not in LOCAL:
             print(f"warning: whoever reaches {host} can use it", file=sys.stderr)

@@ -134,14 +134,15 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
         own |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
-    for flag, file in pairwise(fit):
-        if flag in ("--config", "-c"):
-            try:
-                config = yaml.safe_load(Path(file).read_text())
-                for group in {*SIGNATURES} & {*config}:
-                    own |= {f"{group}.{name}": value_of(str(value)) for name, value in config[group].items()}
-            except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-                raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
+    files = [file for flag, file in pairwise(fit) if flag in ("--config", "-c")]
+    files += [flag.removeprefix("--config=") for flag in fit if flag.startswith("--config=")]
+    for file in files:
+        try:
+            config = yaml.safe_load(Path(file).read_text())
+            for group in {*SIGNATURES} & {*config}:
+                own |= {f"{group}.{name}": value_of(str(value)) for name, value in config[group].items()}
+        except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+            raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
     return {name: own[name] for name in names if name in own}
 
 
@@ -156,6 +157,9 @@ def default_space(own: dict[str, Any], fixed: Sequence[str]) -> Space:
         InputError: nothing is left.
     """
     rate, images = own["model.learning_rate"], own["data.batch_size"]
+    for name, value, kinds in (("model.learning_rate", rate, (int, float)), ("data.batch_size", images, int)):
+        if not isinstance(value, kinds) or value <= 0:
+            raise InputError(f"--{name} must be above 0, got {value}")
     space: Space = {
         "model.learning_rate": FloatDistribution(rate / 10, rate * 10, log=True),
         "data.batch_size": CategoricalDistribution(sorted({max(1, images // 2), images, images * 2})),

@@ -47,8 +47,9 @@ def main(args: list[str]) -> int:
     own, rest = parser().parse_known_args(args)
     if own.n_trials < 1:
         raise InputError(f"--n_trials must be at least 1, got {own.n_trials}")
-    if option(rest, "--ckpt_path") is not None:
-        raise InputError("--ckpt_path: sweep trains every trial from the start")
+    for name in ("--ckpt_path", "--resume"):
+        if option(rest, name) is not None:
+            raise InputError(f"{name}: sweep trains every trial from the start; --run_dir goes on with its own")
     if option(rest, "--data.held_out") == "test":
         raise InputError("--data.held_out test: sweep chooses, and that by validation images alone")
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once

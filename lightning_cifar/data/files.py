@@ -80,7 +80,8 @@ class FileLoader(DataLoader):
         self.sampler.first = state["batch"] * self.sampler.batch_size  # type: ignore[attr-defined]  # an Order
 
     def __iter__(self) -> Any:
-        self.batch = self.sampler.first // self.sampler.batch_size  # type: ignore[attr-defined]
+        # Lightning predicts by a loader of its own making, without an Order: it begins at the beginning.
+        self.batch = self.sampler.first // self.sampler.batch_size if isinstance(self.sampler, Order) else 0
         try:
             for batch in super().__iter__():
                 self.batch += 1
@@ -103,7 +104,7 @@ def file_loader(
     check_batch_size(batch_size, len(data), drop_last, shard)
     return FileLoader(
         data,  # type: ignore[arg-type]  # what torch asks of a Dataset it has: a length and __getitems__
-        batch_size // shard.count,
+        batch_size=batch_size // shard.count,  # by its name, as Lightning gives it when it makes another
         sampler=Order(len(data), seed, batch_size, shard),
         drop_last=drop_last,
         collate_fn=itemgetter(slice(3 if positions else 2)),

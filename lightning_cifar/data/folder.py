@@ -16,13 +16,15 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -30,6 +32,12 @@ from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
 from lightning_cifar.errors import InputError
 
 PARTS = ("train", "val", "test")
+# What is decoded, by a file's content; Pillow knows more, among them PostScript, for which it runs another program.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
+    "WEBP",
+)
+RULE = b"2"  # the version of how a file becomes 32x32 pixels: what was cached by another is decoded again
 MAX_PIXELS = 1 << 26  # of a file, by its header, before they are decoded: 256 MB, and up to twice that in conversions
 LARGE = 1 << 23  # pixels; files with more are decoded one at a time, so that threads do not add up to gigabytes
 ONE_AT_A_TIME = threading.Lock()
@@ -40,14 +48,31 @@ def load_folder(root: Path) -> Dataset:
     class_names = folder_classes(root)
     files = {part: list_files(root / part, class_names) for part in PARTS if (root / part).is_dir()}
     state = stat_digest(root, (path for part in files.values() for path, _ in part))
-    cache = cache_file(root)
-    cached = read_cache(cache, state)
-    if cached is not None:
+    file = cache_file(root)
+    if (cached := read_cache(file, state)) is not None:
         return cached
-    decoded = {part: decode_all(part, files[part]) for part in files}
-    dataset = Dataset(decoded["train"], decoded.get("val"), decoded["test"], class_names)
-    write_cache(cache, state, dataset)
+    with one_at_a_time(file):  # of the processes of a run, one decodes
+        if (cached := read_cache(file, state)) is not None:
+            return cached
+        decoded = {part: decode_all(part, files[part]) for part in files}
+        dataset = Dataset(decoded["train"], decoded.get("val"), decoded["test"], class_names)
+        write_cache(file, state, dataset)
     return dataset
+
+
+@contextlib.contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Waits until no other process makes this cache; where there can be no lock, there can be no cache either."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.with_suffix(".lock"))
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    with lock:
+        lock.release()  # counted: once by acquire, once by with
+        yield
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -100,12 +125,19 @@ def read_image(source: str | BinaryIO) -> np.ndarray:
     Raises:
         Exception: it cannot be decoded; decoders fail in their own ways.
     """
-    with Image.open(source) as opened:
+    with Image.open(source, formats=formats()) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
         opened.draft(None, (4 * SIZE, 4 * SIZE))
         with ONE_AT_A_TIME if opened.width * opened.height > LARGE else contextlib.nullcontext():
             return small(opened)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(form for form in FORMATS if form in Image.OPEN)
 
 
 def small(image: Image.Image) -> np.ndarray:
@@ -153,8 +185,8 @@ def decode_all(part: str, files: list[tuple[str, int]]) -> ImageSet:
 
 
 def stat_digest(root: Path, paths: Iterable[str]) -> str:
-    """SHA-256 of name, size, modification and change time of all files; the change time cannot be set back."""
-    digest = hashlib.sha256()
+    """SHA-256 of `RULE` and of name, size, modification and change time of all files; the last cannot be set back."""
+    digest = hashlib.sha256(RULE)
     for path in paths:
         try:
             stat = os.stat(path)

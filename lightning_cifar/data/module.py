@@ -15,9 +15,10 @@ from lightning_cifar.data.files import FileLoader, ImageFiles, available_cores, 
 from lightning_cifar.data.folder import folder_classes, load_folder
 from lightning_cifar.data.loader import BatchLoader, home, seeded
 from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_digits, stratified_split
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_choice
 from lightning_cifar.shard import Shard
 
+HeldOut = Literal["val", "test"]
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
 STATISTICS_SAMPLE = 5000  # images: the mean of CIFAR-10 is met to about 0.003
 
@@ -60,7 +61,7 @@ class CIFAR10DataModule(LightningDataModule):
         archive: str | None = None,
         batch_size: int = 512,
         eval_batch_size: int = 1000,
-        held_out: Literal["val", "test"] = "val",
+        held_out: HeldOut = "val",
         val_size: int | None = None,
         split_seed: int = 0,
         flip: bool | Literal["alternating"] = True,
@@ -73,6 +74,8 @@ class CIFAR10DataModule(LightningDataModule):
         num_workers: int | None = None,
     ) -> None:
         super().__init__()
+        check_choice("dataset", dataset, SourceName)
+        check_choice("held_out", held_out, HeldOut)
         if flip not in (True, False, "alternating"):
             raise InputError(f"flip must be true, false or alternating, got {flip!r}")
         for name, value, least, most in (

@@ -8,17 +8,16 @@ Shapes: B samples, C input channels, N branches, K output channels, H x W pixels
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError
-from lightning_cifar.model.gates import GATES, Gate, GateName
+from lightning_cifar.errors import InputError, check_choice
+from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.together import BatchNorm
 
-STEPS = ("activation", "sum", "norm", "pool")
 # In place: no convolution, norm or pooling needs its own output to be differentiated.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}
 
@@ -65,16 +64,15 @@ class GatedBlock(nn.Module):
         super().__init__()
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise InputError(f"kernel_sizes must be odd numbers, got {list(kernel_sizes)}")
-        if "sum" not in order or len(set(order)) != len(order) or not set(order) <= set(STEPS):
-            raise InputError(f"order must name sum and, once each, any of {', '.join(STEPS)}; got {list(order)}")
-        if activation not in ACTIVATIONS:
-            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
+        if "sum" not in order or len(set(order)) != len(order) or not set(order) <= {*get_args(Step)}:
+            steps = ", ".join(get_args(Step))
+            raise InputError(f"order must name sum and, once each, any of {steps}; got {list(order)}")
+        check_choice("activation", activation, Activation)
         if not 0 < norm_momentum <= 1:
             raise InputError(f"norm_momentum must be in (0, 1], got {norm_momentum}")
         if depth < 0:
             raise InputError(f"depth must be at least 0, got {depth}")
-        if gate not in GATES:
-            raise InputError(f"gate must be one of {', '.join(GATES)}, got {gate}")
+        check_choice("gate", gate, GateName)
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
         self.order = tuple(order)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 GateName = Literal["relu", "softmax", "residual", "channel", "static"]
-GATES = ("relu", "softmax", "residual", "channel", "static")
 REDUCTION = 4  # of the channel gate's hidden layer
 
 

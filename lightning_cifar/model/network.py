@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_choice
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation, GatedBlock, Step
 from lightning_cifar.model.gates import GateName
 from lightning_cifar.model.together import Dropout
 
+GlobalPool = Literal["average", "max"]
 BLOCKS = 5
 
 
@@ -178,11 +179,12 @@ class FiveBlockNet(nn.Module):
         stem_kernel: int = 0,
         stem_stride: int = 1,
         stem_bias: bool = True,
-        global_pool: Literal["average", "max"] = "average",
+        global_pool: GlobalPool = "average",
         hidden: int = 256,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        check_choice("global_pool", global_pool, GlobalPool)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {dropout}")
         for name, value, least in (

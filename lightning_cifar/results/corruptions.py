@@ -108,14 +108,11 @@ def cifar10_c(folder: Path, images: int) -> Iterator[tuple[str, list[Tensor]]]:
 def under_corruptions(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) -> dict[str, list[float]]:
     """Accuracy on the test images at each severity of each corruption, without test-time augmentation; prints rows.
 
-    CIFAR-10-C is tried too where it lies, as ``CIFAR-10-C/*.npy`` in the data directory of CIFAR-10.
-
-    Raises:
-        InputError: the images are not in memory.
+    The images are in memory. CIFAR-10-C is tried too where it lies, as ``CIFAR-10-C/*.npy`` in the data directory of
+    CIFAR-10.
     """
     test = data.test
-    if not isinstance(test, ImageSet):
-        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    assert isinstance(test, ImageSet)
     named = corrupted(test.images)
     if data.hparams["dataset"] == "cifar10":
         stored = cifar10_c(data.root / "CIFAR-10-C", len(test))

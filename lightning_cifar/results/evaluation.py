@@ -33,7 +33,8 @@ def tested(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) ->
     if data.hparams["held_out"] == "val":
         data.trainer = trainer  # several processes may have tested, each its part; this one predicts all
         batches: Any = trainer.predict(model, data.val_dataloader())
-        temperature = fit_temperature(torch.cat(batches).log(), data.val.labels)
+        probabilities = torch.cat(batches).clamp_min(torch.finfo(torch.float32).tiny)  # 0 has no logarithm
+        temperature = fit_temperature(probabilities.log(), data.val.labels)
     result = evaluation(logits, labels, data.dataset.class_names, temperature)
     return {
         **result,

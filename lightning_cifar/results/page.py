@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_cifar.errors import reason
+from lightning_cifar.results.charts import calibration, confusions, corruptions, risks
 from lightning_cifar.results.groups import PLACES, Group, grouped
 from lightning_cifar.results.measures import difference, every_run, means
-from lightning_cifar.results.picture import calibration, confusions, corruptions, risks
 from lightning_cifar.results.pooled import pooled
 from lightning_cifar.results.runs import DAMAGED, LeftRun
 from lightning_cifar.train.curves import plot_accuracies, plot_losses

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_cifar.arguments import SIGNATURES
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.results.picture import SHEET
+from lightning_cifar.results.charts import SHEET
 from lightning_cifar.train.curves import METRICS, Series, read_metrics
 
 # What a file raises that is damaged, or of something else.
@@ -145,11 +145,26 @@ def parts(directory: Path) -> list[Path]:
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [directory]
 
 
+def tested_in(directory: Path) -> Path | None:
+    """The checkpoint that was tested there; None where no test is."""
+    try:
+        return Path(json.loads((directory / "test.json").read_text())["checkpoint"])
+    except (OSError, *DAMAGED):
+        return None
+
+
+def outdated(test: Path) -> bool:
+    """Whether the checkpoint was written again after that test: the run was gone on with."""
+    checkpoint = tested_in(test)
+    return bool(
+        checkpoint and checkpoint.is_file() and checkpoint.stat().st_mtime > (test / "test.json").stat().st_mtime
+    )
+
+
 def run_tested_in(directory: Path) -> Path | None:
     """The run whose checkpoint was tested there, if it is still where it was."""
-    try:
-        checkpoint = Path(json.loads((directory / "test.json").read_text())["checkpoint"])
-    except (OSError, *DAMAGED):
+    checkpoint = tested_in(directory)
+    if checkpoint is None:
         return None
     run = checkpoint.parent.parent
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
@@ -168,9 +183,10 @@ def read_run(directory: Path, test: Path | None) -> LeftRun:
     run.read(directory / "run.json", run.take_record)
     if directory != test or (directory / "checkpoints").exists():  # else a test alone, which has no curves
         run.read(directory / METRICS, run.take_series)
-    if test is None:
+    if test is None or outdated(test):
         checkpoint = directory / "checkpoints/last.ckpt"
-        run.problems.append(f"{directory} was not tested: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        found = f"{directory} was not tested" if test is None else f"{test} is of an earlier state of {directory}"
+        run.problems.append(f"{found}: python -m lightning_cifar test --ckpt_path {checkpoint}")
         return run
     run.read(test / "test.json", run.take_test)
     if run.test and "mistakes" not in run.test:

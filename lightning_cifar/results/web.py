@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from lightning_cifar.data.folder import MAX_PIXELS
 from lightning_cifar.results.explain import data_uri, overlay, seen
 from lightning_cifar.results.predict import answers, read
+from lightning_cifar.results.weights import class_names
 from lightning_cifar.train.classifier import ImageClassifier
 
 MAX_BYTES = 32 << 20  # of a request
@@ -61,8 +62,14 @@ class Health(BaseModel):
     classes: list[str]
 
 
-def application(model: ImageClassifier) -> FastAPI:
-    """The ASGI application that serves ``model``, which is in evaluation mode."""
+def application(model: ImageClassifier, hosts: Collection[str] | None = None) -> FastAPI:
+    """The ASGI application that serves ``model``, which is in evaluation mode.
+
+    Args:
+        model: what answers.
+        hosts: the names by which it may be asked, and by its own page alone: else any page that is open in a browser
+            here could ask it, by a name of its own that leads to this machine (DNS rebinding). None: by any, and any.
+    """
     # No /docs: fastapi's page loads its scripts from another host.
     app = FastAPI(title="lightning-cifar", docs_url=None, redoc_url=None)
     page = PAGE.read_text(encoding="utf-8").replace("MAX_BYTES", str(MAX_BYTES))
@@ -70,18 +77,18 @@ def application(model: ImageClassifier) -> FastAPI:
     one_at_a_time = threading.Lock()  # what a request needs of memory is then bounded, and threads of torch suffice
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def index() -> str:
+    async def index() -> str:
         return page
 
     @app.get("/health")
-    def health() -> Health:
-        return Health(status="ok", classes=model.hparams["class_names"] or [])
+    async def health() -> Health:  # async, to be answered while requests wait for the model
+        return Health(status="ok", classes=class_names(model))
 
     @app.post(
         "/predict",
         max_body_size=MAX_BYTES,
         form_limits={"max_files": MAX_FILES},
-        responses={status: {"model": Problem} for status in (400, 413, 422)},
+        responses={status: {"model": Problem} for status in (400, 403, 413, 422)},
         description=f"Classes of up to {MAX_FILES} pictures, of at most {MAX_BYTES:,} bytes together and "
         f"{MAX_PIXELS:,} pixels each. Status 422 where none of them could be read.",
     )
@@ -101,6 +108,9 @@ def application(model: ImageClassifier) -> FastAPI:
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        foreign = request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site"
+        if hosts is not None and (foreign or request.url.hostname not in hosts):
+            return problem(403, f"asked from another page, or by another name than {', '.join(hosts)}")
         response = await call_next(request)
         if response.status_code == 413:  # said by the library, in plain text
             response = problem(413, f"a request has at most {MAX_BYTES:,} bytes: send fewer or smaller pictures")

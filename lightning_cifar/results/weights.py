@@ -68,7 +68,7 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
         InputError: the file is damaged or none of `save_weights`.
     """
     hyper_parameters, _, tensors = read_weights(Path(file))
-    return restored(hyper_parameters, tensors)
+    return restored(Path(file), hyper_parameters, tensors)
 
 
 def load_model(file: Path) -> ImageClassifier:
@@ -80,10 +80,7 @@ def load_model(file: Path) -> ImageClassifier:
     if file.suffix == WEIGHTS:
         return load_pretrained(file)
     checkpoint = load_checkpoint(file)
-    try:
-        return restored(checkpoint["hyper_parameters"], checkpoint["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{file} is no checkpoint of this package ({error})") from error
+    return restored(file, checkpoint.get("hyper_parameters", {}), checkpoint.get("state_dict", {}))
 
 
 def model_named(ckpt_path: str, device: str) -> ImageClassifier:
@@ -120,7 +117,10 @@ def class_names(model: ImageClassifier) -> list[str]:
     return list(model.hparams["class_names"] or (f"class {index}" for index in range(model.hparams["num_classes"])))
 
 
-def restored(hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
-    model = ImageClassifier(**hyper_parameters)
-    model.load_state_dict(tensors)
+def restored(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
+    try:
+        model = ImageClassifier(**hyper_parameters)
+        model.load_state_dict(tensors)
+    except (TypeError, RuntimeError) as error:  # parameters that there are not; tensors of another network
+        raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
     return model.eval()

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_choice
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.optim import OptimizerName, Schedule, optimizer_of, parameter_groups, triangular
 from lightning_cifar.train.outputs import Outputs
@@ -82,6 +82,9 @@ class ImageClassifier(LightningModule):
         **network: Any,
     ) -> None:
         super().__init__()
+        check_choice("optimizer", optimizer, OptimizerName)
+        check_choice("schedule", schedule, Schedule)
+        check_choice("tta", tta, Tta)
         rates = {"learning_rate": learning_rate, "gate_rate": gate_rate, "norm_rate": norm_rate, "head_rate": head_rate}
         for name, rate in rates.items():
             if rate is not None and not rate > 0:
@@ -190,9 +193,9 @@ class ImageClassifier(LightningModule):
         return normalise(images, self.mean, self.std)
 
     def augmented(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits averaged as ``tta`` says, and those of the images alone."""
+        """Logits averaged as ``tta`` says, and those of the images alone, in float32."""
         weighted = views(self.normalised(images), self.hparams["tta"])
-        logits = [self.network(view) for _, view in weighted]  # the first view is the image
+        logits = [self.network(view).float() for _, view in weighted]  # the first view is the image
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
     def trained(self, pixels: Tensor) -> Tensor:
@@ -244,7 +247,7 @@ class ImageClassifier(LightningModule):
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Probabilities (B, num_classes), float32, of images alone or with labels."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.augmented(images)[0].float().softmax(1)
+        return self.augmented(images)[0].softmax(1)
 
     def configure_optimizers(self) -> Any:
         options = self.hparams

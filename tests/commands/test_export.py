@@ -15,6 +15,7 @@ from lightning_cifar import ImageClassifier, main
 from lightning_cifar.commands import export as command
 from lightning_cifar.results import export
 from lightning_cifar.results.card import USES
+from lightning_cifar.results.samples import own_data
 from lightning_cifar.results.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,13 @@ def test_images_of_ones_own_or_random_ones(models, tmp_path, capsys):
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
     assert "same class on all of 100 random images (the model's own are not found, --images names others), " in out
+
+
+def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(image_folder))
+    options = {"dataset": "folder", "held_out": "val"}
+    assert own_data(options, ["cat", "dog"]) is not None
+    assert own_data(options, ["cat", "cow"]) is None
 
 
 @pytest.mark.slow

@@ -248,6 +248,7 @@ NOT_READ = {
     "truncated.jpg": (picture("JPEG")[:900], "truncated"),
     "empty.png": (b"", "cannot identify"),
     "text.png": (b"image,label\n", "cannot identify"),
+    "a program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", "cannot identify"),
     "only a header.png": (header_of(32, 32), ""),
 }
 
@@ -299,6 +300,17 @@ def test_bad_checkpoint_and_device(checkpoint, pictures, capsys, tmp_path):
     assert run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--images", pictures)[0] == 2
     status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--device", "nonsense")
     assert (status, err.startswith("error: --device nonsense: ")) == (2, True)
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_only_files_are_written_over(checkpoint, pictures, capsys, name):
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--output", name)
+    assert (status, err) == (2, f"error: --output {name} is no file: name a new one, or one to write over\n")
+
+
+def test_no_more_classes_than_there_are(checkpoint, pictures, capsys):
+    _, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
+    assert out.splitlines()[0].endswith(",class10,probability10,error")
 
 
 @pytest.mark.slow

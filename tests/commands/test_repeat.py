@@ -142,7 +142,8 @@ def test_compare_of_something_else(capsys, tmp_path, content, message):
         (["--n", "0"], "--n must be at least 1 and --first_seed at least 0, got 0 and 0"),
         (["--first_seed", "-1"], "--n must be at least 1 and --first_seed at least 0, got 5 and -1"),
         (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
-        (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start"),
+        (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start; --run_dir goes on with its own"),
+        (["--resume", "x"], "--resume: repeat trains every seed from the start; --run_dir goes on with its own"),
         (["--recipe", "fats"], f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}"),
         (["--compare", "a", "b", "--recipe", "fast"], "--compare takes two files and no other option, got --recipe"),
     ],
@@ -162,7 +163,7 @@ def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
     assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)
-    assert (status, err) == (2, f"error: --output {tmp_path} is a directory: name a file\n")
+    assert (status, err) == (2, f"error: --output {tmp_path} is no file: name a new one, or one to write over\n")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,10 +1,12 @@
 """`report` by the command line: what the page holds of one run, of seeds, of two configurations, and of damage."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +147,15 @@ def test_a_test_leads_to_its_run(copied, capsys):
         run(capsys, "report", copied / named)
     pages = [(copied / named / "report/report.html").read_text() for named in ("demo/run", "test/one")]
     assert pages[0] == pages[1]
+
+
+def test_a_test_of_an_earlier_state_is_left_out(copied, capsys):
+    checkpoint = Path(json.loads((copied / "test/one/test.json").read_text())["checkpoint"])
+    os.utime(checkpoint, (2e9, 2e9))  # trained on since
+    status, out, _ = run(capsys, "report", copied / "demo/run")
+    first = f"left out: {copied / 'test/one'} is of an earlier state of {copied / 'demo/run'}: "
+    assert (status, out.startswith(first)) == (0, True)
+    assert "What the test says" not in (copied / "demo/run/report/report.html").read_text()
 
 
 def test_a_test_alone(copied, capsys):

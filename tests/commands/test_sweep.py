@@ -204,7 +204,7 @@ def test_without_a_search_learning_rate_and_batch_size_are():
     ("args", "message"),
     [
         (["--n_trials", "0"], "--n_trials must be at least 1, got 0"),
-        (["--ckpt_path", "x"], "--ckpt_path: sweep trains every trial from the start"),
+        (["--ckpt_path", "x"], "--ckpt_path: sweep trains every trial from the start; --run_dir goes on with its own"),
         (
             ["--data.held_out", "test"],
             "--data.held_out test: sweep chooses, and that by validation images alone",
@@ -245,6 +245,7 @@ def test_without_a_search_learning_rate_and_batch_size_are():
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
             "learning rate and batch size are given: say what to search by --search",
         ),
+        (["--config=no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
         (["--config", "no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
     ],
 )

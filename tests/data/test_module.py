@@ -47,6 +47,12 @@ def without_val(image_folder: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------------- splits
 
 
+@pytest.mark.parametrize(("name", "given"), [("dataset", "cifar"), ("held_out", "train")])
+def test_refuses_what_is_no_choice(bad_input, name, given):
+    with bad_input(name, "must be one of", given):
+        CIFAR10DataModule(**{name: given})
+
+
 def test_val_is_cut_from_train():
     digits, module = load_digits(), ready("digits", val_size=200)
     assert (len(module.train), len(module.val)) == (1237, 200)

@@ -1,7 +1,7 @@
 """Children to harm: the command line in a process of its own that starts at once, and what became of it.
 
-They are forked from a server that has imported everything (tests/conftest.py), so that a hundred of them take minutes and
-not a quarter of an hour. Each has a time limit.
+They are forked from a server that has imported everything (see tests/conftest.py), so that a hundred of them take
+minutes and not a quarter of an hour. Each has a time limit.
 """
 
 import multiprocessing

@@ -1,6 +1,7 @@
 """GatedBlock against the report's formula and, in any order of steps, against plain operations one after the other."""
 
 from itertools import permutations
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar import GatedBlock
-from lightning_cifar.model.gates import GATES
+from lightning_cifar.model.gates import GateName
 
 ORDERS = list(permutations(("activation", "sum", "norm", "pool")))
 
@@ -139,7 +140,7 @@ def test_depth_adds_residual_convolutions():
 
 
 @pytest.mark.parametrize("kernel_sizes", [(3,), (3, 1), (1, 3, 3, 5)])
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate", get_args(GateName))
 def test_every_gate_and_number_of_branches(gate, kernel_sizes):
     block = random_block(kernel_sizes, order=("norm", "activation", "sum"), gate=gate, temperature=2.0).double()
     x = torch.randn(4, 5, 8, 8, dtype=torch.float64)

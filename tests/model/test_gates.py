@@ -1,13 +1,15 @@
 """Gates against their formulas, image by image."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
-from lightning_cifar.model.gates import GATES, Gate
+from lightning_cifar.model.gates import Gate, GateName
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", get_args(GateName))
 def test_opens_at_one(kind):
     gate = Gate(kind, 16, 3, 5)
     assert torch.equal(gate(torch.randn(4, 16)), torch.ones(4, 3, 5 if kind == "channel" else 1))
@@ -51,7 +53,7 @@ def test_softmax_keeps_its_sum():
     torch.testing.assert_close(gate(torch.randn(4, 6)).sum(1), torch.full((4, 1), 3.0))
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", get_args(GateName))
 def test_torch_export_leaves_the_batch_free(kind):
     gate, means = Gate(kind, 6, 3, 5), torch.randn(7, 6)
     program = torch.export.export(gate, (means[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))

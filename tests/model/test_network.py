@@ -112,6 +112,7 @@ def test_stem_is_whitened_once():
     [
         ({"widths": (8, 8, 8, 8)}, r"widths must be five positive numbers, got \[8, 8, 8, 8\]"),
         ({"widths": (8, 8, 8, 8, 0)}, "widths must be five positive numbers"),
+        ({"global_pool": "sum"}, "global_pool must be one of average, max, got sum"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"hidden": -1}, "hidden must be at least 0, got -1"),

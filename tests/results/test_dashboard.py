@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_cifar.results.charts import draw_evaluation
 from lightning_cifar.results.dashboard import show_test
 from lightning_cifar.results.evaluation import evaluation
-from lightning_cifar.results.picture import draw_evaluation
 from lightning_cifar.train.wandb import finish, wandb_logger
 
 pytest.importorskip("wandb")

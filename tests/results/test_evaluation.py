@@ -1,10 +1,12 @@
 """What is told of logits, against plain sums over images and against numbers known beforehand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lightning_cifar.results import evaluation as module
 from lightning_cifar.results.evaluation import COVERAGES, evaluation, fit_temperature, mistakes, risk_coverage, trust
 
 NAMES = ("a", "b", "c", "d")
@@ -58,6 +60,22 @@ def test_temperature_undoes_a_scale(outputs):
     assert fit_temperature(logits.log_softmax(1), labels) == pytest.approx(found, rel=1e-4)
     losses = {scale: trust(logits / (scale * found), labels)["loss"] for scale in (0.99, 1.0, 1.01)}
     assert min(losses, key=losses.get) == 1.0
+
+
+def test_no_chance_at_all_has_a_logarithm(outputs):
+    """Softmax gives 0 where the logits are far apart."""
+    logits, labels = outputs
+    sure = (1000 * logits).softmax(1)
+    assert (sure == 0).any()
+    data = SimpleNamespace(
+        hparams={"held_out": "val"},
+        val=SimpleNamespace(labels=labels),
+        val_dataloader=lambda: None,
+        dataset=SimpleNamespace(class_names=NAMES),
+    )
+    model = SimpleNamespace(test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
+    result = module.tested(model, data, SimpleNamespace(predict=lambda *_: [sure]))
+    assert math.isfinite(result["temperature"])
 
 
 def test_temperature_is_used(outputs):

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import uvicorn
 from PIL import Image
 
 from lightning_cifar import load_pretrained
+from lightning_cifar.commands.serve import LOCAL
 from lightning_cifar.results import web
 from lightning_cifar.results.predict import rows
 
@@ -27,10 +29,10 @@ def model():
     return load_pretrained()
 
 
-@pytest.fixture(scope="module")
-def client(model):
+@contextmanager
+def client_of(application):
     """Of a server in a thread."""
-    server = uvicorn.Server(uvicorn.Config(web.application(model), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -38,6 +40,18 @@ def client(model):
             yield opened
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with client_of(web.application(model)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def local_client(model):
+    with client_of(web.application(model, LOCAL)) as opened:
+        yield opened
 
 
 def sent(*names):
@@ -55,6 +69,26 @@ def test_classes_as_predict_says_them(client, model):
         assert [one["probability"] for one in picture["classes"]] == pytest.approx(
             [share for _, share in row["classes"]], abs=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("host", "method", "site", "status"),
+    [
+        ("127.0.0.1:8000", "GET", "none", 200),
+        ("localhost", "GET", "cross-site", 200),  # a link that leads here
+        ("[::1]:8000", "GET", "none", 200),
+        ("evil.example:8000", "GET", "same-origin", 403),
+        ("127.0.0.1", "POST", "cross-site", 403),
+        ("127.0.0.1", "POST", "same-origin", 422),  # without a picture
+    ],
+)
+def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, site, status):
+    """Not by a name of theirs that leads to this machine, either."""
+    answer = local_client.request(
+        method, "/predict" if method == "POST" else "/health", headers={"Host": host, "Sec-Fetch-Site": site}
+    )
+    assert answer.status_code == status
+    assert status != 403 or "127.0.0.1" in answer.json()["error"]
 
 
 def test_an_explanation_where_one_is_asked_for(client):
@@ -161,6 +195,6 @@ def test_the_schema_says_what_is_sent_and_answered(client, model):
     assert client.get("/health").json() == {"status": "ok", "classes": model.hparams["class_names"]}
     schema = client.get("/openapi.json").json()
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "422"}
+    assert set(responses) == {"200", "400", "403", "413", "422"}
     assert responses["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert set(schema["components"]["schemas"]["Picture"]["properties"]) == {"file", "classes", "error", "explanation"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from lightning_cifar import ImageClassifier, load_pretrained, main
 from lightning_cifar.data.folder import read_image
@@ -60,6 +61,18 @@ def test_damaged(exported, tmp_path, capsys, damage):
     assert main(["test", "--ckpt_path", str(file), "--data.dataset", "digits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {file} is damaged or holds no weights of this package (")
+
+
+@pytest.mark.parametrize("change", ["a parameter", "another shape"])
+def test_of_another_version(exported, tmp_path, capsys, change):
+    file = tmp_path / "odd.safetensors"
+    hyper_parameters, known, tensors = read_weights(exported[1])
+    hyper_parameters |= {"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]}
+    metadata = {"hyper_parameters": json.dumps(hyper_parameters), "known": json.dumps(known)}
+    save_file(tensors, file, metadata)
+    assert main(["predict", "--ckpt_path", str(file), "--images", str(IMAGES)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} holds no model of this package (")
 
 
 # ------------------------------------------------------------------------------------------------------- in the package

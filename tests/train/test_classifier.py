@@ -242,6 +242,9 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"class_names": ["a"]}, "there are 10 classes, but 1 names: a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
+        ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, muon, got adamw"),
+        ({"schedule": "cosine"}, "schedule must be one of constant, triangular, got cosine"),
+        ({"tta": "flip"}, "tta must be one of none, mirror, translate, got flip"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

@@ -9,6 +9,7 @@ import torch
 from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
+from lightning_cifar.arguments import layered
 from lightning_cifar.durable import load_checkpoint, lock, save_checkpoint
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
@@ -98,6 +99,14 @@ def test_a_run_that_has_ended_says_so(trained, tmp_path, capsys):
     assert "2/2" in out
 
 
+@copied
+def test_refused_it_leaves_the_run_as_it_was(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    before = (run_dir / "config.yaml").read_text()
+    assert main(["fit", "--resume", str(run_dir), "--trainer.accelerator", "cuda"]) == 2
+    assert (run_dir / "config.yaml").read_text() == before
+
+
 def test_without_a_checkpoint_it_starts_from_the_beginning(trained, tmp_path, capsys):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -144,6 +153,8 @@ def test_a_restarted_job_goes_on(trained, tmp_path, capsys, monkeypatch, restart
     assert main(["fit", *tiny, "--run_dir", str(run_dir)]) == 0
     assert "going on from" in capsys.readouterr().out
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "new")]) == 0  # stopped before it wrote anything
+    kept = ["--wandb_checkpoints", "--trust_config", "mine"]
+    assert layered(["fit", *tiny, "--run_dir", str(run_dir), *kept])[-len(kept) :] == kept
 
 
 def test_a_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypatch):

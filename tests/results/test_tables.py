@@ -6,7 +6,7 @@ import json
 import torch
 
 from lightning_cifar.results.evaluation import evaluation
-from lightning_cifar.results.report import format_table, write_predictions
+from lightning_cifar.results.tables import format_table, write_predictions
 from lightning_cifar.train.record import write_json
 
 LABELS = torch.tensor([0] * 10 + [1] * 30)

@@ -29,7 +29,8 @@ def pictures(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor | 
     if paths:
         images = torch.from_numpy(np.stack([read(paths[index]) for index in spaced(len(paths), CHECKED)]))
         return "images of --images", images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
-    if (data := own_data(checkpoint_config(checkpoint)["data"])) is None:
+    config = checkpoint_config(checkpoint)
+    if (data := own_data(config["data"], config["model"]["class_names"])) is None:
         random = torch.randint(256, (RANDOM, 3, SIZE, SIZE), dtype=torch.uint8)
         return "random images (the model's own are not found, --images names others)", random, None
     return "test images", data.test.sample(CHECKED).images, data.train.sample(CALIBRATING).images
@@ -42,13 +43,14 @@ def read(path: str) -> np.ndarray:
         raise InputError(f"--images {path} cannot be read ({error})") from error
 
 
-def own_data(options: dict[str, Any]) -> Dataset | None:
-    """What the model was trained on, where it lies; nothing is downloaded."""
+def own_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset | None:
+    """What the model was trained on, where it lies: it has the model's classes; nothing is downloaded."""
     data = CIFAR10DataModule(**options)
     archive = SETS.get(data.hparams["dataset"])
     if archive and not (data.root / archive.base_folder).is_dir():
         return None
     try:
-        return data.read()
+        found = data.read()
     except InputError:
         return None
+    return found if list(found.class_names) == class_names else None
