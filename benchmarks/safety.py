@@ -1,11 +1,11 @@
-"""What does it cost a healthy run that it can be resumed, is written durably and watched for NaN?
+"""What does it cost a healthy run that it can be resumed, is written durably, watched for NaN, and tells of its gates?
 
     python benchmarks/safety.py --root DIR
 
 DIR is an image folder of CIFAR-10. Trains the recipe `fast` by the command line, with a clock on all that would not be
-there otherwise: `LastCheckpoint`, `FiniteLoss`, every checkpoint and record that is written, the best one's too. Sums
-it up against the training time: ``benchmarks/results/safety.json``. A run with these parts and one without differ by
-less than two such runs do.
+there otherwise: `LastCheckpoint`, `FiniteLoss`, `GateStatistics`, every checkpoint and record that is written, the best
+one's too. Sums it up against the training time: ``benchmarks/results/safety.json``. A run with these parts and one
+without differ by less than two such runs do.
 """
 
 import argparse
@@ -20,15 +20,17 @@ from lightning_cifar.arguments import layered
 from lightning_cifar.command_line import CommandLine
 from lightning_cifar.train import record
 from lightning_cifar.train.finite import FiniteLoss
+from lightning_cifar.train.gates import GateStatistics
 from lightning_cifar.train.progress import Throughput
 from lightning_cifar.train.record import cpu_name, write_json
 
 RECIPE = "fast"
 PARTS = {
-    "last.ckpt, every step and epoch": (LastCheckpoint, ("on_train_batch_end", "after_step", "after_epoch")),
+    "whether to write last.ckpt, and writing it": (LastCheckpoint, ("on_train_batch_end", "after_step", "after_epoch")),
     "watch for NaN": (FiniteLoss, ("on_train_batch_start", "on_train_batch_end", "check", "check_weights")),
     "checkpoints, written durably with a digest": (durable, ("save_checkpoint",)),
     "run.json, written durably": (record, ("write_json",)),
+    "statistics of the gates": (GateStatistics, ("on_train_start", "on_train_epoch_end")),
 }
 
 

@@ -1,10 +1,10 @@
-"""How long does one wait: for the version, for help, for the answer to a typo, for the first training step?
+"""How long does one wait: for the version, for help, for the answer to a typo, for a first training step, for a report?
 
-    python benchmarks/startup.py --root DIR
+    python benchmarks/startup.py --root DIR --run_dir RUN_DIR
 
-DIR is an image folder of CIFAR-10 that has been read before. Each command is a process of its own, from start to exit;
-the first step is ``fit --recipe fast`` from its start to the end of the first step, as the child tells. Prints the
-medians and writes ``benchmarks/results/startup.json``.
+DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a run and its test, or those of `repeat`. Each
+command is a process of its own, from start to exit; the first step is ``fit --recipe fast`` from its start to the end of
+the first step, as the child tells. Prints the medians and writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
@@ -49,7 +49,12 @@ def first_step(root: str) -> float:
         return float(line.split()[-1]) - start
 
 
-def main(root: str) -> None:
+def page(run_dir: str) -> float:
+    with tempfile.TemporaryDirectory() as output:
+        return process("-m", "lightning_cifar", "report", run_dir, "--output", output)
+
+
+def main(root: str, run_dir: str) -> None:
     module = ("-m", "lightning_cifar")
     waits = {
         "--version": lambda: process(*module, "--version"),
@@ -58,6 +63,7 @@ def main(root: str) -> None:
         "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats"),
         "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3"),
         "first training step": lambda: first_step(root),
+        "report of a run": lambda: page(run_dir),
         "import torch, alone": lambda: process("-c", "import torch"),
     }
     times: dict[str, list[float]] = {name: [] for name in waits}
@@ -66,7 +72,7 @@ def main(root: str) -> None:
             times[name].append(wait())
     result = {
         "question": "How long does one wait for help, for the answer to a typo, for the first training step?",
-        "command": "python benchmarks/startup.py --root DIR",
+        "command": "python benchmarks/startup.py --root DIR --run_dir RUN_DIR",
         "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in times.items()},
         "device": describe_device(torch.device("cpu")),
     }
@@ -78,4 +84,5 @@ def main(root: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
-    main(parser.parse_args().root)
+    parser.add_argument("--run_dir", required=True, help="a run that was tested, for report")
+    main(parser.parse_args().root, parser.parse_args().run_dir)

@@ -7,10 +7,8 @@ from torch import Tensor
 
 from lightning_cifar.train.classifier import ImageClassifier
 
-IMAGES = (
-    256  # at most, and at most every fiftieth: a pass forward is a third of a step, so about 1 % of the time at most
-)
-SHARE = 50
+# At most 256, and at most every fiftieth: a pass forward is a third of a step, so about 1 % of the time at most.
+IMAGES, SHARE = 256, 50
 
 
 class GateStatistics(Callback):
