@@ -3,8 +3,8 @@
     python benchmarks/startup.py --root DIR --run_dir RUN_DIR
 
 DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a run and its test, or those of `repeat`. Each
-command is a process of its own, from start to exit; the first step is ``fit --recipe fast`` from its start to the end of
-the first step, as the child tells. Prints the medians and writes ``benchmarks/results/startup.json``.
+command is a process of its own, from start to exit; the first step is ``fit --recipe fast`` from its start to the end
+of the first step, as the child tells. Prints the medians and writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
