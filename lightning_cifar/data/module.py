@@ -26,6 +26,9 @@ STATISTICS_SAMPLE = 5000  # images: the mean of CIFAR-10 is met to about 0.003
 class CIFAR10DataModule(LightningDataModule):
     """Loaders of uint8 batches for Lightning; everything is read once, and kept on the device that trains.
 
+    After `setup`, ``train``, ``val`` and ``test`` are the sets, with ``images`` uint8 (N, 3, 32, 32), ``labels`` int64
+    (N,), a length, slices, and ``sample(n)``, n of them, evenly spaced; ``mean`` and ``std`` are the training pixels'.
+
     Args:
         dataset: ``cifar10`` or ``cifar100`` (downloaded at first use), ``folder`` (images as ``train/<class>/*``,
             ``test/<class>/*``, optionally ``val/<class>/*``) or ``digits`` (ships with scikit-learn).
