@@ -8,6 +8,7 @@ from typing import Any
 from lightning_cifar.results.runs import LeftRun
 
 PLACES = ("data.root", "data.num_workers", "trainer.default_root_dir")  # change nothing of what is learnt
+LABEL = 40  # characters that tell one group from another
 
 
 @dataclass
@@ -35,14 +36,22 @@ def grouped(runs: Sequence[LeftRun]) -> list[Group]:
                 break
         else:
             groups.append(Group([run]))
-    names = [group.runs[0].name for group in groups]
-    for group, name in zip(groups, names, strict=True):
-        group.label = name if names.count(name) == 1 else f"{name} ({group.directory.name})"
+    for group in groups:
+        alike = [other.runs[0] for other in groups if other.runs[0].name == group.runs[0].name]
+        group.label = group.runs[0].name if len(alike) == 1 else f"{group.runs[0].name} ({what_differs(group, alike)})"
     labels = [group.label for group in groups]
     for group in groups:
         if labels.count(group.label) > 1:
             group.label = f"{group.runs[0].name} ({group.directory})"
     return groups
+
+
+def what_differs(group: Group, alike: Sequence[LeftRun]) -> str:
+    """``gate softmax``: the values that set it apart from these runs; where they are long, its directory's name."""
+    own, others = what_is_learnt(group.runs[0]), [what_is_learnt(run) for run in alike]
+    differing = [name for name, value in own.items() if any(other.get(name) != value for other in others)]
+    words = ", ".join(f"{name.split('.')[-1]} {own[name]}" for name in differing)
+    return words if 0 < len(words) <= LABEL else group.directory.name
 
 
 def what_is_learnt(run: LeftRun) -> dict[str, Any]:

@@ -137,7 +137,8 @@ def test_two_configurations(copied, capsys, tmp_path):
         "<tr>"
     )
     assert cells(page, "model.learning_rate") == ["0.001", "0.01"]
-    assert re.search(r"demo \(b\) less that of demo \(a\): \+20.50 points \(95 % interval .*can be told apart", page)
+    first, second = (rf"demo \(learning_rate {rate}\)" for rate in ("0.001", "0.01"))
+    assert re.search(rf"{second} less that of {first}: \+20.50 points \(95 % interval .*can be told apart", page)
     assert (tmp_path / "out/confusion-2.png").exists()
 
 
