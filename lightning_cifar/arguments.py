@@ -5,19 +5,16 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 """
 
 import argparse
-import ast
 import datetime
 import json
 import os
-from collections.abc import Iterator
 from difflib import get_close_matches
-from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import PRETRAINED_NAME, SIGNATURES, parameters
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 TRAINER_COMMANDS = {
@@ -51,17 +48,6 @@ FLAGS = {  # of the commands of the Trainer: what stands after the option, and w
     "print_model": ("", "print the network's table and stop"),
     "print_config": ("", "print all values and stop"),
     "help": ("", "this screen; --help-all: every option with its meaning and default"),
-}
-PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
-WEIGHTS = ".safetensors"  # weights alone; every other checkpoint is Lightning's
-# Where the signatures stand that the options of a group are made from: package, file, class.
-SIGNATURES = {
-    "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
-    "model": [
-        ("lightning_cifar", "train/classifier.py", "ImageClassifier"),
-        ("lightning_cifar", "model/network.py", "FiveBlockNet"),
-    ],
-    "data": [("lightning_cifar", "data/module.py", "CIFAR10DataModule")],
 }
 
 
@@ -129,21 +115,6 @@ def check_option(flag: str) -> None:
         raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help-all lists them"))
 
 
-def parameters(group: str) -> list[str]:
-    """Names of the parameters that make the options of a group of `SIGNATURES`, read from the source."""
-    names = []
-    for package, file, class_name in SIGNATURES[group]:
-        spec = find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        for node in ast.walk(ast.parse((Path(spec.origin).parent / file).read_text())):
-            if isinstance(node, ast.ClassDef) and node.name == class_name:
-                (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
-                assert isinstance(init, ast.FunctionDef)
-                names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return list(dict.fromkeys(names))  # two classes may share one
-
-
 def layered(args: list[str]) -> list[str]:
     """Puts the recipe and the checkpoint's hyper-parameters before the arguments, as the configurations they are."""
     if args and (args[0] in ("-c", "--config") or args[0].startswith("--config=")):
@@ -176,12 +147,12 @@ def layered(args: list[str]) -> list[str]:
     if recipe is not None:
         one_of(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
-    if checkpoint == PRETRAINED_NAME:
-        from lightning_cifar.results.weights import PRETRAINED  # here, for it imports torch
-
-        checkpoint = str(PRETRAINED)
-        flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
     if checkpoint is not None:
+        from lightning_cifar.results.weights import PRETRAINED, checkpoint_config  # here, for it imports torch
+
+        if checkpoint == PRETRAINED_NAME:
+            checkpoint = str(PRETRAINED)
+            flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
     elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
@@ -221,14 +192,6 @@ def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
     return stored
 
 
-def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Every option of a group that has another value in ``stored``: its name, as ``data.root``, and both values."""
-    for group in SIGNATURES:
-        for name, value in settings[group].items():
-            if value != (other := stored[group].get(name)):
-                yield f"{group}.{name}", value, other
-
-
 def option(flags: list[str], *names: str) -> str | None:
     """The last value given for an option, as ``--name value`` or ``--name=value``."""
     value = None
@@ -248,30 +211,3 @@ def check_text(config: str) -> None:
         raise InputError(f"--config {config} is not a text file") from None
     except OSError:
         pass
-
-
-def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
-    """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
-    from lightning_cifar.durable import load_checkpoint
-    from lightning_cifar.model.network import FiveBlockNet  # here, for help and typos do not wait for torch
-    from lightning_cifar.results.weights import read_weights
-    from lightning_cifar.train.classifier import ImageClassifier
-
-    if not file.is_file():
-        raise InputError(f"--ckpt_path {file}: no such file")
-    if file.suffix == WEIGHTS:
-        hyper_parameters, facts, _ = read_weights(file)
-        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]}}
-    checkpoint = load_checkpoint(file)
-    try:
-        model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        data = checkpoint.get("datamodule_hyper_parameters", {})
-        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"--ckpt_path {file} is no checkpoint of this package ({error})") from error
-    known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
-    if unknown := sorted(set(config["model"]) - known):
-        raise InputError(f"--ckpt_path {file} is no checkpoint of this package: it has a parameter {unknown[0]!r}")
-    if (root := config["data"].get("root")) and not Path(root).exists():
-        del config["data"]["root"]  # the data was moved since: LIGHTNING_CIFAR_DATA or --data.root say where
-    return config

@@ -16,12 +16,13 @@ from lightning import Trainer
 from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_cifar.arguments import FLAGS, RECIPES, WEIGHTS, checkpoint_config, option
+from lightning_cifar.arguments import FLAGS, RECIPES, option
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.options import WEIGHTS
 from lightning_cifar.ranks import handed_down, is_first
-from lightning_cifar.results.weights import described, read_weights
+from lightning_cifar.results.weights import checkpoint_config, described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.precision import fastest_precision
 from lightning_cifar.train.wandb import WandbMode

@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_summary import summarize
 
-from lightning_cifar.arguments import differences
 from lightning_cifar.configuration import Configuration
 from lightning_cifar.durable import LOCK, DurableIO, lock, write_whole
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import differences
 from lightning_cifar.ranks import hand_down, handed_down, is_first
 from lightning_cifar.train.figure import LiveFigure
 from lightning_cifar.train.finite import FiniteLoss

@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-from lightning_cifar.arguments import FLAGS, OWN_COMMANDS, RECIPES, SIGNATURES, SUBCOMMANDS, Arguments, parameters
+from lightning_cifar.arguments import FLAGS, OWN_COMMANDS, RECIPES, SUBCOMMANDS, Arguments
+from lightning_cifar.options import SIGNATURES, parameters
 
 WITH_FIT = ("repeat", "sweep", "tune")  # commands that take fit's options after their own
 SCRIPT = """\

@@ -5,9 +5,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_cifar.arguments import PRETRAINED_NAME, WEIGHTS, Arguments
+from lightning_cifar.arguments import Arguments
 from lightning_cifar.commands.predict import found
 from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
 EXTRA = ("onnx", "onnxscript", "onnxruntime")

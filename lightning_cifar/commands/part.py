@@ -7,10 +7,10 @@ import yaml
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_cifar.arguments import differences
 from lightning_cifar.command_line import CommandLine
 from lightning_cifar.data.sources import Dataset
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import differences
 from lightning_cifar.train.progress import Progress
 from lightning_cifar.train.record import new_run_dir
 

@@ -13,8 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lightning_cifar.arguments import PRETRAINED_NAME, Arguments
+from lightning_cifar.arguments import Arguments
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import PRETRAINED_NAME
 
 if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier

@@ -4,8 +4,9 @@ import socket
 import sys
 from importlib.util import find_spec
 
-from lightning_cifar.arguments import PRETRAINED_NAME, Arguments
+from lightning_cifar.arguments import Arguments
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import PRETRAINED_NAME
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart")
 LOCAL = ("127.0.0.1", "::1", "localhost")

@@ -11,8 +11,9 @@ import yaml
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lightning_cifar.arguments import SIGNATURES, check_option
+from lightning_cifar.arguments import check_option
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.options import SIGNATURES
 
 Space = dict[str, BaseDistribution]
 FORMS = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"

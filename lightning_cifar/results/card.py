@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from lightning_cifar.arguments import WEIGHTS, checkpoint_config
 from lightning_cifar.errors import InputError
+from lightning_cifar.options import WEIGHTS
 from lightning_cifar.results.statistics import share_interval
-from lightning_cifar.results.weights import read_weights
+from lightning_cifar.results.weights import checkpoint_config, read_weights
 
 DATASETS = {
     "cifar10": "CIFAR-10",

@@ -16,8 +16,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lightning_cifar.arguments import SIGNATURES
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.options import SIGNATURES
 from lightning_cifar.results.charts import SHEET
 from lightning_cifar.train.curves import METRICS, Series, read_metrics
 

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.arguments import checkpoint_config
 from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.folder import read_image
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.sources import SIZE, Dataset, spaced
 from lightning_cifar.errors import InputError
+from lightning_cifar.results.weights import checkpoint_config
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 

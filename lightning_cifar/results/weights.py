@@ -1,6 +1,7 @@
 """Weights to take away: a network and what is known of it, in one safetensors file, which cannot hold code."""
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_cifar.arguments import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.classifier import ImageClassifier
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
@@ -115,6 +117,28 @@ def file_named(ckpt_path: str) -> Path:
 def class_names(model: ImageClassifier) -> list[str]:
     """Those that it was trained on; ``class 0`` ... where they had none."""
     return list(model.hparams["class_names"] or (f"class {index}" for index in range(model.hparams["num_classes"])))
+
+
+def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
+    """The arguments of model and data that a checkpoint was trained with, as plain JSON values."""
+    if not file.is_file():
+        raise InputError(f"--ckpt_path {file}: no such file")
+    if file.suffix == WEIGHTS:
+        hyper_parameters, facts, _ = read_weights(file)
+        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]}}
+    checkpoint = load_checkpoint(file)
+    try:
+        model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        data = checkpoint.get("datamodule_hyper_parameters", {})
+        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"--ckpt_path {file} is no checkpoint of this package ({error})") from error
+    known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
+    if unknown := sorted(set(config["model"]) - known):
+        raise InputError(f"--ckpt_path {file} is no checkpoint of this package: it has a parameter {unknown[0]!r}")
+    if (root := config["data"].get("root")) and not Path(root).exists():
+        del config["data"]["root"]  # the data was moved since: LIGHTNING_CIFAR_DATA or --data.root say where
+    return config
 
 
 def restored(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
