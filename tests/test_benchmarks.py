@@ -1,24 +1,30 @@
 """The studies say what they say: their forms are settings of the command line, and the ladder ends where it claims."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from lightning_cifar import main
+from lightning_cifar import CIFAR10DataModule, main
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def study():
-    specification = importlib.util.spec_from_file_location("study", BENCHMARKS / "study.py")
+def benchmark(name):
+    specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
-    sys.modules["study"] = module
+    sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def study():
+    return benchmark("study")
 
 
 def configuration(capsys, typed):
@@ -44,3 +50,15 @@ def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):
         (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
         costs.append(study.megaflop(run_dir.parent))
     assert costs[1] == pytest.approx(costs[0], rel=0.02)
+
+
+def test_held_out_are_the_validation_images(image_folder, tmp_path):
+    shutil.rmtree(image_folder / "val")
+    benchmark("held_out").link(image_folder, tmp_path / "held_out", size=6)
+    own = CIFAR10DataModule("folder", root=image_folder, val_size=6)
+    linked = CIFAR10DataModule("folder", root=tmp_path / "held_out", held_out="test")
+    for data in (own, linked):
+        data.setup()
+    for one, other in ((own.train, linked.train), (own.val, linked.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)

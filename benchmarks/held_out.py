@@ -1,0 +1,37 @@
+"""An image folder to choose by: some training images held out, in the place of the test images, which nobody sees.
+
+    python benchmarks/held_out.py --root DIR --output HELD_OUT [--size N]
+
+Of the image folder DIR, links to all but N images of ``train`` become HELD_OUT's ``train``, to the others its ``test``:
+a stratified split, that of ``--data.val_size N``. `study.py` and `repeat` then choose among settings, with test-time
+augmentation and intervals, by images that were kept back.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from lightning_cifar.data.folder import folder_classes, list_files
+from lightning_cifar.data.sources import stratified_split
+
+
+def link(root: Path, output: Path, size: int) -> None:
+    names = folder_classes(root)
+    files = list_files(root / "train", names)
+    split = stratified_split(torch.tensor([label for _, label in files]), size, seed=0)
+    for part, chosen in zip(("train", "test"), split, strict=True):
+        for path, label in (files[index] for index in chosen.tolist()):
+            folder = output / part / names[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / Path(path).name).symlink_to(Path(path).resolve())
+        print(f"{output / part}: {len(chosen):,} images")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="the image folder")
+    parser.add_argument("--output", type=Path, required=True, help="a new directory")
+    parser.add_argument("--size", type=int, default=10_000, help="images held out; default 10,000")
+    known = parser.parse_args()
+    link(known.root, known.output, known.size)
