@@ -85,4 +85,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
     parser.add_argument("--run_dir", required=True, help="a run that was tested, for report")
-    main(parser.parse_args().root, parser.parse_args().run_dir)
+    known = parser.parse_args()
+    main(known.root, known.run_dir)

@@ -49,8 +49,6 @@ FLAGS = {  # of the commands of the Trainer: what stands after the option, and w
     "print_config": ("", "print all values and stop"),
     "help": ("", "this screen; --help-all: every option with its meaning and default"),
 }
-
-
 GROUPS = {
     "data": "what is learnt from",
     "model": "the network and how it is trained",
@@ -193,14 +191,25 @@ def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
 
 
 def option(flags: list[str], *names: str) -> str | None:
-    """The last value given for an option, as ``--name value`` or ``--name=value``."""
-    value = None
+    """The last value given for an option."""
+    return next(reversed(given(flags, *names)), None)
+
+
+def given(flags: list[str], *names: str) -> list[str]:
+    """Every value given for an option, as ``--name value`` or ``--name=value``."""
+    values = []
     for position, flag in enumerate(flags):
         if flag in names and position + 1 < len(flags):
-            value = flags[position + 1]
+            values.append(flags[position + 1])
         elif flag.startswith(tuple(name + "=" for name in names)):
-            value = flag.split("=", 1)[1]
-    return value
+            values.append(flag.split("=", 1)[1])
+    return values
+
+
+def check_output(file: Path) -> None:
+    """Refuses, by an `InputError`, an ``--output`` that is there and no file: a directory, a device."""
+    if file.exists() and not file.is_file():
+        raise InputError(f"--output {file} is no file: name a new one, or one to write over")
 
 
 def check_text(config: str) -> None:

@@ -1,7 +1,6 @@
 """``python -m lightning_cifar COMMAND``: what the user hears, and the exit status."""
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.arguments import OWN_COMMANDS, TRAINER_COMMANDS, layered, overview, short_help
-from lightning_cifar.errors import DISK_FULL, InputError, reason
+from lightning_cifar.errors import DISK_FULL, FORBIDDEN, InputError, reason
 
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # of an OSError that names a file
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
 IRRELEVANT = (
     "LightningCLI's args parameter is intended",  # main(args) is how this package's own tests call it

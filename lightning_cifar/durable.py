@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,21 @@ def lock(run_dir: Path) -> FileLock | None:
     except (OSError, NotImplementedError):  # a file system without locks
         return None
     return file
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Waits for the lock, and says so; it ends with its process."""
+    waited_for = FileLock(file)
+    try:
+        waited_for.acquire(timeout=1)
+    except Timeout:
+        print("waiting for another process, which installs the data", flush=True)
+        waited_for.acquire()
+    try:
+        yield
+    finally:
+        waited_for.release()
 
 
 def sync_directory(directory: Path) -> None:

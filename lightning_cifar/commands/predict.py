@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lightning_cifar.arguments import Arguments
+from lightning_cifar.arguments import Arguments, check_output
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import PRETRAINED_NAME
 
@@ -122,7 +122,7 @@ def found(named: Iterable[str]) -> Iterator[str]:
 def below(folder: str) -> Iterator[str]:
     from PIL import Image
 
-    from lightning_cifar.data.folder import formats
+    from lightning_cifar.data.formats import formats
 
     known = formats()
     for where, folders, files in os.walk(folder):
@@ -145,8 +145,7 @@ def output(file: Path | None) -> Iterator[TextIO]:
         any_bytes(sys.stdout)
         yield sys.stdout
         return
-    if file.exists() and not file.is_file():
-        raise InputError(f"--output {file} is no file: name a new one, or one to write over")
+    check_output(file)
     partial = file.with_name(f".{file.name}.partial")
     try:
         opened = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lightning_cifar.arguments import Arguments, layered, option, own_run_dir
+from lightning_cifar.arguments import Arguments, check_output, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
@@ -76,8 +76,7 @@ def check_directories(run_dir: Path, output: Path) -> None:
     try:
         if run_dir.exists() and any(run_dir.iterdir()) and not any(run_dir.glob("seed*/config.yaml")):
             raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
-        if output.exists() and not output.is_file():
-            raise InputError(f"--output {output} is no file: name a new one, or one to write over")
+        check_output(output)
         if output.parent != run_dir:
             output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

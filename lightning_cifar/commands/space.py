@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from inspect import signature
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lightning_cifar.arguments import check_option
+from lightning_cifar.arguments import check_option, given
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.options import SIGNATURES
 
@@ -135,9 +134,7 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
         own |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
-    files = [file for flag, file in pairwise(fit) if flag in ("--config", "-c")]
-    files += [flag.removeprefix("--config=") for flag in fit if flag.startswith("--config=")]
-    for file in files:
+    for file in given(fit, "--config", "-c"):
         try:
             config = yaml.safe_load(Path(file).read_text())
             for group in {*SIGNATURES} & {*config}:

@@ -9,19 +9,18 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.download import digest_of, download
 from lightning_cifar.data.sources import Dataset, ImageSet
+from lightning_cifar.durable import locked
 from lightning_cifar.errors import InputError
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}  # by --data.dataset
@@ -129,21 +128,6 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
             f"cannot write the data directory {root}: {error.strerror or error}; name one that can be written "
             "by --data.root or LIGHTNING_CIFAR_DATA"
         ) from error
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Waits for the lock, and says so; it ends with its process."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        print("waiting for another process, which installs the data", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_archive(archive: Path, name: str, digest: str) -> None:

@@ -16,27 +16,22 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from lightning_cifar.data.formats import formats
 from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
+from lightning_cifar.durable import locked
 from lightning_cifar.errors import InputError
 
 PARTS = ("train", "val", "test")
-# What is decoded, by a file's content; Pillow knows more, among them PostScript, for which it runs another program.
-FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
-    "WEBP",
-)
 RULE = b"2"  # the version of how a file becomes 32x32 pixels: what was cached by another is decoded again
 MAX_PIXELS = 1 << 26  # of a file, by its header, before they are decoded: 256 MB, and up to twice that in conversions
 LARGE = 1 << 23  # pixels; files with more are decoded one at a time, so that threads do not add up to gigabytes
@@ -51,28 +46,16 @@ def load_folder(root: Path) -> Dataset:
     file = cache_file(root)
     if (cached := read_cache(file, state)) is not None:
         return cached
-    with one_at_a_time(file):  # of the processes of a run, one decodes
+    with contextlib.ExitStack() as held:  # of the processes of a run, one decodes
+        with contextlib.suppress(OSError, NotImplementedError):  # where there can be no lock, there can be no cache
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(file.with_suffix(".lock")))
         if (cached := read_cache(file, state)) is not None:
             return cached
         decoded = {part: decode_all(part, files[part]) for part in files}
         dataset = Dataset(decoded["train"], decoded.get("val"), decoded["test"], class_names)
         write_cache(file, state, dataset)
     return dataset
-
-
-@contextlib.contextmanager
-def one_at_a_time(file: Path) -> Iterator[None]:
-    """Waits until no other process makes this cache; where there can be no lock, there can be no cache either."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.with_suffix(".lock"))
-        lock.acquire()
-    except (OSError, NotImplementedError):
-        yield
-        return
-    with lock:
-        lock.release()  # counted: once by acquire, once by with
-        yield
 
 
 def folder_classes(root: Path) -> tuple[str, ...]:
@@ -131,13 +114,6 @@ def read_image(source: str | BinaryIO) -> np.ndarray:
         opened.draft(None, (4 * SIZE, 4 * SIZE))
         with ONE_AT_A_TIME if opened.width * opened.height > LARGE else contextlib.nullcontext():
             return small(opened)
-
-
-@cache
-def formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow was built with."""
-    Image.init()
-    return tuple(form for form in FORMATS if form in Image.OPEN)
 
 
 def small(image: Image.Image) -> np.ndarray:
