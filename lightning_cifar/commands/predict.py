@@ -122,13 +122,13 @@ def found(named: Iterable[str]) -> Iterator[str]:
 def below(folder: str) -> Iterator[str]:
     from PIL import Image
 
-    from lightning_cifar.data.formats import formats
+    from lightning_cifar.data.formats import PICTURE_FORMATS
 
-    known = formats()
+    Image.init()
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in known:
+            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in PICTURE_FORMATS:
                 yield os.path.join(where, name)
 
 

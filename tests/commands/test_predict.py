@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
+from lightning_cifar.commands.predict import below
 from lightning_cifar.data.folder import read_image
 from lightning_cifar.results.predict import AHEAD, read_ahead
 
@@ -73,6 +74,13 @@ def test_files_patterns_and_a_list(checkpoint, pictures, capsys, monkeypatch):
     args = ["--ckpt_path", checkpoint, "--images", pictures / "b.png", pictures / "**/*.bmp", "-"]
     status, out, _ = run(capsys, *args)
     assert (status, [Path(row["file"]).name for row in table(out)]) == (0, ["b.png", "d.bmp", "a.jpg", "c.webp"])
+
+
+@pytest.mark.parametrize("suffix", [".mpo", ".JPG", ".avif", ".qoi"])
+def test_below_a_folder_pictures_go_by_their_suffix(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+    (tmp_path / "a.eps").touch()
+    assert [Path(name).suffix for name in below(str(tmp_path))] == [suffix]
 
 
 def test_json_lines_and_words(checkpoint, pictures, capsys):
