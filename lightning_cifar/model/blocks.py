@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError, check_choice
+from lightning_cifar.model.flips import FlipBatchNorm, FlipConv2d, halves
 from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.together import BatchNorm
 
@@ -44,7 +45,11 @@ class GatedBlock(nn.Module):
         depth: how many residual convolutions follow (see `Residual`).
         gate: ``relu`` as reported, ``softmax``, ``residual``, ``channel`` or ``static`` (see `Gate`).
         temperature: of the softmax gate, above 0.
+        partner: makes the block flip-equivariant: (C,), which channel of the input is the mirror twin of which (see
+            `flips`). Those of the output, K even, are `halves`.
     """
+
+    partner: Tensor | None
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class GatedBlock(nn.Module):
         depth: int = 0,
         gate: GateName = "relu",
         temperature: float = 1.0,
+        partner: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
@@ -75,26 +81,36 @@ class GatedBlock(nn.Module):
         check_choice("gate", gate, GateName)
         if not temperature > 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
+        if partner is not None and out_channels % 2:
+            raise InputError(f"the widths of flip-equivariant blocks must be even, got {out_channels}")
         self.order = tuple(order)
-        self.gate = Gate(gate, in_channels, len(kernel_sizes), out_channels, temperature)
+        self.register_buffer("partner", partner, persistent=False)
+        gated = out_channels // 2 if partner is not None else out_channels
+        self.gate = Gate(gate, in_channels, len(kernel_sizes), gated, temperature)
         self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=bias) for size in kernel_sizes
+            convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes
         )
         if dirac:
-            nn.init.dirac_(self.branches[0].get_parameter("weight").data[:in_channels])
+            start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]
-        self.pool = nn.MaxPool2d(2)
+        norm = (out_channels, norm_scale, norm_momentum, partner is not None)
         if "norm" in order:
             branches = len(kernel_sizes) if order.index("norm") < order.index("sum") else 1
-            self.norms = nn.ModuleList(batch_norm(out_channels, norm_scale, norm_momentum) for _ in range(branches))
-        self.residuals = nn.ModuleList(
-            Residual(out_channels, self.activation, norm_scale, norm_momentum) for _ in range(depth)
-        )
+            self.norms = nn.ModuleList(batch_norm(*norm) for _ in range(branches))
+        self.residuals = nn.ModuleList(Residual(self.activation, *norm) for _ in range(depth))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
+    def gates(self, x: Tensor) -> Tensor:
+        """What the gate gives the branches for maps (B, C, H, W): (B, N, 1 or K)."""
         # The average pool, as a sum: its gradient is added to the convolutions' without being written out, and in their
         # memory format, which saves 2 % of a step on CPU.
-        gate = self.gate(x.sum((2, 3)) / (x.shape[2] * x.shape[3]))  # (B, N, 1 or K)
+        means = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+        if self.partner is not None:
+            means = (means + means[:, self.partner]) / 2
+        gate: Tensor = self.gate(means)
+        return gate if self.partner is None or gate.shape[2] == 1 else gate.repeat(1, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
+        gate = self.gates(x)
         # Apart, and not as one convolution with 3K filters, which is the slower form on CPU: what follows then walks
         # through contiguous memory (benchmarks/step.py).
         maps = [branch(x) for branch in self.branches]
@@ -106,7 +122,7 @@ class GatedBlock(nn.Module):
             elif step == "norm":
                 maps = [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
             else:
-                maps = [self.pool(y) for y in maps]
+                maps = [halved(y) for y in maps]
         (y,) = maps
         for residual in self.residuals:
             y = residual(y)
@@ -116,20 +132,46 @@ class GatedBlock(nn.Module):
 class Residual(nn.Module):
     """``x + activation(norm(conv(x)))`` with a 3x3 convolution: depth inside a block, (B, K, H, W) to the same."""
 
-    def __init__(self, channels: int, activation: Callable[[Tensor], Tensor], scale: bool, momentum: float) -> None:
+    def __init__(
+        self, activation: Callable[[Tensor], Tensor], channels: int, scale: bool, momentum: float, flips: bool
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = batch_norm(channels, scale, momentum)
+        self.conv = convolution(channels, channels, 3, False, halves(channels) if flips else None)
+        self.norm = batch_norm(channels, scale, momentum, flips)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.activation(self.norm(self.conv(x)))
 
 
-def batch_norm(channels: int, scale: bool, momentum: float) -> BatchNorm:
-    norm = BatchNorm(channels, momentum=momentum)
+def convolution(inputs: int, outputs: int, size: int, bias: bool, partner: Tensor | None) -> nn.Conv2d:
+    if partner is None:
+        return nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias)
+    return FlipConv2d(inputs, outputs, size, bias, partner)
+
+
+@torch.no_grad()
+def start_as_identity(weight: Tensor, partner: Tensor | None) -> None:
+    """The first filters of a convolution pass on its channels; of twins, one, since the filters have twins too."""
+    channels = torch.arange(weight.shape[1])
+    if partner is not None:
+        channels = channels[channels <= partner]
+    channels = channels[: len(weight)]
+    middle = weight.shape[2] // 2
+    weight[: len(channels)] = 0
+    weight[torch.arange(len(channels)), channels, middle, middle] = 1
+
+
+def batch_norm(channels: int, scale: bool, momentum: float, flips: bool) -> BatchNorm:
+    norm = FlipBatchNorm(channels, momentum) if flips else BatchNorm(channels, momentum=momentum)
     norm.weight.requires_grad_(scale)
     return norm
+
+
+def halved(x: Tensor) -> Tensor:
+    """2x2 max pool; a side of odd length by 3 around every second pixel, so that left and right are treated alike."""
+    odd = (x.shape[2] % 2, x.shape[3] % 2)
+    return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
 
 
 class GatedSum(torch.autograd.Function):

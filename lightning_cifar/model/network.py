@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError, check_choice
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation, GatedBlock, Step
+from lightning_cifar.model.flips import FlipMean, halves
 from lightning_cifar.model.gates import GateName
 from lightning_cifar.model.together import Dropout
 
@@ -40,9 +41,15 @@ class WhiteningStem(nn.Module):
         stride: of the convolution, in [1, kernel_size].
         activation: see `GatedBlock`.
         bias: learn one. Without it, no gradient is needed on the way into the first block, the costliest of all.
+        flip_equivariant: make each filter its own mirror image, or that of its negative, and pad both sides alike: with
+            an even size and stride 1, 32x32 pixels become 31x31. ``partner`` then says which is which (see `flips`).
+
+    Raises:
+        InputError: a stride that cannot be the same from both sides.
     """
 
     whitened: Tensor
+    partner: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class WhiteningStem(nn.Module):
         stride: int = 1,
         activation: Activation = "relu",
         bias: bool = True,
+        flip_equivariant: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel_size:
@@ -62,6 +70,20 @@ class WhiteningStem(nn.Module):
             nn.init.zeros_(self.conv.bias)
         spare = kernel_size - stride
         self.padding = (spare // 2, spare - spare // 2) * 2
+        partner = None
+        if flip_equivariant:
+            if stride > 1 and spare % 2:
+                raise InputError(
+                    f"a flip-equivariant stem of kernel {kernel_size} needs stride 1, or one that is "
+                    f"{'odd' if kernel_size % 2 else 'even'} too, got {stride}"
+                )
+            if bias:
+                raise InputError("a flip-equivariant stem has no bias: set stem_bias to false")
+            self.padding = (spare // 2,) * 4
+            patterns = self.out_channels // 2
+            own = torch.arange(2 * patterns) % patterns < in_channels * kernel_size * ((kernel_size + 1) // 2)
+            partner = torch.where(own, torch.arange(2 * patterns), torch.arange(2 * patterns).roll(patterns))
+        self.register_buffer("partner", partner, persistent=False)
         self.activation = ACTIVATIONS[activation]
         self.register_buffer("whitened", torch.tensor(False))
 
@@ -80,16 +102,35 @@ class WhiteningStem(nn.Module):
             return
         size = self.conv.kernel_size[0]
         patches = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        covariance = patches.T @ patches / len(patches)
+        if self.partner is None:
+            values, vectors = torch.linalg.eigh(covariance)
+        else:
+            values, vectors = mirrored_eigenvectors(covariance, self.conv.weight.shape[1:])
         filters = (vectors / (values + eps).sqrt()).T.reshape(-1, *self.conv.weight.shape[1:])
         self.conv.weight.copy_(torch.cat([filters, -filters]))
         self.whitened.fill_(True)
 
 
+def mirrored_eigenvectors(covariance: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of patches (C, k, k) and their mirror images: those that equal theirs, then the others.
+
+    The others are the negatives of their mirror images.
+    """
+    mirror = torch.eye(len(covariance)).view(-1, *shape).flip(3).flatten(1)
+    signs, sides = torch.linalg.eigh(mirror)  # the patches that mirroring takes to themselves, or to their negatives
+    values, vectors = [], []
+    for basis in (sides[:, signs > 0], sides[:, signs < 0]):
+        found, coordinates = torch.linalg.eigh(basis.T @ covariance @ basis)
+        values.append(found)
+        vectors.append(basis @ coordinates)
+    return torch.cat(values), torch.cat(vectors, 1)
+
+
 class Backbone(nn.Sequential):
     """Five gated blocks, with batch norm and, where ``pools`` says so, 2x2 max pooling in each.
 
-    ``(B, C, H, W) -> (B, K5, H/2**p, W/2**p)``, where p is the number of blocks that pool.
+    ``(B, C, H, W) -> (B, K5, H/2**p, W/2**p)``, rounded up, where p is the number of blocks that pool.
 
     Args:
         in_channels: channels of the first block's input.
@@ -98,6 +139,7 @@ class Backbone(nn.Sequential):
         order: see `GatedBlock`; the report's as it stands.
         pools: which of the five blocks pool.
         depths: residual convolutions after each block's mix.
+        partner: that of the input, for flip-equivariant blocks; see `GatedBlock`.
         block: every other argument of `GatedBlock`.
     """
 
@@ -109,6 +151,7 @@ class Backbone(nn.Sequential):
         order: Sequence[Step] = ("activation", "sum", "norm", "pool"),
         pools: Sequence[bool] = (True, True, True, True, True),
         depths: Sequence[int] = (0, 0, 0, 0, 0),
+        partner: Tensor | None = None,
         **block: Any,
     ) -> None:
         if len(widths) != BLOCKS or min(widths) < 1:
@@ -120,8 +163,9 @@ class Backbone(nn.Sequential):
         blocks = []
         for outputs, pool, depth in zip(widths, pools, depths, strict=True):
             steps = [step for step in order if pool or step != "pool"]
-            blocks.append(GatedBlock(in_channels, outputs, kernel_sizes, steps, depth=depth, **block))
+            blocks.append(GatedBlock(in_channels, outputs, kernel_sizes, steps, depth=depth, partner=partner, **block))
             in_channels = outputs
+            partner = None if partner is None else halves(outputs)
         super().__init__(*blocks)
         self.min_size = 2 ** sum(pools) if "pool" in order else 1  # its poolings leave one pixel of it
 
@@ -158,6 +202,8 @@ class FiveBlockNet(nn.Module):
         global_pool: ``average`` or ``max`` over what pixels are left.
         hidden: width of the MLP's hidden layer; 0: one linear layer without bias instead of the MLP.
         dropout: probability in [0, 1) of dropping a hidden unit while training.
+        flip_equivariant: mirrored images have mirrored maps and the same logits, by channels that are twins (see
+            `flips`); for the same work, half the parameters. ``widths`` must be even.
     """
 
     def __init__(
@@ -182,6 +228,7 @@ class FiveBlockNet(nn.Module):
         global_pool: GlobalPool = "average",
         hidden: int = 256,
         dropout: float = 0.5,
+        flip_equivariant: bool = False,
     ) -> None:
         super().__init__()
         check_choice("global_pool", global_pool, GlobalPool)
@@ -195,14 +242,19 @@ class FiveBlockNet(nn.Module):
         ):
             if value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
-        self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation, stem_bias) if stem_kernel else None
+        self.stem, inputs = None, in_channels
+        partner = torch.arange(in_channels) if flip_equivariant else None  # a colour's mirror image is of that colour
+        if stem_kernel:
+            self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation, stem_bias, flip_equivariant)
+            inputs, partner = self.stem.out_channels, self.stem.partner
         self.backbone = Backbone(
-            self.stem.out_channels if self.stem else in_channels,
+            inputs,
             widths,
             kernel_sizes,
             order,
             pools,
             depths,
+            partner,
             activation=activation,
             bias=bias,
             dirac=dirac,
@@ -214,12 +266,16 @@ class FiveBlockNet(nn.Module):
         self.classifier = nn.Sequential(
             nn.AdaptiveMaxPool2d(1) if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
+        features = widths[-1]
+        if flip_equivariant:
+            self.classifier.append(FlipMean())
+            features //= 2
         if hidden:
-            layers = (nn.Linear(widths[-1], hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, num_classes))
+            layers = (nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, num_classes))
             self.classifier.extend(layers)
         else:
-            head = nn.Linear(widths[-1], num_classes, bias=False)
-            nn.init.normal_(head.weight, std=1 / widths[-1])  # logits near 0: no class is preferred at first
+            head = nn.Linear(features, num_classes, bias=False)
+            nn.init.normal_(head.weight, std=1 / features)  # logits near 0: no class is preferred at first
             self.classifier.append(head)
 
     @property
@@ -230,7 +286,7 @@ class FiveBlockNet(nn.Module):
         """For each block, of images (B, in_channels, H, W): what its gate gives branches, (B, N, 1 or K); its maps."""
         maps = self.stem(images) if self.stem is not None else images
         for block in self.blocks:
-            weights = block.gate(maps.mean((2, 3)))
+            weights = block.gates(maps)
             maps = block(maps)
             yield weights, maps
 

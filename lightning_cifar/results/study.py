@@ -152,6 +152,9 @@ def draw(study: optuna.Study, directory: Path) -> list[Path]:
             with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a parameter that had one value so far, say
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")
+                for axes in pyplot.gcf().axes:
+                    # Less than a decade has labels between its powers of ten, which would overlap.
+                    axes.tick_params(axis="x", which="minor", labelrotation=90)
                 picture = io.BytesIO()
                 pyplot.gcf().savefig(picture, dpi=120, format="png", bbox_inches="tight")
                 pyplot.close()

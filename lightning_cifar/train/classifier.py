@@ -194,7 +194,8 @@ class ImageClassifier(LightningModule):
 
     def augmented(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits averaged as ``tta`` says, and those of the images alone, in float32."""
-        weighted = views(self.normalised(images), self.hparams["tta"])
+        symmetric = self.hparams.get("flip_equivariant", False)
+        weighted = views(self.normalised(images), self.hparams["tta"], symmetric)
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 

@@ -22,9 +22,10 @@ def by_hand(model, image, tta):
     return sum(weight / total * model.network(view[None])[0] for weight, view in kinds)
 
 
+@pytest.mark.parametrize("flip_equivariant", [False, True])
 @pytest.mark.parametrize("tta", ["none", "mirror", "translate"])
-def test_logits_are_the_mean_over_views(tta):
-    model = ImageClassifier(tta=tta, **SMALL).eval()
+def test_logits_are_the_mean_over_views(tta, flip_equivariant):
+    model = ImageClassifier(tta=tta, flip_equivariant=flip_equivariant, **SMALL).eval()
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
     expected = torch.stack([by_hand(model, image, tta) for image in model.normalised(images)])
     averaged, alone = model.augmented(images)
@@ -32,6 +33,8 @@ def test_logits_are_the_mean_over_views(tta):
     torch.testing.assert_close(alone, model(images))
 
 
-@pytest.mark.parametrize("tta", ["none", "mirror", "translate"])
-def test_weights_sum_to_one(tta):
-    assert sum(weight for weight, _ in views(torch.zeros(1, 3, 4, 4), tta)) == 1
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ("mirror", 2), ("translate", 6)])
+def test_weights_sum_to_one(tta, count):
+    for flip_equivariant, views_of_it in ((False, count), (True, (count + 1) // 2)):
+        weighted = views(torch.zeros(1, 3, 4, 4), tta, flip_equivariant)
+        assert (len(weighted), sum(weight for weight, _ in weighted)) == (views_of_it, 1)
