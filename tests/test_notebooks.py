@@ -37,6 +37,7 @@ def text(shown: list[Any]) -> str:
     return "".join(output.get("text", "") for output in shown)
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path):
     train, test, _, predicted = outputs("quickstart", tmp_path, max_epochs="2")
     assert pictures(train) == 1  # redrawn in place: one figure, however often it was drawn

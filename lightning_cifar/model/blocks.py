@@ -93,6 +93,7 @@ class GatedBlock(nn.Module):
         if dirac:
             start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]
+        self.pool = MaxPool()
         norm = (out_channels, norm_scale, norm_momentum, partner is not None)
         if "norm" in order:
             branches = len(kernel_sizes) if order.index("norm") < order.index("sum") else 1
@@ -122,7 +123,7 @@ class GatedBlock(nn.Module):
             elif step == "norm":
                 maps = [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
             else:
-                maps = [halved(y) for y in maps]
+                maps = [self.pool(y) for y in maps]
         (y,) = maps
         for residual in self.residuals:
             y = residual(y)
@@ -168,10 +169,15 @@ def batch_norm(channels: int, scale: bool, momentum: float, flips: bool) -> Batc
     return norm
 
 
-def halved(x: Tensor) -> Tensor:
-    """2x2 max pool; a side of odd length by 3 around every second pixel, so that left and right are treated alike."""
-    odd = (x.shape[2] % 2, x.shape[3] % 2)
-    return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
+class MaxPool(nn.Module):
+    """2x2 max pool; a side of odd length by 3 around every second pixel, so that left and right are treated alike.
+
+    (B, K, H, W) to (B, K, H/2, W/2), rounded up.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = (x.shape[2] % 2, x.shape[3] % 2)
+        return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
 
 
 class GatedSum(torch.autograd.Function):

@@ -7,7 +7,7 @@ itself; no second form of the network is kept for it.
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,10 +131,18 @@ def write_onnx(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> Non
     )
     assert program is not None
     proto = program.model_proto
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # paths of this machine
+    for part in (proto.graph, *proto.functions):
+        forget_sources(part.node)
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
     file.write_bytes(proto.SerializeToString())
+
+
+def forget_sources(nodes: Iterable[Any]) -> None:
+    """Deletes what ONNX nodes, and those of loops and branches in them, tell of sources: paths of this machine."""
+    for node in nodes:
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            forget_sources(attribute.g.node)
 
 
 def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:

@@ -24,10 +24,19 @@ from lightning_cifar.results.runs import DAMAGED, LeftRun
 from lightning_cifar.train.curves import plot_accuracies, plot_losses
 
 PAGE = "report.html"
+PANELS = {"confusion": confusions, "calibration": calibration, "risk": risks, "corruptions": corruptions}
+CURVES = {"loss": plot_losses, "accuracy": plot_accuracies}
 
 
 def write_report(runs: Sequence[LeftRun], output: Path) -> Path:
-    """Writes the page and its PNGs to the directory ``output``, which must exist; returns the page's path."""
+    """Writes the page and its PNGs to the directory ``output``, which must exist; returns the page's path.
+
+    Of an earlier page there, no picture is left.
+    """
+    if (output / PAGE).exists():
+        for name in (*CURVES, *PANELS):
+            for file in (*output.glob(f"{name}.png"), *output.glob(f"{name}-[0-9]*.png")):
+                file.unlink()
     groups = grouped(runs)
     tests = [evaluated(group, number, output) for number, group in enumerate(groups, 1)]
     environment = Environment(
@@ -63,8 +72,7 @@ def curves(groups: Sequence[Group], output: Path) -> list[dict[str, str]]:
     if not any(series.values()):
         return []
     return [
-        picture(partial(draw, series), output / f"{name}.png", f"{name} over epochs")
-        for name, draw in (("loss", plot_losses), ("accuracy", plot_accuracies))
+        picture(partial(draw, series), output / f"{name}.png", f"{name} over epochs") for name, draw in CURVES.items()
     ]
 
 
@@ -76,10 +84,9 @@ def evaluated(group: Group, number: int, output: Path) -> dict[str, Any]:
         return found
     try:
         whole = pooled(tests)
-        panels = {"confusion": confusions, "calibration": calibration, "risk": risks}
-        if "corruptions" in whole:
-            panels["corruptions"] = corruptions
-        for name, draw in panels.items():
+        for name, draw in PANELS.items():
+            if name == "corruptions" and name not in whole:
+                continue
             file = output / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             found["panels"].append(picture(partial(draw, result=whole), file, f"{name} of {group.label}"))
         run = next((run for run in group.runs if run.test.get("mistakes")), None)

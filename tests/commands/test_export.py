@@ -200,3 +200,13 @@ def test_the_example_for_onnx_needs_no_torch(models, capsys):
     assert main(["predict", "--ckpt_path", str(models / "model.safetensors"), *args]) == 0
     ((name, _),) = json.loads(capsys.readouterr().out)["classes"]
     assert done.stdout.strip() == name
+
+
+def test_sources_are_forgotten_inside_of_branches_too():
+    from onnx import helper
+
+    inner = helper.make_node("Identity", ["x"], ["y"])
+    inner.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me")
+    outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
+    export.forget_sources([outer])
+    assert b"/home/me" not in outer.SerializeToString()

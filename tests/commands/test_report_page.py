@@ -142,6 +142,17 @@ def test_two_configurations(copied, capsys, tmp_path):
     assert (tmp_path / "out/confusion-2.png").exists()
 
 
+def test_of_an_earlier_page_no_picture_is_left(copied, capsys, tmp_path):
+    out = tmp_path / "out"
+    seed_of(copied, "wide", 0, 0.7, widths=[8, 8, 16, 16, 32])
+    run(capsys, "report", copied / "demo/run", copied / "wide", "--output", out)
+    assert (out / "risk-2.png").exists()
+    (out / "loss-of-mine.png").touch()
+    run(capsys, "report", copied / "demo/run", "--output", out)
+    kept = {"accuracy.png", "calibration.png", "confusion.png", "loss.png", "risk.png", "loss-of-mine.png"}
+    assert {file.name for file in out.glob("*.png")} == kept
+
+
 def test_a_test_leads_to_its_run(copied, capsys):
     """And a run to its test."""
     for named in ("demo/run", "test/one"):
