@@ -1,7 +1,7 @@
 """Takes the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
 
 python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
-python benchmarks/seeds.py RUN_DIR
+python benchmarks/seeds.py RUN_DIR [--name NAME]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from lightning_cifar.train.record import write_json
 KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
 
 
-def take(run_dir: Path) -> None:
+def take(run_dir: Path, name: str | None) -> None:
     result = json.loads((run_dir / "repeat.json").read_text())
     runs = [one["run"] for one in result["seeds"]]
     (recipe,) = {run["recipe"] for run in runs}
@@ -25,11 +25,13 @@ def take(run_dir: Path) -> None:
         if option in words:
             words[words.index(option) + 1] = stands
     evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": "not measured"}
-    write_json(Path(__file__).parent / f"results/{recipe}.json", evidence)
+    write_json(Path(__file__).parent / f"results/{name or recipe}.json", evidence)
     print(format_summary(evidence))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
-    take(parser.parse_args().run_dir)
+    parser.add_argument("--name", help="of the file; default: the recipe")
+    known = parser.parse_args()
+    take(known.run_dir, known.name)
