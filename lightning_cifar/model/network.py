@@ -80,9 +80,10 @@ class WhiteningStem(nn.Module):
             if bias:
                 raise InputError("a flip-equivariant stem has no bias: set stem_bias to false")
             self.padding = (spare // 2,) * 4
-            patterns = self.out_channels // 2
-            own = torch.arange(2 * patterns) % patterns < in_channels * kernel_size * ((kernel_size + 1) // 2)
-            partner = torch.where(own, torch.arange(2 * patterns), torch.arange(2 * patterns).roll(patterns))
+            # Sorted by `mirrored_eigenvectors`: first those that are their own mirror images.
+            own = in_channels * kernel_size * ((kernel_size + 1) // 2)
+            channels = torch.arange(self.out_channels)
+            partner = torch.where(channels % (self.out_channels // 2) < own, channels, halves(self.out_channels))
         self.register_buffer("partner", partner, persistent=False)
         self.activation = ACTIVATIONS[activation]
         self.register_buffer("whitened", torch.tensor(False))

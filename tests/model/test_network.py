@@ -17,6 +17,8 @@ def test_five_blocks_each_followed_by_norm_and_pool():
     for block in blocks:
         assert block.order == ("activation", "sum", "norm", "pool")
         assert [type(norm) for norm in block.norms] == [BatchNorm]
+        maps = torch.randn(2, 3, 8, 6)
+        assert torch.equal(block.pool(maps), nn.functional.max_pool2d(maps, 2))
 
 
 def test_stage_shapes():
