@@ -125,6 +125,12 @@ class Configuration(LightningCLI):
         skipped["predict"] |= {"return_predictions"}
         return skipped
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Lightning's; of the commands that were not asked for, without options, which take a twentieth of a second."""
+        if self.args and self.args[0] in self.subcommands().keys() - {subcommand}:
+            return self.init_parser(**kwargs)
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are loaded without running code that they may hold."""
         arguments = {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}

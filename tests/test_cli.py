@@ -281,6 +281,7 @@ def process(*args, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
     done = process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")

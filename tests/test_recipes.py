@@ -12,7 +12,7 @@ SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths
 SMALL += ["--trainer.log_every_n_steps", "5"]
 
 
-@pytest.mark.parametrize("recipe", ["fast", "fast94"])
+@pytest.mark.parametrize("recipe", ["fast", pytest.param("fast94", marks=pytest.mark.slow)])
 def test_trains_and_is_tested_with_and_without_augmentation(recipe, tmp_path, capsys):
     run_dir = tmp_path / "run"
     options = [*SMALL, "--data.flip", "false", "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]

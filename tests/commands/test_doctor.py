@@ -27,6 +27,7 @@ def pretend(monkeypatch):
     return set_versions
 
 
+@pytest.mark.slow
 def test_this_machine_can_train(tmp_path):
     """In a process of its own, since wandb keeps the key for later runs."""
     (tmp_path / "cifar-10-batches-py").mkdir()
