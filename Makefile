@@ -12,7 +12,7 @@ demo: .venv/demo ## install, train on scikit-learn's digits (no download), test,
 	$(BIN)/python -m lightning_cifar test --ckpt_path $(RUN)/checkpoints/best.ckpt --run_dir $(RUN)/test
 	@echo "to go on: source .venv/bin/activate, then python -m lightning_cifar --help"
 
-test: .venv/test ## install what tests need, run the default suite (offline, two to three minutes)
+test: .venv/test ## install what tests need, run the default suite (offline, two minutes)
 	$(BIN)/python -m pytest
 
 test-all: .venv/test ## every test that this machine can run, slow ones included

@@ -69,8 +69,7 @@ class CommandLine(Run):
         """Tests, prints one table and writes it as ``test.json``."""
         if self.config["test"]["corruptions"] and not isinstance(self.datamodule.test, ImageSet):
             raise InputError("--corruptions needs the images in memory: --data.in_memory true")
-        limit = self.trainer.limit_test_batches  # 1.0 is all, 1 is one batch
-        if self.trainer.world_size > 1 and (limit != 1 or isinstance(limit, int)):
+        if self.trainer.world_size > 1 and self.trainer.limit_test_batches != 1.0:
             raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
