@@ -47,12 +47,13 @@ def results() -> str:
         ["the report itself", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
         ["`report`", report["data"], spread(seeds), "", f"{seeds['n']}", f"{epochs}", f"{minutes:.0f} min"],
     ]
-    for name in ("fast", "fast94", "accurate_before", "accurate"):
-        found, recipe = load(name), name.removesuffix("_before")
+    labels = {"fast": "`fast`", "fast94": "`fast94`", "accurate_before": "`accurate`, before", "accurate": "`accurate`"}
+    for name, label in labels.items():
+        found = load(name)
         epochs = found["seeds"][0]["steps"] * 250 / 50_000
         rows.append(
             [
-                f"`{recipe}`" + (", before" if recipe != name else ""),
+                label,
                 found["data"],
                 spread(found["accuracy_without_tta"]),
                 spread(found["accuracy"]),
@@ -71,13 +72,14 @@ def report_seeds() -> list[float]:
 
 
 def report_others() -> str:
-    found = summary(report_seeds())
+    others, shares = load("report_seeds"), report_seeds()
+    found = summary(shares)
     low, high = found["interval"]
-    cells = [percent(share) for share in report_seeds()]
-    numbers = [0, *(one["seed"] for one in load("report_seeds")["seeds"])]
+    cells = [percent(share) for share in shares]
+    numbers = [0, *(one["seed"] for one in others["seeds"])]
     head = [*(f"seed {number}" for number in numbers), "mean ± std", "95 % interval"]
     cells += [spread(found), f"{percent(low)} to {percent(high)}"]
-    return table(head, [cells], load("report_seeds")["command"])
+    return table(head, [cells], others["command"])
 
 
 def report_run() -> str:

@@ -126,7 +126,7 @@ class Configuration(LightningCLI):
         return skipped
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's; of the commands that were not asked for, without options, which take a twentieth of a second."""
+        """Lightning's; of the commands that were not asked for, without options: making them takes time."""
         if self.args and self.args[0] in self.subcommands().keys() - {subcommand}:
             return self.init_parser(**kwargs)
         return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -197,7 +197,14 @@ def test_every_image_is_tested_once(runs, tmp_path, count):
     one, many = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "many"))
     assert one["images"] == many["images"] == 360
     assert (one["accuracy"], one["confusion"]) == (many["accuracy"], many["confusion"])
-    run(*common, tmp_path / "part", *TWO, "--data.batch_size", 60, "--trainer.limit_test_batches", 2, status=2)
+
+
+@pytest.mark.slow
+def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
+    args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
+    args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 2, "--run_dir"]
+    run(*args, tmp_path / "one")
+    run(*args, tmp_path / "two", *TWO, status=2)
 
 
 @pytest.mark.slow

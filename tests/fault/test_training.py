@@ -93,7 +93,7 @@ def places() -> list[str]:
 
 @pytest.mark.parametrize(
     ("times", "place"),
-    [(1, "disk"), *(pytest.param(60, place, marks=pytest.mark.slow) for place in places())],
+    [(2, "disk"), *(pytest.param(60, place, marks=pytest.mark.slow) for place in places())],
 )
 def test_killed_at_any_moment_it_goes_on(start, control, tmp_path, survived, times, place):
     """A third of the kills come within the writing of a checkpoint: before it is synced, or moved, or right after."""

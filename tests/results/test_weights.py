@@ -94,7 +94,7 @@ def test_it_is_small_and_says_what_it_is():
     assert PRETRAINED.stat().st_size <= 6_000_000
     hyper_parameters, known, _ = read_weights(PRETRAINED)
     assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
-    evidence = json.loads((Path(__file__).parents[2] / "benchmarks/results/accurate_before.json").read_text())
+    evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}_before.json").read_text())
     assert (known["data"], known["accuracy"]) == (evidence["data"], evidence["seeds"][0]["accuracy"])
 
 
