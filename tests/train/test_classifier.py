@@ -285,10 +285,11 @@ def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
 def test_the_compiled_network_is_the_network(network):
-    model = ImageClassifier(**SMALL, dropout=0.0, compile=True, **network)
+    # In float64: in float32, rounding alone moves the gradients of gates by up to 1 %.
+    model = ImageClassifier(**SMALL, dropout=0.0, compile=True, **network).double()
     model.compile_network()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    pixels = torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    pixels = torch.randn(16, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     results = []
     for form in (model.trained, model.network):
         model.zero_grad()
@@ -296,4 +297,4 @@ def test_the_compiled_network_is_the_network(network):
         logits.square().sum().backward()
         results.append([logits, *(weight.grad.clone() for weight in weights)])
     for ours, plain in zip(*results, strict=True):
-        torch.testing.assert_close(ours, plain, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(ours, plain, atol=1e-9, rtol=1e-9)
