@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
-from lightning_cifar.commands.predict import below
+from lightning_cifar.data.pictures import pictures_below
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.record import describe_device, write_json
 
@@ -102,4 +102,4 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
     known = parser.parse_args()
-    measure([*below(str(known.root / "test"))][: known.files], known.rounds, known.output)
+    measure([*pictures_below(str(known.root / "test"))][: known.files], known.rounds, known.output)

@@ -71,7 +71,7 @@ def main(root: str, run_dir: str) -> None:
         for name, wait in waits.items():
             times[name].append(wait())
     result = {
-        "question": "How long does one wait for help, for the answer to a typo, for a first training step, for a report?",
+        "question": "How long does one wait: for help, the answer to a typo, a first training step, a report?",
         "command": "python benchmarks/startup.py --root DIR --run_dir RUN_DIR",
         "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in times.items()},
         "device": describe_device(torch.device("cpu")),

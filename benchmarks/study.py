@@ -20,8 +20,8 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.commands.repeat import aligned
 from lightning_cifar.results.statistics import difference
+from lightning_cifar.results.tables import aligned
 from lightning_cifar.train.record import write_json
 
 

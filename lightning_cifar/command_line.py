@@ -69,7 +69,8 @@ class CommandLine(Run):
         """Tests, prints one table and writes it as ``test.json``."""
         if self.config["test"]["corruptions"] and not isinstance(self.datamodule.test, ImageSet):
             raise InputError("--corruptions needs the images in memory: --data.in_memory true")
-        if self.trainer.world_size > 1 and self.trainer.limit_test_batches != 1.0:
+        limit = self.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
+        if self.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
             raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:

@@ -60,11 +60,28 @@ class AutoTrainer(Trainer):
 
     Args:
         precision: Lightning's, or ``auto``: ``bf16-mixed`` or ``32-true``, whichever proves faster on this machine.
+        limit_train_batches: a number of batches or, with a point, a share of them, as are the others. Lightning's own
+            annotation says so too, but typing's cache may turn it around, and 1 is then read as 1.0, all of them.
     """
 
-    def __init__(self, precision: _PRECISION_INPUT | Literal["auto"] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        precision: _PRECISION_INPUT | Literal["auto"] | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
         assert precision != "auto"
-        super().__init__(precision=precision, **kwargs)
+        super().__init__(
+            precision=precision,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            **kwargs,
+        )
 
 
 class Configuration(LightningCLI):

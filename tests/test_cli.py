@@ -430,9 +430,10 @@ def test_trainer_switches(capsys, tmp_path, tiny, flags):
 
 def test_part_of_the_test_images(capsys, trained, tmp_path):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]
-    limit = ["--trainer.limit_predict_batches", "2", "--run_dir", tmp_path / "p"]
-    assert run(capsys, "predict", *args, *limit)[0] == 0
-    assert len((tmp_path / "p/predictions.csv").read_text().splitlines()) == 201
+    for limit, images in (("1", 100), ("0.5", 200), ("1.0", 360)):
+        run_dir = tmp_path / limit
+        assert run(capsys, "predict", *args, "--trainer.limit_predict_batches", limit, "--run_dir", run_dir)[0] == 0
+        assert len((run_dir / "predictions.csv").read_text().splitlines()) == 1 + images
     status, _, err = run(capsys, "test", *args, "--trainer.limit_test_batches", "0")
     assert (status, len(err)) == (2, 1)
 

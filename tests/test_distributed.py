@@ -202,7 +202,7 @@ def test_every_image_is_tested_once(runs, tmp_path, count):
 @pytest.mark.slow
 def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
     args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
-    args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 2, "--run_dir"]
+    args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
     run(*args, tmp_path / "one")
     run(*args, tmp_path / "two", *TWO, status=2)
 

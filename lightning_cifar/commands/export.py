@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_cifar.arguments import Arguments
-from lightning_cifar.commands.predict import found
+from lightning_cifar.data.pictures import named_pictures
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 
@@ -41,7 +41,7 @@ def main(args: list[str]) -> int:
     card = own.output.with_name(f"{own.output.name}.md")
     for file in (own.output, card):
         check_new(file)
-    paths = list(found(own.images or []))
+    paths = list(named_pictures(own.images or []))
     if own.images and not paths:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
     from lightning_cifar.results.card import facts_of, model_card

@@ -2,18 +2,17 @@
 
 import contextlib
 import csv
-import glob
-import io
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lightning_cifar.arguments import Arguments, check_output
+from lightning_cifar.data.pictures import any_bytes, named_pictures
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import PRETRAINED_NAME
 
@@ -50,7 +49,7 @@ def main(args: list[str]) -> int:
     own = parser().parse_args(args)
     if own.batch_size < 1 or own.top < 1:
         raise InputError(f"--batch_size and --top must be at least 1, got {own.batch_size}, {own.top}")
-    paths = found(own.images)
+    paths = named_pictures(own.images)
     first = next(paths, None)
     if first is None:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
@@ -103,39 +102,6 @@ def make_empty(folder: Path) -> None:
             raise InputError(f"--explain {folder} is not empty: name a new directory")
     except OSError as error:
         raise InputError(f"--explain {folder}: {error.strerror}") from error
-
-
-def found(named: Iterable[str]) -> Iterator[str]:
-    """Each file that is named, those below folders that are called like pictures, and those of patterns, sorted."""
-    for name in named:
-        if name == "-":
-            any_bytes(sys.stdin)
-            yield from (name for line in sys.stdin if (name := line.rstrip("\r\n")))
-        elif os.path.isdir(name):
-            yield from below(name)
-        elif not os.path.lexists(name) and glob.has_magic(name):
-            yield from sorted(glob.glob(name, recursive=True))
-        else:
-            yield name
-
-
-def below(folder: str) -> Iterator[str]:
-    from PIL import Image
-
-    from lightning_cifar.data.formats import PICTURE_FORMATS
-
-    Image.init()
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in PICTURE_FORMATS:
-                yield os.path.join(where, name)
-
-
-def any_bytes(stream: TextIO) -> None:
-    """Lets names of files through that are no text."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="surrogateescape")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from lightning_cifar.arguments import Arguments, check_output, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
+from lightning_cifar.results.tables import aligned
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
     "accuracy": ("test accuracy", "%", 100),
@@ -186,13 +187,3 @@ def read_result(file: Path) -> dict[str, Any]:
 
 def written(factor: int, *values: float | None) -> str:
     return " to ".join("-" if value is None else f"{factor * value:.2f}" for value in values)
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """A table for reading: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)

@@ -11,12 +11,12 @@ from optuna import Trial, TrialPruned
 from optuna.samplers import TPESampler
 
 from lightning_cifar.cli import is_about_input, out_of_memory
-from lightning_cifar.commands.repeat import aligned
 from lightning_cifar.commands.space import Space, described, drawn, holds, typed
 from lightning_cifar.commands.trial import TrialRun
 from lightning_cifar.data.sources import Dataset
 from lightning_cifar.errors import reason
 from lightning_cifar.results.study import counted, draw, give_back, in_words, open_study, rows, unstable, write_csv
+from lightning_cifar.results.tables import aligned
 from lightning_cifar.train.finite import DivergenceError
 from lightning_cifar.train.record import write_json
 

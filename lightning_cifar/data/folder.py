@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from lightning_cifar.data.formats import formats
+from lightning_cifar.data.pictures import formats
 from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
 from lightning_cifar.durable import locked
 from lightning_cifar.errors import InputError

@@ -1,10 +1,11 @@
-"""What `test` and `predict` tell: a table and its JSON, and one row of CSV per image."""
+"""Tables for reading, and of `predict` one row of CSV per image."""
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -29,7 +30,7 @@ def trust_line(result: dict[str, Any]) -> str:
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
 
 
-def write_predictions(file: Path, probabilities: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> None:
+def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
     """A CSV with a row per image, in the order of the data: index, true class, predicted class, its probability."""
     confidence, predicted = probabilities.max(1)
     with file.open("w", newline="") as opened:
@@ -38,3 +39,13 @@ def write_predictions(file: Path, probabilities: Tensor, labels: Tensor, class_n
         rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
         for index, (label, prediction, probability) in enumerate(rows):
             writer.writerow([index, class_names[label], class_names[prediction], f"{probability:.6f}"])
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """A table for reading: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)

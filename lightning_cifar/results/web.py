@@ -110,8 +110,9 @@ def application(model: ImageClassifier, hosts: Collection[str] | None = None) ->
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         foreign = request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site"
         if hosts is not None and (foreign or request.url.hostname not in hosts):
-            return problem(403, f"asked from another page, or by another name than {', '.join(hosts)}")
-        response = await call_next(request)
+            response: Response = problem(403, f"asked from another page, or by another name than {', '.join(hosts)}")
+        else:
+            response = await call_next(request)
         if response.status_code == 413:  # said by the library, in plain text
             response = problem(413, f"a request has at most {MAX_BYTES:,} bytes: send fewer or smaller pictures")
         response.headers["Content-Security-Policy"] = policy

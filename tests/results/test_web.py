@@ -88,6 +88,7 @@ def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, si
         method, "/predict" if method == "POST" else "/health", headers={"Host": host, "Sec-Fetch-Site": site}
     )
     assert answer.status_code == status
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert status != 403 or "127.0.0.1" in answer.json()["error"]
 
 
