@@ -77,7 +77,8 @@ class Step:
         images, smoothing = self.data.augmented(self.images, 0, *self.positions), self.model.hparams["label_smoothing"]
         pixels = self.model.normalised(images)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return F.cross_entropy(self.model.trained(pixels), self.labels, label_smoothing=smoothing)
+            each = self.model.trained(pixels)
+            return torch.stack([F.cross_entropy(one, self.labels, label_smoothing=smoothing) for one in each]).sum()
 
     def __call__(self) -> None:
         self.loss().backward()

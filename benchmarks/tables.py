@@ -335,6 +335,15 @@ def own_images() -> str:
     return table(head, rows, result["command"])
 
 
+def corruptions() -> str:
+    result = load("corruptions")
+    rows = [
+        [name, *map(percent, found), percent(sum(found) / len(found))] for name, found in result["corruptions"].items()
+    ]
+    head = [f"{result['data']}, corrupted", *(f"severity {number}" for number in range(1, 6)), "mean"]
+    return table(head, rows, result["command"])
+
+
 def evidence() -> str:
     """All files, and what makes them."""
     rows = []
@@ -346,6 +355,7 @@ def evidence() -> str:
 
 
 TABLES = {
+    "corruptions": corruptions,
     "evidence": evidence,
     "export": export,
     "faults": faults,

@@ -174,7 +174,7 @@ class Configuration(LightningCLI):
             )
         for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
             asked = json.loads(json.dumps(settings["model"].get(name, stored)))
-            if asked != stored and (trains or name in signature(FiveBlockNet).parameters):
+            if asked != stored and (trains or name in ("members", *signature(FiveBlockNet).parameters)):
                 raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
 
     @property

@@ -105,8 +105,12 @@ def model_card(facts: dict[str, Any], hyper_parameters: dict[str, Any], name: st
         checked: what was found when the file was held against the model.
     """
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
+    several = hyper_parameters.get("members", 1)
+    network = "Five gated convolutional blocks"
+    if several > 1:
+        network = f"{several} networks of five gated convolutional blocks each, whose logits are averaged,"
     parts = {
-        "": f"Five gated convolutional blocks that tell {len(classes)} classes of 32x32 RGB images apart: "
+        "": f"{network} that tell {len(classes)} classes of 32x32 RGB images apart: "
         f"{', '.join(classes)}. Made by {facts['package']}, recipe `{recipe}`.",
         "Data": f"Trained on {facts.get('data', 'data that nothing is said of')}"
         + (", all training images." if facts["held_out"] == "test" else ", less a validation split."),

@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.classifier import ImageClassifier
 
 LEAST = 4  # pixels along a side of the maps that the heat is taken from
@@ -41,7 +42,7 @@ class Explanation:
 def explained(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
     """What spoke for ``classes`` (B,) in ``images`` (B, 3, 32, 32), uint8, as they are: without augmentation."""
     heat, gates = grad_cam(model, images, classes)
-    sizes = [branch.get_parameter("weight").shape[-1] for branch in model.network.blocks[0].branches]
+    sizes = [branch.get_parameter("weight").shape[-1] for branch in model.networks[0].blocks[0].branches]
     branches = [f"{size}x{size}" for size in sizes]
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     for one, its_heat, its_gates in zip(pixels, heat.cpu().numpy(), gates.tolist(), strict=True):
@@ -49,10 +50,22 @@ def explained(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterat
 
 
 def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Heat (B, h, w), of each image 1 where it is highest, or 0 everywhere; gates (B, blocks, branches)."""
-    network, blocks, gates = model.network, model.network.blocks, []
+    """Heat (B, h, w), of each image 1 where it is highest, or 0 everywhere; gates (B, blocks, branches).
+
+    Of an ensemble, both are the means over its members.
+    """
+    pixels = model.normalised(images)
+    heat, gates = zip(*(evidence(network, pixels, classes) for network in model.networks), strict=True)
+    positive = torch.stack(heat).mean(0).relu()
+    highest = positive.amax((1, 2), keepdim=True)
+    return positive / highest.where(highest > 0, 1), torch.stack(gates).mean(0)
+
+
+def evidence(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """For and against the classes (B,): weighted sums (B, h, w) of a block's maps; gates (B, blocks, branches)."""
+    blocks, gates = network.blocks, []
     with torch.no_grad():
-        for number, (weights, maps) in enumerate(network.through_blocks(model.normalised(images))):
+        for number, (weights, maps) in enumerate(network.through_blocks(pixels)):
             gates.append(weights.mean(2))
             if number == 0 or min(maps.shape[2:]) >= LEAST:
                 chosen, rest = maps, blocks[number + 1 :]
@@ -62,9 +75,7 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[T
             tail = block(tail)
         logits = network.classifier(tail).gather(1, classes[:, None])
         (gradient,) = torch.autograd.grad(logits.sum(), chosen)
-    heat = (gradient.mean((2, 3), keepdim=True) * chosen.detach()).sum(1).relu()
-    highest = heat.amax((1, 2), keepdim=True)
-    return heat / highest.where(highest > 0, 1), torch.stack(gates, 1)
+    return (gradient.mean((2, 3), keepdim=True) * chosen.detach()).sum(1), torch.stack(gates, 1)
 
 
 def overlay(one: Explanation) -> Image.Image:

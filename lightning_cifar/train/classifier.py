@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from lightning import LightningModule
@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_choice
+from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.optim import OptimizerName, Schedule, optimizer_of, parameter_groups, triangular
 from lightning_cifar.train.outputs import Outputs
@@ -51,12 +52,14 @@ class ImageClassifier(LightningModule):
         std: as ``mean``.
         compile: compile the network for training (``torch.compile``); the first step then takes up to a minute, and a
             C++ compiler. Pays on no CPU that was measured. Evaluation and checkpoints stay as they are.
+        members: how many networks, at least 1. Several are trained side by side on the same batches, each as it would
+            be alone, from a start of its own, and their logits are averaged (see `Ensemble`).
         network: every other argument of `FiveBlockNet`.
     """
 
     mean: Tensor
     std: Tensor
-    compiled: Callable[[Tensor], Tensor] | None = None
+    compiled: Sequence[Callable[[Tensor], Tensor]] = ()
     compiled_size = 0
 
     def __init__(
@@ -79,6 +82,7 @@ class ImageClassifier(LightningModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         compile: bool = False,
+        members: int = 1,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -99,6 +103,8 @@ class ImageClassifier(LightningModule):
             raise InputError(f"warmup must be in [0, 1], got {warmup}")
         if class_names is not None and len(class_names) != num_classes:
             raise InputError(f"there are {num_classes} classes, but {len(class_names)} names: {', '.join(class_names)}")
+        if members < 1:
+            raise InputError(f"members must be at least 1, got {members}")
         channels = network.get("in_channels", 3)
         for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
             if len(values) != channels:
@@ -108,7 +114,8 @@ class ImageClassifier(LightningModule):
         self.std.clamp_(min=MIN_STD)
         self.save_hyperparameters()
         # oneDNN's and cuDNN's fast convolutions want channels-last weights and images.
-        self.network = FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last)
+        networks = [FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last) for _ in range(members)]
+        self.network = networks[0] if members == 1 else Ensemble(networks)
         kinds = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
         self.mix = v2.RandomChoice(mixes) if mixes else None
@@ -139,8 +146,11 @@ class ImageClassifier(LightningModule):
             torch.set_rng_state(self.random_state)  # as one process goes on; Lightning has seeded these anew
         if self.datamodule is not None:
             self.adopt(self.datamodule)
-            if stage == "fit" and self.network.stem is not None:
-                self.network.stem.whiten(self.normalised(self.datamodule.train.sample(WHITENING_IMAGES).images))
+            stems = [network.stem for network in self.networks if network.stem is not None]
+            if stage == "fit" and stems:
+                images = self.normalised(self.datamodule.train.sample(WHITENING_IMAGES).images)
+                for stem in stems:
+                    stem.whiten(images)
         elif stage == "fit":
             self.normalise_by(CIFAR10_MEAN, CIFAR10_STD)
         if stage == "fit" and self.hparams["compile"]:
@@ -155,7 +165,7 @@ class ImageClassifier(LightningModule):
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise InputError(f"--model.compile needs a C++ compiler, and there is no {compiler}: name one by CXX")
-        self.compiled = torch.compile(self.network.forward, dynamic=False)
+        self.compiled = [torch.compile(network.forward, dynamic=False) for network in self.networks]
 
     def adopt(self, data: CIFAR10DataModule) -> None:
         """Takes class names and normalisation from the data where it has none of its own.
@@ -180,6 +190,12 @@ class ImageClassifier(LightningModule):
         self.std.copy_(torch.tensor(self.hparams["std"])).clamp_(min=MIN_STD)
 
     @property
+    def networks(self) -> Sequence[FiveBlockNet]:
+        """The network, or the members of the ensemble."""
+        several = isinstance(self.network, Ensemble)
+        return cast(Sequence[FiveBlockNet], self.network.members if several else [self.network])
+
+    @property
     def datamodule(self) -> CIFAR10DataModule | None:
         found = getattr(self.trainer, "datamodule", None)
         return found if isinstance(found, CIFAR10DataModule) else None
@@ -199,26 +215,27 @@ class ImageClassifier(LightningModule):
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
-    def trained(self, pixels: Tensor) -> Tensor:
-        """Logits of training images, by the compiled network where there is one.
+    def trained(self, pixels: Tensor) -> list[Tensor]:
+        """Logits of training images by each network; by the compiled ones where there are such.
 
-        It is compiled for the first batch's size. To compile for a smaller last batch too would take longer than it is
-        worth.
+        They are compiled for the first batch's size. To compile for a smaller last batch too would take longer than it
+        is worth.
         """
-        if self.compiled is None:
-            return self.network(pixels)
-        self.compiled_size = self.compiled_size or len(pixels)
-        return self.compiled(pixels) if len(pixels) == self.compiled_size else self.network(pixels)
+        if self.compiled and not self.compiled_size:
+            self.compiled_size = len(pixels)
+        forms = self.compiled if len(pixels) == self.compiled_size else self.networks
+        return [form(pixels) for form in forms]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         pixels, targets = self.normalised(images), labels
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
-        logits = self.trained(pixels)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.hparams["label_smoothing"])
-        self.train_accuracy(logits, labels)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        each, smoothing = self.trained(pixels), self.hparams["label_smoothing"]
+        # Not of their mean: every network learns as it would alone.
+        loss = torch.stack([F.cross_entropy(logits, targets, label_smoothing=smoothing) for logits in each]).sum()
+        self.train_accuracy(torch.stack(each).mean(0), labels)
+        self.log("train/loss", loss / len(each), on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))
         return loss
 

@@ -15,8 +15,8 @@ class GateStatistics(Callback):
     """Logs, at each epoch's end, ``gates/block1_branch1`` ..., the mean weight that a block's gate gives a branch, and
     ``gates/block1_dead``, the share of images to which it gives none at all.
 
-    They are of some training images, evenly spaced, not augmented; always the same ones. Static gates have nothing to
-    tell; sharded weights (FSDP) are not gathered for it.
+    They are of some training images, evenly spaced, not augmented; always the same ones; of an ensemble, over all its
+    members. Static gates have nothing to tell; sharded weights (FSDP) are not gathered for it.
     """
 
     images: Tensor | None = None
@@ -24,7 +24,7 @@ class GateStatistics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
         data = pl_module.datamodule
-        static = pl_module.network.blocks[0].gate.kind == "static"
+        static = pl_module.networks[0].blocks[0].gate.kind == "static"
         if data is not None and not static and not isinstance(trainer.strategy, FSDPStrategy):
             self.images = data.train.sample(max(1, min(IMAGES, len(data.train) // SHARE))).images.to(pl_module.device)
 
@@ -33,12 +33,13 @@ class GateStatistics(Callback):
         if self.images is None:
             return
         assert isinstance(pl_module, ImageClassifier)
-        network = pl_module.network
-        network.eval()
+        pixels = pl_module.normalised(self.images)
+        pl_module.network.eval()
         with trainer.precision_plugin.forward_context():
-            gates = [weights for weights, _ in network.through_blocks(pl_module.normalised(self.images))]
-        network.train()
-        for number, weights in enumerate(gates, 1):
+            every = [[weights for weights, _ in network.through_blocks(pixels)] for network in pl_module.networks]
+        pl_module.network.train()
+        for number, gates in enumerate(zip(*every, strict=True), 1):
+            weights = torch.cat(gates)
             for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
                 pl_module.log(f"gates/block{number}_branch{branch}", mean)
             pl_module.log(f"gates/block{number}_dead", (weights == 0).all(2).all(1).float().mean())

@@ -16,7 +16,7 @@ def parameter_groups(network: nn.Module, rates: dict[str, float]) -> list[dict[s
     Biases of the convolutions and of the stem, shifts like batch norm's, go with ``norm``.
 
     Args:
-        network: a `FiveBlockNet`.
+        network: a `FiveBlockNet`, or an `Ensemble` of them.
         rates: the learning rate of each role.
     """
     roles: dict[str, list[nn.Parameter]] = {role: [] for role in rates}
@@ -25,7 +25,7 @@ def parameter_groups(network: nn.Module, rates: dict[str, float]) -> list[dict[s
             continue
         if ".gate." in name:
             role = "gate"
-        elif name.startswith("classifier."):
+        elif ".classifier." in f".{name}":
             role = "head"
         else:
             role = "filters" if parameter.ndim == 4 else "norm"

@@ -239,6 +239,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
         ({"mixup": -0.1}, "mixup must be at least 0, got -0.1"),
         ({"cutmix": -1.0}, "cutmix must be at least 0, got -1.0"),
+        ({"members": 0}, "members must be at least 1, got 0"),
         ({"class_names": ["a"]}, "there are 10 classes, but 1 names: a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
@@ -283,15 +284,16 @@ def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
-def test_the_compiled_network_is_the_network(network):
+def test_the_compiled_network_is_the_network(network, members):
     # In float64: in float32, rounding alone moves the gradients of gates by up to 1 %.
-    model = ImageClassifier(**SMALL, dropout=0.0, compile=True, **network).double()
+    model = ImageClassifier(**SMALL, dropout=0.0, compile=True, members=members, **network).double()
     model.compile_network()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     pixels = torch.randn(16, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     results = []
-    for form in (model.trained, model.network):
+    for form in (lambda pixels: torch.stack(model.trained(pixels)).mean(0), model.network):
         model.zero_grad()
         logits = form(pixels)
         logits.square().sum().backward()

@@ -1,0 +1,41 @@
+"""What is the model in the package worth where images are noisy, blurred or compressed?
+
+    python benchmarks/corruptions.py --root DIR [further arguments of test]
+
+DIR is an image folder of CIFAR-10. It is ``test --ckpt_path pretrained --corruptions``; its ``test.json``, less the
+lists of single images and confusions, becomes ``benchmarks/results/corruptions.json``.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from lightning_cifar import main
+from lightning_cifar.train.record import write_json
+
+KEPT = ("images", "accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "corruptions")
+
+
+def measure(root: str, extra: list[str]) -> None:
+    command = ["test", "--ckpt_path", "pretrained", "--corruptions", "--data.dataset", "folder"]
+    with tempfile.TemporaryDirectory() as parent:
+        run_dir = Path(parent, "test")
+        if status := main([*command, "--data.root", root, "--run_dir", str(run_dir), *extra]):
+            sys.exit(status)
+        found = json.loads((run_dir / "test.json").read_text())
+    result = {
+        "question": "What is the model in the package worth under corruptions, without test-time augmentation?",
+        "command": " ".join(["python benchmarks/corruptions.py --root DIR", *extra]),
+        "data": "CIFAR-10 (JPEG)",
+        **{name: found[name] for name in KEPT},
+    }
+    write_json(Path(__file__).parent / "results/corruptions.json", result)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the image folder")
+    known, extra = parser.parse_known_args()
+    measure(known.root, extra)

@@ -1,0 +1,114 @@
+"""Ensemble: its members are what they would be alone; it answers with their mean, wherever a network does."""
+
+import pytest
+import torch
+from lightning import Trainer
+from torch.nn import functional as F
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
+from lightning_cifar.model.ensemble import Ensemble
+from lightning_cifar.results.explain import evidence, grad_cam
+from lightning_cifar.results.weights import load_pretrained, save_weights
+from lightning_cifar.train.gates import GateStatistics
+from lightning_cifar.train.optim import parameter_groups
+
+SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 0.01}
+RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
+
+
+def images():
+    data = CIFAR10DataModule("digits")
+    data.setup()
+    return data.test.sample(6).images
+
+
+def trained(model):
+    """For an epoch, and what was logged of its training."""
+    trainer = Trainer(
+        max_epochs=1,
+        log_every_n_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=GateStatistics(),
+    )
+    torch.manual_seed(0)  # for the order and the augmentation
+    trainer.fit(model, CIFAR10DataModule("digits", batch_size=200))
+    return trainer.callback_metrics
+
+
+@pytest.fixture(scope="module")
+def ensemble_and_members():
+    """An ensemble, and each of its members alone from the same start, all trained; with what they logged."""
+    torch.manual_seed(0)
+    ensemble = ImageClassifier(members=2, **SMALL)
+    alone = [ImageClassifier(**SMALL) for _ in range(2)]
+    for model, member in zip(alone, ensemble.networks, strict=True):
+        model.network.load_state_dict(member.state_dict())
+    logged = [trained(model) for model in (ensemble, *alone)]
+    return ensemble.eval(), [model.eval() for model in alone], logged
+
+
+def test_members_start_apart():
+    one, other = ImageClassifier(members=2, **SMALL).networks
+    assert not torch.equal(one.blocks[0].branches[0].weight, other.blocks[0].branches[0].weight)
+
+
+def test_each_member_is_trained_as_it_would_be_alone(ensemble_and_members):
+    ensemble, alone, (together, *apart) = ensemble_and_members
+    for member, model in zip(ensemble.networks, alone, strict=True):
+        for (name, weight), own in zip(member.state_dict().items(), model.network.state_dict().values(), strict=True):
+            assert torch.equal(weight, own), name
+    for name in ("train/loss_epoch", "gates/block2_branch1", "gates/block5_dead"):
+        torch.testing.assert_close(together[name], sum(logged[name] for logged in apart) / 2)
+
+
+def test_it_answers_with_the_mean_of_logits(ensemble_and_members):
+    ensemble, alone, _ = ensemble_and_members
+    expected = sum(model(images()) for model in alone) / 2
+    assert isinstance(ensemble.network, Ensemble)
+    torch.testing.assert_close(ensemble(images()), expected)
+    ensemble.log = lambda *_, **__: None
+    ensemble.train_accuracy.reset()
+    labels = expected.argmax(1)
+    loss = ensemble.training_step((images(), labels), 0)
+    torch.testing.assert_close(loss, sum(F.cross_entropy(model(images()), labels) for model in alone))
+    assert ensemble.train_accuracy.compute() == 1  # of the mean, which is right everywhere
+
+
+def test_every_parameter_keeps_its_role(ensemble_and_members):
+    ensemble, (alone, _), _ = ensemble_and_members
+    ours, one = (
+        {group["role"]: len(group["params"]) for group in parameter_groups(model.network, RATES)}
+        for model in (ensemble, alone)
+    )
+    assert ours == {role: 2 * count for role, count in one.items()}
+
+
+def test_heat_and_gates_are_means_over_members(ensemble_and_members):
+    ensemble, alone, _ = ensemble_and_members
+    classes = torch.arange(6)
+    heat, gates = grad_cam(ensemble, images(), classes)
+    maps, weights = zip(*(evidence(one.network, one.normalised(images()), classes) for one in alone), strict=True)
+    expected = (sum(maps) / 2).relu()
+    torch.testing.assert_close(heat * expected.amax((1, 2), keepdim=True), expected)
+    torch.testing.assert_close(gates, sum(weights) / 2)
+
+
+def test_weights_are_taken_away_and_read(ensemble_and_members, tmp_path):
+    ensemble, *_ = ensemble_and_members
+    save_weights(ensemble, tmp_path / "two.safetensors", held_out="val")
+    assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images()), ensemble(images()))
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    typed = "--data.dataset digits --model.widths [4,4,4,4,4] --trainer.max_epochs 1 --trainer.log_every_n_steps 1"
+    run_dir = tmp_path / "run"
+    assert main(["fit", *typed.split(), "--model.members", "2", "--run_dir", str(run_dir)]) == 0
+    test = ["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir"]
+    assert main([*test, str(tmp_path / "test")]) == 0
+    capsys.readouterr()
+    assert main([*test, str(tmp_path / "other"), "--model.members", "3"]) == 2
+    assert capsys.readouterr().err == "error: --model.members 3: the checkpoint was trained with 2\n"
