@@ -74,11 +74,9 @@ class Step:
         self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def loss(self) -> Tensor:
-        images, smoothing = self.data.augmented(self.images, 0, *self.positions), self.model.hparams["label_smoothing"]
-        pixels = self.model.normalised(images)
+        pixels = self.model.normalised(self.data.augmented(self.images, 0, *self.positions))
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            each = self.model.trained(pixels)
-            return torch.stack([F.cross_entropy(one, self.labels, label_smoothing=smoothing) for one in each]).sum()
+            return self.model.summed_loss(self.model.trained(pixels), self.labels)
 
     def __call__(self) -> None:
         self.loss().backward()

@@ -226,14 +226,18 @@ class ImageClassifier(LightningModule):
         forms = self.compiled if len(pixels) == self.compiled_size else self.networks
         return [form(pixels) for form in forms]
 
+    def summed_loss(self, each: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Cross-entropy of each network's logits, and not of their mean: every network learns as it would alone."""
+        smoothing = self.hparams["label_smoothing"]
+        return torch.stack([F.cross_entropy(logits, targets, label_smoothing=smoothing) for logits in each]).sum()
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         pixels, targets = self.normalised(images), labels
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
-        each, smoothing = self.trained(pixels), self.hparams["label_smoothing"]
-        # Not of their mean: every network learns as it would alone.
-        loss = torch.stack([F.cross_entropy(logits, targets, label_smoothing=smoothing) for logits in each]).sum()
+        each = self.trained(pixels)
+        loss = self.summed_loss(each, targets)
         self.train_accuracy(torch.stack(each).mean(0), labels)
         self.log("train/loss", loss / len(each), on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))

@@ -16,6 +16,7 @@ SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 
 
+@pytest.fixture(scope="module")
 def images():
     data = CIFAR10DataModule("digits")
     data.setup()
@@ -65,16 +66,16 @@ def test_each_member_is_trained_as_it_would_be_alone(ensemble_and_members):
         torch.testing.assert_close(together[name], sum(logged[name] for logged in apart) / 2)
 
 
-def test_it_answers_with_the_mean_of_logits(ensemble_and_members):
+def test_it_answers_with_the_mean_of_logits(ensemble_and_members, images):
     ensemble, alone, _ = ensemble_and_members
-    expected = sum(model(images()) for model in alone) / 2
+    expected = sum(model(images) for model in alone) / 2
     assert isinstance(ensemble.network, Ensemble)
-    torch.testing.assert_close(ensemble(images()), expected)
+    torch.testing.assert_close(ensemble(images), expected)
     ensemble.log = lambda *_, **__: None
     ensemble.train_accuracy.reset()
     labels = expected.argmax(1)
-    loss = ensemble.training_step((images(), labels), 0)
-    torch.testing.assert_close(loss, sum(F.cross_entropy(model(images()), labels) for model in alone))
+    loss = ensemble.training_step((images, labels), 0)
+    torch.testing.assert_close(loss, sum(F.cross_entropy(model(images), labels) for model in alone))
     assert ensemble.train_accuracy.compute() == 1  # of the mean, which is right everywhere
 
 
@@ -87,20 +88,20 @@ def test_every_parameter_keeps_its_role(ensemble_and_members):
     assert ours == {role: 2 * count for role, count in one.items()}
 
 
-def test_heat_and_gates_are_means_over_members(ensemble_and_members):
+def test_heat_and_gates_are_means_over_members(ensemble_and_members, images):
     ensemble, alone, _ = ensemble_and_members
     classes = torch.arange(6)
-    heat, gates = grad_cam(ensemble, images(), classes)
-    maps, weights = zip(*(evidence(one.network, one.normalised(images()), classes) for one in alone), strict=True)
+    heat, gates = grad_cam(ensemble, images, classes)
+    maps, weights = zip(*(evidence(one.network, one.normalised(images), classes) for one in alone), strict=True)
     expected = (sum(maps) / 2).relu()
     torch.testing.assert_close(heat * expected.amax((1, 2), keepdim=True), expected)
     torch.testing.assert_close(gates, sum(weights) / 2)
 
 
-def test_weights_are_taken_away_and_read(ensemble_and_members, tmp_path):
+def test_weights_are_taken_away_and_read(ensemble_and_members, images, tmp_path):
     ensemble, *_ = ensemble_and_members
     save_weights(ensemble, tmp_path / "two.safetensors", held_out="val")
-    assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images()), ensemble(images()))
+    assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images), ensemble(images))
 
 
 def test_from_the_command_line(tmp_path, capsys):
