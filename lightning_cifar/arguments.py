@@ -5,7 +5,6 @@ Of several sources the later wins: defaults of the signatures, the recipe, the c
 """
 
 import argparse
-import datetime
 import json
 import os
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import PRETRAINED_NAME, SIGNATURES, parameters
+from lightning_cifar.places import timed_directory
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 TRAINER_COMMANDS = {
@@ -107,7 +107,7 @@ def check_option(flag: str) -> None:
         name = f"{group}.{rest[0]}"  # what is below a parameter is for the parser to judge
         known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
     else:
-        known = [*FLAGS, "help-all", "verbose", *SIGNATURES]
+        known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
         near = get_close_matches(name, known, 1)
         raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help-all lists them"))
@@ -124,6 +124,8 @@ def layered(args: list[str]) -> list[str]:
     for flag in flags:
         if flag.startswith("--"):
             check_option(flag)
+    if subcommand != "test" and "--corruptions" in flags:
+        raise InputError("--corruptions goes with test: test --ckpt_path FILE --corruptions")
     if subcommand == "fit" and restarted() and config_of(option(flags, "--run_dir")):
         kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
         if trusted := option(flags, "--trust_config"):
@@ -137,11 +139,11 @@ def layered(args: list[str]) -> list[str]:
     configs = []
     if (resume := option(flags, "--resume")) is not None:
         configs += ["--config", str(config_to_resume(resume, subcommand, flags))]
-    elif config is not None:
-        check_text(config)
-    elif recipe is None and subcommand == "fit":
+    elif config is None and recipe is None and subcommand == "fit":
         recipe = "report"
         flags = ["--recipe", recipe, *flags]
+    for file in given([*configs, *flags], "--config", "-c"):
+        check_text(file)
     if recipe is not None:
         one_of(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
@@ -158,9 +160,16 @@ def layered(args: list[str]) -> list[str]:
 
 
 def own_run_dir(command: str, flags: list[str]) -> Path:
-    """Where a command of several runs puts them if nothing is said: ``runs/<command>/<recipe>/<time>``."""
+    """Makes what a command of several runs puts them in if nothing is said: ``runs/<command>/<recipe>/<time>``.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     recipe = option(flags, "--recipe") or ("custom" if option(flags, "--config", "-c") else "report")
-    return Path("runs", command, recipe, datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    try:
+        return timed_directory(Path("runs", command, recipe))
+    except OSError as error:
+        raise InputError(f"cannot write to {error.filename}: {error.strerror}; name another by --run_dir") from error
 
 
 def restarted() -> bool:

@@ -74,6 +74,9 @@ def answered(args: list[str]) -> int:
             print("interrupted", file=sys.stderr)
             return 130
         except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has caught it, and makes a 1 of it
+                print("interrupted", file=sys.stderr)
+                return 130
             if isinstance(stop.code, str):
                 print(stop.code, file=sys.stderr)
                 return 1
@@ -140,7 +143,8 @@ def told(error: Exception) -> tuple[int | None, str]:
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         what = f"{error.filename}: " if error.filename else ""
-        return 1, f"{what}{error.strerror}: free some space; what was saved is whole, and fit --resume goes on from it"
+        kept = "what was saved is whole, and fit --resume goes on with training"
+        return 1, f"{what}{error.strerror}: free some space; {kept}"
     if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if out_of_memory(error):

@@ -1,6 +1,8 @@
 """CommandLine: ``fit``, ``test``, ``predict``: what each does with its `Run`, and what it tells."""
 
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from lightning.fabric.connector import _PRECISION_INPUT
 
 from lightning_cifar.data.sources import ImageSet
 from lightning_cifar.errors import InputError
+from lightning_cifar.places import digest_of
 from lightning_cifar.results.charts import draw_evaluation, draw_mistakes
 from lightning_cifar.results.corruptions import under_corruptions
 from lightning_cifar.results.dashboard import show_curves, show_test
@@ -87,8 +90,11 @@ class CommandLine(Run):
         print(f"table: {self.run_dir / 'test.json'}\npicture: {self.run_dir / 'test.png'}")
 
     def keep_evaluation(self, checkpoint: str, result: dict[str, Any]) -> None:
-        """Writes ``test.json`` and its pictures."""
-        write_json(self.run_dir / "test.json", {"checkpoint": checkpoint, **result})
+        """Writes ``test.json`` and its pictures; ``checkpoint`` in it is as seen from there, and told by its digest."""
+        if checkpoint:
+            tested_file = {"checkpoint": os.path.relpath(checkpoint, self.run_dir)}
+            result = {**tested_file, "checkpoint_sha256": digest_of(Path(checkpoint)), **result}
+        write_json(self.run_dir / "test.json", result)
         draw_evaluation(self.run_dir / "test.png", result)
         images = None
         if places := [mistake["index"] for mistake in result["mistakes"]]:

@@ -25,6 +25,7 @@ from lightning_cifar.ranks import handed_down, is_first
 from lightning_cifar.results.weights import checkpoint_config, described, read_weights
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.precision import fastest_precision
+from lightning_cifar.train.resume import written
 from lightning_cifar.train.wandb import WandbMode
 
 # Of this command alone, and not of what it computes.
@@ -166,7 +167,8 @@ class Configuration(LightningCLI):
         A resumed optimiser keeps the checkpoint's values, and a network its shape, so other ones are refused.
         """
         settings, trains = self.config[self.config.subcommand], self.config.subcommand == "fit"
-        if settings["ckpt_path"] is None:
+        goes_on = settings["resume"] is not None and written(Path(settings["resume"]) / "checkpoints")
+        if settings["ckpt_path"] is None or goes_on:  # from its own checkpoint, and no more from that
             return
         if trains and settings["ckpt_path"].endswith(WEIGHTS):
             raise InputError(

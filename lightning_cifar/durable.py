@@ -4,7 +4,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,18 @@ def lock(run_dir: Path) -> FileLock | None:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Waits for the lock, and says so; it ends with its process."""
+def one_at_a_time(file: Path, words: str) -> Iterator[None]:
+    """Waits until no other process has the lock ``file``, and says what that one does; where there are locks at all.
+
+    A lock ends with its process.
+    """
     waited_for = FileLock(file)
-    try:
-        waited_for.acquire(timeout=1)
-    except Timeout:
-        print("waiting for another process, which installs the data", flush=True)
-        waited_for.acquire()
+    with suppress(OSError, NotImplementedError):  # a file system without locks
+        try:
+            waited_for.acquire(timeout=1)
+        except Timeout:
+            print(f"waiting for another process, which {words}", flush=True)
+            waited_for.acquire()
     try:
         yield
     finally:

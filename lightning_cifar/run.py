@@ -141,7 +141,7 @@ class Run(Configuration):
             lines = checkpoint["callbacks"]["LastCheckpoint"]["lines"]
             print(f"going on from {self.resumed}, step {self.steps_before:,}")
         else:
-            print("no checkpoint was written yet: training starts from the beginning")
+            print("no checkpoint was written yet: training starts as it did before")
         trainer = self.equipped_trainer(configured, lines)
         if is_first():  # now that it is known to work
             write_whole(file, config.encode())

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -118,7 +119,8 @@ def test_test_prints_and_writes_one_table(trained, capsys, tmp_path):
     result = json.loads((tmp_path / "t/test.json").read_text())
     assert result["accuracy"] == pytest.approx(right.float().mean().item())
     assert result["per_class"]["3"]["accuracy"] == pytest.approx(right[test.labels == 3].float().mean().item())
-    assert result["checkpoint"] == str(checkpoint)
+    assert (tmp_path / "t" / result["checkpoint"]).samefile(checkpoint)
+    assert result["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert f"all classes  {result['accuracy']:>8.2%}     360" in out
     assert sum(line.startswith("all classes") for line in out) == 1
 
@@ -351,7 +353,12 @@ def test_bad_input_is_one_line(capsys, monkeypatch, args, words):
 
 def test_a_configuration_that_is_no_text(capsys, tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"\xff\x00\x80")
-    status, _, err = run(capsys, "fit", "--config", tmp_path / "config.yaml")
+    (tmp_path / "good.yaml").write_text("trainer: {max_epochs: 1}")
+    for args in (["--config"], ["--config", tmp_path / "good.yaml", "--config"]):
+        for last in ([], ["--config", tmp_path / "good.yaml"]):
+            status, _, err = run(capsys, "fit", *args, tmp_path / "config.yaml", *last)
+            assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
+    status, _, err = run(capsys, "fit", "--resume", tmp_path)
     assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
 
 

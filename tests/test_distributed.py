@@ -200,6 +200,17 @@ def test_every_image_is_tested_once(runs, tmp_path, count):
 
 
 @pytest.mark.slow
+def test_every_image_is_validated_once(runs, tmp_path):
+    losses = []
+    for count in (1, 2):
+        args = ["validate", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
+        args += ["--data.held_out", "val", "--data.val_size", 7, "--trainer.devices", count]
+        run(*args, *(["--trainer.strategy", "ddp"] if count > 1 else []), "--run_dir", tmp_path / f"{count}")
+        losses.append(json.loads((tmp_path / f"{count}/run.json").read_text())["metrics"]["val/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
     args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
     args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
@@ -231,20 +242,24 @@ def test_a_process_that_dies_ends_the_job_which_resumes(runs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_stopped_job_goes_on_to_the_bit(tmp_path):
+@pytest.mark.parametrize("whom", ["the first", "all, as a terminal does"])
+def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom):
     args = ["fit", "--recipe", "report", *SMALL, *TWO, "--trainer.max_epochs", "6"]
     args += ["--model.widths", "[8,8,16,16,16]", "--trainer.callbacks", "lightning_cifar.LastCheckpoint"]
     args += ["--trainer.callbacks.minutes", "0", "--run_dir"]
     run(*args, tmp_path / "whole")
     job = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *args, str(tmp_path / "run")],
+        [sys.executable, "-m", "lightning_cifar", *args, str(tmp_path / "run")], start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     while not (tmp_path / "run/checkpoints/last.ckpt").exists():
         assert job.poll() is None
         time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(30) == 143
+    if whom == "the first":
+        job.send_signal(signal.SIGTERM)
+    else:
+        os.killpg(job.pid, signal.SIGINT)
+    assert job.wait(30) == (143 if whom == "the first" else 130)
     assert "going on from" in run("fit", "--resume", tmp_path / "run")
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())

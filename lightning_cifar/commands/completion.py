@@ -42,11 +42,12 @@ def main(args: list[str]) -> int:
 
 
 def script() -> str:
-    trained = [f"--{name}" for name in (*FLAGS, "help-all")]
+    trained = [f"--{name}" for name in FLAGS]
     trained += [f"--{group}.{name}" for group in SIGNATURES for name in parameters(group)]
     cases = []
     for command in SUBCOMMANDS:
         options = [] if command in OWN_COMMANDS and command not in WITH_FIT else trained
+        options = options if command in OWN_COMMANDS else [*options, "--help-all"]
         if command in (*OWN_COMMANDS, "predict"):
             own = import_module(f"lightning_cifar.commands.{command}").parser()
             options = [*(flag for action in own._actions for flag in action.option_strings), *options]

@@ -4,14 +4,13 @@ Seeds are independent, so many machines share the work by seed: the engine that 
 job, a shell loop over GPUs) gives each a ``--first_seed`` and all of them one ``--run_dir``.
 """
 
+import contextlib
 import csv
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from lightning_cifar.arguments import Arguments, check_output, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
@@ -63,8 +62,13 @@ def main(args: list[str]) -> int:
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
     run_dir = own.run_dir or own_run_dir("repeat", rest)
     output = own.output or run_dir / "repeat.json"
-    check_directories(run_dir, output)
-    repeat(fit, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
+    try:
+        check_directories(run_dir, output)
+        repeat(fit, rest, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
+    finally:
+        if own.run_dir is None:
+            with contextlib.suppress(OSError):  # it holds something
+                run_dir.rmdir()
     return 0
 
 
@@ -75,7 +79,7 @@ def check_directories(run_dir: Path, output: Path) -> None:
         InputError: they cannot, or ``run_dir`` holds something else than seeds.
     """
     try:
-        if run_dir.exists() and any(run_dir.iterdir()) and not any(run_dir.glob("seed*/config.yaml")):
+        if run_dir.exists() and has_files(run_dir) and not any(run_dir.glob("seed*/config.yaml")):
             raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
         check_output(output)
         if output.parent != run_dir:
@@ -84,11 +88,32 @@ def check_directories(run_dir: Path, output: Path) -> None:
         raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
 
 
-def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
-    """Trains and tests the seeds that have no result in ``run_dir`` yet, and sums up all that have one."""
+def has_files(directory: Path) -> bool:
+    """But for hidden ones."""
+    return any(not entry.name.startswith(".") for entry in directory.iterdir())
+
+
+def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
+    """Trains and tests the seeds that have no result in ``run_dir`` yet, and sums up all that have one.
+
+    Args:
+        args: what `layered` gives for ``fit`` with the options ``typed``, which all seeds have.
+        typed: these.
+        seeds: the ones to train.
+        run_dir: of all seeds, of other processes too.
+        output: where to write what they say together.
+        command: what was typed, for the record.
+
+    Raises:
+        InputError: seeds there were trained with other settings, or have lost their predictions.
+    """
+    from lightning_cifar.commands.part import SameSettings
     from lightning_cifar.commands.seed import SeedRun
+    from lightning_cifar.durable import one_at_a_time
     from lightning_cifar.train.record import write_json
 
+    if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # else the first that is trained is held to it
+        SameSettings(args, run_dir, SeedRun.word)
     print(f"run directory: {run_dir}", flush=True)
     earlier: SeedRun | None = None
     for seed in seeds:
@@ -97,14 +122,14 @@ def repeat(args: list[str], seeds: range, run_dir: Path, output: Path, command: 
             print(f"{line(json.loads(file.read_text()))}, from before", flush=True)
             continue
         try:
-            earlier = SeedRun(args, seed, run_dir, earlier)
+            earlier = SeedRun(args, typed, seed, run_dir, earlier)
         except SystemExit as stop:
             if stop.code:
                 print(f"stopped in seed {seed}; to go on: the same command with --run_dir {run_dir}", file=sys.stderr)
             raise
         write_json(file, earlier.result)
         print(line(earlier.result), flush=True)
-    with FileLock(run_dir / ".sum.lock"):  # others may end at the same moment
+    with one_at_a_time(run_dir / ".sum.lock", "sums up"):
         runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
         result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
         print(format_summary(result))
@@ -129,8 +154,13 @@ def summed_up(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> 
 
     predictions = []
     for run in runs:
-        with (run_dir / run["directory"] / "predictions.csv").open(newline="") as opened:
-            predictions.append([row["prediction"] for row in csv.DictReader(opened)])
+        file = run_dir / run["directory"] / "predictions.csv"
+        try:
+            with file.open(newline="") as opened:
+                predictions.append([row["prediction"] for row in csv.DictReader(opened)])
+        except OSError as error:
+            again = f"without seed{run['seed']}.json the same command trains this seed anew"
+            raise InputError(f"{file} cannot be read ({error.strerror}): {again}") from error
     return {
         "command": " ".join(["python -m lightning_cifar", *command]),
         "n": len(runs),

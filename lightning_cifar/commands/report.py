@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_cifar.arguments import Arguments
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
 
 
 def parser() -> Arguments:
@@ -44,6 +44,8 @@ def main(args: list[str]) -> int:
         output.mkdir(parents=True, exist_ok=True)
         page = write_report(runs, output)
     except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
         raise InputError(f"cannot write to {error.filename}: {error.strerror}; name a directory by --output") from error
     for run in runs:
         for problem in run.problems:

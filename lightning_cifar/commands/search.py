@@ -44,7 +44,7 @@ class Search:
         self.turn = FileLock(self.run_dir / ".turn")
         words = {name: described(searched) for name, searched in space.items()}
         with self.turn:
-            self.study = open_study(file, words, pruning)
+            self.study = open_study(file, words, typed, pruning)
         print(f"run directory: {self.run_dir}")
         for name, values in words.items():
             print(f"searching {name}: {values}")
@@ -110,7 +110,7 @@ class Search:
         trial.set_user_attr("directory", directory)
         print(f"trial {trial.number}: {values}", flush=True)
         try:
-            run = TrialRun(self.fit, trial, self.run_dir / directory, self.source)
+            run = TrialRun(self.fit, self.typed, trial, self.run_dir / directory, self.source)
         except Exception as error:
             if (why := self.fault_of_values(error)) is None:
                 raise
@@ -141,7 +141,8 @@ class Search:
         best = found[0]
         command = None
         if best["ended"] == "complete":
-            command = shlex.join(["python", "-m", "lightning_cifar", "fit", *self.typed, *typed(best["values"])])
+            fixed = self.study.user_attrs["typed"]  # when the first trial was trained
+            command = shlex.join(["python", "-m", "lightning_cifar", "fit", *fixed, *typed(best["values"])])
         write_json(
             self.run_dir / "sweep.json",
             {"space": self.study.user_attrs["space"], "n": len(found), "fit": command, "trials": found},

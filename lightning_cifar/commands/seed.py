@@ -19,6 +19,7 @@ class SeedRun(PartRun):
 
     Args:
         args: what `CommandLine` takes for ``fit``, less the seed and the run directory.
+        typed: as the user has typed that, for the record.
         seed: at least 0.
         repeat_dir: of all seeds; this one makes its run directory in it.
         earlier: another seed of the same settings, whose data and compiled network are used again.
@@ -26,10 +27,12 @@ class SeedRun(PartRun):
 
     word, advice = "seed", "share out the seeds: --first_seed"
 
-    def __init__(self, args: list[str], seed: int, repeat_dir: Path, earlier: Self | None = None) -> None:
+    def __init__(
+        self, args: list[str], typed: list[str], seed: int, repeat_dir: Path, earlier: Self | None = None
+    ) -> None:
         self.seed, self.earlier = seed, earlier
         source = earlier.datamodule.source if earlier else None
-        super().__init__([*args, "--seed_everything", str(seed)], repeat_dir / f"seed{seed}", source)
+        super().__init__(args, typed, ["--seed_everything", str(seed)], repeat_dir / f"seed{seed}", source)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.earlier is not None:

@@ -19,6 +19,7 @@ class TrialRun(PartRun):
 
     Args:
         args: what `CommandLine` takes for ``fit``, less the searched options and the run directory.
+        fixed: as the user has typed that, for the record.
         trial: of Optuna, its values drawn.
         directory: of this run.
         source: what another trial has read.
@@ -26,9 +27,11 @@ class TrialRun(PartRun):
 
     word, advice = "trial", "start the same sweep once for each device"
 
-    def __init__(self, args: list[str], trial: Trial, directory: Path, source: Dataset | None = None) -> None:
+    def __init__(
+        self, args: list[str], fixed: list[str], trial: Trial, directory: Path, source: Dataset | None = None
+    ) -> None:
         self.pruning = Pruning(trial)
-        super().__init__([*args, *typed(trial.params)], directory, source, frozenset(trial.params))
+        super().__init__(args, fixed, typed(trial.params), directory, source, frozenset(trial.params))
 
     def before_instantiate_classes(self) -> None:
         settings = self.config["fit"]

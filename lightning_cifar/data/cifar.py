@@ -18,10 +18,11 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
-from lightning_cifar.data.download import digest_of, download
+from lightning_cifar.data.download import download
 from lightning_cifar.data.sources import Dataset, ImageSet
-from lightning_cifar.durable import locked
+from lightning_cifar.durable import one_at_a_time
 from lightning_cifar.errors import InputError
+from lightning_cifar.places import digest_of
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}  # by --data.dataset
 PUBLISHED = {  # archives: bytes, and SHA-256, where torchvision has the MD5
@@ -109,7 +110,7 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     own, partial = root / published.filename, root / f".{published.filename}.partial"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{published.filename}.lock"):
+        with one_at_a_time(root / f".{published.filename}.lock", "prepares the data"):
             if (root / published.base_folder).is_dir():
                 return  # another process was faster
             if archive is not None or own.exists():

@@ -1,7 +1,6 @@
 """A file from the net, of known size and SHA-256: from several places, resumed where it broke off, never half there."""
 
 import contextlib
-import hashlib
 import shutil
 import time
 from http.client import HTTPException, InvalidURL
@@ -14,6 +13,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.places import digest_of
 
 TIMEOUT = 30  # seconds without a byte before a connection is given up
 PAUSES = (0, 1, 3)  # seconds before each try of a place
@@ -99,8 +99,3 @@ class Limited:
         if self.left < 0:
             raise ValueError("it is longer than the published file")
         return chunk
-
-
-def digest_of(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

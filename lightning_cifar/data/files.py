@@ -113,8 +113,3 @@ def file_loader(
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # its own: the global one is for the augmentation, the same on both paths
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may use; torch warns of more workers than that."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from lightning_cifar.data.pictures import formats
 from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
-from lightning_cifar.durable import locked
+from lightning_cifar.durable import one_at_a_time
 from lightning_cifar.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -46,10 +46,9 @@ def load_folder(root: Path) -> Dataset:
     file = cache_file(root)
     if (cached := read_cache(file, state)) is not None:
         return cached
-    with contextlib.ExitStack() as held:  # of the processes of a run, one decodes
-        with contextlib.suppress(OSError, NotImplementedError):  # where there can be no lock, there can be no cache
-            file.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(file.with_suffix(".lock")))
+    with contextlib.suppress(OSError):  # where there can be no directory, there can be no cache
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(file.with_suffix(".lock"), "prepares the data"):  # of the processes of a run, one decodes
         if (cached := read_cache(file, state)) is not None:
             return cached
         decoded = {part: decode_all(part, files[part]) for part in files}
@@ -145,19 +144,20 @@ def decode(path: str) -> np.ndarray:
 def decode_all(part: str, files: list[tuple[str, int]]) -> ImageSet:
     """Decodes in threads (Pillow's decoders release the interpreter lock), with a progress bar on a terminal."""
     pixels = np.empty((len(files), SIZE, SIZE, 3), np.uint8)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(available_cores()) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF or palettes: the pixels are read all the same
-        decoded = pool.map(decode, [path for path, _ in files], chunksize=64)
-        try:
-            for index, image in enumerate(tqdm(decoded, f"decoding {part}", len(files), disable=None)):
-                pixels[index] = image
-        except InputError:
-            pool.shutdown(cancel_futures=True)
-            raise
+        decoded = pool.map(decode, [path for path, _ in files])
+        for index, image in enumerate(tqdm(decoded, f"decoding {part}", len(files), disable=None)):
+            pixels[index] = image
     return ImageSet(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.tensor([label for _, label in files], dtype=torch.int64),
     )
+
+
+def available_cores() -> int:
+    """Cores that this process may use: threads that decode, or worker processes, of which torch warns of more."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stat_digest(root: Path, paths: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
 from lightning_cifar.data.cifar import load_cifar
-from lightning_cifar.data.files import FileLoader, ImageFiles, available_cores, file_loader, list_folder
-from lightning_cifar.data.folder import folder_classes, load_folder
+from lightning_cifar.data.files import FileLoader, ImageFiles, file_loader, list_folder
+from lightning_cifar.data.folder import available_cores, folder_classes, load_folder
 from lightning_cifar.data.loader import BatchLoader, home, seeded
 from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_digits, stratified_split
 from lightning_cifar.errors import InputError, check_choice

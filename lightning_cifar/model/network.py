@@ -168,13 +168,6 @@ class Backbone(nn.Sequential):
             in_channels = outputs
             partner = None if partner is None else halves(outputs)
         super().__init__(*blocks)
-        self.min_size = 2 ** sum(pools) if "pool" in order else 1  # its poolings leave one pixel of it
-
-    def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.min_size:
-            height, width = images.shape[-2:]
-            raise InputError(f"images must be at least {self.min_size}x{self.min_size}, got {height}x{width}")
-        return super().forward(images)
 
 
 class FiveBlockNet(nn.Module):

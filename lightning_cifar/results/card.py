@@ -12,6 +12,7 @@ import yaml
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import WEIGHTS
+from lightning_cifar.results.runs import outdated, tested_in, tests_of
 from lightning_cifar.results.statistics import share_interval
 from lightning_cifar.results.weights import checkpoint_config, read_weights
 
@@ -57,7 +58,7 @@ def facts_of(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     Plain values: ``package``, ``classes``, ``held_out``, and perhaps ``recipe``, ``data``, ``seed``, ``accuracy`` ...
 
     Raises:
-        InputError: ``run.json`` or ``test.json`` is damaged.
+        InputError: ``run.json`` is damaged.
     """
     facts = {"package": f"lightning-cifar {version('lightning-cifar')}", "classes": class_names}
     if checkpoint.suffix == WEIGHTS:
@@ -76,13 +77,11 @@ def facts_of(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
 
 
 def last_test(checkpoint: Path, run_dir: Path) -> dict[str, Any]:
-    """The newest ``test.json`` of the checkpoint as it is, below its run's directory or where `test` puts it; or {}."""
-    files = [*run_dir.rglob("test.json"), *run_dir.parent.parent.glob("test/*/test.json")]
-    written = checkpoint.stat().st_mtime
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-        test = read(file)
-        if Path(test.get("checkpoint", "")).resolve() == checkpoint.resolve() and file.stat().st_mtime >= written:
-            return test
+    """The newest ``test.json`` of the checkpoint as it is; {} where there is none."""
+    for test in tests_of(run_dir):
+        tested = tested_in(test)
+        if tested and tested.resolve() == checkpoint.resolve() and not outdated(test):
+            return read(test / "test.json")
     return {}
 
 

@@ -82,7 +82,8 @@ def trust(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """
     probabilities = logits.softmax(1)
     truth = F.one_hot(labels, logits.shape[1])
-    calibration = multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=BINS, norm="l1")
+    below_one = probabilities.clamp(max=1 - torch.finfo(probabilities.dtype).eps)  # which gets a bin of its own
+    calibration = multiclass_calibration_error(below_one, labels, logits.shape[1], n_bins=BINS, norm="l1")
     return {
         "loss": float(F.cross_entropy(logits, labels)),
         "brier": float((probabilities - truth).square().sum(1).mean()),

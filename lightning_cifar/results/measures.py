@@ -40,14 +40,14 @@ def measured(groups: Sequence[Group]) -> dict[str, tuple[str, list[list[float]]]
     return found
 
 
-def means(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, str]]]]:
+def means(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
     """A row for each measure: its name, and for each group its mean, and spread where there are several seeds."""
     return [(name, [cell(form, one) for one in values]) for name, (form, values) in measured(groups).items()]
 
 
-def cell(form: str, values: list[float]) -> dict[str, str]:
+def cell(form: str, values: list[float]) -> dict[str, Any]:
     if len(values) < 2:
-        return {"mean": form.format(values[0]) if values else "", "std": "", "interval": "", "n": ""}
+        return {"mean": form.format(*values) if values else "", "std": "", "interval": "", "n": len(values)}
     from lightning_cifar.results.statistics import summary  # here, for scipy takes a second
 
     found = summary(values)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.folder import read_image
+from lightning_cifar.data.folder import available_cores, read_image
 from lightning_cifar.results.explain import Explanation, explained, picture
 from lightning_cifar.results.weights import class_names
 from lightning_cifar.train.classifier import ImageClassifier
@@ -46,7 +46,7 @@ def rows(
         explain: a directory for a picture of each (see `explained`), called ``<number of the row>-<name>.png``.
     """
     number = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         try:
             for batch in read_ahead(pool, iter(paths), batch_size):
                 for row, explanation in answers(model, batch, top, precision, explain is not None):

@@ -6,8 +6,9 @@ What is missing or damaged is left out, and said: `LeftRun.problems`.
 import csv
 import io
 import json
+import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from PIL import Image
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.options import SIGNATURES
+from lightning_cifar.places import digest_of
 from lightning_cifar.results.charts import SHEET
 from lightning_cifar.train.curves import METRICS, Series, read_metrics
 
 # What a file raises that is damaged, or of something else.
-DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error)
+DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
+    *(SyntaxError, Image.DecompressionBombError),  # Pillow's
+)
 
 
 @dataclass
@@ -87,11 +92,13 @@ class LeftRun:
         classes = len(test["per_class"].keys())
         if np.shape(test["confusion"]) != (classes, classes):
             raise ValueError(f"its confusions are not those of {classes} classes")
+        if checkpoint := tested_in(file.parent):
+            test["checkpoint"] = str(checkpoint)
         self.test = test
 
     def take_tiles(self, file: Path) -> None:
         count = len(self.test["mistakes"])
-        with Image.open(file) as sheet:
+        with Image.open(file, formats=("PNG",)) as sheet:
             size = sheet.width // min(SHEET, count)
             if sheet.height != size * -(-count // SHEET):
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels, for {count} images")
@@ -130,7 +137,7 @@ def read_runs(directories: Sequence[Path]) -> list[LeftRun]:
             runs.setdefault(run.resolve(), run)
             if (part / "test.json").exists():
                 tests[run.resolve()] = part
-    return [read_run(run, tests.get(place) or newest_test(run)) for place, run in runs.items()]
+    return [read_run(run, tests.get(place) or next(iter(tests_of(run)), None)) for place, run in runs.items()]
 
 
 def parts(directory: Path) -> list[Path]:
@@ -148,17 +155,18 @@ def parts(directory: Path) -> list[Path]:
 def tested_in(directory: Path) -> Path | None:
     """The checkpoint that was tested there; None where no test is."""
     try:
-        return Path(json.loads((directory / "test.json").read_text())["checkpoint"])
+        named = json.loads((directory / "test.json").read_text())["checkpoint"]
+        return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
 
 
 def outdated(test: Path) -> bool:
-    """Whether the checkpoint was written again after that test: the run was gone on with."""
+    """Whether the checkpoint is another one than that test had: the run was gone on with."""
     checkpoint = tested_in(test)
-    return bool(
-        checkpoint and checkpoint.is_file() and checkpoint.stat().st_mtime > (test / "test.json").stat().st_mtime
-    )
+    if checkpoint is None or not checkpoint.is_file():
+        return False
+    return json.loads((test / "test.json").read_text()).get("checkpoint_sha256") != digest_of(checkpoint)
 
 
 def run_tested_in(directory: Path) -> Path | None:
@@ -170,11 +178,12 @@ def run_tested_in(directory: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
 
 
-def newest_test(run: Path) -> Path | None:
-    """Where a checkpoint of this run was tested last, by the command that ``fit`` names at its end."""
-    beside: Iterator[Path] = (file.parent for file in run.parent.parent.glob("test/*/test.json"))
-    of_it = [one for one in beside if (tested := run_tested_in(one)) and tested.resolve() == run.resolve()]
-    return max(of_it, key=lambda one: (one / "test.json").stat().st_mtime, default=None)
+def tests_of(run: Path) -> list[Path]:
+    """Where checkpoints of this run were tested, below its own directory or where `test` puts it; the newest first."""
+    beside = Path(os.path.normpath(run / "../.."))
+    found = {file.parent for file in (*run.rglob("test.json"), *beside.glob("test/*/test.json"))}
+    of_it = [one for one in found if (tested := run_tested_in(one)) and tested.resolve() == run.resolve()]
+    return sorted(of_it, key=lambda one: (one / "test.json").stat().st_mtime, reverse=True)
 
 
 def read_run(directory: Path, test: Path | None) -> LeftRun:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.durable import load_checkpoint
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.model.network import FiveBlockNet
@@ -136,6 +137,8 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package: it has a parameter {unknown[0]!r}")
+    if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
+        config["data"] = {}  # of another DataModule
     if (root := config["data"].get("root")) and not Path(root).exists():
         del config["data"]["root"]  # the data was moved since: LIGHTNING_CIFAR_DATA or --data.root say where
     return config

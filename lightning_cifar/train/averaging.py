@@ -43,6 +43,10 @@ class Lookahead(Callback):
         self.slow: list[Tensor] = []
         self.moved_at = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.slow, self.moved_at = [], 0  # those of an earlier fit are of another model
+
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         weights = trained(pl_module)

@@ -14,7 +14,8 @@ class DivergenceError(RuntimeError):
 class FiniteLoss(Callback):
     """Notes on the device at which step the loss was no number first, and reads it where training waits anyway.
 
-    That is at logged steps, before validation, at an epoch's end, and before `LastCheckpoint` saves.
+    That is at logged steps; and, with the weights, before whatever saves them: validation, an epoch's end and
+    `LastCheckpoint`.
 
     Raises:
         DivergenceError: naming step and learning rate.
@@ -37,10 +38,10 @@ class FiniteLoss(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.check(trainer)
+            self.check_weights(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.check(trainer)
+        self.check_weights(trainer, pl_module)
 
     def check(self, trainer: Trainer) -> None:
         """Of several processes, all raise together."""

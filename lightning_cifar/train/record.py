@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.durable import write_whole
 from lightning_cifar.errors import InputError
+from lightning_cifar.places import timed_directory
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
@@ -29,29 +30,18 @@ def new_run_dir(named: str | None, group: str) -> Path:
     Raises:
         InputError: it is in use, or cannot be written.
     """
-    wanted = Path(named) if named else Path("runs") / group / timestamp()
+    run_dir = Path(named or Path("runs") / group)
     try:
-        if named:
-            wanted.mkdir(parents=True, exist_ok=True)
-            if any(not entry.name.startswith(".") for entry in wanted.iterdir()):
-                raise InputError(f"--run_dir {wanted} is not empty: every run needs a directory of its own")
-            return wanted
-        run_dir, number = wanted, 1
-        while True:
-            try:
-                run_dir.mkdir(parents=True)
-                return run_dir
-            except FileExistsError:  # another run started in the same second
-                number += 1
-                run_dir = wanted.with_name(f"{wanted.name}-{number}")
+        if not named:
+            return timed_directory(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if any(not entry.name.startswith(".") for entry in run_dir.iterdir()):
+            raise InputError(f"--run_dir {run_dir} is not empty: every run needs a directory of its own")
+        return run_dir
     except OSError as error:
         raise InputError(
-            f"cannot write the run directory {wanted}: {error.strerror}; name another by --run_dir"
+            f"cannot write the run directory {run_dir}: {error.strerror}; name another by --run_dir"
         ) from error
-
-
-def timestamp() -> str:
-    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 class RunRecord(Callback):

@@ -7,6 +7,7 @@ are also taken within a step, when it has not been logged yet. Here they are tak
 import os
 import signal
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -36,13 +37,14 @@ class LastCheckpoint(Checkpoint):
 
     The one before stays as ``previous.ckpt``, should the last be damaged.
 
+    They lie in ``checkpoints`` where the first logger writes.
+
     Args:
         minutes: between two, within an epoch.
-        directory: where to; default ``checkpoints`` where the first logger writes.
     """
 
-    def __init__(self, minutes: float = 10.0, directory: str | None = None) -> None:
-        self.seconds, self.named = 60 * minutes, directory
+    def __init__(self, minutes: float = 10.0) -> None:
+        self.seconds = 60 * minutes
         self.stop_signal: int | None = None
         self.requeue_signal: int | None = None  # SLURM's, before a job's time is up
         self.last_model_path = ""  # as of Lightning's ModelCheckpoint
@@ -52,7 +54,8 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.trainer, self.module = trainer, pl_module
-            self.directory = Path(self.named or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+            self.stop_signal, self.stored = None, {}  # of an earlier fit
+            self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             # Lightning calls no hook between two steps.
             follow(trainer.fit_loop.epoch_loop, "on_advance_end", self.after_step)
             follow(trainer.fit_loop, "on_advance_end", self.after_epoch)
@@ -73,22 +76,32 @@ class LastCheckpoint(Checkpoint):
         if isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue and cluster.requeue_signal:
             self.requeue_signal = cluster.requeue_signal
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
+        if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
+            numbers = set()
         self.handlers = {number: signal.signal(number, self.ask_to_stop) for number in numbers}  # over Lightning's
 
     def ask_to_stop(self, number: int, frame: Any) -> None:
-        """The first time, training stops after the step; the second time, at once."""
+        """The first time, all processes stop after the step; the second time, at once.
+
+        The first is not passed on: a terminal sends Ctrl-C to all of them, and two would be the second time.
+        """
+        if self.stop_signal is None:
+            self.stop_signal = number
+            return
         if launcher := self.trainer.strategy.launcher:
             launcher.kill(number)
-        if self.stop_signal is not None:
-            raise KeyboardInterrupt
-        self.stop_signal = number
+        raise KeyboardInterrupt
 
     def stop(self) -> NoReturn:
         if self.stop_signal is None:
             self.stop_signal = signal.SIGTERM  # it was another process that was asked
-        elif self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
-            requeue()
+        self.answer_slurm()
         raise SIGTERMException
+
+    def answer_slurm(self) -> None:
+        """Has the job start again, where SLURM asked this one to end before its time is up."""
+        if self.requeue_signal and self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
+            requeue()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Adds the sums of before to those of the first step of a resumed epoch, or of the first that is logged."""
@@ -207,13 +220,18 @@ def requeue() -> None:
         warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
 
 
+def written(directory: Path) -> list[Path]:
+    """What there is of the last checkpoint and the one before."""
+    return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
+
+
 def newest_whole(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     """The last checkpoint that can be read, and what it holds; says which could not. None where none was written.
 
     Raises:
         InputError: all are damaged.
     """
-    files = [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
+    files = written(directory)
     for file in files:
         try:
             return file, load_checkpoint(file)

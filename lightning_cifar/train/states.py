@@ -1,4 +1,7 @@
-"""What Lightning's checkpoints lack, the state of random generators, and have too much, an ended epoch's counts."""
+"""What Lightning's checkpoints lack: the states of the random generators; and what they have too much: counts.
+
+Those are of the epoch that has ended, and Lightning would take them for the next one's.
+"""
 
 import random
 from typing import Any
@@ -24,7 +27,8 @@ def random_states() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of this process's device: all processes draw the same, each on its own.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "python": [version, torch.tensor(words), gauss],  # not as 625 numbers, which take 20 ms to write
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
     }
@@ -32,8 +36,8 @@ def random_states() -> dict[str, Any]:
 
 def restore_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, *rest = states["numpy"]

@@ -30,5 +30,7 @@ def test_completes_commands_options_recipes_and_files(complete, tmp_path):
     assert complete("fit", "--recipe", "fast") == ["fast", "fast94"]
     assert complete("predict", "--im") == ["--images"]
     assert complete("sweep", "--se") == ["--search", "--seed_everything"]
+    assert complete("fit", "--help") == ["--help", "--help-all"]
+    assert complete("sweep", "--help") == ["--help"]
     (tmp_path / "mine.ckpt").touch()
     assert complete("test", "--ckpt_path", "mi") == ["mine.ckpt"]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.commands import export as command
+from lightning_cifar.durable import load_checkpoint, save_checkpoint
 from lightning_cifar.results import export
 from lightning_cifar.results.card import USES
 from lightning_cifar.results.samples import own_data
@@ -98,6 +99,14 @@ def test_images_of_ones_own_or_random_ones(models, tmp_path, capsys):
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
     assert "same class on all of 100 random images (the model's own are not found, --images names others), " in out
+
+
+def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
+    stored = load_checkpoint(checkpoint) | {"datamodule_hyper_parameters": {"dataset": "mine", "pixels": 3}}
+    save_checkpoint(stored, tmp_path / "other.ckpt")
+    status, out, _ = run(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
+    assert (status, "on all of 100 random images" in out) == (0, True)
+    assert "data that nothing is said of" in (tmp_path / "a.safetensors.md").read_text()
 
 
 def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):

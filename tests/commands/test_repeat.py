@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import time
 
 import pytest
 
-from lightning_cifar import main
-from lightning_cifar.arguments import RECIPES
+from lightning_cifar import main, places
+from lightning_cifar.arguments import RECIPES, own_run_dir
 
 
 def run(capsys, *args):
@@ -64,10 +65,48 @@ def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, c
 
 
 def test_other_settings_do_not_mix(repeated, capsys, tiny):
-    status, _, err = run(capsys, "repeat", "--n", "3", *tiny, "--model.learning_rate", "0.5", "--run_dir", repeated)
+    """Neither where a seed is missing nor where none is."""
     message = f"error: --model.learning_rate 0.5: the seeds in {repeated} are trained with 0.001"
-    assert (status, err.splitlines()[-1]) == (2, message)
+    before = (repeated / "repeat.json").read_text()
+    for n in ("3", "2"):
+        status, _, err = run(capsys, "repeat", "--n", n, *tiny, "--model.learning_rate", "0.5", "--run_dir", repeated)
+        assert (status, err.splitlines()[-1]) == (2, message)
     assert not (repeated / "seed2").exists()
+    assert (repeated / "repeat.json").read_text() == before
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", repeated)[0] == 0
+
+
+def test_each_seed_has_the_command_that_trains_it_alone(repeated, tiny):
+    command = json.loads((repeated / "seed1/run.json").read_text())["command"]
+    assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, "--seed_everything", "1"]
+
+
+def test_what_was_lost_is_named(repeated, tmp_path, capsys, tiny):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    file = run_dir / "seed0/predictions.csv"
+    file.unlink()
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    again = "without seed0.json the same command trains this seed anew"
+    assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {again}\n")
+
+
+def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
+    """By who begins first; the others take it, though they would find another."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / ".precision").write_text("bf16-mixed")  # of a process that has chosen, and not yet begun
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
+    assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == "bf16-mixed"
+
+
+def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch):
+    monkeypatch.setattr(places, "timestamp", lambda: "now")
+    assert [own_run_dir("repeat", []).name for _ in range(2)] == ["now", "now-2"]
+
+
+def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
+    assert run(capsys, "repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none")[0] == 2
+    assert not [*(tmp_path / "runs/repeat/report").iterdir()]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`report` by the command line: what the page holds of one run, of seeds, of two configurations, and of damage."""
 
+import errno
 import json
 import os
 import re
@@ -39,7 +40,6 @@ def runs(trained, tmp_path_factory):
 def copied(runs, tmp_path):
     """A copy of them, to change."""
     shutil.copytree(runs, tmp_path / "runs")
-    change_json(tmp_path / "runs/test/one/test.json", checkpoint=str(tmp_path / "runs/demo/run/checkpoints/last.ckpt"))
     return tmp_path / "runs"
 
 
@@ -53,7 +53,7 @@ def seed_of(copied, place, seed, accuracy, **model):
     shutil.copytree(copied / "demo/run", made)
     for name in ("test.json", "mistakes.png"):
         shutil.copy(copied / "test/one" / name, made)
-    change_json(made / "test.json", checkpoint=str(made / "checkpoints/last.ckpt"), accuracy=accuracy)
+    change_json(made / "test.json", checkpoint="checkpoints/last.ckpt", accuracy=accuracy)
     config = yaml.safe_load((made / "config.yaml").read_text())
     config["model"] |= model
     (made / "config.yaml").write_text(yaml.safe_dump(config | {"seed_everything": seed}))
@@ -161,9 +161,22 @@ def test_a_test_leads_to_its_run(copied, capsys):
     assert pages[0] == pages[1]
 
 
+@pytest.mark.parametrize("place", ["test/two", "demo/run/tested"])
+def test_the_test_is_found_from_anywhere(copied, capsys, monkeypatch, place):
+    shutil.rmtree(copied / "test/one")
+    monkeypatch.chdir(copied)
+    checkpoint = "demo/run/checkpoints/last.ckpt"
+    assert run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", place)[0] == 0
+    os.utime(checkpoint, (2e9, 2e9))  # copied, say, and still the same
+    for here, named in ((copied, "demo/run"), (copied / "demo", "run"), (copied / "demo/run", ".")):
+        monkeypatch.chdir(here)
+        status, out, _ = run(capsys, "report", named)
+        assert (status, out) == (0, f"report: {Path(named, 'report/report.html')}\n")
+
+
 def test_a_test_of_an_earlier_state_is_left_out(copied, capsys):
-    checkpoint = Path(json.loads((copied / "test/one/test.json").read_text())["checkpoint"])
-    os.utime(checkpoint, (2e9, 2e9))  # trained on since
+    with (copied / "demo/run/checkpoints/last.ckpt").open("ab") as checkpoint:
+        checkpoint.write(b"trained on since")
     status, out, _ = run(capsys, "report", copied / "demo/run")
     first = f"left out: {copied / 'test/one'} is of an earlier state of {copied / 'demo/run'}: "
     assert (status, out.startswith(first)) == (0, True)
@@ -233,9 +246,17 @@ def test_what_is_damaged_is_left_out_and_said(copied, capsys, contents):
         assert section not in page
 
 
-def test_mistakes_without_their_pictures(copied, capsys):
+@pytest.mark.parametrize("form", ["none", "EPS", "a broken PNG"])
+def test_mistakes_without_their_pictures(copied, capsys, form):
+    """EPS would be a program to run."""
     file = copied / "test/one/mistakes.png"
-    file.write_bytes(b"no picture")
+    content = b"no picture"
+    if form == "EPS":
+        Image.open(file).save(file, "EPS")
+        content = file.read_bytes()
+    elif form == "a broken PNG":
+        content = file.read_bytes().replace(b"IDAT", b"\0\0\0\0")
+    file.write_bytes(content)
     status, out, _ = run(capsys, "report", copied / "demo/run")
     page = (copied / "demo/run/report/report.html").read_text()
     assert (status, out.startswith(f"left out: {file} is ")) == (0, True)
@@ -269,6 +290,25 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
         ),
     ):
         assert run(capsys, "report", *args) == (2, "", f"error: {message}\n")
+
+
+def test_on_a_full_disk(trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    status, _, err = run(capsys, "report", trained, "--output", tmp_path / "out")
+    assert (status, err.startswith("error: No space left on device: free some space")) == (1, True)
+
+
+def fail(error):
+    raise error
+
+
+def test_one_test_of_several_seeds_says_so(copied, capsys):
+    seed_of(copied, "demo/other", 7, 0.5)
+    (copied / "demo/other/test.json").unlink()
+    run(capsys, "report", copied / "demo/run", copied / "demo/other")
+    page = (copied / "demo/run/report/report.html").read_text()
+    assert cells(page, "test accuracy, %")[0].endswith("n = 1")
+    assert "n =" not in cells(page, "training loss, last epoch")[0]
 
 
 def test_does_not_wait_for_torch(runs, tmp_path):

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from lightning_cifar.data.files import available_cores
+from lightning_cifar.data.folder import available_cores
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
 from lightning_cifar.data.sources import ImageSet, load_digits

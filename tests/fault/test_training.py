@@ -164,13 +164,26 @@ def test_asked_to_end_it_does_and_goes_on(start, control, tmp_path, survived, mo
 
 
 @pytest.mark.slow
-def test_asked_to_end_while_it_tests(start, control, tmp_path, survived):
-    trap = Trap("lightning_cifar.train.classifier:ImageClassifier.test_step")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_while_it_tests(start, control, tmp_path, survived, number):
+    trap = Trap("lightning_cifar.train.classifier:ImageClassifier.test_step", signal=number)
     args = ["test", "--ckpt_path", control / "checkpoints/last.ckpt", "--run_dir"]
     child = start(*args, tmp_path / "test", prepare=trap.set)
-    assert child.wait() == 143, child.output.read_text()
+    assert child.wait() == 128 + number, child.output.read_text()
     assert start(*args, tmp_path / "again").wait() == 0
-    survived("SIGTERM in test", 1, lost_steps=0)
+    survived(f"{number.name} in test", 1, lost_steps=0)
+
+
+@pytest.mark.slow
+def test_asked_to_end_in_its_last_epoch_no_other_seed_is_begun(start, tiny, tmp_path):
+    args = ["repeat", "--n", "2", *tiny, "--data.held_out", "val", "--run_dir", tmp_path / "run"]
+    trap = Trap("lightning_cifar.train.classifier:ImageClassifier.validation_step", 1)  # 0 is the sanity check
+    child = start(*args, prepare=trap.set)
+    assert child.wait() == 143, child.output.read_text()
+    assert (tmp_path / "run/seed0/checkpoints/last.ckpt").exists()
+    assert not [*(tmp_path / "run").glob("seed*/test.json")]
+    assert start(*args).wait() == 0
+    assert len([*(tmp_path / "run").glob("seed*/test.json")]) == 2
 
 
 def slurm(folder: Path, restarts: int) -> None:
@@ -227,7 +240,7 @@ def test_files_that_cannot_grow(start, control, tmp_path, survived):
 
 def check_full(output: str, reason: str, run_dir: Path, before: dict) -> None:
     (error,) = (line for line in output.splitlines() if line.startswith("error:"))
-    assert f"{reason}: free some space; what was saved is whole, and fit --resume goes on from it" in error
+    assert f"{reason}: free some space; what was saved is whole, and fit --resume goes on with training" in error
     assert "Traceback" not in output
     checkpoints = run_dir / "checkpoints"
     kept = checkpoints / "last.ckpt" if (checkpoints / "last.ckpt").exists() else checkpoints / "previous.ckpt"

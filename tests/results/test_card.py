@@ -1,12 +1,13 @@
 """The card says what run and test have left, with the interval of the textbook, and what it does not know."""
 
 import json
-import os
 
 import pytest
 import yaml
 
 from lightning_cifar import InputError
+from lightning_cifar.durable import load_checkpoint, save_checkpoint
+from lightning_cifar.places import digest_of
 from lightning_cifar.results.card import facts_of, model_card
 from lightning_cifar.results.statistics import share_interval
 from lightning_cifar.results.weights import PRETRAINED
@@ -74,17 +75,18 @@ def test_of_a_run_and_its_test(trained, tmp_path):
     assert facts_of(checkpoint, ["0"]).keys() == {"package", "classes", "held_out", "data"}
     run = checkpoint.parents[1]
     (run / "run.json").write_bytes((trained / "run.json").read_bytes())
-    other = {"checkpoint": str(tmp_path / "other.ckpt"), **TEST, "accuracy": 0.1}
+    digest = {"checkpoint_sha256": digest_of(checkpoint)}
+    (run / "config.yaml").touch()
+    (run / "checkpoints/other.ckpt").write_bytes(checkpoint.read_bytes())
     for folder, result in (
-        (run / "test", other),
-        (tmp_path / "runs/test/TIME", {"checkpoint": str(checkpoint), **TEST}),
+        (run / "test", {"checkpoint": "../checkpoints/other.ckpt", **digest, **TEST, "accuracy": 0.1}),
+        (tmp_path / "runs/test/TIME", {"checkpoint": str(checkpoint), **digest, **TEST}),
     ):
         folder.mkdir(parents=True)
         write_json(folder / "test.json", result)
     facts = facts_of(checkpoint, ["0"])
     assert (facts["recipe"], facts["accuracy"], facts["data"]) == ("demo", 0.9184, "scikit-learn's digits")
-    later = checkpoint.stat().st_mtime + 100
-    os.utime(checkpoint, (later, later))  # trained on since
+    save_checkpoint(load_checkpoint(checkpoint) | {"epoch": 99}, checkpoint)  # trained on since
     assert "accuracy" not in facts_of(checkpoint, ["0"])
     (run / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json is damaged"):

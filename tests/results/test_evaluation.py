@@ -53,6 +53,18 @@ def test_trust_equals_sums_over_images(outputs):
         assert found["reliability"][name] == pytest.approx([one[column] / max(1, one[0]) for one in bins])
 
 
+def test_certainty_lies_in_the_last_bin(outputs):
+    logits, labels = outputs
+    found = trust(100 * logits, labels)
+    bins = found["reliability"]
+    gaps = [
+        images * abs(confidence - accuracy)
+        for images, confidence, accuracy in zip(bins["images"], bins["confidence"], bins["accuracy"], strict=True)
+    ]
+    assert bins["confidence"][-1] == pytest.approx(1, abs=1e-3)
+    assert found["calibration_error"] == pytest.approx(sum(gaps) / 300, abs=1e-6)
+
+
 def test_temperature_undoes_a_scale(outputs):
     logits, labels = outputs
     found = fit_temperature(logits, labels)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lightning_cifar import ImageClassifier, load_pretrained
 from lightning_cifar.data.folder import read_image
+from lightning_cifar.model.flips import FlipMean
 from lightning_cifar.results.explain import SIDE, explained, grad_cam, overlay, picture
 
 IMAGES = sorted((Path(__file__).parents[1] / "images").glob("*/*.jpg"))
@@ -52,10 +53,15 @@ def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, images)
     """Zhou et al. 2016: the maps, weighted by the row of the head that belongs to the class."""
     classes = torch.arange(len(images)) % 10
     heat, _ = grad_cam(pretrained, images, classes)
-    network = pretrained.network
-    with torch.no_grad():
-        maps = network.backbone(network.stem(pretrained.normalised(images)))
-        expected = torch.einsum("bk,bkhw->bhw", network.classifier[-1].weight[classes], maps).relu()
+    expected = []
+    for network in pretrained.networks:
+        weight = network.classifier[-1].weight[classes]
+        if isinstance(network.classifier[-2], FlipMean):
+            weight = weight.repeat(1, 2) / 2  # of a channel and of its mirror twin
+        with torch.no_grad():
+            maps = network.backbone(network.stem(pretrained.normalised(images)))
+            expected.append(torch.einsum("bk,bkhw->bhw", weight, maps))
+    expected = torch.stack(expected).mean(0).relu()
     highest = expected.amax((1, 2), keepdim=True)
     assert (highest == 0).any()  # nothing speaks for a class: no heat
     torch.testing.assert_close(heat, expected / highest.clamp(min=1e-9), rtol=1e-3, atol=1e-3)

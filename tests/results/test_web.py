@@ -79,6 +79,7 @@ def test_classes_as_predict_says_them(client, model):
         ("[::1]:8000", "GET", "none", 200),
         ("evil.example:8000", "GET", "same-origin", 403),
         ("127.0.0.1", "POST", "cross-site", 403),
+        ("127.0.0.1", "POST", "same-site", 403),  # another port
         ("127.0.0.1", "POST", "same-origin", 422),  # without a picture
     ],
 )

@@ -106,6 +106,14 @@ def test_lookahead_is_resumed_with_its_slow_weights(tmp_path):
         torch.testing.assert_close(weight, expected)
 
 
+def test_lookahead_begins_anew_with_every_fit(tmp_path):
+    used = Lookahead(every=3)
+    fitted(tmp_path, used, max_epochs=2)
+    used.slow = [10 * slow for slow in used.slow]  # of another model
+    models = [fitted(tmp_path, callback, max_epochs=2)[1] for callback in (used, Lookahead(every=3))]
+    assert all(torch.equal(*pair) for pair in zip(*(model.parameters() for model in models), strict=True))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

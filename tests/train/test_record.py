@@ -7,13 +7,13 @@ from importlib.metadata import version
 import torch
 from lightning import Trainer, seed_everything
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, places
 from lightning_cifar.train import record
 from lightning_cifar.train.record import RunRecord, new_run_dir
 
 
 def test_run_directories_are_never_shared(monkeypatch):
-    monkeypatch.setattr(record, "timestamp", lambda: "now")
+    monkeypatch.setattr(places, "timestamp", lambda: "now")
     assert [new_run_dir(None, "demo").name for _ in range(3)] == ["now", "now-2", "now-3"]
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import shutil
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -162,13 +164,36 @@ def test_a_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeyp
     monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))
     data = CIFAR10DataModule("digits", batch_size=500)
     trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, callbacks=[LastCheckpoint(directory=str(tmp_path))],
+        max_epochs=1, accelerator="cpu", logger=False, callbacks=[LastCheckpoint()], default_root_dir=str(tmp_path),
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    (callback,) = (one for one in trainer.callbacks if isinstance(one, LastCheckpoint))
     for epochs in (1, 2):
         trainer.fit_loop.max_epochs = epochs
         trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)
+        callback.stop_signal = signal.SIGINT  # the first was stopped, and was itself one that went on
+        callback.stored = {"random": {}, "metrics": {"train_accuracy": {"correct": torch.tensor(9)}}}
     assert len(saves) == 2
+
+
+@copied
+def test_it_goes_on_without_the_checkpoint_that_it_began_with(trained, tmp_path, tiny):
+    first = tmp_path / "first.ckpt"
+    shutil.copy(trained / "checkpoints/last.ckpt", first)
+    run_dir = tmp_path / "run"
+    assert main(["fit", *tiny, "--ckpt_path", str(first), "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]) == 0
+    first.unlink()
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "3"]) == 0
+    assert load_checkpoint(run_dir / "checkpoints/last.ckpt")["global_step"] == 3 * 20
+
+
+def test_it_trains_in_a_thread_too(tiny, tmp_path):
+    """Where no signal can be waited for."""
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(main(["fit", *tiny, "--run_dir", str(tmp_path / "run")])))
+    thread.start()
+    thread.join()
+    assert ended == [0]
 
 
 def test_every_flipped_bit_and_cut_of_a_checkpoint_is_noticed(tmp_path):
