@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.results.statistics import summary
+from lightning_cifar.results.statistics import difference, summary
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -71,6 +71,24 @@ def accurate_forms() -> str:
         "accurate": "two networks of half the cost, flip-equivariant: `accurate`",
     }
     return table(["form", *REPEATED], [repeated(label, name) for name, label in forms.items()])
+
+
+def recipe_steps() -> str:
+    """What each recipe gains over the one before it, and costs."""
+    rows, before = [], {"accuracy_without_tta": report_seeds()}
+    for name in ("fast", "fast94", "accurate"):
+        found = load(name)
+        row = [f"`{name}`", f"{found['n']}", f"{found['train_seconds']['median'] / 60:.2g} min"]
+        shares = {key: [seed[key] for seed in found["seeds"]] for key in ("accuracy_without_tta", "accuracy")}
+        for key, values in shares.items():
+            row += [spread(found[key]), interval(difference(before[key], values)) if key in before else ""]
+        rows.append(row)
+        before = shares
+    first = summary(report_seeds())
+    minutes = f"{load('report')['wall_seconds'] / 60:.0f} min"
+    rows.insert(0, ["`report`", f"{first['n']}", minutes, spread(first), "", "", ""])
+    against = "against the one above"
+    return table(["recipe", "n", "training", "without TTA", against, "with TTA", against], rows)
 
 
 def report_seeds() -> list[float]:
@@ -287,11 +305,20 @@ def interval(gap: dict[str, Any]) -> str:
 
 
 def faults() -> str:
-    result, rows = load("faults"), []
+    """What was survived, and how often; each signal in one row with the moments that it came at."""
+    result, rows, moments = load("faults"), [], {}
     for fault, found in result["faults"].items():
         lost = found.get("lost_steps")
-        rows.append([fault, str(found["times"]), str(found["times"]), "" if lost is None else f"{lost} steps at most"])
-    return table(["fault", "times tried", "survived", "lost"], rows, result["command"])
+        cells = [f"{found['times']:,}", {None: "", 0: "nothing", 1: "1 step at most"}[lost]]
+        signal, _, moment = fault.partition(" in ")
+        if signal in ("SIGINT", "SIGTERM"):
+            moments.setdefault((signal, *cells), []).append(moment)
+        else:
+            rows.append([fault, *cells])
+    ended = [
+        [f"{signal} in: {'; '.join(when)}", f"{times} each", lost] for (signal, times, lost), when in moments.items()
+    ]
+    return table(["fault", "times", "lost"], ended + rows, result["command"])
 
 
 def safety() -> str:
@@ -372,6 +399,8 @@ TABLES = {
     "safety": safety,
     "distributed": distributed,
     "distributed_accuracy": distributed_accuracy,
+    "ladder": lambda: study("ladder"),
+    "recipe_steps": recipe_steps,
     "report_run": report_run,
     "report_seeds": report_others,
     "results": results,
