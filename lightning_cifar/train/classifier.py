@@ -123,8 +123,8 @@ class ImageClassifier(LightningModule):
         # Without validate_args, which would read every batch back from the device.
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        # Lightning's own mean over processes rounds their numbers of images. NaN stays what it is; where torchmetrics 1.9
-        # is told to look for none, it forgets the weights.
+        # Lightning's own mean over processes rounds their numbers of images. NaN stays NaN; torchmetrics 1.9 would lose
+        # the weights by nan_strategy="disable".
         self.held_out_loss = MeanMetric(nan_strategy=math.nan)
         self.test_outputs = Outputs()
         self.random_state = torch.get_rng_state()
