@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: help demo test test-all lint format docs clean
+.PHONY: help demo test test-all test-gpu lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ demo: .venv/demo ## install, train on scikit-learn's digits (no download), test,
 test: .venv/test ## install what tests need, run the default suite (offline, two minutes)
 	$(BIN)/python -m pytest
 
-test-all: .venv/test ## every test that this machine can run, slow ones included
-	$(BIN)/python -m pytest -m ""
+test-all: .venv/test ## every test that needs no GPU, slow ones included
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: .venv/test ## those that need one
+	CUDA_VISIBLE_DEVICES=0 $(BIN)/python -m pytest -m gpu -n 0
 
 lint: .venv/test ## style (ruff) and types (mypy)
 	$(BIN)/ruff check .

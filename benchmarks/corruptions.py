@@ -29,6 +29,7 @@ def measure(root: str, extra: list[str]) -> None:
         "question": "What is the model in the package worth under corruptions, without test-time augmentation?",
         "command": " ".join(["python benchmarks/corruptions.py --root DIR", *extra]),
         "data": "CIFAR-10 (JPEG)",
+        "model_sha256": found["checkpoint_sha256"],
         **{name: found[name] for name in KEPT},
     }
     write_json(Path(__file__).parent / "results/corruptions.json", result)

@@ -2,10 +2,10 @@
 
     python benchmarks/export.py --root DIR
 
-DIR is an image folder of CIFAR-10. torch eager in float32 and under bfloat16 autocast, ONNX Runtime in float32 and int8
-(calibrated on training images), all by two threads, uint8 images in, logits out, in batches of 256 and of 1; they take
-turns, medians count. Accuracy is over all test images, without test-time augmentation. Prints one table and writes
-``benchmarks/results/export.json``.
+DIR is an image folder of CIFAR-10. torch eager in float32 and under bfloat16 autocast, ONNX Runtime in float32 and
+int8 (calibrated on training images), each by as many threads as it takes here, uint8 images in, logits out, in
+batches of 256 and of 1; they take turns, medians count. Accuracy is over all test images, without test-time
+augmentation. Prints one table and writes ``benchmarks/results/export.json``.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_cifar import CIFAR10DataModule, load_pretrained
 from lightning_cifar.commands.export import SUFFIXES
 from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.places import digest_of
 from lightning_cifar.results.export import FORMATS, open_onnx, write_onnx
 from lightning_cifar.results.quantise import quantise
 from lightning_cifar.results.samples import CALIBRATING
@@ -107,6 +108,7 @@ def main(root: str, images: int | None, output: Path) -> None:
         "question": "What do exported models give, by ONNX Runtime and in int8?",
         "command": "python benchmarks/export.py --root DIR",
         "data": f"CIFAR-10 (JPEG), {len(test):,} test images",
+        "model_sha256": digest_of(PRETRAINED),
         **found,
         "device": describe_device(torch.device("cpu")),
     }

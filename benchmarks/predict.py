@@ -24,6 +24,8 @@ from PIL import Image
 
 from lightning_cifar import load_pretrained, main
 from lightning_cifar.data.pictures import pictures_below
+from lightning_cifar.places import digest_of
+from lightning_cifar.results.weights import PRETRAINED
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.record import describe_device, write_json
 
@@ -84,6 +86,7 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
         "question": "How fast is predict --images against a plain loop of Pillow and torch?",
         "command": "python benchmarks/predict.py --root DIR",
         "data": "CIFAR-10 (JPEG), test images",
+        "model_sha256": digest_of(PRETRAINED),
         "files": len(files),
         "forms": forms,
         "device": describe_device(model.device),

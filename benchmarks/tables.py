@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from lightning_cifar.results.statistics import difference, summary
 
 HERE = Path(__file__).parent
@@ -81,7 +83,8 @@ def recipe_steps() -> str:
         row = [f"`{name}`", f"{found['n']}", f"{found['train_seconds']['median'] / 60:.2g} min"]
         shares = {key: [seed[key] for seed in found["seeds"]] for key in ("accuracy_without_tta", "accuracy")}
         for key, values in shares.items():
-            row += [spread(found[key]), interval(difference(before[key], values)) if key in before else ""]
+            gap = difference(before[key], values) if key in before else None
+            row += [spread(found[key]), interval(gap, gap["distinct"]) if gap else ""]
         rows.append(row)
         before = shares
     first = summary(report_seeds())
@@ -283,25 +286,42 @@ def operations() -> str:
 
 
 def study(name: str) -> str:
-    """Its forms, a row each."""
+    """Its forms, a row each; differences in bold that hold when all forms of the study are judged together."""
     result, rows = load(name), []
+    holding = {key: distinct(result, key) for key in ("accuracy_without_tta", "accuracy")}
     for form, found in result["forms"].items():
         row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
         for key in ("accuracy_without_tta", "accuracy"):
             row.append(spread(found[key]))
             gap = found.get("difference", {}).get(key)
-            row.append(interval(gap) if gap else "")
+            row.append(interval(gap, form in holding[key]) if gap else "")
         rows.append(row)
     against = {"first": "against the first", "previous": "against the one above"}[result["against"]]
     head = [f"n = {result['n']} each", "MFLOP an image", "training", "without TTA", against, "with TTA", against]
     return table(head, rows, result["command"])
 
 
-def interval(gap: dict[str, Any]) -> str:
-    """Points of difference, and their 95 % interval; bold where it excludes 0."""
+def distinct(result: dict[str, Any], key: str) -> set[str]:
+    """The forms of a study that differ from theirs by Welch's t-test at 5 %, corrected for their number after Holm."""
+    forms = result["forms"]
+    names, found = [*forms], {}
+    for place, name in enumerate(names[1:], 1):
+        other = names[0 if result["against"] == "first" else place - 1]
+        values = [[seed[key] for seed in forms[one]["seeds"]] for one in (other, name)]
+        found[name] = float(stats.ttest_ind(*values, equal_var=False).pvalue)
+    differing: set[str] = set()
+    for place, name in enumerate(sorted(found, key=found.__getitem__)):
+        if found[name] * (len(found) - place) >= 0.05:
+            break
+        differing.add(name)
+    return differing
+
+
+def interval(gap: dict[str, Any], bold: bool) -> str:
+    """Points of difference, and their 95 % interval."""
     low, high = gap["interval"]
     text = f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-    return f"**{text}**" if gap["distinct"] else text
+    return f"**{text}**" if bold else text
 
 
 def faults() -> str:

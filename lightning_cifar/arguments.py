@@ -110,7 +110,8 @@ def check_option(flag: str) -> None:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
         near = get_close_matches(name, known, 1)
-        raise InputError(f"no option --{name}: " + (f"did you mean --{near[0]}?" if near else "--help-all lists them"))
+        remedy = f"did you mean --{near[0]}?" if near else "fit --help-all lists them"
+        raise InputError(f"no option --{name}: {remedy}")
 
 
 def layered(args: list[str]) -> list[str]:

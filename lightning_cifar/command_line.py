@@ -75,6 +75,7 @@ class CommandLine(Run):
         limit = self.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
         if self.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
             raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
+        checkpoint = told_apart(self.config["test"]["ckpt_path"], self.run_dir)  # now: training may go on meanwhile
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
@@ -86,14 +87,11 @@ class CommandLine(Run):
         if self.config["test"]["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
             result["corruptions"] = under_corruptions(self.model, self.datamodule, quiet)
-        self.keep_evaluation(self.config["test"]["ckpt_path"], result)
+        self.keep_evaluation({**checkpoint, **result})
         print(f"table: {self.run_dir / 'test.json'}\npicture: {self.run_dir / 'test.png'}")
 
-    def keep_evaluation(self, checkpoint: str, result: dict[str, Any]) -> None:
-        """Writes ``test.json`` and its pictures; ``checkpoint`` in it is as seen from there, and told by its digest."""
-        if checkpoint:
-            tested_file = {"checkpoint": os.path.relpath(checkpoint, self.run_dir)}
-            result = {**tested_file, "checkpoint_sha256": digest_of(Path(checkpoint)), **result}
+    def keep_evaluation(self, result: dict[str, Any]) -> None:
+        """Writes ``test.json`` and its pictures."""
         write_json(self.run_dir / "test.json", result)
         draw_evaluation(self.run_dir / "test.png", result)
         images = None
@@ -129,3 +127,8 @@ class CommandLine(Run):
         file = self.run_dir / "predictions.csv"
         write_predictions(file, probabilities, labels, self.datamodule.dataset.class_names)
         print(f"predictions: {file}")
+
+
+def told_apart(checkpoint: str, run_dir: Path) -> dict[str, str]:
+    """What ``test.json`` in ``run_dir`` says of it: where it lies, as seen from there, and its digest."""
+    return {"checkpoint": os.path.relpath(checkpoint, run_dir), "checkpoint_sha256": digest_of(Path(checkpoint))}

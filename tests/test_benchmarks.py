@@ -32,6 +32,14 @@ def configuration(capsys, typed):
     return yaml.safe_load(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("script", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
+def test_every_benchmark_finds_what_it_measures(script, monkeypatch):
+    """What it imports, and what it puts a clock on."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    parts = getattr(benchmark(script), "PARTS", {})
+    assert all(hasattr(owner, name) for owner, names in parts.values() for name in names)
+
+
 def test_the_ladder_ends_in_fast(study, capsys):
     *_, last = study.STUDIES["ladder"].forms.values()
     climbed, fast = configuration(capsys, last), configuration(capsys, "--recipe fast")

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, show what they promise, and lie in git without output."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+IMAGES = Path(__file__).parent / "images"  # of CIFAR-10
 SHAPES = ("circle", "square", "triangle")
 
 
@@ -60,8 +62,19 @@ def test_tour(tmp_path):
 
 
 @pytest.mark.slow
+def test_tour_of_the_model_in_the_package(tmp_path):
+    for part in ("train", "test"):
+        shutil.copytree(IMAGES, tmp_path / "data" / part)
+    first, shapes, *_, held, explained = outputs("tour", tmp_path)
+    assert "2 network(s); folder: 20 test images of airplane, " in text(first)
+    assert "accuracy of the first network" in text(shapes)
+    assert len(re.findall(r"held: +[\d.]+%, \d+ otherwise", text(held))) == 6
+    assert pictures(explained) == 3
+
+
+@pytest.mark.slow
 def test_own_data(tmp_path):
-    _, test, predicted, explained = outputs("own_data", tmp_path)
+    _, _, test, predicted, explained = outputs("own_data", tmp_path)
     assert eval(test[-1]["data"]["text/plain"])["test/accuracy"] >= 0.95
     assert re.findall(r"new/(\w+)\.png +(\w+)", text(predicted)) == [(shape, shape) for shape in SHAPES]
     assert pictures(explained) == len(SHAPES)

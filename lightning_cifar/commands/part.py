@@ -75,7 +75,6 @@ class PartRun(CommandLine):
     def choose_precision(self) -> None:
         """As the first one chose: timing could find otherwise now, or in another process that starts at this moment."""
         parent = self.directory.parent
-        parent.mkdir(parents=True, exist_ok=True)
         chosen = parent / ".precision"
         with one_at_a_time(parent / ".precision.lock", "measures the precision"):
             if stored := next(self.stored_settings(), None):

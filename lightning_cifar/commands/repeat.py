@@ -60,13 +60,14 @@ def main(args: list[str]) -> int:
         if option(rest, name) is not None:
             raise InputError(f"{name}: repeat trains every seed from the start; --run_dir goes on with its own")
     fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
+    is_new = own.run_dir is None or not own.run_dir.exists()
     run_dir = own.run_dir or own_run_dir("repeat", rest)
     output = own.output or run_dir / "repeat.json"
     try:
         check_directories(run_dir, output)
         repeat(fit, rest, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
     finally:
-        if own.run_dir is None:
+        if is_new:
             with contextlib.suppress(OSError):  # it holds something
                 run_dir.rmdir()
     return 0
@@ -79,7 +80,8 @@ def check_directories(run_dir: Path, output: Path) -> None:
         InputError: they cannot, or ``run_dir`` holds something else than seeds.
     """
     try:
-        if run_dir.exists() and has_files(run_dir) and not any(run_dir.glob("seed*/config.yaml")):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if has_files(run_dir) and not any(run_dir.glob("seed*/config.yaml")):
             raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
         check_output(output)
         if output.parent != run_dir:
@@ -159,7 +161,7 @@ def summed_up(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> 
             with file.open(newline="") as opened:
                 predictions.append([row["prediction"] for row in csv.DictReader(opened)])
         except OSError as error:
-            again = f"without seed{run['seed']}.json the same command trains this seed anew"
+            again = f"without seed{run['seed']}.json the same command tests this seed again"
             raise InputError(f"{file} cannot be read ({error.strerror}): {again}") from error
     return {
         "command": " ".join(["python -m lightning_cifar", *command]),

@@ -44,7 +44,7 @@ class Search:
         self.turn = FileLock(self.run_dir / ".turn")
         words = {name: described(searched) for name, searched in space.items()}
         with self.turn:
-            self.study = open_study(file, words, typed, pruning)
+            self.study = open_study(file, words, pruning)
         print(f"run directory: {self.run_dir}")
         for name, values in words.items():
             print(f"searching {name}: {values}")
@@ -118,6 +118,7 @@ class Search:
             print(f"trial {trial.number}: {why}: {reason(error)}", flush=True)
             raise TrialPruned from error
         self.source, self.works = run.datamodule.source, True
+        self.study.set_user_attr("typed", self.typed)  # all trials have the same settings
         trial.set_user_attr("epochs", run.epochs)
         trial.set_user_attr("train_seconds", round(run.seconds, 2))
         told = f"{run.accuracy:.2%} of the validation images, {run.seconds:.1f} s"
@@ -141,7 +142,7 @@ class Search:
         best = found[0]
         command = None
         if best["ended"] == "complete":
-            fixed = self.study.user_attrs["typed"]  # when the first trial was trained
+            fixed = self.study.user_attrs["typed"]  # by who trained, and not by who only asks what came of it
             command = shlex.join(["python", "-m", "lightning_cifar", "fit", *fixed, *typed(best["values"])])
         write_json(
             self.run_dir / "sweep.json",

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from lightning import Trainer
 
+from lightning_cifar.command_line import told_apart
 from lightning_cifar.commands.part import PartRun
 from lightning_cifar.results.evaluation import tested
 from lightning_cifar.results.tables import write_predictions
@@ -48,7 +49,8 @@ class SeedRun(PartRun):
         record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
         evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
-        self.keep_evaluation(self.saved("last"), evaluation)
+        checkpoint = self.saved("last")
+        self.keep_evaluation({**(told_apart(checkpoint, self.run_dir) if checkpoint else {}), **evaluation})
         logits, _, labels = self.model.test_outputs.compute()
         names = self.datamodule.dataset.class_names
         write_predictions(self.run_dir / "predictions.csv", logits.softmax(1), labels, names)

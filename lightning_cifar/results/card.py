@@ -22,6 +22,7 @@ DATASETS = {
     "digits": "scikit-learn's digits",
     "folder": "an image folder",
 }
+HELD_OUT = {"test": ", all training images.", "val": ", less a validation split.", None: "."}  # as it was trained
 OF_TEST = ("accuracy", "accuracy_without_tta", "images", "loss", "calibration_error", "temperature")
 USES = {
     "safetensors": """\
@@ -60,11 +61,11 @@ def facts_of(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     Raises:
         InputError: ``run.json`` is damaged.
     """
-    facts = {"package": f"lightning-cifar {version('lightning-cifar')}", "classes": class_names}
+    facts: dict[str, Any] = {"package": f"lightning-cifar {version('lightning-cifar')}", "classes": class_names}
     if checkpoint.suffix == WEIGHTS:
         return facts | read_weights(checkpoint)[1]
     data = checkpoint_config(checkpoint)["data"]
-    facts["held_out"] = data.get("held_out", "val")
+    facts["held_out"] = data.get("held_out")
     if "dataset" in data:
         facts["data"] = DATASETS[data["dataset"]]
     run_dir = checkpoint.resolve().parent.parent
@@ -111,8 +112,7 @@ def model_card(facts: dict[str, Any], hyper_parameters: dict[str, Any], name: st
     parts = {
         "": f"{network} that tell {len(classes)} classes of 32x32 RGB images apart: "
         f"{', '.join(classes)}. Made by {facts['package']}, recipe `{recipe}`.",
-        "Data": f"Trained on {facts.get('data', 'data that nothing is said of')}"
-        + (", all training images." if facts["held_out"] == "test" else ", less a validation split."),
+        "Data": f"Trained on {facts.get('data', 'data that nothing is said of')}" + HELD_OUT[facts["held_out"]],
         "Training": training(facts),
         "Accuracy": accuracy(facts),
         "Calibration": calibration(facts),

@@ -137,7 +137,7 @@ def read_runs(directories: Sequence[Path]) -> list[LeftRun]:
             runs.setdefault(run.resolve(), run)
             if (part / "test.json").exists():
                 tests[run.resolve()] = part
-    return [read_run(run, tests.get(place) or next(iter(tests_of(run)), None)) for place, run in runs.items()]
+    return [read_run(run, tests.get(place) or newest_test(run)) for place, run in runs.items()]
 
 
 def parts(directory: Path) -> list[Path]:
@@ -184,6 +184,12 @@ def tests_of(run: Path) -> list[Path]:
     found = {file.parent for file in (*run.rglob("test.json"), *beside.glob("test/*/test.json"))}
     of_it = [one for one in found if (tested := run_tested_in(one)) and tested.resolve() == run.resolve()]
     return sorted(of_it, key=lambda one: (one / "test.json").stat().st_mtime, reverse=True)
+
+
+def newest_test(run: Path) -> Path | None:
+    """Of a checkpoint as it is; where there is none such, of an earlier state."""
+    found = tests_of(run)
+    return next((test for test in found if not outdated(test)), found[0] if found else None)
 
 
 def read_run(directory: Path, test: Path | None) -> LeftRun:

@@ -24,13 +24,12 @@ RETRIES = 3  # of a trial whose process died
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def open_study(file: Path, space: dict[str, str], typed: list[str], pruning: bool = True) -> optuna.Study:
+def open_study(file: Path, space: dict[str, str], pruning: bool = True) -> optuna.Study:
     """The study in ``file``, new or from before.
 
     Args:
         file: SQLite; one process at a time may open it, then all may use it.
         space: what is searched, in words, by name.
-        typed: the options that all trials have; a new study keeps them.
         pruning: end trials that are below the median of those before them, after the same number of epochs.
 
     Raises:
@@ -54,7 +53,6 @@ def open_study(file: Path, space: dict[str, str], typed: list[str], pruning: boo
         )
         if not study.trials and not study.user_attrs:
             study.set_user_attr("space", space)
-            study.set_user_attr("typed", typed)
         stored = study.user_attrs.get("space", {})
     for name in sorted({*space, *stored}):
         if space.get(name) != stored.get(name):

@@ -20,13 +20,13 @@ from lightning_cifar.train.classifier import ImageClassifier
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 
 
-def save_weights(model: ImageClassifier, file: Path, held_out: str, half: bool = False, **known: Any) -> None:
+def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
     """Writes the network's weights.
 
     Args:
         model: trained.
         file: to write.
-        held_out: ``val`` or ``test``, as it was trained: whether the validation images were kept back.
+        held_out: ``val`` or ``test``, as it was trained: whether the validation images were kept back; None: not known.
         half: in half precision, but for what has one dimension, batch norm above all.
         known: further plain values for whoever opens it: recipe, data, accuracy.
     """
@@ -126,7 +126,7 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"--ckpt_path {file}: no such file")
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, _ = read_weights(file)
-        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]}}
+        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]} if facts["held_out"] else {}}
     checkpoint = load_checkpoint(file)
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]

@@ -14,8 +14,8 @@ class DivergenceError(RuntimeError):
 class FiniteLoss(Callback):
     """Notes on the device at which step the loss was no number first, and reads it where training waits anyway.
 
-    That is at logged steps; and, with the weights, before whatever saves them: validation, an epoch's end and
-    `LastCheckpoint`.
+    That is at logged steps; and, with the weights, before validation, at an epoch's end and before `LastCheckpoint`
+    saves.
 
     Raises:
         DivergenceError: naming step and learning rate.

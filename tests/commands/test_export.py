@@ -106,7 +106,7 @@ def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
     save_checkpoint(stored, tmp_path / "other.ckpt")
     status, out, _ = run(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
     assert (status, "on all of 100 random images" in out) == (0, True)
-    assert "data that nothing is said of" in (tmp_path / "a.safetensors.md").read_text()
+    assert "data that nothing is said of.\n" in (tmp_path / "a.safetensors.md").read_text()
 
 
 def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):

@@ -86,7 +86,7 @@ def test_what_was_lost_is_named(repeated, tmp_path, capsys, tiny):
     file = run_dir / "seed0/predictions.csv"
     file.unlink()
     status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
-    again = "without seed0.json the same command trains this seed anew"
+    again = "without seed0.json the same command tests this seed again"
     assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {again}\n")
 
 
@@ -97,6 +97,10 @@ def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
     (run_dir / ".precision").write_text("bf16-mixed")  # of a process that has chosen, and not yet begun
     assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
     assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == "bf16-mixed"
+    run_dir = tmp_path / "other"
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
+    chosen = (run_dir / ".precision").read_text()
+    assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == chosen
 
 
 def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch):
@@ -194,11 +198,9 @@ def test_bad_input_is_one_line(capsys, args, message):
 def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
     file = tmp_path / "file"
     file.write_text("")
-    assert run(capsys, "repeat", *tiny, "--run_dir", file) == (
-        2,
-        "",
-        f"error: cannot write to {file}: Not a directory\n",
-    )
+    for run_dir, why in ((file, "File exists"), (file / "run", "Not a directory")):
+        message = f"error: cannot write to {run_dir}: {why}\n"
+        assert run(capsys, "repeat", *tiny, "--run_dir", run_dir) == (2, "", message)
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
     assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)

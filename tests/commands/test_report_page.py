@@ -62,7 +62,7 @@ def seed_of(copied, place, seed, accuracy, **model):
 
 def cells(page, name):
     """Of the first table that has it, a row's cells, tags left out."""
-    (row, *_) = re.findall(rf"<tr><td>{re.escape(name)}</td>(.*?)</tr>", page, re.DOTALL)
+    (row, *_) = re.findall(rf'<tr><th scope="row">{re.escape(name)}</th>(.*?)</tr>', page, re.DOTALL)
     return [re.sub("<[^>]+>", " ", cell).strip() for cell in re.findall("<td>(.*?)</td>", row, re.DOTALL)]
 
 
@@ -123,7 +123,7 @@ def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
     run(capsys, "report", copied / "demo/a", copied / "demo/b")
     page = (copied / "demo/a/report/report.html").read_text()
     assert cells(page, "runs") == ["1", "1"]
-    assert "<th>demo (a)</th><th>demo (b)</th>" in page
+    assert '<th scope="col">demo (a)</th><th scope="col">demo (b)</th>' in page
 
 
 def test_two_configurations(copied, capsys, tmp_path):

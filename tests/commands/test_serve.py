@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import main
+from lightning_cifar import load_pretrained, main
 from lightning_cifar.commands import serve
+from lightning_cifar.results.predict import rows
 
 IMAGES = Path(__file__).parents[1] / "images"
 
@@ -95,13 +96,24 @@ def test_in_a_browser(tmp_path):
         for kind in ("dragEnter", "dragOver", "drop"):
             event = {"type": kind, "x": 180, "y": 100, "data": data}
             page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
-        page.get_by_text("done", exact=True).wait_for()
+        (row,) = rows(load_pretrained(), [str(IMAGES / "horse/0000.jpg")], 1, 1)
+        ((name, probability),) = row["classes"]
+        page.get_by_text(f"{hostile.name}: {name}, {100 * probability:.1f} %", exact=True).wait_for()
         assert page.locator("article h2").inner_text() == hostile.name
-        assert page.locator("article li").first.inner_text().split() == ["horse", "83.8", "%"]
+        assert page.locator("article li").first.inner_text().split() == ["horse", f"{100 * probability:.1f}", "%"]
         assert [image.get_attribute("alt") for image in page.locator("article img").all()][2].endswith("for horse")
         page.set_input_files("#files", [tmp_path / "notes.png", IMAGES / "cat/0000.jpg"])
         page.get_by_text("cannot identify image file").wait_for()
         page.get_by_text("what spoke for cat").wait_for()
+        page.get_by_text("1 classified, 1 could not be read").wait_for()
+        for given, words in (
+            ({"items": [{"mimeType": "text/plain", "data": "a cat"}], "files": []}, "that was no picture file"),
+            ({"items": [], "files": [str(tmp_path)]}, "a folder: drop the pictures in it"),
+        ):
+            for kind in ("dragEnter", "dragOver", "drop"):
+                event = {"type": kind, "x": 180, "y": 100, "data": given | {"dragOperationsMask": 1}}
+                page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
+            page.get_by_text(words, exact=True).first.wait_for()
         assert page.locator("body").bounding_box()["width"] <= 375
         browser.close()
     assert asked

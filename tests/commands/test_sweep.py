@@ -120,7 +120,7 @@ def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, 
         },
         intermediate_values=dict.fromkeys(range(4), 1.0),
     )
-    open_study(tmp_path / "run/sweep.db", WORDS, []).add_trials([good] * 5)
+    open_study(tmp_path / "run/sweep.db", WORDS).add_trials([good] * 5)
     recipe = tmp_path / "watches_the_test_set.yaml"
     recipe.write_text("data: {held_out: test}\ntrainer: {limit_val_batches: 0}\n")
     args = [*tiny, "--config", recipe, "--trainer.max_epochs", "4", *SPACE, "--run_dir", tmp_path / "run"]
@@ -136,7 +136,7 @@ def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, 
 
 def test_values_that_do_not_work_end_their_trial_alone(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
-    study = open_study(tmp_path / "run/sweep.db", {"model.learning_rate": "0.001, 1e+30", "model.mixup": "0, -1"}, [])
+    study = open_study(tmp_path / "run/sweep.db", {"model.learning_rate": "0.001, 1e+30", "model.mixup": "0, -1"})
     for rate, mixup in ((1e30, 0), (1e-3, -1), (1e-3, 0)):
         study.enqueue_trial({"model.learning_rate": rate, "model.mixup": mixup})
     args = ["--search", "model.learning_rate=1e-3,1e30", "--search", "model.mixup=0,-1", "--n_trials", "3"]

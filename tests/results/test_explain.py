@@ -43,7 +43,7 @@ def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained
         (logits - pretrained(without(pretrained, images, cells))).gather(1, classes[:, None])[:, 0]
         for cells in (order[:, -HIDDEN:], order[:, :HIDDEN])
     ]
-    # Measured: 0.80, 0.90 and -0.01. Of places at random: 0.5, 0.3 and 0.3.
+    # Measured: 0.80, 1.15 and -0.05. Of places at random: 0.5, 0.4 and 0.5.
     assert (lost[0] > lost[1]).float().mean() >= 0.7
     assert lost[0].mean() > 0.7
     assert lost[1].mean() < 0.15
@@ -51,7 +51,9 @@ def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained
 
 def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, images):
     """Zhou et al. 2016: the maps, weighted by the row of the head that belongs to the class."""
-    classes = torch.arange(len(images)) % 10
+    with torch.no_grad():
+        logits = pretrained(images)
+    classes = torch.where(torch.arange(len(images)) % 2 == 0, logits.argmax(1), logits.argmin(1))
     heat, _ = grad_cam(pretrained, images, classes)
     expected = []
     for network in pretrained.networks:

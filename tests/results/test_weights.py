@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from lightning_cifar import ImageClassifier, load_pretrained, main
 from lightning_cifar.data.folder import read_image
+from lightning_cifar.places import digest_of
 from lightning_cifar.results.weights import PRETRAINED, read_weights, save_weights
 
 
@@ -94,8 +95,15 @@ def test_it_is_small_and_says_what_it_is():
     assert PRETRAINED.stat().st_size <= 6_000_000
     hyper_parameters, known, _ = read_weights(PRETRAINED)
     assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
-    evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}_before.json").read_text())
+    evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}.json").read_text())
     assert (known["data"], known["accuracy"]) == (evidence["data"], evidence["seeds"][0]["accuracy"])
+    assert known["recipe_accuracy"].items() <= evidence["accuracy"].items()
+
+
+def test_what_was_measured_of_it_was_measured_of_it():
+    found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
+    measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
+    assert measured == dict.fromkeys(measured, digest_of(PRETRAINED))
 
 
 def test_it_predicts_by_name(capsys):

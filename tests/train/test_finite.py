@@ -37,13 +37,14 @@ def test_step_and_rate_are_named(tmp_path, capsys, monkeypatch, factor, at, line
         assert all(value.isfinite().all() for value in load_checkpoint(last)["state_dict"].values())
 
 
-def test_no_checkpoint_is_made_of_spoiled_weights(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("validation", ["0", "1.0"])
+def test_no_checkpoint_is_made_of_spoiled_weights(tmp_path, capsys, monkeypatch, validation):
     def overflow(loss, model):
         model.network.classifier[2].weight.data[0, 0] = float("inf")
         return loss  # which was taken before
 
     spoil(monkeypatch, 12, overflow)  # the epoch's last step
-    options = ["--data.held_out", "val", "--trainer.limit_val_batches", "0", "--run_dir", str(tmp_path / "run")]
+    options = ["--data.held_out", "val", "--trainer.limit_val_batches", validation, "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
     assert "no numbers any more" in capsys.readouterr().err
     assert not [*tmp_path.rglob("*.ckpt")]
