@@ -4,8 +4,7 @@
 
 DIR is an image folder of CIFAR-10. Trains the recipe `fast` by the command line, with a clock on all that would not be
 there otherwise: `LastCheckpoint`, `FiniteLoss`, `GateStatistics`, every checkpoint and record that is written, the best
-one's too. Sums it up against the training time: ``benchmarks/results/safety.json``. A run with these parts and one
-without differ by less than two such runs do.
+one's too. Sums it up against the training time: ``benchmarks/results/safety.json``.
 """
 
 import argparse

@@ -20,11 +20,13 @@ def take(run_dir: Path, name: str | None) -> None:
     runs = [one["run"] for one in result["seeds"]]
     (recipe,) = {run["recipe"] for run in runs}
     (fingerprint,) = {run["data"]["fingerprint"] for run in runs}
+    gpus = sorted({run["device"]["name"] for run in runs if run["device"]["type"] == "cuda"})
+    gpu = ", ".join(gpus) or "not measured"
     words = shlex.split(result["command"])
     for option, stands in (("--data.root", "DIR"), ("--run_dir", "RUN_DIR")):
         if option in words:
             words[words.index(option) + 1] = stands
-    evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": "not measured"}
+    evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": gpu}
     write_json(Path(__file__).parent / f"results/{name or recipe}.json", evidence)
     print(format_summary(evidence))
 

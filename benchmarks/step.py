@@ -66,6 +66,7 @@ class Step:
         batch = self.data.hparams["batch_size"]
         self.data.train = ImageSet(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8), torch.arange(batch) % 10)
         self.data.mean = [0.5] * 3
+        self.epoch = self.data.hparams["small_epochs"]  # the first of whole images
         self.model = model.to(DEVICE).train()
         self.optimizer = self.model.configure_optimizers()
         ((images, labels, *self.positions),) = self.data.train_dataloader()
@@ -74,7 +75,7 @@ class Step:
         self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def loss(self) -> Tensor:
-        pixels = self.model.normalised(self.data.augmented(self.images, 0, *self.positions))
+        pixels = self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
             return self.model.summed_loss(self.model.trained(pixels), self.labels)
 

@@ -66,7 +66,8 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
     data.setup()
     plain = Plain(data.train)
     where = Path("runs/benchmarks") / recipe / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    command = ["repeat", "--recipe", recipe, "--data.dataset", "folder", "--data.root", root, *extra]
+    command = ["repeat", "--recipe", recipe, "--data.dataset", "folder", "--data.root", root]
+    command += ["--trainer.accelerator", "cpu", *extra]  # as the plain loop
     speeds = [plain.images_per_second()]
     for seed in range(seeds):  # each in a process of its own, as big as it likes
         one = [*command, "--n", "1", "--first_seed", str(seed), "--run_dir", str(where)]
