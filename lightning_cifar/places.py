@@ -22,6 +22,11 @@ def timestamp() -> str:
     return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def has_files(directory: Path) -> bool:
+    """Whether anything lies in it, but for what is hidden."""
+    return any(not entry.name.startswith(".") for entry in directory.iterdir())
+
+
 def digest_of(file: Path) -> str:
     """SHA-256 of what is in it."""
     with file.open("rb") as opened:

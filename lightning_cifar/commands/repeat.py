@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_cifar.arguments import Arguments, check_output, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
+from lightning_cifar.places import has_files
 from lightning_cifar.results.tables import aligned
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
@@ -88,11 +89,6 @@ def check_directories(run_dir: Path, output: Path) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
-
-
-def has_files(directory: Path) -> bool:
-    """But for hidden ones."""
-    return any(not entry.name.startswith(".") for entry in directory.iterdir())
 
 
 def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:

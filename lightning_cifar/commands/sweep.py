@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_cifar.arguments import Arguments, layered, option, own_run_dir
 from lightning_cifar.errors import InputError
+from lightning_cifar.places import has_files
 
 STUDY = "sweep.db"
 DEFAULT = ["model.learning_rate", "data.batch_size"]  # what is searched where nothing is named: the report's question
@@ -80,7 +81,7 @@ def prepare_directory(run_dir: Path) -> None:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if any(not entry.name.startswith(".") for entry in run_dir.iterdir()) and not (run_dir / STUDY).exists():
+        if has_files(run_dir) and not (run_dir / STUDY).exists():
             raise InputError(f"--run_dir {run_dir} is in use, and not by sweep")
     except OSError as error:
         raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error

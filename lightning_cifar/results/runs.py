@@ -137,7 +137,7 @@ def read_runs(directories: Sequence[Path]) -> list[LeftRun]:
             runs.setdefault(run.resolve(), run)
             if (part / "test.json").exists():
                 tests[run.resolve()] = part
-    return [read_run(run, tests.get(place) or newest_test(run)) for place, run in runs.items()]
+    return [read_run(run, [tests[place]] if place in tests else tests_of(run)) for place, run in runs.items()]
 
 
 def parts(directory: Path) -> list[Path]:
@@ -186,21 +186,17 @@ def tests_of(run: Path) -> list[Path]:
     return sorted(of_it, key=lambda one: (one / "test.json").stat().st_mtime, reverse=True)
 
 
-def newest_test(run: Path) -> Path | None:
-    """Of a checkpoint as it is; where there is none such, of an earlier state."""
-    found = tests_of(run)
-    return next((test for test in found if not outdated(test)), found[0] if found else None)
-
-
-def read_run(directory: Path, test: Path | None) -> LeftRun:
+def read_run(directory: Path, tests: Sequence[Path]) -> LeftRun:
+    """A run, and of its tests the first that is of a checkpoint as it is."""
     run = LeftRun(directory)
     run.read(directory / "config.yaml", run.take_config)
     run.read(directory / "run.json", run.take_record)
-    if directory != test or (directory / "checkpoints").exists():  # else a test alone, which has no curves
+    if directory not in tests or (directory / "checkpoints").exists():  # else a test alone, which has no curves
         run.read(directory / METRICS, run.take_series)
-    if test is None or outdated(test):
+    test = next((test for test in tests if not outdated(test)), None)
+    if test is None:
         checkpoint = directory / "checkpoints/last.ckpt"
-        found = f"{directory} was not tested" if test is None else f"{test} is of an earlier state of {directory}"
+        found = f"{tests[0]} is of an earlier state of {directory}" if tests else f"{directory} was not tested"
         run.problems.append(f"{found}: python -m lightning_cifar test --ckpt_path {checkpoint}")
         return run
     run.read(test / "test.json", run.take_test)

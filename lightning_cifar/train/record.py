@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.durable import write_whole
 from lightning_cifar.errors import InputError
-from lightning_cifar.places import timed_directory
+from lightning_cifar.places import has_files, timed_directory
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
@@ -35,7 +35,7 @@ def new_run_dir(named: str | None, group: str) -> Path:
         if not named:
             return timed_directory(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        if any(not entry.name.startswith(".") for entry in run_dir.iterdir()):
+        if has_files(run_dir):
             raise InputError(f"--run_dir {run_dir} is not empty: every run needs a directory of its own")
         return run_dir
     except OSError as error:
