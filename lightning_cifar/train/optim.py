@@ -47,9 +47,8 @@ def optimizer_of(
 class Muon(torch.optim.Optimizer):
     """Nesterov SGD whose steps on ``filters`` are orthogonalised (Muon, kellerjordan.github.io/posts/muon).
 
-    A convolution counts as the matrix (out, in * height * width), each on its own, those of one shape in a batch; it is
-    rescaled to Frobenius norm ``sqrt(out)`` before each step, as in cifar10-airbench, so that the rate alone says how
-    far a step turns it.
+    A convolution counts as the matrix (out, in * height * width), each on its own; it is rescaled to Frobenius norm
+    ``sqrt(out)`` before each step, as in cifar10-airbench, so that the rate alone says how far a step turns it.
 
     Args:
         groups: of `parameter_groups`; the others than ``filters`` take plain Nesterov steps.
@@ -93,51 +92,52 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(buffers, gradients)
             steps = list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
             if group["role"] == "filters":
-                norms = torch._foreach_norm(parameters)
-                torch._foreach_mul_(
-                    parameters, [len(p) ** 0.5 / norm for p, norm in zip(parameters, norms, strict=True)]
-                )
+                scales = torch._foreach_reciprocal(torch._foreach_norm(parameters))
+                torch._foreach_mul_(scales, [len(parameter) ** 0.5 for parameter in parameters])
+                torch._foreach_mul_(parameters, scales)
                 steps = orthogonalised(steps)
             torch._foreach_add_(parameters, steps, alpha=-group["lr"])
         return loss
 
 
 def orthogonalised(filters: list[Tensor]) -> list[Tensor]:
-    """Each (out, in, height, width) as a matrix of ``out`` rows with its singular values near 1, by `newton_schulz`.
-
-    Those of one shape are done in a batch.
-    """
-    result = list(filters)
-    for shape in {filter_.shape for filter_ in filters}:
-        places = [place for place, filter_ in enumerate(filters) if filter_.shape == shape]
-        # The order of the columns does not matter; this one is a view of channels-last filters.
-        rows = torch.stack([filters[place].permute(0, 2, 3, 1) for place in places])
-        matrices = newton_schulz(rows.flatten(2)).view(rows.shape).permute(0, 1, 4, 2, 3).to(rows.dtype)
-        for place, matrix in zip(places, matrices, strict=True):
-            result[place] = matrix
-    return result
+    """Each (out, in, height, width) as a matrix of ``out`` rows with its singular values near 1, by `newton_schulz`."""
+    # The order of the columns does not matter; this one is a view of channels-last filters.
+    rows = [filter_.permute(0, 2, 3, 1) for filter_ in filters]
+    matrices = newton_schulz([matrix.flatten(1) for matrix in rows])
+    return [
+        matrix.view(row.shape).permute(0, 3, 1, 2).to(row.dtype) for matrix, row in zip(matrices, rows, strict=True)
+    ]
 
 
-def newton_schulz(matrices: Tensor, iterations: int = 3) -> Tensor:
-    """Moves the singular values of matrices (N, rows, columns) into about [0.5, 1.5]; the result is in bfloat16.
+def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
+    """Moves the singular values of matrices (rows, columns) into about [0.5, 1.5]; the results are in bfloat16.
 
     ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``: the quintic iteration of Muon, whose coefficients trade exactness
     for the steepest slope at 0. The polynomials are multiplied before X is, on the side where they are smaller: for
-    filters, which are much wider than high, it is a third of the work.
+    filters, which are much wider than high, it is a third of the work. Those of one size are done in a batch, since
+    what counts on a GPU is how many operations are started.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no singular value above 1
-    wide = x.mT if x.shape[-2] > x.shape[-1] else x
-    square = wide @ wide.mT
-    identity = a * torch.eye(len(square[0]), dtype=x.dtype, device=x.device)
-    polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
-    for _ in range(iterations - 1):
-        square = polynomial @ square @ polynomial  # the new X times its transpose: all of them commute
-        polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
-        product = polynomial @ product
-    wide = product @ wide
-    return wide.mT if x.shape[-2] > x.shape[-1] else wide
+    wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
+    wide = [matrix.bfloat16() for matrix in wide]
+    norms = torch._foreach_norm(wide)  # no singular value is above it
+    torch._foreach_add_(norms, 1e-7)
+    wide = list(torch._foreach_div(wide, norms))
+    for size in {len(matrix) for matrix in wide}:
+        places = [place for place, matrix in enumerate(wide) if len(matrix) == size]
+        square = torch.stack([wide[place] @ wide[place].mT for place in places])
+        identity = a * torch.eye(size, dtype=square.dtype, device=square.device)
+        polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
+        for _ in range(iterations - 1):
+            square = polynomial @ square @ polynomial  # the new X times its transpose: all of them commute
+            polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
+            product = polynomial @ product
+        for place, factor in zip(places, product, strict=True):
+            wide[place] = factor @ wide[place]
+    return [
+        result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, wide, strict=True)
+    ]
 
 
 def triangular(total: int, warmup: float) -> Callable[[int], float]:
