@@ -170,6 +170,13 @@ class Backbone(nn.Sequential):
         super().__init__(*blocks)
 
 
+class GlobalMaxPool(nn.Module):
+    """The largest of each map, (B, K, H, W) to (B, K, 1, 1); torch's adaptive one is not deterministic on a GPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, (x.shape[2], x.shape[3]))
+
+
 class FiveBlockNet(nn.Module):
     """Images in, logits out: an optional whitening stem, `Backbone`, global pooling and a classifier.
 
@@ -258,7 +265,7 @@ class FiveBlockNet(nn.Module):
             temperature=temperature,
         )
         self.classifier = nn.Sequential(
-            nn.AdaptiveMaxPool2d(1) if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            GlobalMaxPool() if global_pool == "max" else nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
         features = widths[-1]
         if flip_equivariant:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
-from lightning_cifar.model.network import WhiteningStem
+from lightning_cifar.model.network import GlobalMaxPool, WhiteningStem
 from lightning_cifar.model.together import BatchNorm, Dropout
 
 WIDTHS = (4, 6, 8, 10, 12)
@@ -62,7 +62,7 @@ def test_pools_only_where_told():
 
 def test_linear_head_after_global_max_pool():
     net = FiveBlockNet(widths=WIDTHS, hidden=0, global_pool="max", pools=(True, True, False, False, False))
-    assert [type(layer) for layer in net.classifier] == [nn.AdaptiveMaxPool2d, nn.Flatten, nn.Linear]
+    assert [type(layer) for layer in net.classifier] == [GlobalMaxPool, nn.Flatten, nn.Linear]
     assert net.classifier[2].bias is None
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 

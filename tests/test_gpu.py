@@ -1,0 +1,136 @@
+"""What a CUDA device makes of the package, by the doors that everybody uses; see `make test-gpu`."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, LastCheckpoint, load_pretrained, main
+from lightning_cifar.data.sources import load_digits
+from lightning_cifar.durable import load_checkpoint
+
+pytestmark = pytest.mark.gpu
+SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]
+SMALL += ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "5", "--trainer.accelerator", "gpu"]
+FAST = {"order": ["pool", "norm", "activation", "sum"], "activation": "gelu", "hidden": 0, "global_pool": "max"}
+FORMS = {
+    "as reported": {},
+    "fast": FAST | {"kernel_sizes": [3, 3, 1], "stem_kernel": 2, "depths": [0, 1, 1, 1, 1]},
+    "mirrored pairs": FAST | {"stem_kernel": 2, "stem_bias": False, "flip_equivariant": True},
+    "channel gate": {"gate": "channel"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_loss_and_gradients_are_those_of_the_cpu(form):
+    network = FiveBlockNet(widths=[8, 8, 16, 16, 16], dropout=0, **FORMS[form]).double()
+    images, labels = torch.rand(6, 3, 32, 32, dtype=torch.float64), torch.arange(6)
+    found = []
+    for device in ("cpu", "cuda"):
+        network.zero_grad()
+        network.to(device)
+        loss = F.cross_entropy(network(images.to(device)), labels.to(device))
+        loss.backward()
+        gradients = [parameter.grad.cpu() for parameter in network.parameters() if parameter.grad is not None]
+        found.append([loss.detach().cpu(), *gradients])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("recipe", ["report", "fast", "fast94", "accurate"])
+def test_a_recipe_trains_and_its_checkpoint_answers_alike_everywhere(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # convolutions of float32 keep three digits with it
+    run_dir, tested = tmp_path / "run", tmp_path / "tested"
+    assert main(["fit", "--recipe", recipe, *SMALL, "--run_dir", str(run_dir)]) == 0
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["device"]["type"] == "cuda"
+    if recipe != "report":
+        assert record["precision"] == "bf16-mixed"
+    checkpoint = run_dir / "checkpoints/last.ckpt"
+    assert main(["test", "--ckpt_path", str(checkpoint), "--run_dir", str(tested)]) == 0
+    assert json.loads((tested / "test.json").read_text())["accuracy"] > 0.1
+    model = ImageClassifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    images = load_digits().test.images[:20]
+    with torch.no_grad():
+        expected = model(images)
+        torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_set_is_kept_on_the_device(tmp_path, monkeypatch):
+    homes = []
+    augmented = CIFAR10DataModule.augmented
+
+    def spied(data, images, *rest):
+        homes.append(images.device.type)
+        return augmented(data, images, *rest)
+
+    monkeypatch.setattr(CIFAR10DataModule, "augmented", spied)
+    transferred = CIFAR10DataModule.transfer_batch_to_device
+    monkeypatch.setattr(
+        CIFAR10DataModule,
+        "transfer_batch_to_device",
+        lambda data, batch, *rest: homes.append(batch[0].device.type) or transferred(data, batch, *rest),
+    )
+    assert main(["fit", "--recipe", "fast", *SMALL, "--run_dir", str(tmp_path / "run")]) == 0
+    assert set(homes) == {"cuda"}
+
+
+@pytest.fixture
+def deterministic():
+    yield ["--trainer.deterministic", "true"]
+    torch.use_deterministic_algorithms(False)  # Lightning leaves them on
+
+
+@pytest.mark.parametrize("recipe", ["report", "fast94", "accurate"])
+def test_a_resumed_run_is_the_one_that_was_never_stopped(recipe, deterministic, tmp_path, monkeypatch):
+    run_dir, copies = tmp_path / "run", []
+    save = LastCheckpoint.save
+
+    def save_and_copy(callback: LastCheckpoint) -> None:
+        save(callback)
+        copies.append(shutil.copytree(run_dir, tmp_path / f"copy{len(copies)}"))
+
+    often = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
+    options = [*SMALL, *often, *deterministic]
+    with monkeypatch.context() as patched:
+        patched.setattr(LastCheckpoint, "save", save_and_copy)
+        assert main(["fit", "--recipe", recipe, *options, "--run_dir", str(run_dir)]) == 0
+    expected = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+    for copy in copies[len(copies) // 3], copies[-3]:
+        shutil.rmtree(run_dir)
+        shutil.copytree(copy, run_dir)
+        assert main(["fit", "--resume", str(run_dir)]) == 0
+        found = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_compiled_it_learns_the_same(tmp_path):
+    losses = []
+    for compiled in ("false", "true"):
+        run_dir = tmp_path / compiled
+        options = ["--model.compile", compiled, "--trainer.precision", "32-true", "--trainer.log_every_n_steps", "1"]
+        assert main(["fit", "--recipe", "fast94", *SMALL, *options, "--run_dir", str(run_dir)]) == 0
+        with (run_dir / "metrics.csv").open(newline="") as opened:
+            losses.append([float(row["train/loss_step"]) for row in csv.DictReader(opened) if row["train/loss_step"]])
+    assert losses[1][:5] == pytest.approx(losses[0][:5], rel=1e-2)
+
+
+def test_seeds_are_repeated(tmp_path):
+    run_dir = tmp_path / "seeds"
+    assert main(["repeat", "--recipe", "fast", "--n", "2", *SMALL, "--run_dir", str(run_dir)]) == 0
+    assert json.loads((run_dir / "repeat.json").read_text())["n"] == 2
+
+
+def test_the_packaged_model_answers_as_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        found = [load_pretrained().to(device)(images.to(device)).cpu() for device in ("cpu", "cuda")]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
+def test_doctor_names_it(capsys):
+    main(["doctor"])
+    assert torch.cuda.get_device_name(0) in capsys.readouterr().out
