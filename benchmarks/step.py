@@ -84,6 +84,31 @@ class Step:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage, with a wait for the device after it; the medians of 20 steps."""
+        taken: dict[str, list[float]] = {}
+
+        def done(stage: str, started: float) -> float:
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            taken.setdefault(stage, []).append(now - started)
+            return now
+
+        for _ in range(30):
+            start = time.perf_counter()
+            pixels = self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
+            start = done("augmentation", start)
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
+                loss = self.model.summed_loss(self.model.trained(pixels), self.labels)
+            start = done("forward", start)
+            loss.backward()
+            start = done("backward", start)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            done("optimiser", start)
+        return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
+
     def parts(self) -> dict[str, float]:
         """Share of the step's time by kind of operation; the optimiser, as a whole, is one."""
         with profile(activities=[ProfilerActivity.CPU]) as profiled:

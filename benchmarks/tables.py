@@ -398,6 +398,24 @@ def corruptions() -> str:
     return table(head, rows, result["command"])
 
 
+def gpu_stages() -> str:
+    rows = []
+    for batch, found in load("gpu_first")["stages"].items():
+        stages = [f"{time:.1f} ms" for time in found["milliseconds"].values()]
+        rows.append([batch, f"{found['step_milliseconds']:.0f} ms", *stages])
+    head = ["`fast94`, batches of", "a step", "augmentation", "forward", "metrics", "backward", "optimiser"]
+    return table(head, rows)
+
+
+def gpu_batches() -> str:
+    rows = [
+        [found["batch"], f"{found['steps']:,}", percent(found["val_accuracy"]), percent(found["val_accuracy_tta"])]
+        for found in load("gpu_first")["validated"]
+    ]
+    head = ["`fast94`, batches of", "steps", "validation accuracy", "with test-time augmentation"]
+    return table(head, rows)
+
+
 def evidence() -> str:
     """All files, and what makes them."""
     rows = []
@@ -415,6 +433,8 @@ TABLES = {
     "export": export,
     "faults": faults,
     "gates": lambda: study("gates"),
+    "gpu_batches": gpu_batches,
+    "gpu_stages": gpu_stages,
     "own_images": own_images,
     "safety": safety,
     "distributed": distributed,
