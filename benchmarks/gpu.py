@@ -5,9 +5,9 @@
 DIR is an image folder of CIFAR-10, CLONE a clone of github.com/KellerJordan/cifar10-airbench. Recipes are trained and
 tested by ``repeat``. The scripts run as they are, in a directory where they find DIR's images in place of those that
 they would download, and their first run, which compiles, is not counted; of ours, the first seed's time is not, for the
-same reason. Times are of training alone, the scripts' with the evaluation at its end. Of each recipe, it also says how
-long the stages of a step take, when each is waited for. Prints one table and writes ``benchmarks/results/gpu.json``
-after every recipe and script, so that what is done is kept; what is named again is measured again.
+same reason. Times are of training alone, the scripts' with the evaluation at its end. Of a recipe as it is, the stages
+of a step are timed too, each waited for. Prints one table and writes ``benchmarks/results/gpu.json`` after every recipe
+and script, so that what is done is kept; what is named again is measured again.
 """
 
 import argparse
@@ -92,7 +92,9 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
         write_json(RESULT, result)
     for recipe in known.recipes:
         name = " ".join([recipe, *extra])
-        result["rows"][name] = trained(recipe, known.root, known.seeds, extra) | {"stages": Step(recipe).stages()}
+        result["rows"][name] = trained(recipe, known.root, known.seeds, extra)
+        if not extra:
+            result["rows"][name]["stages"] = Step(recipe).stages()
         write_json(RESULT, result)
     rows = [["", "n", "training, s", "without TTA, %", "with TTA, %"]]
     for name, found in result["rows"].items():

@@ -1,4 +1,4 @@
-"""GateStatistics: what the gates do to training images, epoch by epoch."""
+"""GateStatistics: what the gates do to training images, epoch by epoch; it ends a training whose gates have died."""
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -6,6 +6,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.finite import DivergenceError
 
 # At most 256, and at most every fiftieth: a pass forward is a third of a step, so about 1 % of the time at most.
 IMAGES, SHARE = 256, 50
@@ -17,6 +18,10 @@ class GateStatistics(Callback):
 
     They are of some training images, evenly spaced, not augmented; always the same ones; of an ensemble, over all its
     members. Static gates have nothing to tell; sharded weights (FSDP) are not gathered for it.
+
+    Raises:
+        DivergenceError: a block's ReLU gates are 0 for all of them and had no gradient in the last step. All that
+            follows is then the same for every image, and no step can change that any more.
     """
 
     images: Tensor | None = None
@@ -38,6 +43,14 @@ class GateStatistics(Callback):
         with trainer.precision_plugin.forward_context():
             every = [[weights for weights, _ in network.through_blocks(pixels)] for network in pl_module.networks]
         pl_module.network.train()
+        for network, through in zip(pl_module.networks, every, strict=True):
+            for number, (block, weights) in enumerate(zip(network.blocks, through, strict=True), 1):
+                moved = any(one.grad is not None and one.grad.any() for one in block.gate.parameters())
+                if not weights.any() and not moved:
+                    raise DivergenceError(
+                        f"in epoch {trainer.current_epoch + 1}, the gate of block {number} gives no branch any weight, "
+                        "whatever the image: try a lower --model.gate_rate"
+                    )
         for number, gates in enumerate(zip(*every, strict=True), 1):
             weights = torch.cat(gates)
             for branch, mean in enumerate(weights.float().mean((0, 2)), 1):

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier
 from lightning_cifar.train.curves import read_metrics
+from lightning_cifar.train.finite import DivergenceError
 from lightning_cifar.train.gates import GateStatistics
 
 
@@ -47,17 +48,32 @@ def logged(directory, model, callbacks=None, **options):
 
 def test_dead_gates_are_counted(tmp_path):
     model = ImageClassifier(widths=(4, 4, 4, 4, 4), learning_rate=1e-9)
+    data = CIFAR10DataModule(dataset="digits")
+    data.setup()
+    model.adopt(data)
+    shown = data.train.sample(len(data.train) // 50).images
+    brightness = model.normalised(shown).mean((2, 3)).sum(1)
     first, second = (model.network.blocks[number].gate.layers[-1] for number in (0, 1))
-    first.bias.data = torch.tensor([0.5, 2.0, 0.0])
-    second.bias.data.fill_(-1.0)  # which ReLU makes 0, for every image
+    first.weight.data.fill_(1)
+    first.bias.data.fill_(-float(brightness.median()))  # 0 for the darker half
+    second.bias.data = torch.tensor([0.5, 2.0, 0.0])
     series = logged(tmp_path / "run", model, max_epochs=2)
     last = {name: points[-1][1] for name, points in series.items() if name.startswith("gates/")}
     assert len(last) == 5 * 4
-    assert [last[f"gates/block1_branch{branch}"] for branch in (1, 2, 3)] == pytest.approx([0.5, 2.0, 0.0], abs=1e-4)
-    assert [last[f"gates/block{block}_dead"] for block in (1, 2, 3)] == [0, 1, 0]
-    assert [last[f"gates/block{block}_branch1"] for block in (2, 3)] == pytest.approx([0, 1], abs=1e-4)
+    assert [last[f"gates/block2_branch{branch}"] for branch in (1, 2, 3)] == pytest.approx([0.5, 2.0, 0.0], abs=1e-4)
+    assert last["gates/block1_dead"] == pytest.approx(0.5, abs=1 / len(shown))
+    assert [last[f"gates/block{block}_dead"] for block in (2, 3)] == [0, 0]
+    assert last["gates/block3_branch1"] == pytest.approx(1, abs=1e-4)
     assert [place for place, _ in series["gates/block1_dead"]] == [1, 2]  # once an epoch
     assert model.network.training
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_block_that_is_dead_for_every_image_ends_training(members, tmp_path):
+    model = ImageClassifier(widths=(4, 4, 4, 4, 4), members=members)
+    model.networks[-1].blocks[1].gate.layers[-1].bias.data.fill_(-9)
+    with pytest.raises(DivergenceError, match=r"in epoch 1, the gate of block 2 .* lower --model.gate_rate"):
+        logged(tmp_path / "run", model, max_epochs=2)
 
 
 def test_it_leaves_training_as_it_was(tmp_path):
