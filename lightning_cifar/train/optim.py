@@ -130,9 +130,10 @@ def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
         identity = a * torch.eye(size, dtype=square.dtype, device=square.device)
         polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
         for _ in range(iterations - 1):
-            square = polynomial @ square @ polynomial  # the new X times its transpose: all of them commute
+            # Of the new X, times its transpose: all of them commute.
+            square = torch.bmm(torch.bmm(polynomial, square), polynomial)
             polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
-            product = polynomial @ product
+            product = torch.bmm(polynomial, product)
         for place, factor in zip(places, product, strict=True):
             wide[place] = factor @ wide[place]
     return [
