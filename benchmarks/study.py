@@ -64,7 +64,7 @@ STUDIES = {
                 "label smoothing 0.2": "--model.label_smoothing 0.2",
                 "whitening stem, 16x16, pooled twice": "--model.stem_kernel 3 --model.stem_stride 2 "
                 "--model.stem_bias false --model.pools [false,true,false,true,false] --model.global_pool max",
-                "kernels 3, 3, 1, wider": "--model.kernel_sizes [3,3,1] --model.widths [32,64,128,160,192]",
+                "kernels 3, 3, 1, narrower blocks": "--model.kernel_sizes [3,3,1] --model.widths [32,64,128,160,192]",
                 "linear head": "--model.hidden 0",
                 "pooled first, all before the sum, GELU": "--model.order [pool,norm,activation,sum] "
                 "--model.activation gelu --model.bias false",
