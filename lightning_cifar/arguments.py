@@ -63,6 +63,10 @@ class Arguments(argparse.ArgumentParser):
         super().__init__(prog=f"python -m lightning_cifar {command}", allow_abbrev=False, **options)
         self.command = command
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, but ``--help`` is answered whatever else is missing or half typed."""
+        return super().parse_known_args(["--help"] if "--help" in (args or ()) else args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.command}: {message}")
 

@@ -169,7 +169,7 @@ def is_about_input(error: Exception) -> bool:
     """Whether the user's input is at fault.
 
     Our complaints have their own type; Lightning's about its flags are ``MisconfigurationException``, or ValueErrors
-    that its own files raise.
+    and, where something is not installed, ModuleNotFoundErrors that its own files raise.
     """
     if isinstance(error, InputError):
         return True
@@ -178,5 +178,5 @@ def is_about_input(error: Exception) -> bool:
 
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return isinstance(error, MisconfigurationException) or (
-        isinstance(error, ValueError) and Path(lightning.__file__).parent in raised_in.parents
+        isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
     )

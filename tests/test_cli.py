@@ -67,6 +67,14 @@ def test_version(capsys):
     assert run(capsys, "--version") == (0, [f"lightning-cifar {version('lightning-cifar')}"], [])
 
 
+@pytest.mark.parametrize("args", ["predict --images --help", "export --format --help", "repeat --n --help"])
+def test_help_is_given_whatever_is_half_typed(args, capsys):
+    status, out, err = run(capsys, *args.split())
+    assert status == 0
+    assert out[0].startswith(f"usage: python -m lightning_cifar {args.split()[0]}")
+    assert not err
+
+
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]], ids=" ".join)
 def test_help_names_the_command_as_it_is_typed(capsys, args):
     status, out, _ = run(capsys, *args)
@@ -335,6 +343,11 @@ def test_interrupted(tmp_path, tiny):
         (["--config", "own.yaml", "fit"], ["--config comes after the subcommand"]),
         (["fit", "--data.url", "http://127.0.0.1:9/x"], ["--data.url", "--data.archive", "--data.root"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
+        (["fit", "--recipe", "demo", "--trainer.accelerator", "tpu"], ["torch_xla", "pip install"]),
+        (
+            ["fit", "--recipe", "demo", "--trainer.precision", "transformer-engine"],
+            ["transformer_engine", "pip install"],
+        ),
         (["fit", "--recipe", "demo", "--trainer.precision", "7"], ["precision"]),
         (["fit", "--recipe", "demo", "--run_dir", "/dev/null/run"], ["/dev/null/run", "--run_dir"]),
         (["test"], ["--ckpt_path"]),
