@@ -27,8 +27,8 @@ def random_states() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        # Of this process's device: all processes draw the same, each on its own.
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        # Of this process's device: all processes draw the same, each on its own. On a CPU, no GPU is woken for it.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "python": [version, torch.tensor(words), gauss],  # not as 625 numbers, which take 20 ms to write
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
     }
