@@ -13,7 +13,7 @@ import argparse
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,39 +74,39 @@ class Step:
         pixels = self.model.normalised(self.images)
         self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
-    def loss(self) -> Tensor:
-        pixels = self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
+    def pixels(self) -> Tensor:
+        return self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
+
+    def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
             return self.model.summed_loss(self.model.trained(pixels), self.labels)
 
-    def __call__(self) -> None:
-        self.loss().backward()
+    def staged(self) -> Iterator[str]:
+        """Takes the step, and names each stage when it is done."""
+        pixels = self.pixels()
+        yield "augmentation"
+        loss = self.loss(pixels)
+        yield "forward"
+        loss.backward()
+        yield "backward"
         self.optimizer.step()
         self.optimizer.zero_grad()
+        yield "optimiser"
+
+    def __call__(self) -> None:
+        for _ in self.staged():
+            pass
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage, with a wait for the device after it; the medians of 20 steps."""
         taken: dict[str, list[float]] = {}
-
-        def done(stage: str, started: float) -> float:
-            if DEVICE.type == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            taken.setdefault(stage, []).append(now - started)
-            return now
-
         for _ in range(30):
             start = time.perf_counter()
-            pixels = self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
-            start = done("augmentation", start)
-            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-                loss = self.model.summed_loss(self.model.trained(pixels), self.labels)
-            start = done("forward", start)
-            loss.backward()
-            start = done("backward", start)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            done("optimiser", start)
+            for stage in self.staged():
+                wait()
+                now = time.perf_counter()
+                taken.setdefault(stage, []).append(now - start)
+                start = now
         return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
 
     def parts(self) -> dict[str, float]:
@@ -135,7 +135,7 @@ def convolutions_of(step: Step) -> Callable[[], None]:
     seen: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
     modules = [module for module in step.model.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(lambda m, x, y: seen.append((m, x[0], y))) for module in modules]
-    step.loss()
+    step.loss(step.pixels())
     for hook in hooks:
         hook.remove()
     work = []
@@ -154,11 +154,16 @@ def convolutions_of(step: Step) -> Callable[[], None]:
     return run
 
 
+def wait() -> None:
+    """Until the device has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 

@@ -1,16 +1,17 @@
-"""What a CUDA device makes of the package, by the doors that everybody uses; see `make test-gpu`."""
+"""What a CUDA device makes of the package, by the doors that everybody uses; see `make test-gpu`.
+
+What lies beside its twin for the CPU is not here: augmentation, loaders, runs that go on.
+"""
 
 import csv
 import json
-import shutil
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, LastCheckpoint, load_pretrained, main
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, load_pretrained, main
 from lightning_cifar.data.sources import load_digits
-from lightning_cifar.durable import load_checkpoint
 
 pytestmark = pytest.mark.gpu
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]
@@ -75,35 +76,6 @@ def test_the_set_is_kept_on_the_device(tmp_path, monkeypatch):
     )
     assert main(["fit", "--recipe", "fast", *SMALL, "--run_dir", str(tmp_path / "run")]) == 0
     assert set(homes) == {"cuda"}
-
-
-@pytest.fixture
-def deterministic():
-    yield ["--trainer.deterministic", "true"]
-    torch.use_deterministic_algorithms(False)  # Lightning leaves them on
-
-
-@pytest.mark.parametrize("recipe", ["report", "fast94", "accurate"])
-def test_a_resumed_run_is_the_one_that_was_never_stopped(recipe, deterministic, tmp_path, monkeypatch):
-    run_dir, copies = tmp_path / "run", []
-    save = LastCheckpoint.save
-
-    def save_and_copy(callback: LastCheckpoint) -> None:
-        save(callback)
-        copies.append(shutil.copytree(run_dir, tmp_path / f"copy{len(copies)}"))
-
-    often = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
-    options = [*SMALL, *often, *deterministic]
-    with monkeypatch.context() as patched:
-        patched.setattr(LastCheckpoint, "save", save_and_copy)
-        assert main(["fit", "--recipe", recipe, *options, "--run_dir", str(run_dir)]) == 0
-    expected = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
-    for copy in copies[len(copies) // 3], copies[-3]:
-        shutil.rmtree(run_dir)
-        shutil.copytree(copy, run_dir)
-        assert main(["fit", "--resume", str(run_dir)]) == 0
-        found = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_compiled_it_learns_the_same(tmp_path):

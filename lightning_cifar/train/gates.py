@@ -5,6 +5,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
+from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finite import DivergenceError
 
@@ -45,8 +46,7 @@ class GateStatistics(Callback):
         pl_module.network.train()
         for network, through in zip(pl_module.networks, every, strict=True):
             for number, (block, weights) in enumerate(zip(network.blocks, through, strict=True), 1):
-                moved = any(one.grad is not None and one.grad.any() for one in block.gate.parameters())
-                if not weights.any() and not moved:
+                if is_dead(block, weights):
                     raise DivergenceError(
                         f"in epoch {trainer.current_epoch + 1}, the gate of block {number} gives no branch any weight, "
                         "whatever the image: try a lower --model.gate_rate"
@@ -56,3 +56,9 @@ class GateStatistics(Callback):
             for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
                 pl_module.log(f"gates/block{number}_branch{branch}", mean)
             pl_module.log(f"gates/block{number}_dead", (weights == 0).all(2).all(1).float().mean())
+
+
+def is_dead(block: GatedBlock, weights: Tensor) -> bool:
+    """Whether ``weights``, of many images, are all 0, and the last step had no gradient that would change that."""
+    gradients = [parameter.grad for parameter in block.gate.parameters()]
+    return not weights.any() and not any(gradient is not None and gradient.any() for gradient in gradients)

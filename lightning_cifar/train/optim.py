@@ -119,8 +119,7 @@ def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
     what counts on a GPU is how many operations are started.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
-    wide = [matrix.bfloat16() for matrix in wide]
+    wide = [(matrix.mT if len(matrix) > matrix.shape[1] else matrix).bfloat16() for matrix in matrices]
     norms = torch._foreach_norm(wide)  # no singular value is above it
     torch._foreach_add_(norms, 1e-7)
     wide = list(torch._foreach_div(wide, norms))

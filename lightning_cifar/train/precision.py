@@ -23,7 +23,7 @@ def fastest_precision(network: nn.Module, images: Tensor) -> str:
     """
     if images.device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    twin = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
+    twin = copy.deepcopy(network).to(images.device).to(memory_format=torch.channels_last).train()
     batch = images[:IMAGES].contiguous(memory_format=torch.channels_last)
     seconds = {}
     with torch.random.fork_rng([]):  # dropout draws
@@ -31,7 +31,7 @@ def fastest_precision(network: nn.Module, images: Tensor) -> str:
             times = []
             for _ in range(STEPS):
                 start = time.perf_counter()
-                with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
                     logits = twin(batch)
                 logits.float().logsumexp(1).sum().backward()
                 times.append(time.perf_counter() - start)

@@ -59,32 +59,62 @@ def assert_same(one: object, other: object, path: str = "") -> None:
 QUICK = ("Muon, schedule, alternating flips",)
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=[] if form in QUICK else pytest.mark.slow) for form in FORMS]
-)
-def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeypatch):
-    run_dir, copies = tmp_path / "run", []
+def trained_in_copies(args: list[str], run_dir: Path, monkeypatch) -> list[Path]:
+    """Trains in ``run_dir``; a copy of it as each checkpoint has left it."""
+    copies = []
     save = LastCheckpoint.save
 
     def save_and_copy(callback: LastCheckpoint) -> None:
         save(callback)
-        copies.append(tmp_path / f"copy{len(copies)}")
+        copies.append(run_dir.with_name(f"copy{len(copies)}"))
         shutil.copytree(run_dir, copies[-1])
 
-    recipe, name, *rest = FORMS[form]
     with monkeypatch.context() as patched:
         patched.setattr(LastCheckpoint, "save", save_and_copy)
-        assert main(["fit", recipe, name, *SMALL, *OFTEN, *rest, "--run_dir", str(run_dir)]) == 0
+        assert main(["fit", *args, "--run_dir", str(run_dir)]) == 0
+    return copies
+
+
+def resumed(copy: Path, run_dir: Path) -> dict:
+    """The last checkpoint of ``run_dir``, once it has gone on from ``copy``."""
+    shutil.rmtree(run_dir)
+    shutil.copytree(copy, run_dir)
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    return load_checkpoint(run_dir / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[] if form in QUICK else pytest.mark.slow) for form in FORMS]
+)
+def test_a_resumed_run_is_the_one_that_was_never_stopped(form, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    recipe, name, *rest = FORMS[form]
+    copies = trained_in_copies([recipe, name, *SMALL, *OFTEN, *rest], run_dir, monkeypatch)
     expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), rows(run_dir)
     assert len(copies) >= 6
     for copy in copies[1:-1:4]:
-        shutil.rmtree(run_dir)
-        shutil.copytree(copy, run_dir)
-        assert main(["fit", "--resume", str(run_dir)]) == 0
-        assert_same(load_checkpoint(run_dir / "checkpoints/last.ckpt"), expected)
+        assert_same(resumed(copy, run_dir), expected)
         assert rows(run_dir) == expected_rows
         lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
         assert {line[-2:] for line in lines} == {b"\r\n"}  # the kept ones too
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["report", "fast94", "accurate"])
+def test_so_it_is_on_a_gpu(recipe, tmp_path, monkeypatch):
+    """Of 100 images a batch, in the recipe's own precision."""
+    run_dir = tmp_path / "run"
+    options = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]
+    options += ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "5", "--trainer.accelerator", "gpu"]
+    try:
+        args = ["--recipe", recipe, *options, *OFTEN, "--trainer.deterministic", "true"]
+        copies = trained_in_copies(args, run_dir, monkeypatch)
+        expected = load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+        for copy in copies[len(copies) // 3], copies[-3]:
+            found = resumed(copy, run_dir)["state_dict"]
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+    finally:
+        torch.use_deterministic_algorithms(False)  # Lightning leaves them on
 
 
 # The runs here are copies: the best checkpoint so far lies in the other directory.
