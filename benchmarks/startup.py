@@ -28,9 +28,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def process(*command: str) -> float:
+def process(*command: str, status: int = 0) -> float:
+    """Seconds that it takes to end with this status."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, *command], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode != status:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
     return time.perf_counter() - start
 
 
@@ -59,9 +62,9 @@ def main(root: str, run_dir: str) -> None:
     waits = {
         "--version": lambda: process(*module, "--version"),
         "--help": lambda: process(*module, "--help"),
-        "unknown command": lambda: process(*module, "fti"),
-        "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats"),
-        "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3"),
+        "unknown command": lambda: process(*module, "fti", status=2),
+        "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats", status=2),
+        "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3", status=2),
         "first training step": lambda: first_step(root),
         "report of a run": lambda: page(run_dir),
         "import torch, alone": lambda: process("-c", "import torch"),

@@ -70,12 +70,9 @@ def answered(args: list[str]) -> int:
                 raise
             print("error: " + " ".join(words.split()), file=sys.stderr)
             return status
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except SystemExit as stop:
-            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning has caught it, and makes a 1 of it
-                print("interrupted", file=sys.stderr)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+                print("interrupted", file=sys.stderr)  # Lightning catches Ctrl-C and makes a SystemExit of it
                 return 130
             if isinstance(stop.code, str):
                 print(stop.code, file=sys.stderr)

@@ -2,10 +2,14 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +62,35 @@ def seeded():
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Waits until something is so that another process makes so, a moment later on a busy machine."""
+    """Waits until something is so that other processes make so, a moment later on a busy machine."""
 
-    def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+    def wait(condition: Callable[[], object], *makers: subprocess.Popen, seconds: float = 30) -> None:
         patience = time.monotonic() + seconds
         while not condition():
+            assert [maker.poll() for maker in makers] == [None] * len(makers)
             assert time.monotonic() < patience
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts Python in a process of its own, with a thread; it ends with the test, with all that it has started."""
+    children: list[subprocess.Popen] = []
+
+    def start(*args: object, **options: object) -> subprocess.Popen:
+        command, environment = [sys.executable, *map(str, args)], {**os.environ, "OMP_NUM_THREADS": "1"}
+        options = {"env": environment, "stdout": subprocess.DEVNULL, "text": True, **options}
+        children.append(subprocess.Popen(command, start_new_session=True, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        with child:  # waits, and closes its pipes
+            pass
 
 
 @pytest.fixture(scope="session")

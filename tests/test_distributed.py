@@ -220,17 +220,12 @@ def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_process_that_dies_ends_the_job_which_resumes(runs, tmp_path):
+def test_a_process_that_dies_ends_the_job_which_resumes(tmp_path, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "200", "--trainer.max_steps", "-1"]
     args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
-    job = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *args], start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while not (run_dir / "checkpoints/last.ckpt").exists():
-        assert job.poll() is None
-        time.sleep(0.2)
+    job = start_python("-m", "lightning_cifar", *args, stderr=subprocess.DEVNULL)
+    eventually((run_dir / "checkpoints/last.ckpt").exists, job, seconds=120)
     (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()[:1]
     os.kill(int(child), signal.SIGKILL)
     killed = time.monotonic()
@@ -243,18 +238,13 @@ def test_a_process_that_dies_ends_the_job_which_resumes(runs, tmp_path):
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("whom", ["the first", "all, as a terminal does"])
-def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom):
+def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom, start_python, eventually):
     args = ["fit", "--recipe", "report", *SMALL, *TWO, "--trainer.max_epochs", "6"]
     args += ["--model.widths", "[8,8,16,16,16]", "--trainer.callbacks", "lightning_cifar.LastCheckpoint"]
     args += ["--trainer.callbacks.minutes", "0", "--run_dir"]
     run(*args, tmp_path / "whole")
-    job = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *args, str(tmp_path / "run")], start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    while not (tmp_path / "run/checkpoints/last.ckpt").exists():
-        assert job.poll() is None
-        time.sleep(0.05)
+    job = start_python("-m", "lightning_cifar", *args, tmp_path / "run")
+    eventually((tmp_path / "run/checkpoints/last.ckpt").exists, job, seconds=120)
     if whom == "the first":
         job.send_signal(signal.SIGTERM)
     else:
@@ -268,7 +258,7 @@ def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom):
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("machines", [1, 2])
-def test_torchrun_restarts_what_died(tmp_path, machines):
+def test_torchrun_restarts_what_died(tmp_path, machines, start_python, eventually, monkeypatch):
     """Two processes, both started by one ``torchrun``, or by one each, as on two machines."""
     run_dir, output = tmp_path / "run", tmp_path / "output"
     with socket.socket() as free:
@@ -279,15 +269,11 @@ def test_torchrun_restarts_what_died(tmp_path, machines):
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", 30, "--trainer.max_steps", -1]
     args += ["--trainer.devices", 2 // machines, "--trainer.num_nodes", machines]
     args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", run_dir]
-    command = [sys.executable, "-m", "torch.distributed.run", *map(str, [*launcher, *args])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    command = ["-m", "torch.distributed.run", *launcher, *args]
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with output.open("w") as opened:
-        jobs = [
-            subprocess.Popen(command, stdout=opened, stderr=subprocess.STDOUT, env=environment) for _ in range(machines)
-        ]
-    while not (run_dir / "checkpoints/last.ckpt").exists():
-        assert [job.poll() for job in jobs] == [None] * machines, output.read_text()
-        time.sleep(0.1)
+        jobs = [start_python(*command, stdout=opened, stderr=subprocess.STDOUT) for _ in range(machines)]
+    eventually((run_dir / "checkpoints/last.ckpt").exists, *jobs, seconds=120)
     last = jobs[-1].pid
     children = Path(f"/proc/{last}/task/{last}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)

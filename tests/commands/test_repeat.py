@@ -1,12 +1,9 @@
 """`repeat` by the command line, on digits: the same seeds as by `fit` and `test`, in one process or several."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
@@ -114,28 +111,21 @@ def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_seeds(capsys, tmp_path, tiny):
-    command = [sys.executable, "-m", "lightning_cifar", "repeat", *tiny, "--run_dir", str(tmp_path / "run")]
-    children = [
-        subprocess.Popen([*command, "--n", "1", "--first_seed", str(seed)], stdout=subprocess.DEVNULL)
-        for seed in (0, 1)
-    ]
+def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start_python):
+    command = ["repeat", *tiny, "--run_dir", tmp_path / "run"]
+    children = [start_python("-m", "lightning_cifar", *command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
     assert [child.wait(120) for child in children] == [0, 0]
-    status, out, _ = run(capsys, *command[3:], "--n", "2")
+    status, out, _ = run(capsys, *command, "--n", "2")
     assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
 
 
 @pytest.mark.slow
-def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys):
+def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lightning_cifar", *args, str(run_dir)], stderr=subprocess.PIPE, text=True
-    )
-    while not (run_dir / "seed0/metrics.csv").exists():
-        assert child.poll() is None
-        time.sleep(0.1)
-    os.kill(child.pid, signal.SIGINT)
+    child = start_python("-m", "lightning_cifar", *args, run_dir, stderr=subprocess.PIPE)
+    eventually((run_dir / "seed0/metrics.csv").exists, child, seconds=60)
+    child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
     assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err

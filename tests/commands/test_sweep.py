@@ -7,8 +7,6 @@ import json
 import shlex
 import signal
 import subprocess
-import sys
-import time
 
 import optuna
 import pytest
@@ -159,19 +157,16 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, tiny):
+def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, tiny, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["sweep", *tiny, *SPACE, "--n_trials", "6", "--trainer.max_epochs", "4", "--run_dir", str(run_dir)]
 
     def start():
-        return subprocess.Popen([sys.executable, "-c", CHILD, *args], stdout=subprocess.PIPE, text=True)
+        return start_python("-c", CHILD, *args, stdout=subprocess.PIPE)
 
     first, second = start(), start()
-    while len([*run_dir.glob("trial*/checkpoints/last.ckpt")]) < 2:
-        assert first.poll() is second.poll() is None
-        time.sleep(0.05)
+    eventually(lambda: len([*run_dir.glob("trial*/checkpoints/last.ckpt")]) == 2, first, second, seconds=60)
     first.kill()
-    first.communicate()
     third = start()
     out = [child.communicate(timeout=200)[0] for child in (second, third)]
     assert [second.returncode, third.returncode] == [0, 0]
