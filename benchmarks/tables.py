@@ -77,21 +77,41 @@ def accurate_forms() -> str:
 
 def recipe_steps() -> str:
     """What each recipe gains over the one before it, and costs."""
-    rows, before = [], {"accuracy_without_tta": report_seeds()}
+    first = summary(report_seeds())
+    rows = [["`report`", f"{first['n']}", f"{load('report')['wall_seconds'] / 60:.0f} min", spread(first), "", "", ""]]
+    before = {"accuracy_without_tta": report_seeds()}
     for name in ("fast", "fast94", "accurate"):
         found = load(name)
-        row = [f"`{name}`", f"{found['n']}", f"{found['train_seconds']['median'] / 60:.2g} min"]
-        shares = {key: [seed[key] for seed in found["seeds"]] for key in ("accuracy_without_tta", "accuracy")}
-        for key, values in shares.items():
-            gap = difference(before[key], values) if key in before else None
-            row += [spread(found[key]), interval(gap, gap["distinct"]) if gap else ""]
-        rows.append(row)
-        before = shares
-    first = summary(report_seeds())
-    minutes = f"{load('report')['wall_seconds'] / 60:.0f} min"
-    rows.insert(0, ["`report`", f"{first['n']}", minutes, spread(first), "", "", ""])
+        minutes = f"{found['train_seconds']['median'] / 60:.2g} min"
+        rows.append([f"`{name}`", f"{found['n']}", minutes, *gains(found, before)])
+        before = shares(found)
     against = "against the one above"
     return table(["recipe", "n", "training", "without TTA", against, "with TTA", against], rows)
+
+
+def shares(found: dict[str, Any]) -> dict[str, list[float]]:
+    """Both accuracies of every seed that ``repeat`` has trained."""
+    return {key: [seed[key] for seed in found["seeds"]] for key in ("accuracy_without_tta", "accuracy")}
+
+
+def gains(found: dict[str, Any], before: dict[str, list[float]]) -> list[str]:
+    """Both accuracies, and by how much each differs from those ``before``, where there is such."""
+    cells = []
+    for key, values in shares(found).items():
+        gap = difference(before[key], values) if key in before else None
+        cells += [spread(found[key]), interval(gap, gap["distinct"]) if gap else ""]
+    return cells
+
+
+def gates_longer() -> str:
+    """`fast94` without gates, against itself."""
+    gated, plain = load("fast94"), load("fast94_ungated")
+    rows = [
+        ["ReLU, as reported", f"{gated['n']}", *gains(gated, {})],
+        ["none: the sum of three branches", f"{plain['n']}", *gains(plain, shares(gated))],
+    ]
+    against = "against the first"
+    return table(["`fast94`", "n", "without TTA", against, "with TTA", against], rows, plain["command"])
 
 
 def report_seeds() -> list[float]:

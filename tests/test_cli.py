@@ -212,6 +212,7 @@ def names_of(run_dir):
     return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow")  # its own affair
 def test_mlflow_by_lightnings_logger(capsys, tmp_path, tiny, monkeypatch):
     pytest.importorskip("mlflow")

@@ -24,9 +24,10 @@ def images():
 
 
 def trained(model):
-    """For an epoch, and what was logged of its training."""
+    """For three steps, and what was logged of them."""
     trainer = Trainer(
-        max_epochs=1,
+        max_steps=3,
+        limit_val_batches=0,
         log_every_n_steps=1,
         accelerator="cpu",
         logger=False,
@@ -105,7 +106,7 @@ def test_weights_are_taken_away_and_read(ensemble_and_members, images, tmp_path)
 
 
 def test_from_the_command_line(tmp_path, capsys):
-    typed = "--data.dataset digits --model.widths [4,4,4,4,4] --trainer.max_epochs 1 --trainer.log_every_n_steps 1"
+    typed = "--data.dataset digits --model.widths [4,4,4,4,4] --trainer.max_steps 3 --trainer.log_every_n_steps 1"
     run_dir = tmp_path / "run"
     assert main(["fit", *typed.split(), "--model.members", "2", "--run_dir", str(run_dir)]) == 0
     test = ["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir"]
