@@ -448,6 +448,7 @@ def evidence() -> str:
 
 TABLES = {
     "accurate_forms": accurate_forms,
+    "gates_longer": gates_longer,
     "corruptions": corruptions,
     "evidence": evidence,
     "export": export,
