@@ -22,11 +22,12 @@ class Recorder(ImageClassifier):
 def fitted(tmp_path, callback, ckpt_path=None, **length):
     torch.manual_seed(0)
     model = Recorder(optimizer="sgd", learning_rate=0.05, **FAST)
-    data = CIFAR10DataModule("digits", batch_size=400, flip=False, crop_padding=0)  # nothing is drawn
+    data = CIFAR10DataModule("digits", batch_size=100, flip=False, crop_padding=0)  # nothing is drawn
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(
         accelerator="cpu",
         **length,
+        limit_train_batches=4,
         limit_val_batches=0,
         callbacks=[callback],
         enable_checkpointing=False,
