@@ -61,7 +61,7 @@ def seeded():
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
+def eventually() -> Callable[..., None]:
     """Waits until something is so that other processes make so, a moment later on a busy machine."""
 
     def wait(condition: Callable[[], object], *makers: subprocess.Popen, seconds: float = 30) -> None:

@@ -123,5 +123,5 @@ def test_refuses_bad_arguments(arguments, message):
 @pytest.mark.parametrize("size", [(32, 32), (33, 40), (97, 32), (64, 64), (31, 31), (24, 24), (1, 5)])
 def test_images_of_any_size(size):
     net = FiveBlockNet(num_classes=7, widths=WIDTHS)
-    for form in (net, net.eval()):
-        assert form(torch.randn(2, 3, *size)).shape == (2, 7)
+    for training in (True, False):
+        assert net.train(training)(torch.randn(2, 3, *size)).shape == (2, 7)
