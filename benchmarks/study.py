@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
+from tables import MEASURES
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
@@ -76,7 +77,6 @@ STUDIES = {
         ),
     ),
 }
-MEASURES = ("accuracy_without_tta", "accuracy")
 
 
 def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: list[str]) -> None:

@@ -19,6 +19,7 @@ from lightning_cifar.results.statistics import difference, summary
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+MEASURES = ("accuracy_without_tta", "accuracy")  # of every seed that `repeat` has trained
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -60,7 +61,7 @@ def repeated(label: str, name: str) -> list[str]:
     """What ``repeat`` found, by `REPEATED`."""
     found = load(name)
     epochs = found["seeds"][0]["steps"] * 250 / 50_000
-    accuracies = [spread(found[key]) for key in ("accuracy_without_tta", "accuracy")]
+    accuracies = [spread(found[key]) for key in MEASURES]
     minutes = found["train_seconds"]["median"] / 60
     return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.2g}", f"{minutes:.2g} min"]
 
@@ -91,7 +92,7 @@ def recipe_steps() -> str:
 
 def shares(found: dict[str, Any]) -> dict[str, list[float]]:
     """Both accuracies of every seed that ``repeat`` has trained."""
-    return {key: [seed[key] for seed in found["seeds"]] for key in ("accuracy_without_tta", "accuracy")}
+    return {key: [seed[key] for seed in found["seeds"]] for key in MEASURES}
 
 
 def gains(found: dict[str, Any], before: dict[str, list[float]]) -> list[str]:
@@ -308,10 +309,10 @@ def operations() -> str:
 def study(name: str) -> str:
     """Its forms, a row each; differences in bold that hold when all forms of the study are judged together."""
     result, rows = load(name), []
-    holding = {key: distinct(result, key) for key in ("accuracy_without_tta", "accuracy")}
+    holding = {key: distinct(result, key) for key in MEASURES}
     for form, found in result["forms"].items():
         row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
-        for key in ("accuracy_without_tta", "accuracy"):
+        for key in MEASURES:
             row.append(spread(found[key]))
             gap = found.get("difference", {}).get(key)
             row.append(interval(gap, form in holding[key]) if gap else "")
@@ -448,12 +449,12 @@ def evidence() -> str:
 
 TABLES = {
     "accurate_forms": accurate_forms,
-    "gates_longer": gates_longer,
     "corruptions": corruptions,
     "evidence": evidence,
     "export": export,
     "faults": faults,
     "gates": lambda: study("gates"),
+    "gates_longer": gates_longer,
     "gpu_batches": gpu_batches,
     "gpu_stages": gpu_stages,
     "own_images": own_images,

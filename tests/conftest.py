@@ -60,7 +60,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
     """Waits until something is so that other processes make so, a moment later on a busy machine."""
 
@@ -94,16 +94,16 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 @pytest.fixture(scope="session")
-def wandb_records() -> Callable[[Path], list]:
+def wandb_records(eventually) -> Callable[[Path], list]:
     """The records of the one offline run below a directory, once it is written to its end."""
 
     def read(directory: Path) -> list:
         (file,) = directory.rglob("run-*.wandb")
-        patience = time.monotonic() + 30
-        while not (records := parsed(file.read_bytes())) or not records[-1].HasField("exit"):
-            assert time.monotonic() < patience
-            time.sleep(0.05)
-        return records
+        eventually(lambda: has_ended(parsed(file.read_bytes())))
+        return parsed(file.read_bytes())
+
+    def has_ended(records: list) -> bool:
+        return bool(records) and records[-1].HasField("exit")
 
     def parsed(content: bytes) -> list:
         from wandb.proto.wandb_internal_pb2 import Record

@@ -301,15 +301,15 @@ def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
 
 
 @pytest.mark.slow
-def test_interrupted(tmp_path, tiny):
+def test_interrupted(tmp_path, tiny, start_python):
     """Ctrl-C: what there is is kept, drawn and named; status 130."""
-    command = [sys.executable, "-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000"]
-    with subprocess.Popen([*command, "--run_dir", tmp_path / "run"], stdout=subprocess.PIPE, text=True) as child:
-        lines = [child.stdout.readline() for _ in range(5)]
-        child.send_signal(signal.SIGINT)
-        rest = child.stdout.read().splitlines()
+    command = ["-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000", "--run_dir", tmp_path / "run"]
+    child = start_python(*command, stdout=subprocess.PIPE)
+    lines = [child.stdout.readline() for _ in range(5)]
+    child.send_signal(signal.SIGINT)
+    rest = child.stdout.read().splitlines()
     assert lines[-1].strip().startswith("3/10000")
-    assert child.returncode == 130
+    assert child.wait(60) == 130
     assert f"checkpoint: {tmp_path / 'run/checkpoints/best.ckpt'}" in rest
     assert (tmp_path / "run/curves.png").exists()
     record = json.loads((tmp_path / "run/run.json").read_text())
