@@ -15,14 +15,12 @@ if TYPE_CHECKING:
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
     from lightning_cifar.results.weights import load_pretrained
-    from lightning_cifar.train.averaging import EMA, Lookahead
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.figure import LiveFigure
     from lightning_cifar.train.progress import Progress, Throughput
     from lightning_cifar.train.resume import LastCheckpoint
 
 __all__ = [
-    "EMA",
     "Backbone",
     "CIFAR10DataModule",
     "FiveBlockNet",
@@ -31,7 +29,6 @@ __all__ = [
     "InputError",
     "LastCheckpoint",
     "LiveFigure",
-    "Lookahead",
     "Progress",
     "Throughput",
     "load_pretrained",
@@ -39,7 +36,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EMA": "train.averaging",
     "Backbone": "model.network",
     "CIFAR10DataModule": "data.module",
     "FiveBlockNet": "model.network",
@@ -48,7 +44,6 @@ _HOMES = {
     "InputError": "errors",
     "LastCheckpoint": "train.resume",
     "LiveFigure": "train.figure",
-    "Lookahead": "train.averaging",
     "Progress": "train.progress",
     "Throughput": "train.progress",
     "load_pretrained": "results.weights",

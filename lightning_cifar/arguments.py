@@ -27,7 +27,6 @@ OWN_COMMANDS = {  # each a module of `lightning_cifar.commands`
     "repeat": "train and test a recipe with several seeds: mean, spread, interval; or compare two such results",
     "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
-    "tune": "find a learning rate, or the largest batch size that fits, by a few steps of training",
     "report": "one HTML page of one or more runs: results, curves, mistakes, differences, commands",
     "serve": "a local web page and JSON API: drop a picture, see its classes and what spoke for them",
     "doctor": "what is installed, what computes, what data is found, whether W&B is logged in",

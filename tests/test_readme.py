@@ -11,7 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.arguments import layered
-from lightning_cifar.commands import export, predict, repeat, report, serve, sweep, tune
+from lightning_cifar.commands import export, predict, repeat, report, serve, sweep
 from lightning_cifar.commands.space import space_of
 
 ROOT = Path(__file__).parents[1]
@@ -57,8 +57,8 @@ def test_commands_parse(command, trained, capsys):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])
         assert own.compare or layered(["fit", *rest])[0] == "fit"
         return
-    if command.startswith(("sweep", "tune")):
-        own, rest = (sweep if command.startswith("sweep") else tune).parser().parse_known_args(command.split()[1:])
+    if command.startswith("sweep"):
+        own, rest = sweep.parser().parse_known_args(command.split()[1:])
         assert len(space_of(getattr(own, "search", []))) == command.count("--search")
         assert layered(["fit", *rest])[0] == "fit"
         return

@@ -102,7 +102,7 @@ def test_version():
             "--output x.bin: name it .safetensors, .onnx, .pt2, by what it is to be",
         ),
         (["sweep", "--search", "model.width=1,2"], "no option --model.width: did you mean --model.widths?"),
-        (["tune", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
+        (["sweep", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
     ],
 )

@@ -5,7 +5,7 @@ from importlib import import_module
 from lightning_cifar.arguments import FLAGS, OWN_COMMANDS, RECIPES, SUBCOMMANDS, Arguments
 from lightning_cifar.options import SIGNATURES, parameters
 
-WITH_FIT = ("repeat", "sweep", "tune")  # commands that take fit's options after their own
+WITH_FIT = ("repeat", "sweep")  # commands that take fit's options after their own
 SCRIPT = """\
 # Completion of lightning-cifar; made by `lightning-cifar completion`.
 # bash: save it as ~/.local/share/bash-completion/completions/lightning-cifar, or source it from ~/.bashrc.

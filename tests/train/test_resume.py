@@ -19,14 +19,14 @@ SMALL += ["--trainer.limit_train_batches", "4", "--trainer.max_epochs", "3", "--
 SMALL += ["--trainer.precision", "32-true"]
 OFTEN = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
 ALIVE = ["--model.gate_rate", "0.002"]  # at the recipes', gates die in batches as small
+EMA = "lightning.pytorch.callbacks.EMAWeightAveraging"
 FORMS = {
     "Adam, dropout, the test set watched": ["--recipe", "report"],
     "Muon, schedule, alternating flips": ["--recipe", "fast94", *ALIVE],
     "validation within an epoch": ["--recipe", "report", "--data.held_out", "val", "--trainer.val_check_interval", "2"],
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "an end within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
-    "averaged weights": ["--recipe", "report", "--trainer.callbacks+", "lightning_cifar.EMA"],
-    "lookahead": ["--recipe", "report", "--trainer.callbacks+", "lightning_cifar.Lookahead"],
+    "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
 }
 
 
