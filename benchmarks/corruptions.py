@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from lightning_cifar import main
-from lightning_cifar.train.record import write_json
+from lightning_cifar.run.record import write_json
 
 KEPT = ("images", "accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "corruptions")
 

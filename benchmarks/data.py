@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lightning_cifar.data import augment
+from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.run.record import describe_device, write_json
 from lightning_cifar.train.classifier import CIFAR10_MEAN, CIFAR10_STD
-from lightning_cifar.train.record import describe_device, write_json
 
 IMAGES, BATCH, PADDING, REPEATS = 10_000, 500, 4, 7
 

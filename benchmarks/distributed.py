@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from lightning_cifar.durable import load_checkpoint
-from lightning_cifar.train.record import cpu_name, git_commit, write_json
+from lightning_cifar.run.record import cpu_name, git_commit, write_json
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 STEPS, ROUNDS = 20, 3
 

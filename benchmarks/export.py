@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from lightning_cifar import CIFAR10DataModule, load_pretrained
-from lightning_cifar.commands.export import SUFFIXES
-from lightning_cifar.data.sources import ImageSet
-from lightning_cifar.places import digest_of
-from lightning_cifar.results.export import FORMATS, open_onnx, write_onnx
-from lightning_cifar.results.quantise import quantise
-from lightning_cifar.results.samples import CALIBRATING
-from lightning_cifar.results.weights import PRETRAINED
-from lightning_cifar.train.record import describe_device, write_json
+from lightning_cifar.commands.export.check_images import CALIBRATING
+from lightning_cifar.commands.export.command import SUFFIXES
+from lightning_cifar.commands.export.formats import FORMATS, open_onnx, write_onnx
+from lightning_cifar.commands.export.quantise import quantise
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.files import digest_of
+from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.train.weights import PRETRAINED
 
 BATCHES = {256: 4, 1: 100}  # size of a batch: how many are timed at once
 REPEATS, SETTLING = 5, 1

@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.train.record import cpu_name, git_commit, write_json
+from lightning_cifar.run.record import cpu_name, git_commit, write_json
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,9 +23,9 @@ import torch
 from step import Step
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.results.statistics import summary
-from lightning_cifar.results.tables import aligned
-from lightning_cifar.train.record import describe_device, write_json
+from lightning_cifar.evaluate.statistics import summary
+from lightning_cifar.evaluate.tables import aligned
+from lightning_cifar.run.record import describe_device, write_json
 
 RESULT = Path(__file__).parent / "results/gpu.json"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_cifar.data.dataset import stratified_split
 from lightning_cifar.data.folder import folder_classes, list_files
-from lightning_cifar.data.sources import stratified_split
 
 
 def link(root: Path, output: Path, size: int) -> None:

@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
-from lightning_cifar.data.pictures import pictures_below
-from lightning_cifar.places import digest_of
-from lightning_cifar.results.weights import PRETRAINED
+from lightning_cifar.data.images import pictures_below
+from lightning_cifar.files import digest_of
+from lightning_cifar.run.record import describe_device, write_json
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.record import describe_device, write_json
+from lightning_cifar.train.weights import PRETRAINED
 
 FORMS = ("one by one", "128 at a time", "predict", "predict, bf16")
 BATCH, WARM_UP = 128, 256

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.results.weights import PRETRAINED, checkpoint_config, save_weights
+from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, save_weights
 
 LARGEST = 6_000_000  # bytes
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning_cifar import main
-from lightning_cifar.train.record import write_json
+from lightning_cifar.run.record import write_json
 
 HERE = Path(__file__).parent
 

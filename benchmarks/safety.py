@@ -14,20 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar import LastCheckpoint, durable
-from lightning_cifar.arguments import layered
-from lightning_cifar.command_line import CommandLine
-from lightning_cifar.train import record
-from lightning_cifar.train.finite import FiniteLoss
-from lightning_cifar.train.gates import GateStatistics
-from lightning_cifar.train.progress import Throughput
-from lightning_cifar.train.record import cpu_name, write_json
+from lightning_cifar import LastCheckpoint
+from lightning_cifar.commands.command_line import CommandLine
+from lightning_cifar.run import record
+from lightning_cifar.run.guards import FiniteLoss, GateStatistics
+from lightning_cifar.run.record import cpu_name, write_json
+from lightning_cifar.run.settings import layered
+from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.train import checkpoint
 
 RECIPE = "fast"
 PARTS = {
     "whether to write last.ckpt, and writing it": (LastCheckpoint, ("on_train_batch_end", "after_step", "after_epoch")),
     "watch for NaN": (FiniteLoss, ("on_train_batch_start", "on_train_batch_end", "check", "check_weights")),
-    "checkpoints, written durably with a digest": (durable, ("save_checkpoint",)),
+    "checkpoints, written durably with a digest": (checkpoint, ("save_checkpoint",)),
     "run.json, written durably": (record, ("write_json",)),
     "statistics of the gates": (GateStatistics, ("on_train_start", "on_train_epoch_end")),
 }

@@ -26,11 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import CIFAR10DataModule, GatedBlock, ImageClassifier
-from lightning_cifar.arguments import RECIPES
-from lightning_cifar.data.sources import ImageSet
-from lightning_cifar.train.memory import keep_freed_memory
-from lightning_cifar.train.precision import fastest_precision
-from lightning_cifar.train.record import describe_device, write_json
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.options import RECIPES
+from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.train.hardware import fastest_precision, keep_freed_memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 9

@@ -21,9 +21,9 @@ from tables import MEASURES
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.results.statistics import difference
-from lightning_cifar.results.tables import aligned
-from lightning_cifar.train.record import write_json
+from lightning_cifar.evaluate.statistics import difference
+from lightning_cifar.evaluate.tables import aligned
+from lightning_cifar.run.record import write_json
 
 
 class Study(NamedTuple):

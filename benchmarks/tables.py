@@ -15,7 +15,7 @@ from typing import Any
 
 from scipy import stats
 
-from lightning_cifar.results.statistics import difference, summary
+from lightning_cifar.evaluate.statistics import difference, summary
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

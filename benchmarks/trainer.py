@@ -22,10 +22,10 @@ from step import DEVICE, build
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
-from lightning_cifar.arguments import layered
-from lightning_cifar.command_line import CommandLine
-from lightning_cifar.train.memory import keep_freed_memory
-from lightning_cifar.train.record import describe_device, write_json
+from lightning_cifar.commands.command_line import CommandLine
+from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.run.settings import layered
+from lightning_cifar.train.hardware import keep_freed_memory
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}

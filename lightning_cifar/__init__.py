@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from lightning_cifar.errors import InputError
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
-    from lightning_cifar.results.weights import load_pretrained
+    from lightning_cifar.run.figure import LiveFigure
+    from lightning_cifar.run.progress import Progress
+    from lightning_cifar.run.resume import LastCheckpoint
+    from lightning_cifar.run.throughput import Throughput
     from lightning_cifar.train.classifier import ImageClassifier
-    from lightning_cifar.train.figure import LiveFigure
-    from lightning_cifar.train.progress import Progress, Throughput
-    from lightning_cifar.train.resume import LastCheckpoint
+    from lightning_cifar.train.weights import load_pretrained
 
 __all__ = [
     "Backbone",
@@ -42,11 +43,11 @@ _HOMES = {
     "GatedBlock": "model.blocks",
     "ImageClassifier": "train.classifier",
     "InputError": "errors",
-    "LastCheckpoint": "train.resume",
-    "LiveFigure": "train.figure",
-    "Progress": "train.progress",
-    "Throughput": "train.progress",
-    "load_pretrained": "results.weights",
+    "LastCheckpoint": "run.resume",
+    "LiveFigure": "run.figure",
+    "Progress": "run.progress",
+    "Throughput": "run.throughput",
+    "load_pretrained": "train.weights",
     "main": "cli",
 }
 

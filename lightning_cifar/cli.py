@@ -6,16 +6,15 @@ import select
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from lightning_cifar.arguments import OWN_COMMANDS, TRAINER_COMMANDS, layered, overview, short_help
-from lightning_cifar.errors import DISK_FULL, FORBIDDEN, InputError, reason
+from lightning_cifar.errors import told
+from lightning_cifar.options import OWN_COMMANDS, TRAINER_COMMANDS, overview, short_help
+from lightning_cifar.run.settings import layered
 
 # Said by the libraries at every start, true and of no use here. Everything else is shown.
 IRRELEVANT = (
@@ -91,8 +90,8 @@ def run(args: list[str]) -> None:
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if one == "--help-all" else one for one in args]
     arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
-    from lightning_cifar.command_line import CommandLine
-    from lightning_cifar.ranks import handed_down, is_first
+    from lightning_cifar.commands.command_line import CommandLine
+    from lightning_cifar.distributed import handed_down, is_first
 
     if is_first():
         CommandLine(arguments, typed=args)
@@ -132,48 +131,3 @@ def ask_again(lost: "sys.UnraisableHookArgs") -> None:
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
     else:
         sys.__unraisablehook__(lost)
-
-
-def told(error: Exception) -> tuple[int | None, str]:
-    """Exit status and words for an error that has an explanation; no status for one that has none."""
-    if is_about_input(error):
-        return 2, str(error)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        what = f"{error.filename}: " if error.filename else ""
-        kept = "what was saved is whole, and fit --resume goes on with training"
-        return 1, f"{what}{error.strerror}: free some space; {kept}"
-    if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
-        return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if out_of_memory(error):
-        return 1, (
-            "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
-            f"evaluation, a lower --batch_size in predict --images ({reason(error)})"
-        )
-    from lightning_cifar.train.finite import DivergenceError
-
-    return (3, str(error)) if isinstance(error, DivergenceError) else (None, "")
-
-
-def out_of_memory(error: Exception) -> bool:
-    # torch has a type for GPUs, and words for the CPU.
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
-    )
-
-
-def is_about_input(error: Exception) -> bool:
-    """Whether the user's input is at fault.
-
-    Our complaints have their own type; Lightning's about its flags are ``MisconfigurationException``, or ValueErrors
-    and, where something is not installed, ModuleNotFoundErrors that its own files raise.
-    """
-    if isinstance(error, InputError):
-        return True
-    import lightning
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return isinstance(error, MisconfigurationException) or (
-        isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
-    )

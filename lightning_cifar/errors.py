@@ -1,6 +1,9 @@
-"""What means that the user's input cannot be used, and what other errors say of themselves."""
+"""User-input errors, and how other errors are explained."""
 
 import errno
+import os
+import traceback
+from pathlib import Path
 from typing import Any, get_args
 
 # Of an OSError.
@@ -21,3 +24,52 @@ def check_choice(name: str, given: Any, kinds: Any) -> None:
 def reason(error: Exception) -> str:
     """The first line of what it says; its type where it says nothing."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def told(error: Exception) -> tuple[int | None, str]:
+    """Exit status and words for an error that has an explanation; no status for one that has none."""
+    if is_about_input(error):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        what = f"{error.filename}: " if error.filename else ""
+        kept = "what was saved is whole, and fit --resume goes on with training"
+        return 1, f"{what}{error.strerror}: free some space; {kept}"
+    if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
+        return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if out_of_memory(error):
+        return 1, (
+            "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
+            f"evaluation, a lower --batch_size in predict --images ({reason(error)})"
+        )
+    from lightning_cifar.errors import DivergenceError
+
+    return (3, str(error)) if isinstance(error, DivergenceError) else (None, "")
+
+
+def out_of_memory(error: Exception) -> bool:
+    # torch has a type for GPUs, and words for the CPU.
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    )
+
+
+def is_about_input(error: Exception) -> bool:
+    """Whether the user's input is at fault.
+
+    Our complaints have their own type; Lightning's about its flags are ``MisconfigurationException``, or ValueErrors
+    and, where something is not installed, ModuleNotFoundErrors that its own files raise.
+    """
+    if isinstance(error, InputError):
+        return True
+    import lightning
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
+    )
+
+
+class DivergenceError(RuntimeError):
+    """Training went astray. The command line exits with status 3."""

@@ -19,9 +19,10 @@ from lightning import Trainer
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
-from lightning_cifar.arguments import RECIPES
-from lightning_cifar.cli import main, told
+from lightning_cifar.cli import main
 from lightning_cifar.data import download
+from lightning_cifar.errors import told
+from lightning_cifar.options import RECIPES
 
 
 def run(capsys, *args):

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_cifar.durable import load_checkpoint
+from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError
-from lightning_cifar.model.together import BatchNorm, Dropout
-from lightning_cifar.shard import Shard
+from lightning_cifar.model.parallel import BatchNorm, Dropout
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "120", "--trainer.precision", "32-true"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "5", "--data.drop_last", "true"]

@@ -11,8 +11,8 @@ import weakref
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.arguments import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 from lightning_cifar.cli import ended_by_sigterm
+from lightning_cifar.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
 import sys

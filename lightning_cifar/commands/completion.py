@@ -2,8 +2,7 @@
 
 from importlib import import_module
 
-from lightning_cifar.arguments import FLAGS, OWN_COMMANDS, RECIPES, SUBCOMMANDS, Arguments
-from lightning_cifar.options import SIGNATURES, parameters
+from lightning_cifar.options import FLAGS, OWN_COMMANDS, RECIPES, SIGNATURES, SUBCOMMANDS, Arguments, parameters
 
 WITH_FIT = ("repeat", "sweep")  # commands that take fit's options after their own
 SCRIPT = """\

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from lightning_cifar.arguments import Arguments
 from lightning_cifar.errors import reason
+from lightning_cifar.options import Arguments
 
 Finding = tuple[bool, str]
 
@@ -74,9 +74,9 @@ def machine() -> Iterator[Finding]:
     import torch
 
     from lightning_cifar.model.network import FiveBlockNet
-    from lightning_cifar.results.weights import load_pretrained
-    from lightning_cifar.train.precision import fastest_precision
-    from lightning_cifar.train.record import cpu_name
+    from lightning_cifar.run.record import cpu_name
+    from lightning_cifar.train.hardware import fastest_precision
+    from lightning_cifar.train.weights import load_pretrained
 
     yield True, f"CPU: {cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):

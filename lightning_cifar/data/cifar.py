@@ -18,11 +18,10 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
+from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
-from lightning_cifar.data.sources import Dataset, ImageSet
-from lightning_cifar.durable import one_at_a_time
 from lightning_cifar.errors import InputError
-from lightning_cifar.places import digest_of
+from lightning_cifar.files import digest_of, one_at_a_time
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}  # by --data.dataset
 PUBLISHED = {  # archives: bytes, and SHA-256, where torchvision has the MD5

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from lightning_cifar.errors import DISK_FULL, InputError
-from lightning_cifar.places import digest_of
+from lightning_cifar.files import digest_of
 
 TIMEOUT = 30  # seconds without a byte before a connection is given up
 PAUSES = (0, 1, 3)  # seconds before each try of a place

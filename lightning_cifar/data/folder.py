@@ -14,28 +14,22 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from lightning_cifar.data.pictures import formats
-from lightning_cifar.data.sources import SIZE, Dataset, ImageSet
-from lightning_cifar.durable import one_at_a_time
+from lightning_cifar.data.dataset import Dataset, ImageSet
+from lightning_cifar.data.images import SIZE, decode
 from lightning_cifar.errors import InputError
+from lightning_cifar.files import one_at_a_time
 
 PARTS = ("train", "val", "test")
 RULE = b"2"  # the version of how a file becomes 32x32 pixels: what was cached by another is decoded again
-MAX_PIXELS = 1 << 26  # of a file, by its header, before they are decoded: 256 MB, and up to twice that in conversions
-LARGE = 1 << 23  # pixels; files with more are decoded one at a time, so that threads do not add up to gigabytes
-ONE_AT_A_TIME = threading.Lock()
 
 
 def load_folder(root: Path) -> Dataset:
@@ -99,46 +93,6 @@ def is_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a link to itself
         return False
-
-
-def read_image(source: str | BinaryIO) -> np.ndarray:
-    """One file, by its path or opened, as (32, 32, 3) uint8, by the rule at the top of this module.
-
-    Raises:
-        Exception: it cannot be decoded; decoders fail in their own ways.
-    """
-    with Image.open(source, formats=formats()) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width}x{opened.height} pixels are more than {MAX_PIXELS:,}")
-        opened.draft(None, (4 * SIZE, 4 * SIZE))
-        with ONE_AT_A_TIME if opened.width * opened.height > LARGE else contextlib.nullcontext():
-            return small(opened)
-
-
-def small(image: Image.Image) -> np.ndarray:
-    """`read_image` of what is opened: made small first, since copies of a large one cost memory."""
-    ImageOps.exif_transpose(image, in_place=True)
-    deep = image.mode.startswith("I")  # 16 bits
-    mode = "I" if deep else "RGBA" if image.has_transparency_data else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    if image.size != (SIZE, SIZE):
-        image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC)
-    if deep:
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return np.asarray(image)
-
-
-def decode(path: str) -> np.ndarray:
-    """`read_image`, which must succeed: an image that cannot be trained on ends the run."""
-    try:
-        return read_image(path)
-    except Image.UnidentifiedImageError:
-        raise InputError(f"{path} is not an image: remove it from the class folder") from None
-    except Exception as error:
-        raise InputError(f"{path} cannot be read ({error}): replace or remove it") from error
 
 
 def decode_all(part: str, files: list[tuple[str, int]]) -> ImageSet:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lightning_cifar.data.sources import ImageSet
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError
-from lightning_cifar.shard import Shard
 
 ALL = Shard()
 

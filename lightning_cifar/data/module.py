@@ -11,12 +11,14 @@ from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
 from lightning_cifar.data.cifar import load_cifar
-from lightning_cifar.data.files import FileLoader, ImageFiles, file_loader, list_folder
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, SourceName, stratified_split
+from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import available_cores, folder_classes, load_folder
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader, home, seeded
-from lightning_cifar.data.sources import SIZE, Dataset, ImageSet, SourceName, load_digits, stratified_split
+from lightning_cifar.data.streaming import FileLoader, ImageFiles, file_loader, list_folder
+from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError, check_choice
-from lightning_cifar.shard import Shard
 
 HeldOut = Literal["val", "test"]
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
@@ -178,7 +180,7 @@ class CIFAR10DataModule(LightningDataModule):
     def predict_dataloader(self) -> BatchLoader | FileLoader:
         return self.test_dataloader()
 
-    def loader(self, data: ImageSet | ImageFiles, batch_size: int, **options: Any) -> BatchLoader | FileLoader:
+    def loader(self, data: LabelledImages, batch_size: int, **options: Any) -> BatchLoader | FileLoader:
         if isinstance(data, ImageSet):
             return BatchLoader(data, batch_size, device=home(data, self.device), **options)
         if self.shard.count > 1 and self.trainer._accelerator_connector.use_distributed_sampler:  # type: ignore[union-attr]
@@ -188,6 +190,7 @@ class CIFAR10DataModule(LightningDataModule):
         pinned = self.device.type == "cuda"  # copied to it in the background
         workers = self.hparams["num_workers"]
         workers = available_cores() if workers is None else workers
+        assert isinstance(data, ImageFiles)
         return file_loader(data, batch_size, num_workers=workers, pin_memory=pinned, **options)
 
     @property

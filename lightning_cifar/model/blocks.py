@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError, check_choice
-from lightning_cifar.model.flips import FlipBatchNorm, FlipConv2d, halves
+from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, halves
 from lightning_cifar.model.gates import Gate, GateName
-from lightning_cifar.model.together import BatchNorm
+from lightning_cifar.model.parallel import BatchNorm
 
 # In place: no convolution, norm or pooling needs its own output to be differentiated.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.arguments import SUBCOMMANDS
+from lightning_cifar.options import SUBCOMMANDS
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_cifar.data import cifar, download
 from lightning_cifar.data.cifar import load_cifar
-from lightning_cifar.data.sources import Dataset
+from lightning_cifar.data.dataset import Dataset
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
+from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader, Order, home
-from lightning_cifar.data.sources import ImageSet
 
 N = 103
 

@@ -12,10 +12,11 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import available_cores
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
-from lightning_cifar.data.sources import ImageSet, load_digits
 
 
 def ready(*args: object, **options: object) -> CIFAR10DataModule:

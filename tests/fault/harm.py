@@ -44,7 +44,7 @@ class Child:
 class Trap:
     """Sends the child a signal when it calls ``function`` for the n-th time, from 0: before the call or after it."""
 
-    function: str  # as lightning_cifar.durable:os.replace
+    function: str  # as lightning_cifar.files:os.replace
     number: int = 0
     signal: int = signal.SIGTERM
     after: bool = False

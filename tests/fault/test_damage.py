@@ -12,7 +12,7 @@ from PIL import Image
 
 from lightning_cifar import InputError
 from lightning_cifar.data import cifar, folder
-from lightning_cifar.durable import load_checkpoint, save_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fault
 TIMES = 100  # of each kind, half of them cuts

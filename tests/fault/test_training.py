@@ -16,8 +16,8 @@ import pytest
 import torch
 from harm import Trap
 
-from lightning_cifar.durable import load_checkpoint
-from lightning_cifar.train.resume import LastCheckpoint
+from lightning_cifar.run.resume import LastCheckpoint
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.fault
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar.train import wandb as ours
+from lightning_cifar.run import wandb as ours
 
 pytestmark = pytest.mark.fault
 pytest.importorskip("wandb")

@@ -6,11 +6,11 @@ from lightning import Trainer
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
+from lightning_cifar.evaluate.explain import evidence, grad_cam
 from lightning_cifar.model.ensemble import Ensemble
-from lightning_cifar.results.explain import evidence, grad_cam
-from lightning_cifar.results.weights import load_pretrained, save_weights
-from lightning_cifar.train.gates import GateStatistics
+from lightning_cifar.run.guards import GateStatistics
 from lightning_cifar.train.optim import parameter_groups
+from lightning_cifar.train.weights import load_pretrained, save_weights
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 0.01}
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}

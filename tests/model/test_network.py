@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
-from lightning_cifar.model.network import GlobalMaxPool, WhiteningStem
-from lightning_cifar.model.together import BatchNorm, Dropout
+from lightning_cifar.model.network import GlobalMaxPool
+from lightning_cifar.model.parallel import BatchNorm, Dropout
+from lightning_cifar.model.stem import WhiteningStem
 
 WIDTHS = (4, 6, 8, 10, 12)
 

@@ -10,8 +10,9 @@ from lightning import Trainer, seed_everything
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.sources import ImageSet, load_digits
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
 

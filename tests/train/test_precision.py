@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.train.precision import fastest_precision
+from lightning_cifar.train.hardware import fastest_precision
 
 
 class Slow(nn.Module):

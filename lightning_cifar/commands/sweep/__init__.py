@@ -1,0 +1,3 @@
+from lightning_cifar.commands.sweep.command import main, parser
+
+__all__ = ["main", "parser"]

@@ -1,0 +1,31 @@
+"""scikit-learn's handwritten digits as a `Dataset`: small, and needs no download."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from lightning_cifar.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+from lightning_cifar.data.dataset import Dataset, ImageSet, stratified_split
+from lightning_cifar.data.images import SIZE
+
+DIGITS_TEST = 360  # a fifth of the 1,797 digits: scikit-learn ships no test set
+
+
+def load_digits() -> Dataset:
+    """scikit-learn's 1,797 digits, 8x8 in 17 greys, enlarged to 32x32 RGB; a fixed stratified fifth is the test set."""
+    try:
+        from sklearn import datasets
+    except ImportError:
+        raise InputError("the dataset 'digits' needs scikit-learn: pip install 'lightning-cifar[digits]'") from None
+    digits = datasets.load_digits()
+    grey = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8)
+    large = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear").round().clamp(0, 255)
+    images = large.to(torch.uint8).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    everything = ImageSet(images, torch.from_numpy(digits.target).long())
+    train, test = stratified_split(everything.labels, DIGITS_TEST, seed=0)
+    names = tuple(str(name) for name in digits.target_names)
+    return Dataset(everything[train], None, everything[test], names)

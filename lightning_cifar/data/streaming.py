@@ -1,0 +1,116 @@
+"""An image folder that does not fit in memory: every file is decoded when its batch is due, by worker processes."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_cifar.data.dataset import Dataset, ImageSet, spaced
+from lightning_cifar.data.folder import PARTS, decode_all, folder_classes, list_files
+from lightning_cifar.data.images import decode
+from lightning_cifar.data.loader import ALL, Order, check_batch_size
+from lightning_cifar.distributed import Shard
+from lightning_cifar.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Labelled images on disk: ``paths`` bytes (N,), ``labels`` int64 (N,).
+
+    An array, where a list of as many strings would be copied to every worker, one reference count after the other.
+    """
+
+    paths: np.ndarray
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Tensor | slice) -> "ImageFiles":
+        # As numpy's: it takes a tensor of one index for a number.
+        return ImageFiles(self.paths[indices if isinstance(indices, slice) else indices.numpy()], self.labels[indices])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch, as DataLoader asks for it: images uint8 (B, 3, 32, 32), labels and positions int64 (B,)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks, as in decode_all
+            pixels = np.stack([decode(os.fsdecode(path)) for path in self.paths[indices]])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.labels[indices], torch.tensor(indices)
+
+    def sample(self, size: int) -> ImageSet:
+        """``size`` of them, evenly spaced, so that every class gives its share; all, if there are fewer."""
+        chosen = self[spaced(len(self), size)]
+        paths = [os.fsdecode(path) for path in chosen.paths]
+        return decode_all("a sample", list(zip(paths, chosen.labels.tolist(), strict=True)))
+
+    def chunks(self) -> Iterator[bytes]:
+        """What `Dataset.fingerprint` covers: of every file part, class, name and size, not what is in it."""
+        for path in self.paths:
+            name = b"/".join(path.split(os.fsencode(os.sep))[-3:])
+            yield b"%s\0%d\n" % (name, os.stat(path).st_size)
+
+
+def list_folder(root: Path) -> Dataset:
+    """The image folder ``root``, as `ImageFiles`; nothing is decoded."""
+    class_names = folder_classes(root)
+    parts: dict[str, ImageFiles] = {}
+    for part in PARTS:
+        if (root / part).is_dir():
+            paths, labels = zip(*list_files(root / part, class_names), strict=True)
+            parts[part] = ImageFiles(np.array([os.fsencode(path) for path in paths]), torch.tensor(labels))
+    return Dataset(parts["train"], parts.get("val"), parts["test"], class_names)
+
+
+class FileLoader(DataLoader):
+    """DataLoader, with the state of `BatchLoader`, and where bad input in a worker is told as anywhere else."""
+
+    batch = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sampler.first = state["batch"] * self.sampler.batch_size  # type: ignore[attr-defined]  # an Order
+
+    def __iter__(self) -> Any:
+        # Lightning predicts by a loader of its own making, without an Order: it begins at the beginning.
+        self.batch = self.sampler.first // self.sampler.batch_size if isinstance(self.sampler, Order) else 0
+        try:
+            for batch in super().__iter__():
+                self.batch += 1
+                yield batch
+        except InputError as error:
+            raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
+
+
+def file_loader(
+    data: ImageFiles,
+    batch_size: int,
+    seed: int | None = None,
+    drop_last: bool = False,
+    positions: bool = False,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    shard: Shard = ALL,
+) -> FileLoader:
+    """The batches of `BatchLoader` given the same arguments, read by ``num_workers`` processes; 0: by this one."""
+    check_batch_size(batch_size, len(data), drop_last, shard)
+    return FileLoader(
+        data,  # type: ignore[arg-type]  # what torch asks of a Dataset it has: a length and __getitems__
+        batch_size=batch_size // shard.count,  # by its name, as Lightning gives it when it makes another
+        sampler=Order(len(data), seed, batch_size, shard),
+        drop_last=drop_last,
+        collate_fn=itemgetter(slice(3 if positions else 2)),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # its own: the global one is for the augmentation, the same on both paths
+    )

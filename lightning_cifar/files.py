@@ -1,0 +1,109 @@
+"""Files and directories: atomic writes, locks, digests, and the one rule for new or empty directories."""
+
+import datetime
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lightning_cifar.errors import InputError
+
+
+def timed_directory(parent: Path) -> Path:
+    """Makes ``parent/<time>``; ``parent/<time>-2`` ... where others were made in the same second."""
+    wanted = parent / timestamp()
+    directory, number = wanted, 1
+    while True:
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            number += 1
+            directory = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def timestamp() -> str:
+    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def has_files(directory: Path) -> bool:
+    """Whether anything lies in it, but for what is hidden."""
+    return any(not entry.name.startswith(".") for entry in directory.iterdir())
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of what is in it."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+LOCK = ".lock"
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file that is, whatever happens, and for every other process, the old one or the new one, and whole.
+
+    Raises:
+        OSError: the disk is full, say; ``file`` is then as it was.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with partial.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
+    sync_directory(file.parent)
+
+
+def lock(run_dir: Path) -> FileLock | None:
+    """Keeps other processes from writing there, until it is released or this one dies.
+
+    Raises:
+        InputError: another one has it.
+    """
+    file = FileLock(run_dir / LOCK)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{run_dir} is in use: another process trains in it") from None
+    except (OSError, NotImplementedError):  # a file system without locks
+        return None
+    return file
+
+
+@contextmanager
+def one_at_a_time(file: Path, words: str) -> Iterator[None]:
+    """Waits until no other process has the lock ``file``, and says what that one does; where there are locks at all.
+
+    A lock ends with its process.
+    """
+    waited_for = FileLock(file)
+    with suppress(OSError, NotImplementedError):  # a file system without locks
+        try:
+            waited_for.acquire(timeout=1)
+        except Timeout:
+            print(f"waiting for another process, which {words}", flush=True)
+            waited_for.acquire()
+    try:
+        yield
+    finally:
+        waited_for.release()
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes names durable that were given or moved in it, where the system can."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:  # Windows opens no directories
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""The directory of a run, and ``run.json`` in it: versions, device, commit, seed, data, timings."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import InputError
+from lightning_cifar.files import has_files, timed_directory, write_whole
+
+RECORD = "run.json"
+PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
+
+
+def new_run_dir(named: str | None, group: str) -> Path:
+    """Makes the directory of a run: ``named``, which must be new or, but for hidden files, empty; or
+    ``runs/<group>/<time>``.
+
+    Raises:
+        InputError: it is in use, or cannot be written.
+    """
+    run_dir = Path(named or Path("runs") / group)
+    try:
+        if not named:
+            return timed_directory(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if has_files(run_dir):
+            raise InputError(f"--run_dir {run_dir} is not empty: every run needs a directory of its own")
+        return run_dir
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run directory {run_dir}: {error.strerror}; name another by --run_dir"
+        ) from error
+
+
+class RunRecord(Callback):
+    """Writes ``run.json`` when a stage starts, and again with its timings when it has ended.
+
+    Args:
+        directory: where to write it; it must exist.
+        command: what was typed, for the record.
+        recipe: name of the recipe, for the record.
+    """
+
+    def __init__(self, directory: str, command: Sequence[str] = (), recipe: str | None = None) -> None:
+        self.file = Path(directory) / RECORD
+        self.command = list(command)
+        self.recipe = recipe
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.started = time.perf_counter()
+        earlier = json.loads(self.file.read_text()) if self.file.exists() else None
+        self.record: dict[str, Any] = {
+            "command": self.command,
+            "stage": trainer.state.fn.value if trainer.state.fn else None,
+            "recipe": self.recipe,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seed": torch.initial_seed(),
+            "precision": trainer.precision,
+            "git_commit": git_commit(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "device": describe_device(trainer.strategy.root_device),
+            "data": describe_data(trainer),
+        }
+        # Of a run that goes on: what it was before, stop by stop.
+        self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
+        self.write(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
+        if stage == "fit":
+            self.record["timings"] |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        self.record["metrics"] = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
+        }
+        self.write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning calls no `teardown` after one, and no `setup` before one that came early."""
+        if not hasattr(self, "record"):
+            return
+        self.record["ended"] = type(exception).__name__
+        self.teardown(trainer, pl_module, "fit" if trainer.state.fn == "fit" else "")
+
+    def write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            write_json(self.file, self.record)
+
+
+def write_json(file: Path, result: dict[str, Any]) -> None:
+    write_whole(file, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def recorded_recipe(run_dir: Path) -> str | None:
+    """Of the run in ``run_dir``; None where there is none, or it had none."""
+    try:
+        recipe = json.loads((run_dir / RECORD).read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return recipe if isinstance(recipe, str) else None
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name and size of what computes."""
+    if device.type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return {"type": device.type, "name": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_data(trainer: Trainer) -> dict[str, Any] | None:
+    """Source, sizes and fingerprint of a `CIFAR10DataModule`'s data; None for other loaders."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, CIFAR10DataModule):
+        return None
+    return {
+        "dataset": data.hparams["dataset"],
+        "root": str(data.root),
+        "train": len(data.train),
+        data.hparams["held_out"]: len(data.val),
+        "test": len(data.test),
+        "fingerprint": data.dataset.fingerprint(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this file belongs to, with ``-dirty`` where files differ; None where it is installed."""
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+    try:
+        described = ""
+        for command in (
+            ["ls-files", "--error-unmatch", Path(__file__).name],
+            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
+            described = done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described

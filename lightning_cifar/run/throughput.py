@@ -1,0 +1,64 @@
+"""Throughput: images per second of training, as logged metrics."""
+
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Logs images/s: ``time/images_per_second`` between logged steps, ``time/epoch_images_per_second`` of each epoch.
+
+    The clock covers batches, augmentation, training steps and callbacks, and stands still during validation. It waits
+    for the device at an epoch's end alone: more would slow it. ``seconds`` is the total of the epochs.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.epoch_started = self.window_started = self.validation_started = self.seconds = 0.0
+        self.resumed_seconds = 0.0
+        self.epoch_images = self.window_images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.window_started = time.perf_counter()
+        self.epoch_started = self.window_started - self.resumed_seconds
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_started = self.window_started = time.perf_counter()
+        self.epoch_images = self.window_images = 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.perf_counter() - self.validation_started
+        self.epoch_started += seconds
+        self.window_started += seconds
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        images = len(batch[0]) * trainer.world_size
+        self.epoch_images += images
+        self.window_images += images
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside
+        if every and trainer.global_step % every == 0:
+            now = time.perf_counter()
+            pl_module.log("time/images_per_second", self.window_images / (now - self.window_started))
+            self.window_started, self.window_images = now, 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        seconds = time.perf_counter() - self.epoch_started
+        self.seconds += seconds
+        pl_module.log("time/epoch_seconds", seconds)
+        pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch = time.perf_counter() - self.epoch_started
+        return {"seconds": self.seconds, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.epoch_images = state_dict["seconds"], state_dict["epoch_images"]
+        self.resumed_seconds = state_dict["epoch_seconds"]

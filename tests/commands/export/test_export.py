@@ -1,0 +1,221 @@
+"""`export`: what lies there afterwards is what the model is, in every format and batch size; or nothing lies there."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lightning_cifar import ImageClassifier, main
+from lightning_cifar.commands.export import command as command
+from lightning_cifar.commands.export import formats as export
+from lightning_cifar.commands.export.card import USES
+from lightning_cifar.commands.export.check_images import own_data
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+from lightning_cifar.train.weights import read_weights
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/export.md").read_text()
+IMAGES = ROOT / "tests/images"
+FORMATS = [*command.SUFFIXES.items()]
+
+
+@pytest.fixture
+def checkpoint(trained) -> Path:
+    return trained / "checkpoints/last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def models(trained, tmp_path_factory) -> Path:
+    """A directory with one file of each format, made by the command."""
+    folder = tmp_path_factory.mktemp("models")
+    for form, suffix in FORMATS:
+        args = ["--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--output", str(folder / f"model{suffix}")]
+        assert main(["export", *args, "--format", form]) == 0
+    return folder
+
+
+def run(capsys, *args) -> tuple[int, str, str]:
+    status = main(["export", *map(str, args)])
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMATS)
+def test_answers_as_the_model_does(checkpoint, models, form, suffix):
+    model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
+    answer = export.FORMATS[form][1](models / f"model{suffix}")
+    for batch in (1, 2, 7, 40):
+        images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
+        with torch.inference_mode():
+            ours, theirs = model(images), answer(images)
+        assert ours.argmax(1).equal(theirs.argmax(1))
+        assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
+
+
+def test_says_what_it_did(checkpoint, tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--output", file)
+    assert status == 0
+    checked, model, card = out.splitlines()
+    assert checked.startswith("checked: same class on all of 360 test images, largest difference of a logit 0.0e+00 (")
+    assert (model.split(",")[0], card) == (f"model: {file}", f"card: {file}.md")
+    assert {one.name for one in tmp_path.iterdir() if one.is_file()} == {file.name, f"{file.name}.md"}
+
+
+def test_facts_lie_in_each_file_and_no_path_of_this_machine(models):
+    import onnx
+
+    proto = onnx.load(models / "model.onnx")
+    told = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
+    assert (told["classes"], told["recipe"], told["data"]) == (list("0123456789"), "demo", "scikit-learn's digits")
+    assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in proto.graph.input] == [
+        ("images", "batch")
+    ]
+    extra = {export.FACTS: ""}
+    torch.export.load(models / "model.pt2", extra_files=extra)
+    assert json.loads(extra[export.FACTS]) == told
+    assert read_weights(models / "model.safetensors")[1] == told
+    for _, suffix in FORMATS:
+        content = (models / f"model{suffix}").read_bytes()
+        assert not any(path in content for path in (str(ROOT).encode(), str(models.parent).encode()))
+
+
+def test_safetensors_is_a_checkpoint_again(models, tmp_path, capsys):
+    weights = models / "model.safetensors"
+    assert run(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", IMAGES)[0] == 0
+    first, second = read_weights(weights), read_weights(tmp_path / "again.safetensors")
+    assert first[:2] == second[:2]
+    assert all(second[2][name].equal(value) for name, value in first[2].items())
+
+
+def test_images_of_ones_own_or_random_ones(models, tmp_path, capsys):
+    args = ["--ckpt_path", models / "model.safetensors", "--output"]
+    _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", IMAGES)
+    assert "same class on all of 20 images of --images, " in out
+    _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
+    assert "same class on all of 100 random images (the model's own are not found, --images names others), " in out
+
+
+def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
+    stored = load_checkpoint(checkpoint) | {"datamodule_hyper_parameters": {"dataset": "mine", "pixels": 3}}
+    save_checkpoint(stored, tmp_path / "other.ckpt")
+    status, out, _ = run(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
+    assert (status, "on all of 100 random images" in out) == (0, True)
+    assert "data that nothing is said of.\n" in (tmp_path / "a.safetensors.md").read_text()
+
+
+def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(image_folder))
+    options = {"dataset": "folder", "held_out": "val"}
+    assert own_data(options, ["cat", "dog"]) is not None
+    assert own_data(options, ["cat", "cow"]) is None
+
+
+@pytest.mark.slow
+def test_int8(checkpoint, tmp_path, capsys):
+    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / "model.onnx", "--int8")
+    (share,) = re.findall(r"checked: int8, same class on ([\d.]+)% of 360 test images", out)
+    assert (status, float(share) >= 90) == (0, True)
+
+
+def test_what_does_not_agree_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
+    def spoil(model, file, facts):
+        model = copy.deepcopy(model)
+        model.network.classifier[-1].bias.data[0] += 0.01
+        export.save_weights(model, file, **facts)
+
+    monkeypatch.setitem(export.FORMATS, "safetensors", (spoil, export.load_pretrained))
+    file = tmp_path / "model.safetensors"
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", file)
+    assert (status, err.startswith(f"{file} was not written, for it does not agree with the model: ")) == (1, True)
+    assert not list(tmp_path.glob("model*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--output x.onnx", "export: the following arguments are required: --ckpt_path"),
+        ("--ckpt_path x", "export: the following arguments are required: --output"),
+        (
+            "--ckpt_path x --output x.pt --format torch.export",
+            "--output x.pt: a file of --format torch.export is called x.pt2",
+        ),
+        ("--ckpt_path x --output x.pt2 --int8", "--int8 is for --format onnx, not torch.export"),
+        ("--ckpt_path absent.ckpt --output x.pt2", "--ckpt_path absent.ckpt: no such file"),
+        ("--ckpt_path x --output absent/x.pt2", "--output absent/x.pt2: No such file or directory"),
+        ("--ckpt_path x --output /dev/null/x.pt2", "--output /dev/null/x.pt2: Not a directory"),
+        ("--ckpt_path pretrained --output x.pt2 --images *.png", "--images *.png: there is no picture"),
+        (
+            "--ckpt_path pretrained --output x.onnx --int8",
+            "--int8 is calibrated on real images, and those of the model are not found: name some by --images",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(capsys, args, message):
+    status, out, err = run(capsys, *args.split())
+    assert (status, out, err) == (2, "", f"error: {message}\n")
+    assert not list(Path().glob("x*"))
+
+
+def test_bad_files_are_one_line(checkpoint, models, tmp_path, capsys):
+    (tmp_path / "x.ckpt").write_bytes(checkpoint.read_bytes()[:5000])
+    (tmp_path / "x.png").write_bytes(b"x")
+    status, _, err = run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--output", tmp_path / "new.pt2")
+    assert (status, err.startswith(f"error: {tmp_path / 'x.ckpt'} is damaged")) == (2, True)
+    args = ["--ckpt_path", models / "model.safetensors", "--images", tmp_path / "x.png", "--output"]
+    status, _, err = run(capsys, *args, tmp_path / "new.pt2")
+    assert (status, err.startswith(f"error: --images {tmp_path / 'x.png'} cannot be read (")) == (2, True)
+
+
+def test_nothing_is_written_over(checkpoint, tmp_path, capsys):
+    for name in ("old.pt2", "new.pt2.md"):
+        (tmp_path / name).write_text("mine")
+    for output, there in (("old.pt2", "old.pt2"), ("new.pt2", "new.pt2.md")):
+        status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / output)
+        message = f"error: --output: {tmp_path / there} is there already; remove it, or name another\n"
+        assert (status, err, (tmp_path / there).read_text()) == (2, message, "mine")
+
+
+def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    args = ["--ckpt_path", checkpoint, "--output"]
+    message = "error: export --format onnx needs the extra: pip install 'lightning-cifar[onnx]'\n"
+    assert run(capsys, *args, tmp_path / "x.onnx") == (2, "", message)
+    assert run(capsys, *args, tmp_path / "x.safetensors")[0] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_and_the_card_have_the_same_examples(models):
+    for form, suffix in FORMATS:
+        code = USES[form].replace("FILE", f"model{suffix}")
+        assert code in PAGE
+        assert code in (models / f"model{suffix}.md").read_text()
+
+
+def test_the_example_for_onnx_needs_no_torch(models, capsys):
+    """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
+    picture = Image.open(IMAGES / "frog/0000.jpg").resize((90, 64))
+    picture.save(models / "my.jpg")
+    code = USES["onnx"].replace("FILE", "model.onnx") + "import sys\nassert 'torch' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=models, capture_output=True, text=True, check=True)
+    args = ["--images", str(models / "my.jpg"), "--format", "jsonl", "--top", "1"]
+    assert main(["predict", "--ckpt_path", str(models / "model.safetensors"), *args]) == 0
+    ((name, _),) = json.loads(capsys.readouterr().out)["classes"]
+    assert done.stdout.strip() == name
+
+
+def test_sources_are_forgotten_inside_of_branches_too():
+    from onnx import helper
+
+    inner = helper.make_node("Identity", ["x"], ["y"])
+    inner.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me")
+    outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
+    export.forget_sources([outer])
+    assert b"/home/me" not in outer.SerializeToString()

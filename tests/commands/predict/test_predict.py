@@ -1,0 +1,330 @@
+"""`predict --images`: own pictures in every form that they come in, well or ill meant; a row each."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_cifar import ImageClassifier, main
+from lightning_cifar.data.images import pictures_below, read_image
+from lightning_cifar.evaluate.pictures import AHEAD, read_ahead
+
+COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def checkpoint(trained) -> Path:
+    return trained / "checkpoints/last.ckpt"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of five pictures, one below another, and of what is none."""
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for name in ("b.png", "a.jpg", "c.webp", "below/d.bmp", "below/E.JPEG"):
+        pixels = np.roll(COLOURS, len(name) * ord(name[-5]), axis=(0, 1))
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").write_text("")
+    (folder / ".hidden.png").write_text("")
+    return folder
+
+
+def run(capsys, *args) -> tuple[int, str, str]:
+    status = main(["predict", *map(str, args)])
+    return status, *capsys.readouterr()
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_row_for_each_picture_as_the_model_says(checkpoint, pictures, capsys):
+    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "2", "--batch_size", "2")
+    rows = table(out)
+    names = ["a.jpg", "b.png", "c.webp", "below/E.JPEG", "below/d.bmp"]
+    assert (status, [row["file"] for row in rows]) == (0, [str(pictures / name) for name in names])
+    model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
+    for row in rows:
+        pixels = torch.from_numpy(read_image(row["file"]).copy()).permute(2, 0, 1)[None]
+        likeliest = model.predict_step(pixels, 0)[0].topk(2)
+        assert [row["class"], row["class2"]] == [model.hparams["class_names"][k] for k in likeliest.indices]
+        assert [float(row["probability"]), float(row["probability2"])] == pytest.approx(
+            likeliest.values.tolist(), abs=1e-5
+        )
+        assert row["error"] == ""
+
+
+def test_files_patterns_and_a_list(checkpoint, pictures, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{pictures / 'a.jpg'}\n{pictures / 'c.webp'}\n"))
+    args = ["--ckpt_path", checkpoint, "--images", pictures / "b.png", pictures / "**/*.bmp", "-"]
+    status, out, _ = run(capsys, *args)
+    assert (status, [Path(row["file"]).name for row in table(out)]) == (0, ["b.png", "d.bmp", "a.jpg", "c.webp"])
+
+
+@pytest.mark.parametrize("suffix", [".mpo", ".JPG", ".avif", ".qoi"])
+def test_below_a_folder_pictures_go_by_their_suffix(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+    (tmp_path / "a.eps").touch()
+    assert [Path(name).suffix for name in pictures_below(str(tmp_path))] == [suffix]
+
+
+def test_json_lines_and_words(checkpoint, pictures, capsys):
+    args = ["--ckpt_path", checkpoint, "--images", pictures / "a.jpg", "--format"]
+    _, out, _ = run(capsys, *args, "jsonl")
+    (row,) = (json.loads(line) for line in out.splitlines())
+    assert (row["file"], row["error"], len(row["classes"])) == (str(pictures / "a.jpg"), None, 3)
+    _, out, _ = run(capsys, *args, "table")
+    name, probability = row["classes"][0]
+    assert out.startswith(f"{pictures / 'a.jpg'}  {name} {probability:.1%}, ")
+
+
+def test_a_file_of_results_is_whole(checkpoint, pictures, capsys, tmp_path):
+    output = tmp_path / "out.csv"
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", output]
+    status, out, err = run(capsys, *args)
+    assert (status, out, f"predictions: {output}" in err, len(table(output.read_text()))) == (0, "", True, 5)
+    assert not list(tmp_path.glob(".*partial"))
+    status, _, err = run(capsys, *args[:-1], tmp_path / "absent/out.csv")
+    assert (status, err.splitlines()[-1].endswith("No such file or directory")) == (2, True)
+
+
+@pytest.mark.slow
+def test_names_that_are_no_text_come_through(checkpoint, tmp_path):
+    """From a list on standard input, to standard output."""
+    name = os.fsencode(tmp_path / "pictures ") + b"\xff.png"
+    Path(os.fsdecode(name)).write_bytes(sized(2, 2))
+    command = [sys.executable, "-m", "lightning_cifar", "predict", "--ckpt_path", checkpoint, "--images", "-"]
+    done = subprocess.run(command, input=name + b"\n\n", capture_output=True, check=True)
+    assert done.stdout.splitlines()[1].startswith(name + b",")
+    assert done.stderr == b""  # no bar where it is no terminal
+
+
+def test_it_does_not_wait_for_the_end_of_a_list():
+    """Of ten million names it reads a few batches' while the first is classified."""
+    asked = 0
+
+    def names():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield "absent.png"
+
+    with ThreadPoolExecutor(2) as pool:
+        batches = read_ahead(pool, names(), 8)
+        assert next(batches) == [("absent.png", "no such file")] * 8
+        next(batches)
+        assert asked == 8 * (AHEAD + 2)
+
+
+def test_a_bar_with_count_and_speed_on_a_terminal(checkpoint, pictures, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _, out, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
+    assert len(table(out)) == 5
+    assert re.search(r"predicting: 5 images \[00:\d\d, [\d.]+ ?images/s\]", err)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
+    """Of 20,000 links it takes no more than 10 MB above 2,000, for their names; the pixels of all would be 60 MB."""
+    (tmp_path / "one.png").write_bytes(sized(32, 32))
+    peaks = []
+    for count in (2_000, 20_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.png").symlink_to(tmp_path / "one.png")
+        code = (
+            "import resource, sys, lightning_cifar; status = lightning_cifar.main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+        )
+        args = ["predict", "--ckpt_path", checkpoint, "--images", folder]
+        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == count + 1
+        peaks.append(int(done.stderr))
+    assert peaks[1] - peaks[0] < 10_000
+
+
+def test_explanations(pictures, capsys, tmp_path):
+    folder = tmp_path / "why/these"
+    shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
+    (pictures / "b.png").write_bytes(b"")
+    args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "2", "--explain", folder]
+    status, out, err = run(capsys, *args)
+    assert (status, len(table(out)), f"explanations: {folder}" in err) == (1, 6, True)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "000001-a_b__.png", "000002-a.png", "000004-c.png", "000005-E.png", "000006-d.png"
+    ]  # fmt: skip
+    with Image.open(folder / "000002-a.png") as drawn:
+        assert drawn.width > 2 * drawn.height
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    assert run(capsys, *args)[0::2] == (2, f"error: --explain {folder} is not empty: name a new directory\n")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory\n")
+
+
+def test_faster_ways_say_nearly_the_same(capsys, checkpoint):
+    folder = Path(__file__).parents[2] / "images"
+    args = ["--ckpt_path", "pretrained", "--images", folder / "cat", folder / "ship", "--top", "1", "--tta"]
+    ways = (["none"], ["none", "--precision", "bf16-mixed"], ["translate"])
+    plain, *others = (table(run(capsys, *args, *options)[1]) for options in ways)
+    for rows in others:
+        assert [row["class"] for row in rows] == [row["class"] for row in plain] == ["cat"] * 2 + ["ship"] * 2
+        shares = [[float(row["probability"]) for row in some] for some in (rows, plain)]
+        assert shares[0] != shares[1]
+        assert shares[0] == pytest.approx(shares[1], abs=0.3)
+    assert run(capsys, "--ckpt_path", checkpoint, "--images", folder / "cat", "--precision", "auto")[0] == 0
+
+
+def test_stopped_it_leaves_nothing_half(checkpoint, pictures, capsys, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_cifar.evaluate.pictures.likeliest", stopped)
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
+    assert run(capsys, *args) == (130, "", "interrupted\n")
+    assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
+
+
+def header_of(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels, and has none."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""))
+    framed = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def picture(form: str, mode: str = "RGB", **options) -> bytes:
+    file, image = io.BytesIO(), Image.fromarray(COLOURS).convert(mode)
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", exif=exif)
+
+
+def deep() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray((COLOURS[..., 0].astype(np.uint16) << 8) + 7).save(file, "PNG")
+    return file.getvalue()
+
+
+def animated() -> bytes:
+    file, frames = io.BytesIO(), [Image.fromarray(np.roll(COLOURS, shift, 0)) for shift in (0, 9)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def sized(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+READ = {
+    "16 bits.png": deep(),
+    "CMYK.jpg": picture("JPEG", "CMYK"),
+    "animated.gif": animated(),
+    "turned.jpg": turned(),
+    "1x1.png": sized(1, 1),
+    "30000x1.png": sized(30000, 1),
+    "transparent.png": picture("PNG", "RGBA"),
+    "palette.png": picture("PNG", "P"),
+    "a JPEG called.png": picture("JPEG"),
+    "line\nbreak, \"comma\".png": picture("PNG"),
+    os.fsdecode(b"no text \xff.png"): picture("PNG"),
+}  # fmt: skip
+NOT_READ = {
+    "bomb.png": (header_of(60000, 60000), "decompression bomb"),
+    "large bomb.png": (header_of(9000, 9000), "9000x9000 pixels are more than"),
+    "truncated.jpg": (picture("JPEG")[:900], "truncated"),
+    "empty.png": (b"", "cannot identify"),
+    "text.png": (b"image,label\n", "cannot identify"),
+    "a program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", "cannot identify"),
+    "only a header.png": (header_of(32, 32), ""),
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
+    folder = tmp_path / "ill"
+    folder.mkdir()
+    for name, content in {**READ, **{name: content for name, (content, _) in NOT_READ.items()}}.items():
+        (folder / name).write_bytes(content)
+    (folder / "broken link.png").symlink_to("absent")
+    (folder / "itself.png").symlink_to("itself.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    reasons = {name: words for name, (_, words) in NOT_READ.items()}
+    reasons |= {"broken link.png": "no file", "itself.png": "no file", "pipe.png": "no file"}
+    output = tmp_path / "out"
+    named = [folder, folder / "absent.png", folder / "folder.png" / "x.png"]
+    args = ["--ckpt_path", checkpoint, "--images", *named, "--format", form, "--output", output]
+    status, _, err = run(capsys, *args)
+    assert (status, err.splitlines()[-1]) == (1, f"{len(reasons) + 2} could not be read: column `error` says why")
+    text = output.read_bytes().decode(errors="surrogateescape")
+    rows = table(text) if form == "csv" else [json.loads(line) for line in text.splitlines()]
+    found = {Path(row["file"]).name: row["error"] for row in rows}
+    assert {name for name, error in found.items() if not error} == set(READ)
+    for name, words in reasons.items():
+        assert words in found[name]
+        assert "\n" not in found[name]
+    assert (found["absent.png"], found["x.png"]) == ("no such file", "no such file")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--images", "x"], "predict: the following arguments are required: --ckpt_path"),
+        (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
+        (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: there is no picture"),
+        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 128, 0"),
+        (["--ckpt_path", "x", "--images", "x", "--tops", "1"], "predict: unrecognized arguments: --tops 1"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(capsys, args, message):
+    assert run(capsys, *args) == (2, "", f"error: {message}\n")
+
+
+def test_bad_checkpoint_and_device(checkpoint, pictures, capsys, tmp_path):
+    (tmp_path / "x.ckpt").write_bytes(b"x")
+    assert run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--images", pictures)[0] == 2
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--device", "nonsense")
+    assert (status, err.startswith("error: --device nonsense: ")) == (2, True)
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_only_files_are_written_over(checkpoint, pictures, capsys, name):
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--output", name)
+    assert (status, err) == (2, f"error: --output {name} is no file: name a new one, or one to write over\n")
+
+
+def test_no_more_classes_than_there_are(checkpoint, pictures, capsys):
+    _, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
+    assert out.splitlines()[0].endswith(",class10,probability10,error")
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_is_no_error(checkpoint, pictures):
+    command = [sys.executable, "-m", "lightning_cifar", "predict", "--ckpt_path", checkpoint, "--images", pictures]
+    done = subprocess.run(f"{' '.join(map(str, command))} | head -1", shell=True, capture_output=True, text=True)
+    assert (done.stdout.splitlines(), "Traceback" in done.stderr) == (
+        ["file,class,probability,class2,probability2,class3,probability3,error"],
+        False,
+    )

@@ -1,0 +1,217 @@
+"""`repeat` by the command line, on digits: the same seeds as by `fit` and `test`, in one process or several."""
+
+import json
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from lightning_cifar import files as places
+from lightning_cifar import main
+from lightning_cifar.options import RECIPES
+from lightning_cifar.run.settings import own_run_dir
+
+
+def run(capsys, *args):
+    """Exit status, standard output, standard error."""
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory, tiny):
+    """The directory of a `repeat` of two seeds."""
+    run_dir = tmp_path_factory.mktemp("repeated") / "run"
+    assert main(["repeat", "--n", "2", *tiny, "--run_dir", str(run_dir)]) == 0
+    return run_dir
+
+
+def test_a_seed_is_what_fit_and_test_make_of_it(repeated, capsys, tmp_path, tiny):
+    assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
+    checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
+    assert run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "test")[0] == 0
+    tested, seed = (
+        json.loads((tmp_path / "test/test.json").read_text()),
+        json.loads((repeated / "seed1.json").read_text()),
+    )
+    names = ("accuracy", "accuracy_without_tta", "loss", "calibration_error")
+    assert {name: seed[name] for name in names} == {name: tested[name] for name in names}
+    assert json.loads((repeated / "seed0.json").read_text())["loss"] != seed["loss"]
+
+
+def test_the_result_says_every_seed(repeated):
+    result = json.loads((repeated / "repeat.json").read_text())
+    runs = [json.loads((repeated / f"seed{seed}.json").read_text()) for seed in range(2)]
+    assert result["seeds"] == runs
+    assert result["n"] == result["accuracy"]["n"] == 2
+    assert json.loads((repeated / "seed1/test.json").read_text())["accuracy"] == runs[1]["accuracy"]
+    assert result["accuracy"]["mean"] == pytest.approx(sum(one["accuracy"] for one in runs) / 2)
+    assert 0 < result["agreement"] <= 1
+    assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)
+
+
+def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, capsys, tiny):
+    before = json.loads((repeated / "seed1.json").read_text())
+    (repeated / "seed1.json").unlink()
+    status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
+    assert status == 0
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed")] == ["seed 0", "seed 1"]
+    assert ", from before" in out.split("seed 1")[0]
+    after = json.loads((repeated / "seed1.json").read_text())
+    same = ("loss", "directory", "train_seconds", "steps")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+
+
+def test_other_settings_do_not_mix(repeated, capsys, tiny):
+    """Neither where a seed is missing nor where none is."""
+    message = f"error: --model.learning_rate 0.5: the seeds in {repeated} are trained with 0.001"
+    before = (repeated / "repeat.json").read_text()
+    for n in ("3", "2"):
+        status, _, err = run(capsys, "repeat", "--n", n, *tiny, "--model.learning_rate", "0.5", "--run_dir", repeated)
+        assert (status, err.splitlines()[-1]) == (2, message)
+    assert not (repeated / "seed2").exists()
+    assert (repeated / "repeat.json").read_text() == before
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", repeated)[0] == 0
+
+
+def test_each_seed_has_the_command_that_trains_it_alone(repeated, tiny):
+    command = json.loads((repeated / "seed1/run.json").read_text())["command"]
+    assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, "--seed_everything", "1"]
+
+
+def test_what_was_lost_is_named(repeated, tmp_path, capsys, tiny):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    file = run_dir / "seed0/predictions.csv"
+    file.unlink()
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    again = "without seed0.json the same command tests this seed again"
+    assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {again}\n")
+
+
+def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
+    """By who begins first; the others take it, though they would find another."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / ".precision").write_text("bf16-mixed")  # of a process that has chosen, and not yet begun
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
+    assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == "bf16-mixed"
+    run_dir = tmp_path / "other"
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
+    chosen = (run_dir / ".precision").read_text()
+    assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == chosen
+
+
+def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch):
+    monkeypatch.setattr(places, "timestamp", lambda: "now")
+    assert [own_run_dir("repeat", []).name for _ in range(2)] == ["now", "now-2"]
+
+
+def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
+    assert run(capsys, "repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none")[0] == 2
+    assert not [*(tmp_path / "runs/repeat/report").iterdir()]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start_python):
+    command = ["repeat", *tiny, "--run_dir", tmp_path / "run"]
+    children = [start_python("-m", "lightning_cifar", *command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
+    assert [child.wait(120) for child in children] == [0, 0]
+    status, out, _ = run(capsys, *command, "--n", "2")
+    assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
+
+
+@pytest.mark.slow
+def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_python, eventually):
+    run_dir = tmp_path / "run"
+    args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]
+    child = start_python("-m", "lightning_cifar", *args, run_dir, stderr=subprocess.PIPE)
+    eventually((run_dir / "seed0/metrics.csv").exists, child, seconds=60)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err
+    assert not (run_dir / "seed0.json").exists()
+    status, out, _ = run(capsys, *args, run_dir)
+    assert (status, "going on from" in out) == (0, True)
+    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
+
+
+def result_of(tmp_path, name, accuracies):
+    runs = [{"accuracy": one, "accuracy_without_tta": one, "train_seconds": 60 + one} for one in accuracies]
+    file = tmp_path / name
+    file.write_text(json.dumps({"seeds": runs}))
+    return file
+
+
+def test_compare(capsys, tmp_path):
+    first, second = result_of(tmp_path, "a.json", [0.80, 0.81, 0.82]), result_of(tmp_path, "b.json", [0.84, 0.85, 0.86])
+    status, out, _ = run(capsys, "repeat", "--compare", first, second)
+    assert status == 0
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("test accuracy"))
+    assert row == ["test", "accuracy,", "%", "81.00", "85.00", "4.00", "1.73", "to", "6.27", "yes", "3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is no result of repeat"),
+        ("no JSON", "is no result of repeat"),
+        ('{"seeds": [{"accuracy": 0.8}]}', "is no result of repeat"),
+        ('{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}', "is no result of repeat"),
+        ('{"seeds": []}', ": it takes two seeds at least to compare, this has 0"),
+    ],
+)
+def test_compare_of_something_else(capsys, tmp_path, content, message):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    status, _, err = run(capsys, "repeat", "--compare", file, file)
+    assert status == 2
+    assert err.startswith(f"error: --compare {file}")
+    assert err.endswith(f"{message}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--n", "0"], "--n must be at least 1 and --first_seed at least 0, got 0 and 0"),
+        (["--first_seed", "-1"], "--n must be at least 1 and --first_seed at least 0, got 5 and -1"),
+        (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
+        (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start; --run_dir goes on with its own"),
+        (["--resume", "x"], "--resume: repeat trains every seed from the start; --run_dir goes on with its own"),
+        (["--recipe", "fats"], f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}"),
+        (["--compare", "a", "b", "--recipe", "fast"], "--compare takes two files and no other option, got --recipe"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, args, message):
+    assert run(capsys, "repeat", *args) == (2, "", f"error: {message}\n")
+
+
+def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
+    file = tmp_path / "file"
+    file.write_text("")
+    for run_dir, why in ((file, "File exists"), (file / "run", "Not a directory")):
+        message = f"error: cannot write to {run_dir}: {why}\n"
+        assert run(capsys, "repeat", *tiny, "--run_dir", run_dir) == (2, "", message)
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
+    assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)
+    assert (status, err) == (2, f"error: --output {tmp_path} is no file: name a new one, or one to write over\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_barebones(capsys, tmp_path, tiny):
+    status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
+    assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; a seed needs it off\n")
+
+
+def test_several_devices(capsys, tmp_path, tiny):
+    status, _, err = run(capsys, "repeat", *tiny, "--trainer.devices", "2", "--run_dir", tmp_path / "run")
+    message = "error: --trainer.devices 2: a seed is trained by one; share out the seeds: --first_seed\n"
+    assert (status, err) == (2, message)
+
+
+def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):
+    (tmp_path / "mine").write_text("")
+    status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path)
+    assert (status, err) == (2, f"error: --run_dir {tmp_path} is in use, and not by repeat\n")

@@ -1,0 +1,318 @@
+"""`report` by the command line: what the page holds of one run, of seeds, of two configurations, and of damage."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lightning_cifar import main
+from lightning_cifar.data.digits import load_digits
+from lightning_cifar.evaluate.statistics import summary
+
+
+def run(capsys, *args):
+    """Exit status, standard output, standard error."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def runs(trained, tmp_path_factory):
+    """A directory of runs as `fit` and `test` leave it: demo/run and test/one."""
+    root = tmp_path_factory.mktemp("runs")
+    shutil.copytree(trained, root / "demo/run")
+    checkpoint = root / "demo/run/checkpoints/last.ckpt"
+    assert main(["test", "--ckpt_path", str(checkpoint), "--run_dir", str(root / "test/one")]) == 0
+    return root
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """A copy of them, to change."""
+    shutil.copytree(runs, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def change_json(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def seed_of(copied, place, seed, accuracy, **model):
+    """Another run, as `repeat` leaves its seeds, with a test of its own."""
+    made = copied / place
+    shutil.copytree(copied / "demo/run", made)
+    for name in ("test.json", "mistakes.png"):
+        shutil.copy(copied / "test/one" / name, made)
+    change_json(made / "test.json", checkpoint="checkpoints/last.ckpt", accuracy=accuracy)
+    config = yaml.safe_load((made / "config.yaml").read_text())
+    config["model"] |= model
+    (made / "config.yaml").write_text(yaml.safe_dump(config | {"seed_everything": seed}))
+    return made
+
+
+def cells(page, name):
+    """Of the first table that has it, a row's cells, tags left out."""
+    (row, *_) = re.findall(rf'<tr><th scope="row">{re.escape(name)}</th>(.*?)</tr>', page, re.DOTALL)
+    return [re.sub("<[^>]+>", " ", cell).strip() for cell in re.findall("<td>(.*?)</td>", row, re.DOTALL)]
+
+
+def test_one_run(runs, capsys, tmp_path):
+    status, out, err = run(capsys, "report", runs / "demo/run", "--output", tmp_path / "out")
+    assert (status, out, err) == (0, f"report: {tmp_path / 'out/report.html'}\n", "")
+    page = (tmp_path / "out/report.html").read_text()
+    test = json.loads((runs / "test/one/test.json").read_text())
+    assert cells(page, "test accuracy, %") == [f"{100 * test['accuracy']:.2f}"]
+    assert cells(page, "data fingerprint") == [
+        json.loads((runs / "demo/run/run.json").read_text())["data"]["fingerprint"]
+    ]
+    assert len(test["mistakes"]) == 24
+    assert page.count('alt="test image ') == 24
+    worst = test["mistakes"][0]
+    assert f"<b>{worst['prediction']}</b>: {100 * worst['probability']:.1f}&nbsp;%" in page
+    assert f"fit --config {runs / 'demo/run/config.yaml'}" in page
+    for name in ("loss", "accuracy", "confusion", "calibration", "risk"):
+        with Image.open(tmp_path / f"out/{name}.png") as picture:
+            assert picture.size == (780, 660)
+    assert "Left out" not in page
+    # It needs nothing from elsewhere.
+    assert set(re.findall(r'(?:src|href)="(.{8})', page)) == {"data:ima"}
+    assert not re.search(r"<script|<link|https?://|url\(", page)
+
+
+def test_the_pictures_are_those_of_the_test_set(runs):
+    images, labels = load_digits().test.images, load_digits().test.labels
+    with Image.open(runs / "test/one/mistakes.png") as sheet:
+        assert sheet.size == (8 * 32, 3 * 32)
+        pixels = np.asarray(sheet).reshape(3, 32, 8, 32, 3).swapaxes(1, 2).reshape(24, 32, 32, 3)
+    for mistake, picture in zip(json.loads((runs / "test/one/test.json").read_text())["mistakes"], pixels, strict=True):
+        assert (picture == images[mistake["index"]].permute(1, 2, 0).numpy()).all()
+        assert mistake["label"] == str(labels[mistake["index"]].item())
+
+
+def test_seeds_of_a_repeat(copied, capsys):
+    accuracies = [0.5, 0.6, 0.55]
+    for seed, accuracy in enumerate(accuracies):
+        seed_of(copied, f"repeat/seed{seed}", seed, accuracy)
+    (copied / "repeat/repeat.json").write_text('{"command": "python -m lightning_cifar repeat --n 3"}')
+    status, out, _ = run(capsys, "report", copied / "repeat")
+    assert (status, out) == (0, f"report: {copied / 'repeat/report/report.html'}\n")
+    page = (copied / "repeat/report/report.html").read_text()
+    wanted = summary([100 * accuracy for accuracy in accuracies])
+    low, high = wanted["interval"]
+    (found,) = cells(page, "test accuracy, %")
+    assert found == f"{wanted['mean']:.2f} ± {wanted['std']:.2f} {low:.2f} to {high:.2f}"
+    assert cells(page, "runs") == ["3"]
+    assert page.count("<tr><td>demo</td><td>") == 3
+    assert "python -m lightning_cifar repeat --n 3" in page
+    assert "How the configurations differ" not in page
+
+
+def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
+    for name in ("a", "b"):
+        seed_of(copied, f"demo/{name}", 5, 0.5)
+    run(capsys, "report", copied / "demo/a", copied / "demo/b")
+    page = (copied / "demo/a/report/report.html").read_text()
+    assert cells(page, "runs") == ["1", "1"]
+    assert '<th scope="col">demo (a)</th><th scope="col">demo (b)</th>' in page
+
+
+def test_two_configurations(copied, capsys, tmp_path):
+    for place, accuracies, rate in (("a", (0.50, 0.51), 0.001), ("b", (0.70, 0.72), 0.01)):
+        for seed, accuracy in enumerate(accuracies):
+            seed_of(copied, f"{place}/seed{seed}", seed, accuracy, learning_rate=rate)
+    status, *_ = run(capsys, "report", copied / "a", copied / "b", "--output", tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    assert status == 0
+    assert page.split("How the configurations differ")[1].count("<tr>") == 2 + page.split("Environment")[1].count(
+        "<tr>"
+    )
+    assert cells(page, "model.learning_rate") == ["0.001", "0.01"]
+    first, second = (rf"demo \(learning_rate {rate}\)" for rate in ("0.001", "0.01"))
+    assert re.search(rf"{second} less that of {first}: \+20.50 points \(95 % interval .*can be told apart", page)
+    assert (tmp_path / "out/confusion-2.png").exists()
+
+
+def test_of_an_earlier_page_no_picture_is_left(copied, capsys, tmp_path):
+    out = tmp_path / "out"
+    seed_of(copied, "wide", 0, 0.7, widths=[8, 8, 16, 16, 32])
+    run(capsys, "report", copied / "demo/run", copied / "wide", "--output", out)
+    assert (out / "risk-2.png").exists()
+    (out / "loss-of-mine.png").touch()
+    run(capsys, "report", copied / "demo/run", "--output", out)
+    kept = {"accuracy.png", "calibration.png", "confusion.png", "loss.png", "risk.png", "loss-of-mine.png"}
+    assert {file.name for file in out.glob("*.png")} == kept
+
+
+def test_a_test_leads_to_its_run(copied, capsys):
+    """And a run to its test."""
+    for named in ("demo/run", "test/one"):
+        run(capsys, "report", copied / named)
+    pages = [(copied / named / "report/report.html").read_text() for named in ("demo/run", "test/one")]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("place", ["test/two", "demo/run/tested"])
+def test_the_test_is_found_from_anywhere(copied, capsys, monkeypatch, place):
+    shutil.rmtree(copied / "test/one")
+    monkeypatch.chdir(copied)
+    checkpoint = "demo/run/checkpoints/last.ckpt"
+    assert run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", place)[0] == 0
+    os.utime(checkpoint, (2e9, 2e9))  # copied, say, and still the same
+    for here, named in ((copied, "demo/run"), (copied / "demo", "run"), (copied / "demo/run", ".")):
+        monkeypatch.chdir(here)
+        status, out, _ = run(capsys, "report", named)
+        assert (status, out) == (0, f"report: {Path(named, 'report/report.html')}\n")
+
+
+def test_a_test_of_an_earlier_state_is_left_out(copied, capsys):
+    with (copied / "demo/run/checkpoints/last.ckpt").open("ab") as checkpoint:
+        checkpoint.write(b"trained on since")
+    status, out, _ = run(capsys, "report", copied / "demo/run")
+    first = f"left out: {copied / 'test/one'} is of an earlier state of {copied / 'demo/run'}: "
+    assert (status, out.startswith(first)) == (0, True)
+    assert "What the test says" not in (copied / "demo/run/report/report.html").read_text()
+
+
+def test_a_test_alone(copied, capsys):
+    shutil.rmtree(copied / "demo")
+    status, out, _ = run(capsys, "report", copied / "test/one")
+    page = (copied / "test/one/report/report.html").read_text()
+    assert (status, len(out.splitlines())) == (0, 1)
+    assert ("What the test says" in page, "Curves" in page) == (True, False)
+
+
+def test_a_run_without_a_test(trained, capsys, tmp_path):
+    status, out, _ = run(capsys, "report", trained, "--output", tmp_path)
+    assert status == 0
+    command = f"python -m lightning_cifar test --ckpt_path {trained / 'checkpoints/last.ckpt'}"
+    assert out.splitlines()[0] == f"left out: {trained} was not tested: {command}"
+    assert "What the test says" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_users_name_is_only_text(copied, capsys):
+    evil = "<script>alert('1')</script>"
+    file = copied / "test/one/test.json"
+    test = json.loads(file.read_text())
+    test["per_class"] = {evil + name: row for name, row in test["per_class"].items()}
+    for mistake in test["mistakes"]:
+        mistake["prediction"] = mistake["label"] = mistake["index"] = evil
+    file.write_text(json.dumps(test))
+    change_json(copied / "demo/run/run.json", git_commit=evil, command=[evil])
+    config = copied / "demo/run/config.yaml"
+    config.write_text(config.read_text().replace("recipe: demo", f'recipe: "{evil}"'))
+    assert run(capsys, "report", copied / "demo/run")[0] == 0
+    page = (copied / "demo/run/report/report.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 50
+
+
+SECTIONS = {  # what a file gives to the page
+    "config.yaml": "config.yaml</summary>",
+    "run.json": "Environment",
+    "metrics.csv": "Curves",
+    "test.json": "What the test says",
+}
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        (b"model: [", b'{"command": "x"}', b"epoch,step,val/loss\n0,1,x\n", b"[]"),
+        (b"\xff\xfe\0", b"", b"\0\0", b'{"accuracy": 1'),
+        (None, None, b"epoch,step\n", b"{}"),
+    ],
+)
+def test_what_is_damaged_is_left_out_and_said(copied, capsys, contents):
+    directory = seed_of(copied, "other", 0, 0.5)  # all in one place
+    for name, content in zip(SECTIONS, contents, strict=True):
+        file = directory / name
+        file.unlink() if content is None else file.write_bytes(content)
+    status, out, err = run(capsys, "report", directory)
+    page = (directory / "report/report.html").read_text()
+    assert (status, err, len(out.splitlines())) == (0, "", 5)
+    for name, section in SECTIONS.items():
+        assert f"left out: {directory / name} is " in out
+        assert f"<li>{directory / name} is " in page
+        assert section not in page
+
+
+@pytest.mark.parametrize("form", ["none", "EPS", "a broken PNG"])
+def test_mistakes_without_their_pictures(copied, capsys, form):
+    """EPS would be a program to run."""
+    file = copied / "test/one/mistakes.png"
+    content = b"no picture"
+    if form == "EPS":
+        Image.open(file).save(file, "EPS")
+        content = file.read_bytes()
+    elif form == "a broken PNG":
+        content = file.read_bytes().replace(b"IDAT", b"\0\0\0\0")
+    file.write_bytes(content)
+    status, out, _ = run(capsys, "report", copied / "demo/run")
+    page = (copied / "demo/run/report/report.html").read_text()
+    assert (status, out.startswith(f"left out: {file} is ")) == (0, True)
+    assert (page.count("<small>test image "), page.count('alt="test image ')) == (24, 0)
+
+
+@pytest.mark.parametrize("field", ["confusion", "reliability", "mistakes"])
+def test_a_test_of_which_a_part_is_damaged(copied, capsys, field):
+    change_json(copied / "test/one/test.json", **{field: [{}]})
+    status, out, err = run(capsys, "report", copied / "demo/run")
+    assert (status, err) == (0, "")
+    assert "left out: " in out
+    assert cells((copied / "demo/run/report/report.html").read_text(), "training loss, last epoch")
+
+
+def test_bad_input_is_one_line(trained, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for args, message in (
+        ([], "report: the following arguments are required: RUN_DIR"),
+        (["--ouput", "x", trained], "report: unrecognized arguments: --ouput"),
+        ([tmp_path / "none"], f"report {tmp_path / 'none'}: no such directory"),
+        ([tmp_path / "file"], f"report {tmp_path / 'file'}: no such directory"),
+        (
+            [tmp_path / "empty"],
+            f"report {tmp_path / 'empty'}: no run's directory: there is no config.yaml, metrics.csv or test.json in it",
+        ),
+        (
+            [trained, "--output", tmp_path / "file"],
+            f"cannot write to {tmp_path / 'file'}: File exists; name a directory by --output",
+        ),
+    ):
+        assert run(capsys, "report", *args) == (2, "", f"error: {message}\n")
+
+
+def test_on_a_full_disk(trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    status, _, err = run(capsys, "report", trained, "--output", tmp_path / "out")
+    assert (status, err.startswith("error: No space left on device: free some space")) == (1, True)
+
+
+def fail(error):
+    raise error
+
+
+def test_one_test_of_several_seeds_says_so(copied, capsys):
+    seed_of(copied, "demo/other", 7, 0.5)
+    (copied / "demo/other/test.json").unlink()
+    run(capsys, "report", copied / "demo/run", copied / "demo/other")
+    page = (copied / "demo/run/report/report.html").read_text()
+    assert cells(page, "test accuracy, %")[0].endswith("n = 1")
+    assert "n =" not in cells(page, "training loss, last epoch")[0]
+
+
+def test_does_not_wait_for_torch(runs, tmp_path):
+    code = "import sys; from lightning_cifar import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "report.html").exists()

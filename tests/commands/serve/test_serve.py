@@ -1,0 +1,120 @@
+"""`serve` as it is used: from the command line, and in a browser."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import load_pretrained, main
+from lightning_cifar.commands.serve import command as serve
+from lightning_cifar.evaluate.pictures import rows
+
+IMAGES = Path(__file__).parents[2] / "images"
+
+
+@contextmanager
+def served():
+    command = [sys.executable, "-m", "lightning_cifar", "serve", "--ckpt_path", "pretrained", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, process.stdout.readline().split()[0]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "words"),
+    [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "")],
+)
+@pytest.mark.slow
+def test_it_answers_and_ends_in_order(end, status, words):
+    with served() as (process, address):
+        with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
+            assert json.load(answer)["status"] == "ok"
+        process.send_signal(getattr(signal, end))
+        assert (process.wait(30), process.stderr.read()) == (status, words)
+
+
+def test_a_port_in_use_is_one_line(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--ckpt_path", "pretrained", "--port", port]) == 2
+    where = f"--host 127.0.0.1 --port {port}"
+    assert capsys.readouterr().err == f"error: {where}: Address already in use; --port names another port, 0 is any\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "serve: the following arguments are required: --ckpt_path"),
+        (["--ckpt_path", "absent.ckpt", "--port", "0"], "--ckpt_path absent.ckpt: no such file"),
+        (["--ckpt_path", "pretrained", "--port", "70000"], "--port must be in [0, 65535], got 70000"),
+        (["--ckpt_path", "pretrained", "--port", "x"], "serve: argument --port: invalid int value: 'x'"),
+        (["--ckpt_path", "pretrained", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: Cannot assign"),
+        (["--ckpt_path", "pretrained", "--port", "0", "--device", "nonsense"], "--device nonsense: "),
+    ],
+)
+def test_bad_input_is_one_line(capsys, args, words):
+    assert main(["serve", *args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}")
+
+
+def test_the_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    assert main(["serve", "--ckpt_path", "pretrained"]) == 2
+    assert capsys.readouterr().err == "error: serve needs the extra: pip install 'lightning-cifar[serve]'\n"
+
+
+@pytest.mark.slow
+def test_in_a_browser(tmp_path):
+    """A picture is dropped, its class is seen; names are text; nothing comes from elsewhere."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or pytest.skip("there is no chromium")
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.jpg"
+    shutil.copy(IMAGES / "horse/0000.jpg", hostile)
+    (tmp_path / "notes.png").write_text("no picture")
+    asked: list[str] = []
+    with served() as (_, address), playwright.sync_playwright() as engine:
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = engine.chromium.launch(executable_path=chromium, args=[*options, "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 375, "height": 800})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("dialog", lambda dialog: asked.append("a dialog"))
+        page.goto(address)
+        page.keyboard.press("Tab")
+        assert page.locator("#files:focus").count() == 1
+        data = {"items": [], "files": [str(hostile)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, "x": 180, "y": 100, "data": data}
+            page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
+        (row,) = rows(load_pretrained(), [str(IMAGES / "horse/0000.jpg")], 1, 1)
+        ((name, probability),) = row["classes"]
+        page.get_by_text(f"{hostile.name}: {name}, {100 * probability:.1f} %", exact=True).wait_for()
+        assert page.locator("article h2").inner_text() == hostile.name
+        assert page.locator("article li").first.inner_text().split() == ["horse", f"{100 * probability:.1f}", "%"]
+        assert [image.get_attribute("alt") for image in page.locator("article img").all()][2].endswith("for horse")
+        page.set_input_files("#files", [tmp_path / "notes.png", IMAGES / "cat/0000.jpg"])
+        page.get_by_text("cannot identify image file").wait_for()
+        page.get_by_text("what spoke for cat").wait_for()
+        page.get_by_text("1 classified, 1 could not be read").wait_for()
+        for given, words in (
+            ({"items": [{"mimeType": "text/plain", "data": "a cat"}], "files": []}, "that was no picture file"),
+            ({"items": [], "files": [str(tmp_path)]}, "a folder: drop the pictures in it"),
+        ):
+            for kind in ("dragEnter", "dragOver", "drop"):
+                event = {"type": kind, "x": 180, "y": 100, "data": given | {"dragOperationsMask": 1}}
+                page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
+            page.get_by_text(words, exact=True).first.wait_for()
+        assert page.locator("body").bounding_box()["width"] <= 375
+        browser.close()
+    assert asked
+    assert all(url.removeprefix("blob:").startswith((address, "data:image/png")) for url in asked)

@@ -1,0 +1,202 @@
+"""The JSON API of `serve`: what it takes, what it refuses and in which words, and what its page may do."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from lightning_cifar import load_pretrained
+from lightning_cifar.commands.serve import web
+from lightning_cifar.commands.serve.command import LOCAL
+from lightning_cifar.evaluate.pictures import rows
+
+IMAGES = Path(__file__).parents[2] / "images"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_pretrained()
+
+
+@contextmanager
+def client_of(application):
+    """Of a server in a thread."""
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as opened:
+            yield opened
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with client_of(web.application(model)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def local_client(model):
+    with client_of(web.application(model, LOCAL)) as opened:
+        yield opened
+
+
+def sent(*names):
+    return [("files", (name, (IMAGES / name).read_bytes())) for name in names]
+
+
+def test_classes_as_predict_says_them(client, model):
+    names = ["cat/0000.jpg", "ship/0001.jpg", "frog/0000.jpg"]
+    answer = client.post("/predict?top=2", files=sent(*names))
+    assert answer.status_code == 200
+    expected = rows(model, [str(IMAGES / name) for name in names], 3, 2)
+    for picture, name, row in zip(answer.json()["pictures"], names, expected, strict=True):
+        assert (picture["file"], picture["error"], picture["explanation"]) == (name, None, None)
+        assert [one["name"] for one in picture["classes"]] == [one for one, _ in row["classes"]]
+        assert [one["probability"] for one in picture["classes"]] == pytest.approx(
+            [share for _, share in row["classes"]], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "method", "site", "status"),
+    [
+        ("127.0.0.1:8000", "GET", "none", 200),
+        ("localhost", "GET", "cross-site", 200),  # a link that leads here
+        ("[::1]:8000", "GET", "none", 200),
+        ("evil.example:8000", "GET", "same-origin", 403),
+        ("127.0.0.1", "POST", "cross-site", 403),
+        ("127.0.0.1", "POST", "same-site", 403),  # another port
+        ("127.0.0.1", "POST", "same-origin", 422),  # without a picture
+    ],
+)
+def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, site, status):
+    """Not by a name of theirs that leads to this machine, either."""
+    answer = local_client.request(
+        method, "/predict" if method == "POST" else "/health", headers={"Host": host, "Sec-Fetch-Site": site}
+    )
+    assert answer.status_code == status
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert status != 403 or "127.0.0.1" in answer.json()["error"]
+
+
+def test_an_explanation_where_one_is_asked_for(client):
+    (picture,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["pictures"]
+    found = picture["explanation"]
+    assert (found["branches"], np.shape(found["gates"])) == (["3x3", "1x1", "1x1"], (5, 3))
+    for kind in ("seen", "heat_map"):
+        start, content = found[kind].split(",")
+        assert start == "data:image/png;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(content))).size == (256, 256)
+
+
+def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client):
+    files = [*sent("cat/0000.jpg"), ("files", ("<b>text</b>.png", b"no picture"))]
+    answer = client.post("/predict", files=files)
+    good, bad = answer.json()["pictures"]
+    assert (answer.status_code, good["error"], bad["classes"]) == (200, None, [])
+    assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "cannot identify image file")
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "status", "words"),
+    [
+        ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: cannot identify image file"),
+        ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: cannot identify image file"),
+        ("", {}, 422, "files: Field required"),
+        ("", {"data": {"files": "text"}}, 422, "files: Value error, Expected UploadFile"),
+        ("", {"files": [("other", ("x.png", b""))]}, 422, "files: Field required"),
+        ("?top=0", {"files": [("files", ("x.png", b""))]}, 422, "top: Input should be greater than or equal to 1"),
+        ("?explain=perhaps", {"files": [("files", ("x.png", b""))]}, 422, "explain: Input should be a valid boolean"),
+        ("", {"files": [("files", ("x.png", b""))] * 65}, 400, "Too many files. Maximum number of files is 64."),
+        (
+            "",
+            {"content": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            400,
+            "Invalid multipart data.",
+        ),
+        ("/absent", {}, 404, "Not Found"),
+    ],
+)
+def test_what_is_refused_is_one_line_of_json(client, query, options, status, words):
+    answer = client.post(f"/predict{query}", **options)
+    assert answer.status_code == status
+    (error,) = answer.json().values()
+    assert error.startswith(words)
+    assert "\n" not in error
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("length_is_told", [True, False])
+def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_told):
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
+    length = f"Content-Length: {web.MAX_BYTES + 1}" if length_is_told else "Transfer-Encoding: chunked"
+    lines = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n{length}\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=60) as connection:
+        connection.sendall(lines.encode())
+        if not length_is_told:
+            chunk = bytes(1 << 20)
+            for part in (head, *[chunk] * (web.MAX_BYTES // len(chunk))):
+                connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 413
+        words = json.loads(answer.read())
+    assert words == {"error": "a request has at most 33,554,432 bytes: send fewer or smaller pictures"}
+
+
+def test_too_many_pixels_are_refused_by_the_header(client):
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    answer = client.post("/predict", files=[("files", ("large.png", file.getvalue()))])
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("large.png: 9000x9000 pixels are more than")
+
+
+def test_requests_at_once_are_each_answered_by_their_own(client):
+    names = [f"{kind}/000{number}.jpg" for kind in ("cat", "ship", "frog", "horse") for number in (0, 1)]
+    alone = {name: client.post("/predict", files=sent(name)).json() for name in names}
+    together = {}
+    threads = [
+        threading.Thread(
+            target=lambda name=name: together.update({name: client.post("/predict", files=sent(name)).json()})
+        )
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_the_page_needs_no_other_host_and_runs_nothing_else(client):
+    answer = client.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?://|\sstyle=|\son\w+=|innerHTML", answer.text)
+    assert "MAX_BYTES" not in answer.text
+    assert client.get("/docs").status_code == 404
+
+
+def test_the_schema_says_what_is_sent_and_answered(client, model):
+    assert client.get("/health").json() == {"status": "ok", "classes": model.hparams["class_names"]}
+    schema = client.get("/openapi.json").json()
+    responses = schema["paths"]["/predict"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "403", "413", "422"}
+    assert responses["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert set(schema["components"]["schemas"]["Picture"]["properties"]) == {"file", "classes", "error", "explanation"}

@@ -1,0 +1,280 @@
+"""`sweep` by the command line, on digits: trials are what `fit` makes of them, and a stopped sweep goes on."""
+
+import contextlib
+import csv
+import io
+import json
+import shlex
+import signal
+import subprocess
+
+import optuna
+import pytest
+import yaml
+
+from lightning_cifar import main
+from lightning_cifar.commands.sweep import command as sweep
+from lightning_cifar.commands.sweep.space import default_space, distribution, drawn, typed
+from lightning_cifar.commands.sweep.study import open_study
+from lightning_cifar.run.throughput import Throughput
+
+SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.batch_size=64,128")
+WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.batch_size": "64, 128"}
+
+
+def run(capsys, *args):
+    """Exit status, standard output, standard error."""
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tiny):
+    """The directory of a `sweep` of two trials that was stopped in its first one; what it said, and then the next."""
+    run_dir = tmp_path_factory.mktemp("swept") / "run"
+    args = ["sweep", *tiny, *SPACE, "--n_trials", "2", "--run_dir", str(run_dir)]
+    step, said = Throughput.on_train_batch_end, []
+
+    def stopped(self, trainer, *args):
+        step(self, trainer, *args)
+        if trainer.global_step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Throughput, "on_train_batch_end", stopped)
+        said.append(said_by(args, 143))
+    said.append(said_by(args, 0))
+    return run_dir, said
+
+
+def said_by(args, status):
+    """Standard output and standard error of a command that ends with ``status``."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(args) == status
+    return out.getvalue(), err.getvalue()
+
+
+def test_stopped_it_goes_on_within_the_trial(swept):
+    run_dir, [(_, err), (out, nothing)] = swept
+    assert err == f"stopped in trial 0; to go on: the same command with --run_dir {run_dir}\n"
+    assert f"going on from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
+    assert nothing == ""
+    assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
+
+
+def test_the_result_says_every_trial_and_the_best_command(swept, tiny, capsys):
+    run_dir, _ = swept
+    result = json.loads((run_dir / "sweep.json").read_text())
+    trials = result["trials"]
+    assert (result["n"], result["space"], sorted(one["trial"] for one in trials)) == (2, WORDS, [1, 2])
+    assert [one["accuracy"] for one in trials] == sorted((one["accuracy"] for one in trials), reverse=True)
+    (first,) = (one for one in trials if one["directory"] == "trial0")
+    assert first["values"] == {"model.learning_rate": 0.001, "data.batch_size": 64}  # the recipe's own
+    assert all(one["epochs"] == 1 and one["train_seconds"] > 0 for one in trials)
+    with (run_dir / "trials.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [float(row["model.learning_rate"]) for row in rows] == [
+        one["values"]["model.learning_rate"] for one in trials
+    ]
+    command = shlex.split(result["fit"])
+    assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, *typed(trials[0]["values"])]
+    assert main([*command[3:], "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["batch_size"] == trials[0]["values"]["data.batch_size"]
+    for name in ("history", "slice"):
+        assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_is_what_fit_makes_of_its_values(swept, tiny, tmp_path, capsys):
+    best = json.loads((swept[0] / "sweep.json").read_text())["trials"][0]
+    assert run(capsys, "fit", *tiny, *typed(best["values"]), "--run_dir", tmp_path / "fit")[0] == 0
+    assert json.loads((tmp_path / "fit/run.json").read_text())["metrics"]["val/accuracy"] == best["accuracy"]
+
+
+def test_other_settings_and_other_spaces_do_not_mix(swept, tiny, capsys):
+    run_dir, _ = swept
+    args = ("sweep", *tiny, "--n_trials", "9", "--run_dir", run_dir)
+    status, _, err = run(capsys, *args, *SPACE, "--model.dropout", "0.1")
+    assert status == 2
+    assert err.splitlines()[-1].startswith("error: --model.dropout 0.1: the trials in ")
+    status, _, err = run(capsys, *args, *SPACE[:2])
+    message = f"data.batch_size is fixed here, and searches 64, 128 in {run_dir}/sweep.db: name another --run_dir"
+    assert (status, err) == (2, f"error: {message}\n")
+    before = (run_dir / "sweep.json").read_text()  # where nothing is left to train, what was trained is told
+    assert (
+        run(capsys, "sweep", *tiny, "--n_trials", "2", "--run_dir", run_dir, *SPACE, "--model.dropout", "0.1")[0] == 0
+    )
+    assert (run_dir / "sweep.json").read_text() == before
+
+
+def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, capsys):
+    (tmp_path / "run").mkdir()
+    good = optuna.create_trial(
+        value=1.0,
+        params={"model.learning_rate": 1e-3, "data.batch_size": 64},
+        distributions={
+            "model.learning_rate": distribution("log:1e-4:1e-2"),
+            "data.batch_size": distribution("64,128"),
+        },
+        intermediate_values=dict.fromkeys(range(4), 1.0),
+    )
+    open_study(tmp_path / "run/sweep.db", WORDS).add_trials([good] * 5)
+    recipe = tmp_path / "watches_the_test_set.yaml"
+    recipe.write_text("data: {held_out: test}\ntrainer: {limit_val_batches: 0}\n")
+    args = [*tiny, "--config", recipe, "--trainer.max_epochs", "4", *SPACE, "--run_dir", tmp_path / "run"]
+    status, out, _ = run(capsys, "sweep", *args, "--n_trials", "6")
+    assert status == 0
+    assert "a sweep chooses, and the recipe keeps no images back for that: here it does (--data.held_out val)" in out
+    assert "trial 5: pruned after epoch 2: " in out
+    trial = tmp_path / "run/trial5"
+    assert yaml.safe_load((trial / "config.yaml").read_text())["data"]["held_out"] == "val"
+    assert "test/" not in (trial / "metrics.csv").read_text()
+    assert json.loads((tmp_path / "run/sweep.json").read_text())["trials"][-1]["ended"] == "pruned"
+
+
+def test_values_that_do_not_work_end_their_trial_alone(tmp_path, tiny, capsys):
+    (tmp_path / "run").mkdir()
+    study = open_study(tmp_path / "run/sweep.db", {"model.learning_rate": "0.001, 1e+30", "model.mixup": "0, -1"})
+    for rate, mixup in ((1e30, 0), (1e-3, -1), (1e-3, 0)):
+        study.enqueue_trial({"model.learning_rate": rate, "model.mixup": mixup})
+    args = ["--search", "model.learning_rate=1e-3,1e30", "--search", "model.mixup=0,-1", "--n_trials", "3"]
+    status, out, _ = run(capsys, "sweep", *tiny, *args, "--run_dir", tmp_path / "run")
+    trials = json.loads((tmp_path / "run/sweep.json").read_text())["trials"]
+    assert (status, [(one["trial"], one["ended"]) for one in trials]) == (
+        0,
+        [(2, "complete"), (0, "diverged"), (1, "refused")],
+    )
+    assert "trial 1: refused: mixup must be at least 0, got -1" in out
+
+
+CHILD = """
+import sys
+from lightning_cifar import main
+from lightning_cifar.commands.sweep import study
+study.HEARTBEAT, study.GRACE = 1, 4
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, tiny, start_python, eventually):
+    run_dir = tmp_path / "run"
+    args = ["sweep", *tiny, *SPACE, "--n_trials", "6", "--trainer.max_epochs", "4", "--run_dir", str(run_dir)]
+
+    def start():
+        return start_python("-c", CHILD, *args, stdout=subprocess.PIPE)
+
+    first, second = start(), start()
+    eventually(lambda: len([*run_dir.glob("trial*/checkpoints/last.ckpt")]) == 2, first, second, seconds=60)
+    first.kill()
+    third = start()
+    out = [child.communicate(timeout=200)[0] for child in (second, third)]
+    assert [second.returncode, third.returncode] == [0, 0]
+    result = json.loads((run_dir / "sweep.json").read_text())
+    assert result["n"] == len({one["directory"] for one in result["trials"]}) == 6
+    assert "going on from" in "".join(out)
+    assert all("trial " in text for text in out)
+
+
+def test_a_space_is_drawn_as_it_was_typed():
+    space = {
+        "a": distribution("0:0.5"),
+        "b": distribution("log:1e-4:1e-2"),
+        "c": distribution("2:8"),
+        "d": distribution("adam,sgd"),
+    }
+    values = drawn(optuna.create_study().ask(), space)
+    assert 0 <= values["a"] <= 0.5
+    assert 1e-4 <= values["b"] <= 1e-2
+    assert isinstance(values["c"], int)
+    assert values["d"] in ("adam", "sgd")
+    assert typed({"a": 0.123456, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
+
+
+def test_without_a_search_learning_rate_and_batch_size_are():
+    space = default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, [])
+    assert space["model.learning_rate"].log
+    assert (space["model.learning_rate"].low, space["model.learning_rate"].high) == pytest.approx((0.01, 1))
+    assert space["data.batch_size"].choices == (32, 64, 128)
+    given = default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, ["data.batch_size"])
+    assert [*given] == ["model.learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--n_trials", "0"], "--n_trials must be at least 1, got 0"),
+        (["--ckpt_path", "x"], "--ckpt_path: sweep trains every trial from the start; --run_dir goes on with its own"),
+        (
+            ["--data.held_out", "test"],
+            "--data.held_out test: sweep chooses, and that by validation images alone",
+        ),
+        (["--recipe", "dem"], "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, report"),
+        (["--search", "model.dropuot=0:1"], "no option --model.dropuot: did you mean --model.dropout?"),
+        (
+            ["--search", "x"],
+            "--search x: write NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C, with a name as model.learning_rate",
+        ),
+        (["--search", "model.dropout=0.5:0"], "--search model.dropout=0.5:0: LOW must be below HIGH, got 0.5 and 0"),
+        (
+            ["--search", "model.dropout=0:a"],
+            "--search model.dropout=0:a: a range is two numbers, LOW:HIGH or log:LOW:HIGH",
+        ),
+        (
+            ["--search", "model.dropout=0:inf"],
+            "--search model.dropout=0:inf: a range is two numbers, LOW:HIGH or log:LOW:HIGH",
+        ),
+        (
+            ["--search", "model.dropout=log:0:1"],
+            "--search model.dropout=log:0:1: a logarithmic range starts above 0, got 0",
+        ),
+        (["--search", "model.dropout=0.5"], "--search model.dropout=0.5: a list takes two values at least, each once"),
+        (
+            ["--search", "data.val_size=50,500"],
+            "--search data.val_size=50,500: trials that differ in data.val_size could not be compared",
+        ),
+        (
+            ["--search", "model.dropout=0:0.5", "--search", "model.dropout=0,1"],
+            "--search model.dropout=0,1: model.dropout is there twice",
+        ),
+        (
+            ["--search", "model.dropout=0:0.5", "--model.dropout", "0.1"],
+            "--model.dropout is given, and searched by --search model.dropout=...: one of both",
+        ),
+        (
+            ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
+            "learning rate and batch size are given: say what to search by --search",
+        ),
+        (["--config=no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
+        (["--config", "no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, args, message):
+    assert run(capsys, "sweep", *args) == (2, "", f"error: {message}\n")
+
+
+def test_without_the_extra(capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "find_spec", lambda name: None)
+    message = "error: sweep needs the extra: pip install 'lightning-cifar[sweep]'\n"
+    assert run(capsys, "sweep", "--recipe", "demo") == (2, "", message)
+
+
+def test_files_that_are_no_study_of_a_sweep(capsys, tmp_path):
+    database = tmp_path / "sweep.db"
+    args = ("sweep", "--recipe", "demo", "--run_dir", tmp_path)
+    (tmp_path / "mine").write_text("")
+    assert run(capsys, *args) == (2, "", f"error: --run_dir {tmp_path} is in use, and not by sweep\n")
+    database.write_bytes(b"no database " * 100)
+    assert run(capsys, *args) == (2, "", f"error: {database} cannot be used: file is not a database\n")
+    database.unlink()
+    optuna.create_study(storage=f"sqlite:///{database}", study_name="mine")
+    message = f"{database} holds another study, 'mine': name another --run_dir"
+    assert run(capsys, *args) == (2, "", f"error: {message}\n")
+    status, _, err = run(capsys, "sweep", "--recipe", "demo", "--run_dir", tmp_path / "mine/below")
+    assert (status, err) == (2, f"error: cannot write to {tmp_path / 'mine/below'}: Not a directory\n")
+
+
+def test_what_is_wrong_with_all_trials_ends_the_sweep(capsys, tmp_path, tiny):
+    args = ("sweep", *tiny, *SPACE, "--run_dir", tmp_path / "run", "--data.dataset", "folder", "--data.root", "none")
+    status, _, err = run(capsys, *args)
+    assert (status, len(err.splitlines())) == (2, 1)

@@ -1,0 +1,109 @@
+"""An image folder read when due is held to the same folder read into memory: the same batches, the same errors."""
+
+import pytest
+import torch
+
+from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.streaming import file_loader, list_folder
+from lightning_cifar.distributed import Shard
+
+
+def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_batches_are_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
+    options = {"seed": seed, "drop_last": drop_last, "positions": True}
+    lazy = file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
+    eager = BatchLoader(load_folder(image_folder).train, 7, **options)
+    assert len(lazy) == len(eager)
+    for epoch in (0, 4):
+        for loader in (lazy, eager) if seed is not None else ():
+            loader.sampler.set_epoch(epoch)
+        batches = list(lazy)
+        assert all(images.is_contiguous(memory_format=torch.channels_last) for images, *_ in batches)
+        assert all(same(one, other) for one, other in zip(batches, eager, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "drop_last"), [(6, False), (7 + 1, True)])
+def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_last):
+    whole = list(BatchLoader(load_folder(image_folder).train, batch_size, 3, drop_last))
+    parts = []
+    for rank in range(2):
+        options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
+        lazy = file_loader(list_folder(image_folder).train, batch_size, **options)
+        eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
+        assert len(lazy) == len(eager) == len(whole)
+        parts.append(list(eager))
+        for one, other in zip(lazy, parts[-1], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    for (images, labels), *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([share[0] for share in shares]), images)
+        assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+
+
+def test_pairs_where_positions_are_not_asked_for(image_folder):
+    (batch,) = file_loader(list_folder(image_folder).test, 10)
+    assert same(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
+
+
+def test_parts_names_and_labels_are_those_in_memory(image_folder):
+    lazy, eager = list_folder(image_folder), load_folder(image_folder)
+    assert lazy.class_names == eager.class_names
+    for name in ("train", "val", "test"):
+        assert torch.equal(getattr(lazy, name).labels, getattr(eager, name).labels)
+        assert len(getattr(lazy, name)) == len(getattr(eager, name))
+
+
+@pytest.mark.parametrize("indices", [slice(3, 9), torch.tensor([5, 0, 11])], ids=["slice", "tensor"])
+def test_a_subset_is_that_in_memory(image_folder, indices):
+    lazy, eager = list_folder(image_folder).train[indices], load_folder(image_folder).train[indices]
+    (batch,) = file_loader(lazy, 20)
+    assert same(batch, (eager.images, eager.labels))
+
+
+@pytest.mark.parametrize("size", [1, 5, 18, 100])
+def test_sample_is_that_in_memory(image_folder, size):
+    lazy, eager = (read(image_folder).train.sample(size) for read in (list_folder, load_folder))
+    assert same((lazy.images, lazy.labels), (eager.images, eager.labels))
+
+
+def test_iterating_leaves_the_global_generator_alone(image_folder):
+    loader, state = file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
+    list(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_fingerprint_is_of_names_and_sizes(image_folder):
+    before = list_folder(image_folder).fingerprint()
+    assert list_folder(image_folder).fingerprint() == before
+    moved = image_folder.rename(image_folder.parent / "elsewhere")
+    assert list_folder(moved).fingerprint() == before
+    file = moved / "test" / "dog" / "image-00.bmp"
+    file.write_bytes(file.read_bytes() + b"0")
+    assert list_folder(moved).fingerprint() != before
+
+
+def test_names_need_not_be_utf_8(image_folder):
+    odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
+    (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
+    (batch,) = file_loader(list_folder(image_folder).test, 10)
+    assert torch.equal(batch[0], load_folder(image_folder).test.images)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
+    file = image_folder / "train" / "cat" / "image-03.bmp"
+    file.write_bytes(b"no image")
+    loader = file_loader(list_folder(image_folder).train, 7, num_workers=workers)
+    with bad_input(file, "is not an image"):
+        list(loader)
+
+
+def test_bad_batch_size_is_named(image_folder, bad_input):
+    with bad_input("batch_size", "got 0"):
+        file_loader(list_folder(image_folder).train, 0)

@@ -1,0 +1,87 @@
+"""Corruptions: what each does to an image, and that more severity harms more."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_cifar import main
+from lightning_cifar.evaluate import corruptions
+from lightning_cifar.evaluate.corruptions import CORRUPTIONS, SEVERITIES, cifar10_c, corrupted
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Clouds in three colours: random, and smooth as photographs are."""
+    generator = torch.Generator().manual_seed(0)
+    clouds = torch.nn.functional.interpolate(torch.rand(8, 3, 9, 9, generator=generator), (32, 32), mode="bicubic")
+    return (40 + 160 * clouds).round().clamp(0, 255).to(torch.uint8)
+
+
+def test_severity_grows(images):
+    """The distance to the image does, for each kind, and none is so far as to leave nothing."""
+    for name, severities in corrupted(images):
+        assert len(severities) == SEVERITIES == len(CORRUPTIONS[name][1])
+        distances = [(one.float() - images.float()).abs().mean().item() for one in severities]
+        assert distances[0] > 0, name
+        assert distances == sorted(distances), name
+        assert distances[-1] < 100, name
+        assert all((one.dtype, one.shape) == (torch.uint8, images.shape) for one in severities)
+
+
+def test_images_are_left_as_they_were(images):
+    before = images.clone()
+    for _ in corrupted(images):
+        assert torch.equal(images, before)
+
+
+def test_noise_is_the_same_every_time_and_as_large_as_said():
+    grey = torch.full((50, 3, 32, 32), 128, dtype=torch.uint8)
+    first, second = (corruptions.noise(grey, 20) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.float().std().item() == pytest.approx(20, rel=0.02)
+
+
+def test_brightness_and_contrast_by_hand():
+    image = torch.tensor([[0, 100], [200, 250]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert corruptions.brightness(image, 30)[0, 0].tolist() == [[30, 130], [230, 255]]
+    (row,) = corruptions.contrast(image, 0.5)[:, 0].flatten(1).tolist()
+    assert row == pytest.approx([(value + 137.5) / 2 for value in (0, 100, 200, 250)], abs=1)
+
+
+def test_pixelation_makes_blocks_of_their_means(images):
+    blocks = corruptions.pixelation(images, 2).float().unfold(2, 2, 2).unfold(3, 2, 2)
+    assert (blocks.amax((4, 5)) == blocks.amin((4, 5))).all()
+    means = images.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    assert (blocks[..., 0, 0] - means).abs().max() <= 0.5
+
+
+def test_cifar10_c_is_read_by_severity(tmp_path):
+    stored = np.random.default_rng(0).integers(256, size=(5 * 4, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "fog.npy", stored)
+    np.save(tmp_path / "labels.npy", np.zeros(20))
+    ((name, severities),) = cifar10_c(tmp_path, images=4)
+    assert name == "fog"
+    assert np.array_equal(torch.cat(severities).permute(0, 2, 3, 1).numpy(), stored)
+
+
+def test_cifar10_c_of_another_size(tmp_path):
+    np.save(tmp_path / "fog.npy", np.zeros((20, 32, 32, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"fog\.npy must hold uint8 \(15, 32, 32, 3\), got \(20, 32, 32, 3\)"):
+        next(cifar10_c(tmp_path, images=3))
+    (tmp_path / "fog.npy").write_text("fog")
+    with pytest.raises(ValueError, match=r"fog\.npy is no array of images"):
+        next(cifar10_c(tmp_path, images=3))
+
+
+def test_by_the_command_line(trained, capsys, tmp_path):
+    checkpoint = str(trained / "checkpoints/last.ckpt")
+    assert main(["test", "--ckpt_path", checkpoint, "--corruptions", "--run_dir", str(tmp_path / "test")]) == 0
+    result = json.loads((tmp_path / "test/test.json").read_text())
+    assert set(result["corruptions"]) == set(CORRUPTIONS)
+    assert all(len(accuracies) == SEVERITIES for accuracies in result["corruptions"].values())
+    assert result["corruptions"]["contrast"][4] < result["accuracy"]
+    assert (tmp_path / "test/test.png").stat().st_size > 10_000
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row in CORRUPTIONS] == [*CORRUPTIONS]

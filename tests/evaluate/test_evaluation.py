@@ -1,0 +1,121 @@
+"""What is told of logits, against plain sums over images and against numbers known beforehand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lightning_cifar.evaluate import evaluation as module
+from lightning_cifar.evaluate.evaluation import COVERAGES, evaluation, fit_temperature, mistakes, risk_coverage, trust
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def outputs():
+    """Logits of 300 images that are right more often than not, and their labels."""
+    labels = torch.randint(4, (300,))
+    return torch.randn(300, 4) + 2 * torch.nn.functional.one_hot(labels, 4), labels
+
+
+def test_counts(outputs):
+    logits, labels = outputs
+    result = evaluation(logits, labels, NAMES, None)
+    counts = [[0] * 4 for _ in range(4)]
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        counts[label][row.index(max(row))] += 1
+    assert result["confusion"] == counts
+    assert result["images"] == 300
+    assert result["accuracy"] == sum(counts[i][i] for i in range(4)) / 300
+    assert result["per_class"]["b"] == {"accuracy": counts[1][1] / sum(counts[1]), "images": sum(counts[1])}
+    assert result["temperature"] is result["temperature_scaled"] is None
+
+
+def test_trust_equals_sums_over_images(outputs):
+    logits, labels = outputs
+    loss = brier = 0.0
+    bins = [[0, 0.0, 0] for _ in range(15)]  # images, confidence, right
+    for row, label in zip(logits.double().softmax(1).tolist(), labels.tolist(), strict=True):
+        loss -= math.log(row[label])
+        brier += sum((p - (k == label)) ** 2 for k, p in enumerate(row))
+        confidence = max(row)
+        place = bins[min(14, math.ceil(confidence * 15) - 1)]
+        place[0] += 1
+        place[1] += confidence
+        place[2] += row.index(confidence) == label
+    error = sum(abs(confidence - right) for _, confidence, right in bins) / 300
+    expected = {"loss": loss / 300, "brier": brier / 300, "calibration_error": error}
+    found = trust(logits, labels)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert found["reliability"]["images"] == [images for images, *_ in bins]
+    for name, column in (("confidence", 1), ("accuracy", 2)):
+        assert found["reliability"][name] == pytest.approx([one[column] / max(1, one[0]) for one in bins])
+
+
+def test_certainty_lies_in_the_last_bin(outputs):
+    logits, labels = outputs
+    found = trust(100 * logits, labels)
+    bins = found["reliability"]
+    gaps = [
+        images * abs(confidence - accuracy)
+        for images, confidence, accuracy in zip(bins["images"], bins["confidence"], bins["accuracy"], strict=True)
+    ]
+    assert bins["confidence"][-1] == pytest.approx(1, abs=1e-3)
+    assert found["calibration_error"] == pytest.approx(sum(gaps) / 300, abs=1e-6)
+
+
+def test_temperature_undoes_a_scale(outputs):
+    logits, labels = outputs
+    found = fit_temperature(logits, labels)
+    assert fit_temperature(5 * logits, labels) == pytest.approx(5 * found, rel=1e-4)
+    assert fit_temperature(logits.log_softmax(1), labels) == pytest.approx(found, rel=1e-4)
+    losses = {scale: trust(logits / (scale * found), labels)["loss"] for scale in (0.99, 1.0, 1.01)}
+    assert min(losses, key=losses.get) == 1.0
+
+
+def test_no_chance_at_all_has_a_logarithm(outputs):
+    """Softmax gives 0 where the logits are far apart."""
+    logits, labels = outputs
+    sure = (1000 * logits).softmax(1)
+    assert (sure == 0).any()
+    data = SimpleNamespace(
+        hparams={"held_out": "val"},
+        val=SimpleNamespace(labels=labels),
+        val_dataloader=lambda: None,
+        dataset=SimpleNamespace(class_names=NAMES),
+    )
+    model = SimpleNamespace(test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
+    result = module.tested(model, data, SimpleNamespace(predict=lambda *_: [sure]))
+    assert math.isfinite(result["temperature"])
+
+
+def test_temperature_is_used(outputs):
+    logits, labels = outputs
+    result = evaluation(logits, labels, NAMES, 2.0)
+    assert result["temperature_scaled"] == trust(logits / 2, labels)
+    assert result["loss"] == trust(logits, labels)["loss"]
+
+
+def test_risk_coverage_by_hand():
+    """Confidences fall from image to image; the last two of twenty are wrong."""
+    logits = torch.stack([torch.arange(20, 0, -1.0), torch.zeros(20)], 1)
+    labels = torch.tensor([0] * 18 + [1] * 2)
+    found = risk_coverage(logits, labels)
+    assert found["coverage"] == COVERAGES
+    assert found["risk"] == pytest.approx([0] * 18 + [1 / 19, 2 / 20])
+    assert found["aurc"] == pytest.approx((1 / 19 + 2 / 20) / 20)
+
+
+def test_mistakes_are_the_most_confident_wrong_ones():
+    logits = torch.tensor([[3.0, 0, 0], [0, 2, 0], [0, 0, 5], [1, 0, 0]])
+    labels = torch.tensor([1, 1, 0, 2])
+    found = mistakes(logits, labels, ("cat", "dog", "cow"))
+    assert [(one["index"], one["label"], one["prediction"]) for one in found] == [
+        (2, "cat", "cow"),
+        (0, "dog", "cat"),
+        (3, "cow", "cat"),
+    ]
+    assert found[0]["probability"] == pytest.approx(logits[2].softmax(0)[2].item())
+    assert found[0]["probability_of_label"] == pytest.approx(logits[2].softmax(0)[0].item())
+    assert mistakes(logits[1:2], labels[1:2], ("cat", "dog", "cow")) == []

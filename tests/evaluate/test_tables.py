@@ -1,0 +1,55 @@
+"""The table and JSON of a test, and the rows of a prediction, from logits made by hand."""
+
+import csv
+import json
+
+import torch
+
+from lightning_cifar.evaluate.evaluation import evaluation
+from lightning_cifar.evaluate.tables import format_table, write_predictions
+from lightning_cifar.run.record import write_json
+
+LABELS = torch.tensor([0] * 10 + [1] * 30)
+PREDICTED = torch.tensor([0] * 8 + [1] * 2 + [0] + [1] * 29)
+LOGITS = torch.nn.functional.one_hot(PREDICTED, 2) * torch.tensor(9.0).log()  # each class it names has 0.9
+
+
+def test_table():
+    lines = format_table(evaluation(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
+    assert lines == [
+        "class        accuracy  images",
+        "cat            80.00%      10",
+        "dog            96.67%      30",
+        "all classes    92.50%      40",
+        "loss 0.2702, Brier score 0.1400, calibration error 0.0250",
+        "area under the risk-coverage curve 0.1090",
+    ]
+
+
+def test_table_says_what_test_time_augmentation_gave_and_a_temperature():
+    result = evaluation(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
+    lines = format_table(result).splitlines()
+    assert lines[4] == "without TTA    90.00%"
+    assert lines[6].startswith("with temperature 2.000: loss ")
+
+
+def test_a_class_without_images_has_no_accuracy():
+    result = evaluation(LOGITS[:10], LABELS[:10], ("cat", "dog"), None)
+    assert result["per_class"]["dog"] == {"accuracy": None, "images": 0}
+    assert "dog                 -       0" in format_table(result)
+
+
+def test_json_is_what_was_evaluated(tmp_path):
+    result = evaluation(LOGITS, LABELS, ("cat", "dog"), None)
+    write_json(tmp_path / "test.json", result)
+    assert json.loads((tmp_path / "test.json").read_text()) == result
+
+
+def test_predictions(tmp_path):
+    file = tmp_path / "predictions.csv"
+    write_predictions(file, torch.tensor([[0.25, 0.75], [0.9, 0.1]]), torch.tensor([1, 1]), ("cat", "a,b"))
+    with file.open(newline="") as opened:
+        assert list(csv.DictReader(opened)) == [
+            {"index": "0", "label": "a,b", "prediction": "a,b", "probability": "0.750000"},
+            {"index": "1", "label": "a,b", "prediction": "cat", "probability": "0.900000"},
+        ]

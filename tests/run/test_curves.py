@@ -1,0 +1,67 @@
+"""The numbers of metrics.csv, where they belong on the epoch axis, and a picture of them."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from lightning_cifar.run.curves import plot_losses, plot_metrics, read_metrics
+
+CSV = """epoch,step,train/loss_step,train/loss_epoch,train/accuracy_epoch,val/loss,val/accuracy
+0,49,2.0,,,,
+0,99,,,,1.5,0.4
+0,99,,1.8,0.3,,
+1,149,1.4,,,,
+1,199,,,,1.2,0.5
+1,199,,1.3,0.45,,
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text(CSV)
+    return file
+
+
+def test_steps_lie_between_the_epochs(metrics):
+    series = read_metrics(metrics)
+    assert series["train/loss_step"] == [(0.5, 2.0), (1.5, 1.4)]
+    assert series["train/loss_epoch"] == [(1.0, 1.8), (2.0, 1.3)]
+    assert series["val/accuracy"] == [(1.0, 0.4), (2.0, 0.5)]
+
+
+def test_the_first_epoch_is_spread_out_when_its_length_is_known(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text("\n".join(CSV.splitlines()[:2]))
+    assert read_metrics(file, steps_per_epoch=100)["train/loss_step"] == [(0.5, 2.0)]
+
+
+def test_validation_inside_an_epoch_lies_where_it_was_done(tmp_path):
+    file = tmp_path / "metrics.csv"
+    file.write_text("epoch,step,val/loss,train/loss_epoch\n0,24,1.9,\n0,49,1.8,\n0,99,1.7,\n0,99,,1.9\n")
+    assert read_metrics(file)["val/loss"] == [(0.25, 1.9), (0.5, 1.8), (1.0, 1.7)]
+
+
+def test_the_figure_shows_every_series(metrics):
+    loss, accuracy = plot_metrics(read_metrics(metrics)).axes
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}
+    assert drawn["val loss 1.200"] == [(1.0, 1.5), (2.0, 1.2)]
+    assert drawn["train loss 1.300"] == [(1.0, 1.8), (2.0, 1.3)]
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
+        "train accuracy 45.0%",
+        "val accuracy 50.0%",
+    ]
+
+
+def test_of_two_configurations_each_has_a_colour_and_training_is_dashed(metrics):
+    series, axes = read_metrics(metrics), Figure().subplots()
+    plot_losses({"one": [series, series], "two": [series]}, axes)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "one, train",
+        "one, val",
+        "two, train",
+        "two, val",
+    ]
+    styles = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+    assert len(set(styles[:4])) == 2  # of two seeds
+    assert {style for _, style in styles[:4]} == {"--", "-"}
+    assert {colour for colour, _ in styles[:4]}.isdisjoint({colour for colour, _ in styles[4:]})

@@ -1,0 +1,45 @@
+"""LiveFigure: redrawn while a run goes on, and left as curves.png."""
+
+import pytest
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure
+from lightning_cifar.run.curves import read_metrics
+
+
+def test_a_run_leaves_curves_of_its_csv(tmp_path):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=5,
+        logger=CSVLogger(tmp_path / "run", name="", version=""),
+        callbacks=[LiveFigure(interval=0)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))
+    series = read_metrics(tmp_path / "run/metrics.csv")
+    assert [epoch for epoch, _ in series["train/loss_epoch"]] == [1.0, 2.0]
+    assert [epoch for epoch, _ in series["train/accuracy_step"]] == [0.5, 1.0, 1.5, 2.0]
+    assert series["val/loss"][-1][1] == pytest.approx(trainer.callback_metrics["val/loss"].item())
+    with Image.open(tmp_path / "run/curves.png") as picture:
+        assert picture.size == (1200, 480)
+    assert not (tmp_path / "run/.curves.png").exists()
+    assert not (tmp_path / "run/.curves.png.partial").exists()
+
+
+def test_asks_for_a_csv_logger():
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[LiveFigure()],
+    )
+    with pytest.raises(InputError, match="give the Trainer a CSVLogger"):
+        trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))

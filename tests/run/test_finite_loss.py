@@ -1,0 +1,56 @@
+"""A training whose loss is no number ends with status 3, naming step and learning rate, and spoils no checkpoint."""
+
+import pytest
+
+from lightning_cifar import ImageClassifier, main
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+SMALL = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "100"]
+SMALL += ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "3", "--trainer.precision", "32-true"]
+SMALL += ["--trainer.log_every_n_steps", "10"]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
+    """Has training step number ``at``, from 0, done by ``change(loss, model)``."""
+    step, count = ImageClassifier.training_step, iter(range(1000))
+
+    def spoiled(model, *args):
+        loss = step(model, *args)
+        return change(loss, model) if next(count) == at else loss
+
+    monkeypatch.setattr(ImageClassifier, "training_step", spoiled)
+
+
+@pytest.mark.parametrize(("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), ("nan", 20, 15)])  # 15: an epoch
+def test_step_and_rate_are_named(tmp_path, capsys, monkeypatch, factor, at, lines):
+    spoil(monkeypatch, at, lambda loss, _: loss * float(factor))
+    run_dir = tmp_path / "run"
+    assert main([*SMALL, "--trainer.log_every_n_steps", str(lines), "--run_dir", str(run_dir)]) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        f"error: the loss is no number any more since step {at}, at learning rate 0.001: try a lower "
+        "--model.learning_rate"
+    )
+    last = run_dir / "checkpoints/last.ckpt"
+    assert last.exists() == (at > 15)
+    if last.exists():
+        assert all(value.isfinite().all() for value in load_checkpoint(last)["state_dict"].values())
+
+
+@pytest.mark.parametrize("validation", ["0", "1.0"])
+def test_no_checkpoint_is_made_of_spoiled_weights(tmp_path, capsys, monkeypatch, validation):
+    def overflow(loss, model):
+        model.network.classifier[2].weight.data[0, 0] = float("inf")
+        return loss  # which was taken before
+
+    spoil(monkeypatch, 12, overflow)  # the epoch's last step
+    options = ["--data.held_out", "val", "--trainer.limit_val_batches", validation, "--run_dir", str(tmp_path / "run")]
+    assert main([*SMALL, *options]) == 3
+    assert "no numbers any more" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("*.ckpt")]
+
+
+def test_too_high_a_rate(tmp_path, capsys):
+    options = ["--model.learning_rate", "1e30", "--model.optimizer", "sgd", "--run_dir", str(tmp_path / "run")]
+    assert main([*SMALL, *options]) == 3
+    assert "at learning rate 1e+30: try a lower --model.learning_rate" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""The weights that gates give, and the share of images to which they give none."""
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier
+from lightning_cifar.errors import DivergenceError
+from lightning_cifar.run.curves import read_metrics
+from lightning_cifar.run.guards import GateStatistics
+
+
+@pytest.mark.parametrize("stem_kernel", [0, 2])
+@pytest.mark.parametrize("gate", ["relu", "channel", "static"])
+def test_gates_are_what_the_blocks_mix_by(gate, stem_kernel):
+    network = FiveBlockNet(widths=(4, 4, 4, 4, 4), gate=gate, stem_kernel=stem_kernel).eval()
+    for parameter in network.parameters():
+        parameter.data.normal_()
+    used = []
+    for block in network.blocks:
+        block.gate.register_forward_hook(lambda *call: used.append(call[2]))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        network(images)
+        expected, used = used, []
+        found = [weights for weights, _ in network.through_blocks(images)]
+    assert [one.shape for one in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def logged(directory, model, callbacks=None, **options):
+    data = CIFAR10DataModule(dataset="digits", batch_size=256, flip=False)
+    trainer = Trainer(
+        logger=CSVLogger(directory, name="", version=""),
+        callbacks=GateStatistics() if callbacks is None else callbacks,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        **options,
+    )
+    trainer.fit(model, data)
+    return read_metrics(directory / "metrics.csv")
+
+
+def test_dead_gates_are_counted(tmp_path):
+    model = ImageClassifier(widths=(4, 4, 4, 4, 4), learning_rate=1e-9)
+    data = CIFAR10DataModule(dataset="digits")
+    data.setup()
+    model.adopt(data)
+    shown = data.train.sample(len(data.train) // 50).images
+    brightness = model.normalised(shown).mean((2, 3)).sum(1)
+    first, second = (model.network.blocks[number].gate.layers[-1] for number in (0, 1))
+    first.weight.data.fill_(1)
+    first.bias.data.fill_(-float(brightness.median()))  # 0 for the darker half
+    second.bias.data = torch.tensor([0.5, 2.0, 0.0])
+    series = logged(tmp_path / "run", model, max_epochs=2)
+    last = {name: points[-1][1] for name, points in series.items() if name.startswith("gates/")}
+    assert len(last) == 5 * 4
+    assert [last[f"gates/block2_branch{branch}"] for branch in (1, 2, 3)] == pytest.approx([0.5, 2.0, 0.0], abs=1e-4)
+    assert last["gates/block1_dead"] == pytest.approx(0.5, abs=1 / len(shown))
+    assert [last[f"gates/block{block}_dead"] for block in (2, 3)] == [0, 0]
+    assert last["gates/block3_branch1"] == pytest.approx(1, abs=1e-4)
+    assert [place for place, _ in series["gates/block1_dead"]] == [1, 2]  # once an epoch
+    assert model.network.training
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_block_that_is_dead_for_every_image_ends_training(members, tmp_path):
+    model = ImageClassifier(widths=(4, 4, 4, 4, 4), members=members)
+    model.networks[-1].blocks[1].gate.layers[-1].bias.data.fill_(-9)
+    with pytest.raises(DivergenceError, match=r"in epoch 1, the gate of block 2 .* lower --model.gate_rate"):
+        logged(tmp_path / "run", model, max_epochs=2)
+
+
+def test_it_leaves_training_as_it_was(tmp_path):
+    def weights(callback):
+        torch.manual_seed(0)
+        model = ImageClassifier(widths=(4, 4, 4, 4, 4))
+        logged(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
+        return model.state_dict()
+
+    for one, other in zip(weights(True).values(), weights(False).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_static_gates_have_nothing_to_tell(tmp_path):
+    series = logged(tmp_path / "run", ImageClassifier(widths=(4, 4, 4, 4, 4), gate="static"), max_epochs=1)
+    assert not [name for name in series if name.startswith("gates/")]

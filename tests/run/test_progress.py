@@ -1,0 +1,102 @@
+"""Throughput counts every image; Progress writes a row an epoch and, in a terminal, a bar."""
+
+import re
+import time
+
+import pytest
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
+from lightning_cifar.run import progress
+from lightning_cifar.run.curves import read_metrics
+
+
+def fit(tmp_path, *callbacks, **settings):
+    trainer = Trainer(
+        accelerator="cpu",
+        log_every_n_steps=5,
+        logger=CSVLogger(tmp_path / "run", name="", version=""),
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
+        enable_model_summary=False,
+        **{"max_epochs": 2, **settings},
+    )
+    data = CIFAR10DataModule("digits", batch_size=128, val_size=200)
+    trainer.fit(ImageClassifier(widths=(4,) * 5), data)
+    return trainer, data
+
+
+def test_throughput_counts_every_image(tmp_path):
+    _, data = fit(tmp_path, Throughput())
+    series = read_metrics(tmp_path / "run/metrics.csv")
+    speeds, seconds = series["time/epoch_images_per_second"], series["time/epoch_seconds"]
+    for (_, speed), (_, taken) in zip(speeds, seconds, strict=True):
+        assert speed * taken == pytest.approx(len(data.train), rel=1e-4)
+    assert len(series["time/images_per_second"]) == 4  # steps 5 and 10 of two epochs
+
+
+def test_a_plain_row_an_epoch(tmp_path, capsys):
+    fit(tmp_path, Throughput(), Progress())
+    printed = capsys.readouterr()
+    header, first, second = printed.out.splitlines()
+    names = "epoch  train loss     acc  val loss     acc  images/s     time     left"
+    number = r"[\d.,]+"
+    row = rf" +{number} +{number}% +{number} +{number}% +{number} +00:\d\d +"
+    assert header == names
+    assert re.fullmatch(rf"  1/2{row}00:\d\d", first)
+    assert re.fullmatch(rf"  2/2{row}00:00", second)
+    assert {len(first), len(second)} == {len(names)}
+    assert printed.out.isascii()
+    assert not printed.err
+
+
+def test_in_a_terminal_rows_fit_and_end_in_a_plot(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    fit(tmp_path, Throughput(), Progress())
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.endswith("     time  val acc")
+    assert re.search(r" 00:\d\d  ▁$", first)
+    assert re.search(r" 00:\d\d  (▁█|█▁|▁▁)$", second)
+    assert len(header) < 80
+
+
+def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    trainer, data = fit(tmp_path, Throughput(), Progress(interval=0))
+    bars = capsys.readouterr().err.split("\r")
+    wanted = r"epoch 2/2 +\d+%, [\d,]+ images/s, loss [\d.]+, accuracy [\d.]+%, \d\d:\d\d left \|.*"
+    assert any(re.fullmatch(wanted, bar) for bar in bars)
+    assert max(map(len, bars)) < 80
+    trainer.test(trainer.model, data, verbose=False)
+    assert "testing" in capsys.readouterr().err
+
+
+def test_the_time_left_is_to_the_last_step(tmp_path, capsys):
+    fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")
+
+
+def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, capsys):
+    fit(tmp_path, Progress(), max_epochs=3, check_val_every_n_epoch=2)
+    header, first, new_header, second, third = capsys.readouterr().out.splitlines()
+    assert ("val loss" in header, "val loss" in new_header) == (False, True)
+    assert [row.count("%") for row in (first, second, third)] == [1, 2, 1]
+    assert len(second) == len(third)
+
+
+def test_validation_is_not_on_the_clock(tmp_path, monkeypatch):
+    skipped, clock = [0], time.perf_counter
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock() + skipped[0])
+
+    class Slow(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            skipped[0] += 1000
+
+    fit(tmp_path, Throughput(), Slow(), val_check_interval=0.5)
+    assert skipped[0] >= 4000  # two validations in each of two epochs
+    measured = sum(seconds for _, seconds in read_metrics(tmp_path / "run/metrics.csv")["time/epoch_seconds"])
+    assert measured < 1000

@@ -1,0 +1,66 @@
+"""run.json: enough to say what a run was made with."""
+
+import json
+import subprocess
+from importlib.metadata import version
+
+import torch
+from lightning import Trainer, seed_everything
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar import files as places
+from lightning_cifar.run import record
+from lightning_cifar.run.record import RunRecord, new_run_dir
+
+
+def test_run_directories_are_never_shared(monkeypatch):
+    monkeypatch.setattr(places, "timestamp", lambda: "now")
+    assert [new_run_dir(None, "demo").name for _ in range(3)] == ["now", "now-2", "now-3"]
+
+
+def test_record_of_a_run(tmp_path):
+    seed_everything(7, verbose=False)
+    data = CIFAR10DataModule("digits", val_size=200)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=2,
+        logger=False,
+        callbacks=[RunRecord(str(tmp_path), ["what", "was typed"], "demo")],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(ImageClassifier(widths=(4,) * 5), data)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert (written["seed"], written["recipe"], written["stage"], written["precision"]) == (7, "demo", "fit", "32-true")
+    assert written["command"] == ["what", "was typed"]
+    assert written["versions"]["torch"] == version("torch")
+    assert written["device"]["type"] == "cpu"
+    assert written["device"]["threads"] == torch.get_num_threads()
+    assert written["data"]["fingerprint"] == data.dataset.fingerprint()
+    assert (written["data"]["train"], written["data"]["val"], written["data"]["test"]) == (1237, 200, 360)
+    assert (written["timings"]["epochs"], written["timings"]["steps"]) == (1, 2)
+    assert written["timings"]["total_seconds"] > 0
+    assert written["metrics"]["val/accuracy"] == trainer.callback_metrics["val/accuracy"].item()
+    assert not (tmp_path / "run.partial").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    package = tmp_path / "checkout" / "package"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(record, "__file__", str(package / "record.py"))
+    assert record.git_commit() is None
+    git = ["git", "-C", str(package), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (package / "record.py").write_text("1")
+    (package / "other.py").write_text("1")
+    for command in (["init", "-q"], ["add", "other.py"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    assert record.git_commit() is None  # installed in somebody's checkout, not part of it
+    for command in (["add", "."], ["commit", "-q", "-m", "two"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert record.git_commit() == commit
+    (package / "record.py").write_text("2")
+    assert record.git_commit() == commit + "-dirty"

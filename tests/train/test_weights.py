@@ -1,0 +1,112 @@
+"""Weights in a safetensors file: the same classifier, in Python and on the command line, and damaged files."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lightning_cifar import ImageClassifier, load_pretrained, main
+from lightning_cifar.data.images import read_image
+from lightning_cifar.files import digest_of
+from lightning_cifar.train.weights import PRETRAINED, read_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The model of a short run, and the file made of it."""
+    model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt").eval()
+    file = tmp_path_factory.mktemp("exported") / "model.safetensors"
+    save_weights(model, file, held_out="val", half=True, recipe="demo")
+    return model, file
+
+
+def test_classifies_like_the_model(exported):
+    model, file = exported
+    images = torch.randint(256, (50, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours, theirs = load_pretrained(file)(images), model(images)
+    assert (ours - theirs).abs().max() < 5e-3 * theirs.abs().max()  # half precision keeps 11 bits
+    assert load_pretrained(file).hparams == model.hparams
+
+
+def test_says_what_is_known(exported):
+    with safe_open(exported[1], "pt") as opened:
+        assert json.loads(opened.metadata()["known"]) == {"held_out": "val", "recipe": "demo"}
+
+
+def test_by_the_command_line(exported, trained, tmp_path):
+    accuracies = []
+    for number, checkpoint in enumerate([exported[1], trained / "checkpoints/last.ckpt"]):
+        data = ["--data.dataset", "digits", "--run_dir", str(tmp_path / str(number))]
+        assert main(["test", "--ckpt_path", str(checkpoint), *data]) == 0
+        accuracies.append(json.loads((tmp_path / str(number) / "test.json").read_text())["accuracy"])
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
+
+
+def test_fit_does_not_go_on_from_it(exported, tmp_path, capsys):
+    assert main(["fit", "--ckpt_path", str(exported[1]), "--run_dir", str(tmp_path / "run")]) == 2
+    message = f"error: --ckpt_path {exported[1]}: weights alone; fit goes on from its own checkpoints\n"
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100])
+def test_damaged(exported, tmp_path, capsys, damage):
+    file = tmp_path / "damaged.safetensors"
+    file.write_bytes(damage(exported[1].read_bytes()))
+    assert main(["test", "--ckpt_path", str(file), "--data.dataset", "digits"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} is damaged or holds no weights of this package (")
+
+
+@pytest.mark.parametrize("change", ["a parameter", "another shape"])
+def test_of_another_version(exported, tmp_path, capsys, change):
+    file = tmp_path / "odd.safetensors"
+    hyper_parameters, known, tensors = read_weights(exported[1])
+    hyper_parameters |= {"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]}
+    metadata = {"hyper_parameters": json.dumps(hyper_parameters), "known": json.dumps(known)}
+    save_file(tensors, file, metadata)
+    assert main(["predict", "--ckpt_path", str(file), "--images", str(IMAGES)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} holds no model of this package (")
+
+
+# ------------------------------------------------------------------------------------------------------- in the package
+
+IMAGES = Path(__file__).parents[1] / "images"  # the first two of each class of CIFAR-10 (JPEG)'s test set
+
+
+def test_the_model_in_the_package_knows_cifar():
+    files = sorted(IMAGES.glob("*/*.jpg"))
+    assert len(files) == 20
+    model = load_pretrained()
+    images = torch.from_numpy(np.stack([read_image(str(file)) for file in files])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        predicted = [model.hparams["class_names"][k] for k in model.predict_step(images, 0).argmax(1)]
+    assert sum(name == file.parent.name for name, file in zip(predicted, files, strict=True)) >= 18
+
+
+def test_it_is_small_and_says_what_it_is():
+    assert PRETRAINED.stat().st_size <= 6_000_000
+    hyper_parameters, known, _ = read_weights(PRETRAINED)
+    assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
+    evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}.json").read_text())
+    assert (known["data"], known["accuracy"]) == (evidence["data"], evidence["seeds"][0]["accuracy"])
+    assert known["recipe_accuracy"].items() <= evidence["accuracy"].items()
+
+
+def test_what_was_measured_of_it_was_measured_of_it():
+    found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
+    measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
+    assert measured == dict.fromkeys(measured, digest_of(PRETRAINED))
+
+
+def test_it_predicts_by_name(capsys):
+    assert main(["predict", "--ckpt_path", "pretrained", "--images", str(IMAGES), "--top", "1"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert sum(row["class"] == Path(row["file"]).parent.name for row in rows) >= 18
