@@ -1,8 +1,11 @@
 """User-input errors, and how other errors are explained."""
 
 import errno
+import math
 import os
 import traceback
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +18,27 @@ class InputError(ValueError):
     """Bad input from the user: one line that names it and the remedy. The command line exits with status 2."""
 
 
-def check_choice(name: str, given: Any, kinds: Any) -> None:
-    """Refuses, by an `InputError`, what is not among the values of a ``Literal``."""
-    if given not in (choices := get_args(kinds)):
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {given}")
+def check_choice(name: str, value: Any, kinds: Any) -> None:
+    """Raise `InputError` unless ``value`` is one of the values of the ``Literal`` ``kinds``."""
+    if value not in (choices := get_args(kinds)):
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value}")
+
+
+def check_range(name: str, value: float, interval: str) -> None:
+    """Raise `InputError` unless ``value`` is in ``interval``, such as ``[0, 1)``, ``(0, inf)`` or ``[1, inf)``."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    below = value <= high if interval[-1] == "]" else value < high or high == math.inf
+    if not (above and below):
+        bound = "at least" if interval[0] == "[" else "above"
+        words = f"{bound} {interval[1:].split(',')[0]}" if high == math.inf else f"in {interval}"
+        raise InputError(f"{name} must be {words}, got {value}")
+
+
+def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:
+    """Raise `InputError` that names the ``extra`` to install unless all ``modules`` are installed."""
+    if any(find_spec(name) is None for name in modules):
+        raise InputError(f"{user} needs the extra: pip install 'lightning-cifar[{extra}]'")
 
 
 def reason(error: Exception) -> str:
