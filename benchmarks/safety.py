@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar import LastCheckpoint
-from lightning_cifar.commands.command_line import CommandLine
+from lightning_cifar.commands.fit import fit
 from lightning_cifar.run import record
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
+from lightning_cifar.run.job import parse
 from lightning_cifar.run.record import cpu_name, write_json
-from lightning_cifar.run.settings import layered
+from lightning_cifar.run.settings import layer
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.train import checkpoint
 
@@ -63,8 +64,8 @@ def main(root: str) -> None:
             clock.watch(part, owner, name)
     options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", "bf16-mixed", "--run_dir"]
     with tempfile.TemporaryDirectory() as folder:
-        done = CommandLine(layered(["fit", "--recipe", RECIPE, *options, f"{folder}/run"]))
-    (throughput,) = (one for one in done.trainer.callbacks if isinstance(one, Throughput))
+        throughput = Throughput()
+        fit(parse(layer(["fit", "--recipe", RECIPE, *options, f"{folder}/run"])), [throughput])
     share = sum(clock.seconds.values()) / throughput.seconds
     result = {
         "command": "python benchmarks/safety.py --root DIR",

@@ -22,9 +22,10 @@ from step import DEVICE, build
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
-from lightning_cifar.commands.command_line import CommandLine
+from lightning_cifar.commands.fit import fit
+from lightning_cifar.run.job import parse
 from lightning_cifar.run.record import describe_device, write_json
-from lightning_cifar.run.settings import layered
+from lightning_cifar.run.settings import layer
 from lightning_cifar.train.hardware import keep_freed_memory
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
@@ -47,14 +48,6 @@ class Clock(Callback):
         self.ended = time.perf_counter()
 
 
-class TimedCommandLine(CommandLine):
-    """The command line as it is, with a clock that is asked after everything else."""
-
-    def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
-        self.clock = Clock(trainer["max_steps"])
-        return [*super().callbacks(trainer), self.clock]
-
-
 def parts(root: str, size: str) -> tuple[CIFAR10DataModule, ImageClassifier]:
     data, model = TINY if size == "tiny" else ({}, {})
     return build(RECIPE, {"dataset": "folder", "root": root, **data}, model)
@@ -67,8 +60,9 @@ def by_fit(root: str, size: str) -> tuple[float, float]:
         if size == "tiny":
             for group, values in zip(("data", "model"), TINY, strict=True):
                 options += [f"--{group}.{name}={value}" for name, value in values.items()]
-        done = TimedCommandLine(layered(["fit", "--recipe", RECIPE, *options]))
-        return done.clock.ended - done.clock.started, time.perf_counter() - done.clock.ended
+        clock = Clock(STEPS[size])  # a further callback is called last
+        fit(parse(layer(["fit", "--recipe", RECIPE, *options])), [clock])
+        return clock.ended - clock.started, time.perf_counter() - clock.ended
 
 
 def by_barebones(root: str, size: str) -> tuple[float, float]:

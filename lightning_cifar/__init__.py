@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
     from lightning_cifar.run.figure import LiveFigure
+    from lightning_cifar.run.last_checkpoint import LastCheckpoint
     from lightning_cifar.run.progress import Progress
-    from lightning_cifar.run.resume import LastCheckpoint
     from lightning_cifar.run.throughput import Throughput
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.weights import load_pretrained
@@ -43,7 +43,7 @@ _HOMES = {
     "GatedBlock": "model.blocks",
     "ImageClassifier": "train.classifier",
     "InputError": "errors",
-    "LastCheckpoint": "run.resume",
+    "LastCheckpoint": "run.last_checkpoint",
     "LiveFigure": "run.figure",
     "Progress": "run.progress",
     "Throughput": "run.throughput",

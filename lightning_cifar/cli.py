@@ -1,52 +1,61 @@
-"""``python -m lightning_cifar COMMAND``: what the user hears, and the exit status."""
+"""``python -m lightning_cifar COMMAND``: dispatch, one-line errors, exit statuses and signals."""
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from lightning_cifar.errors import told
+from lightning_cifar.errors import explain
 from lightning_cifar.options import OWN_COMMANDS, TRAINER_COMMANDS, overview, short_help
-from lightning_cifar.run.settings import layered
+from lightning_cifar.run.settings import layer
 
-# Said by the libraries at every start, true and of no use here. Everything else is shown.
+TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
+# Warnings of the libraries at every start, of no use here. All others are shown.
 IRRELEVANT = (
-    "LightningCLI's args parameter is intended",  # main(args) is how this package's own tests call it
-    "Checkpoint directory .* exists and is not empty",  # that of a run that goes on
+    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call it
+    "Checkpoint directory .* exists and is not empty",  # that of a resumed run
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
-    "It is recommended to use .*sync_dist=True",  # for what is the same in all processes
+    "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
     "Be aware that when using `ckpt_path`",  # ModelCheckpoint has no part in a test, and `fit` always has one
 )
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status.
+    """Run the command line and return the exit status.
 
-    That is 0; 1 where memory or disk did not suffice; 2 for bad input; 3 where training diverged; each told in one
-    line. 130 after Ctrl-C, 143 after SIGTERM, 141 where who read the output is gone, as after `| head`.
+    Every error is one line on standard error. Set ``LIGHTNING_CIFAR_TRACEBACK=1`` to see its traceback too.
+
+    Args:
+        args: the words after ``python -m lightning_cifar``; default: those of this process.
+
+    Returns:
+        0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 141:
+        the reader of the output has ended, as after ``| head``.
     """
     try:
-        status = answered(list(sys.argv[1:] if args is None else args))
+        status = answer(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()
         return status
     except BrokenPipeError:
         output = select.poll()
         output.register(sys.stdout.fileno(), 0)
-        if not output.poll(0):  # it is another pipe
+        if not output.poll(0):  # another pipe is broken
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 128 + signal.SIGPIPE
 
 
-def answered(args: list[str]) -> int:
-    """Says at once what needs no torch; else runs the command and tells how it ended."""
+def answer(args: list[str]) -> int:
+    """Answer help and version at once, without torch; run any other command and explain how it ended."""
     if args == ["--version"]:
         print(f"lightning-cifar {version('lightning-cifar')}")
         return 0
@@ -56,22 +65,20 @@ def answered(args: list[str]) -> int:
     if args[:1] and args[0] in TRAINER_COMMANDS and args[1:] in (["--help"], ["-h"]):
         print(short_help(args[0]))
         return 0
-    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
-    with warnings.catch_warnings(), ended_by_sigterm():
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        for message in IRRELEVANT:
-            warnings.filterwarnings("ignore", message)
+    with process_settings():
         try:
             run(args)
         except Exception as error:
-            status, words = told(error)
+            status, message = explain(error)
             if status is None:
                 raise
-            print("error: " + " ".join(words.split()), file=sys.stderr)
+            if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+                traceback.print_exception(error)
+            print("error: " + " ".join(message.split()), file=sys.stderr)
             return status
         except (KeyboardInterrupt, SystemExit) as stop:
             if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-                print("interrupted", file=sys.stderr)  # Lightning catches Ctrl-C and makes a SystemExit of it
+                print("interrupted", file=sys.stderr)  # Lightning turns Ctrl-C into a SystemExit
                 return 130
             if isinstance(stop.code, str):
                 print(stop.code, file=sys.stderr)
@@ -80,34 +87,70 @@ def answered(args: list[str]) -> int:
     return 0
 
 
-def own_images(args: list[str]) -> bool:
-    """Whether it is ``predict`` of one's own pictures, which Lightning has no part in."""
-    return args[0] == "predict" and any(one.split("=")[0] == "--images" for one in args)
-
-
 def run(args: list[str]) -> None:
-    if args and (args[0] in OWN_COMMANDS or own_images(args)):
+    """Run a command: its module's ``main`` gets the words after it; a Trainer's command gets a parsed job."""
+    if args and (args[0] in OWN_COMMANDS or predicts_files(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
-    args = ["--help" if one == "--help-all" else one for one in args]
-    arguments = layered(args)  # before torch is imported, which takes seconds: typos are answered at once
-    from lightning_cifar.commands.command_line import CommandLine
-    from lightning_cifar.distributed import handed_down, is_first
+    args = ["--help" if word == "--help-all" else word for word in args]
+    layered = layer(args)  # before torch is imported, which takes seconds: typing errors are answered at once
+    from lightning_cifar.run.job import parse, print_model
 
-    if is_first():
-        CommandLine(arguments, typed=args)
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # the first process tells it all
-        try:
-            CommandLine(arguments, typed=args)
-        except SystemExit:
-            if not handed_down():
-                raise
-            # Lightning kills the first process, where it writes its last, when one that it started fails.
+    module = "predict.test_set" if args[0] == "predict" else args[0]
+    execute = getattr(import_module(f"lightning_cifar.commands.{module}"), args[0])
+    with rank_zero_output():
+        job = parse(layered, args)
+        if job.settings["print_model"]:
+            print_model(job)
+        else:
+            execute(job)
+
+
+def predicts_files(args: list[str]) -> bool:
+    """Whether this is ``predict --images``, which needs neither Trainer nor dataset."""
+    return args[0] == "predict" and any(word.split("=")[0] == "--images" for word in args)
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Has SIGTERM end the command in order, with status 143; training has its own way."""
+def rank_zero_output() -> Iterator[None]:
+    """Let only rank 0 print; a process that rank 0 started ends in silence, for it is killed with rank 0's report."""
+    from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
+
+    if is_rank_zero():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            yield
+        except SystemExit:
+            if not values_of_rank_zero():
+                raise
+            # When a process that rank 0 started fails, Lightning kills rank 0, which may be writing a checkpoint.
+
+
+@contextlib.contextmanager
+def process_settings() -> Iterator[None]:
+    """Set warnings, log levels and the handler of SIGTERM for a command; restore them afterwards, for notebooks."""
+    environment, loggers = dict(os.environ), [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
+    try:
+        with warnings.catch_warnings(), exit_on_sigterm():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            for message in IRRELEVANT:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb keeps a process of its own
+            if name not in environment:
+                del os.environ[name]
+        os.environ.update(environment)
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command in order, with status 143; training handles it in its own way."""
 
     def end(*_: Any) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -116,7 +159,7 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
         return
     before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
-    sys.unraisablehook = ask_again
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
@@ -124,8 +167,8 @@ def ended_by_sigterm() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def ask_again(lost: "sys.UnraisableHookArgs") -> None:
-    """A signal that comes while an object is finalised raises there, where Python drops it: it is sent once more."""
+def send_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal once more whose exception was raised in a finaliser, where Python drops it."""
     if isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
         number = signal.SIGTERM if isinstance(lost.exc_value, SystemExit) else signal.SIGINT
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()

@@ -1,4 +1,4 @@
-"""Processes of one run: rank 0, what it hands down, and each process's shard of a batch."""
+"""Processes of one run: rank 0, what it passes on to the others, and each process's shard of every batch."""
 
 import json
 import os
@@ -12,34 +12,38 @@ from torch import Tensor
 
 from lightning_cifar.errors import InputError
 
-HANDED = "LIGHTNING_CIFAR_HANDED"  # environment variable
+FROM_RANK_ZERO = "LIGHTNING_CIFAR_RANK_ZERO"  # environment variable, as JSON
 
 
-def is_first() -> bool:
-    """Of all processes of the run, over all machines."""
+def is_rank_zero() -> bool:
+    """Whether this is the first process of the run, over all machines."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def hand_down(**values: Any) -> None:
-    os.environ[HANDED] = json.dumps(values)
+def pass_on(**values: Any) -> None:
+    """Pass plain values on to the processes that Lightning will start by this process's command line."""
+    os.environ[FROM_RANK_ZERO] = json.dumps(values)
 
 
-def handed_down() -> dict[str, Any]:
-    """What the first process decided for all; empty in the first, and where Lightning did not start this one."""
-    return {} if is_first() else json.loads(os.environ.get(HANDED, "{}"))
+def values_of_rank_zero() -> dict[str, Any]:
+    """Return what rank 0 passed on; empty in rank 0, and in processes that ``torchrun`` or a scheduler started."""
+    return {} if is_rank_zero() else json.loads(os.environ.get(FROM_RANK_ZERO, "{}"))
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``rank`` of ``count`` equal parts."""
+    """Shard ``rank`` of ``count`` equal shards, so that several processes train as one would.
+
+    Every process draws the same random numbers for the global batch and uses those of its shard.
+    """
 
     rank: int = 0
     count: int = 1
 
     def of_batches(self, positions: Tensor, batch_size: int) -> Tensor:
-        """This shard's part of each batch of ``batch_size``, one batch after the other.
+        """Return this shard of each global batch of ``batch_size`` positions, batch after batch.
 
-        What `check` lets pass divides evenly, but for a last batch that is left out.
+        `check` ensures that all batches divide evenly, except a last one that is dropped.
         """
         whole = len(positions) // batch_size * batch_size
         batches = positions[:whole].view(-1, self.count, batch_size // self.count)
@@ -48,25 +52,25 @@ class Shard:
         return torch.cat([batches[:, self.rank].flatten(), last[self.rank]])
 
     def of_set(self, size: int) -> slice:
-        """This shard's part of ``range(size)``: all shards give each once, in order."""
+        """Return this shard of ``range(size)``, in order; the shards may differ in length by one."""
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     def of_draws(self, draws: Tensor) -> Tensor:
-        """This shard's rows of what was drawn for the batch of all."""
+        """Return this shard's rows of what was drawn for the global batch."""
         return draws.view(self.count, -1, *draws.shape[1:])[self.rank]
 
     def check(self, batch_size: int, size: int, drop_last: bool) -> None:
-        """Refuses, by an `InputError`, a batch size whose batches of a set of ``size`` do not divide evenly."""
+        """Raise `InputError` unless all batches of a set of ``size`` divide evenly among the shards."""
         last = 0 if drop_last else size % batch_size
         if batch_size % self.count or last % self.count:
             raise InputError(
-                f"--data.batch_size {batch_size} must divide evenly among {self.count} processes, and so must the last "
-                f"batch of {last}, unless --data.drop_last true leaves it out"
+                f"batch_size {batch_size} must divide evenly among {self.count} processes, and so must the last batch "
+                f"of {last}, unless drop_last leaves it out"
             )
 
 
 def current() -> Shard:
-    """That of this process: the whole, where it is the only one."""
+    """Return this process's shard; the whole batch if there is only one process."""
     if dist.is_available() and dist.is_initialized():
         return Shard(dist.get_rank(), dist.get_world_size())
     return Shard()

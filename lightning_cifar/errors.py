@@ -9,13 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-# Of an OSError.
+# Numbers of OSErrors.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 
 
 class InputError(ValueError):
-    """Bad input from the user: one line that names it and the remedy. The command line exits with status 2."""
+    """Bad input from the user: one line that names it and what to do. The command line exits with status 2."""
+
+
+class DivergenceError(RuntimeError):
+    """Training cannot recover. The command line exits with status 3."""
 
 
 def check_choice(name: str, value: Any, kinds: Any) -> None:
@@ -42,33 +46,31 @@ def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what it says; its type where it says nothing."""
+    """Return the first line of an error's message; its type if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def told(error: Exception) -> tuple[int | None, str]:
-    """Exit status and words for an error that has an explanation; no status for one that has none."""
+def explain(error: Exception) -> tuple[int | None, str]:
+    """Return the exit status and a message for an error that users can understand; None for any other error."""
+    if isinstance(error, DivergenceError):
+        return 3, str(error)
     if is_about_input(error):
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        what = f"{error.filename}: " if error.filename else ""
-        kept = "what was saved is whole, and fit --resume goes on with training"
-        return 1, f"{what}{error.strerror}: free some space; {kept}"
+        file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return 1, f"{file}{error.strerror}: free some space; checkpoints are complete, and fit --resume continues"
     if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if out_of_memory(error):
+    if is_out_of_memory(error):
         return 1, (
-            "out of memory: a lower --data.batch_size needs less in training, a lower --data.eval_batch_size in "
-            f"evaluation, a lower --batch_size in predict --images ({reason(error)})"
+            "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "
+            f"--batch_size in predict --images ({reason(error)})"
         )
-    from lightning_cifar.errors import DivergenceError
-
-    return (3, str(error)) if isinstance(error, DivergenceError) else (None, "")
+    return None, ""
 
 
-def out_of_memory(error: Exception) -> bool:
-    # torch has a type for GPUs, and words for the CPU.
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+def is_out_of_memory(error: Exception) -> bool:
+    words = ("can't allocate memory", "not enough memory", "out of memory")  # torch has a type for GPUs only
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(part in str(error) for part in words)
     )
@@ -77,8 +79,8 @@ def out_of_memory(error: Exception) -> bool:
 def is_about_input(error: Exception) -> bool:
     """Whether the user's input is at fault.
 
-    Our complaints have their own type; Lightning's about its flags are ``MisconfigurationException``, or ValueErrors
-    and, where something is not installed, ModuleNotFoundErrors that its own files raise.
+    Lightning complains about its flags by ``MisconfigurationException`` or, in its own files, by ValueErrors and, if a
+    package is missing, ModuleNotFoundErrors.
     """
     if isinstance(error, InputError):
         return True
@@ -89,7 +91,3 @@ def is_about_input(error: Exception) -> bool:
     return isinstance(error, MisconfigurationException) or (
         isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
     )
-
-
-class DivergenceError(RuntimeError):
-    """Training went astray. The command line exits with status 3."""

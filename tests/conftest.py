@@ -24,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for ea
     os.environ["OMP_NUM_THREADS"] = "1"  # for children
 # The server that children are forked from imports for all of them; there is one, and the last list given to it counts.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["lightning_cifar.commands.command_line", "lightning_cifar.data.cifar", "sklearn.datasets"]
+    ["lightning_cifar.commands.fit", "lightning_cifar.data.cifar", "sklearn.datasets"]
 )
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests marked gpu: CUDA_VISIBLE_DEVICES=0 pytest -m gpu
 

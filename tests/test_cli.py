@@ -21,7 +21,7 @@ from PIL import Image
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.cli import main
 from lightning_cifar.data import download
-from lightning_cifar.errors import told
+from lightning_cifar.errors import explain
 from lightning_cifar.options import RECIPES
 
 
@@ -173,7 +173,7 @@ def test_configurations_import_from_known_packages_alone(capsys, tmp_path, tiny,
     assert status == 2
     assert err[-1].endswith(
         "foreign_package.Mine is not imported: configurations may name what is in lightning and lightning_cifar; if "
-        "you trust this one, --trust_config foreign_package lets it import from there too"
+        "you trust this one, add --trust_config foreign_package"
     )
     assert not Path("imported").exists()
     status, _, err = run(capsys, *args, "--trust_config", "foreign_package", "--run_dir", tmp_path / "run")
@@ -277,7 +277,7 @@ def test_a_folder_read_when_its_images_are_due(image_folder, capsys, tmp_path):
 def test_what_may_not_be_read_is_named():
     with pytest.raises(PermissionError) as caught:
         raise PermissionError(errno.EACCES, "Permission denied", b"data/train")
-    assert told(caught.value) == (2, "data/train: Permission denied")
+    assert explain(caught.value) == (2, "data/train: Permission denied")
 
 
 # As a process: nothing but what is the user's business.
@@ -342,7 +342,7 @@ def test_interrupted(tmp_path, tiny, start_python):
         (["fit", "--model.weight_decay", "-1"], ["weight_decay must be at least 0"]),
         (["fit", "--recipe", "demo", "--model.mean", "[0.5]"], ["mean must have one value"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "bogus"], ["bogus"]),
-        (["--config", "own.yaml", "fit"], ["--config comes after the subcommand"]),
+        (["--config", "own.yaml", "fit"], ["--config comes after the command"]),
         (["fit", "--data.url", "http://127.0.0.1:9/x"], ["--data.url", "--data.archive", "--data.root"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "tpu"], ["torch_xla", "pip install"]),

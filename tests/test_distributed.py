@@ -73,7 +73,7 @@ def test_shards_of_batches_make_the_batches_of_one(size, batch_size):
 
 @pytest.mark.parametrize(("batch_size", "size", "drop_last"), [(7, 70, False), (6, 69, False), (7, 70, True)])
 def test_what_does_not_divide_is_refused(batch_size, size, drop_last):
-    with pytest.raises(InputError, match=f"--data.batch_size {batch_size} must divide evenly among 2 processes"):
+    with pytest.raises(InputError, match=f"batch_size {batch_size} must divide evenly among 2 processes"):
         Shard(0, 2).check(batch_size, size, drop_last)
     Shard(0, 2).check(6, 69, drop_last=True)
 
@@ -232,7 +232,7 @@ def test_a_process_that_dies_ends_the_job_which_resumes(tmp_path, start_python, 
     assert job.wait(30) != 0
     assert time.monotonic() - killed < 30
     out = run("fit", "--resume", run_dir, "--trainer.max_epochs", "3")
-    assert "going on from" in out or "nothing was left" in out
+    assert "resuming from" in out or "nothing was left" in out
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom, start_python, eventual
     else:
         os.killpg(job.pid, signal.SIGINT)
     assert job.wait(30) == (143 if whom == "the first" else 130)
-    assert "going on from" in run("fit", "--resume", tmp_path / "run")
+    assert "resuming from" in run("fit", "--resume", tmp_path / "run")
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
@@ -278,5 +278,5 @@ def test_torchrun_restarts_what_died(tmp_path, machines, start_python, eventuall
     children = Path(f"/proc/{last}/task/{last}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert [job.wait(150) for job in jobs] == [0] * machines, output.read_text()
-    assert "going on from" in output.read_text()
+    assert "resuming from" in output.read_text()
     assert int(load_checkpoint(run_dir / "checkpoints/last.ckpt")["epoch"]) >= 29

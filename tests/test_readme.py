@@ -17,7 +17,7 @@ from lightning_cifar.commands.report import command as report
 from lightning_cifar.commands.serve import command as serve
 from lightning_cifar.commands.sweep import command as sweep
 from lightning_cifar.commands.sweep.space import space_of
-from lightning_cifar.run.settings import layered
+from lightning_cifar.run.settings import layer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -60,12 +60,12 @@ def test_commands_parse(command, trained, capsys):
         return
     if command.startswith("repeat"):
         own, rest = repeat.parser().parse_known_args(command.split()[1:])
-        assert own.compare or layered(["fit", *rest])[0] == "fit"
+        assert own.compare or layer(["fit", *rest])[0] == "fit"
         return
     if command.startswith("sweep"):
         own, rest = sweep.parser().parse_known_args(command.split()[1:])
         assert len(space_of(getattr(own, "search", []))) == command.count("--search")
-        assert layered(["fit", *rest])[0] == "fit"
+        assert layer(["fit", *rest])[0] == "fit"
         return
     if command in ("doctor", "completion"):
         return  # run by tests of their own

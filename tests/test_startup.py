@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.cli import ended_by_sigterm
+from lightning_cifar.cli import exit_on_sigterm
 from lightning_cifar.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
@@ -64,7 +64,7 @@ def test_a_signal_is_not_lost_where_an_object_is_finalised():
         for _ in range(1000):
             pass
 
-    with pytest.raises(SystemExit) as stop, ended_by_sigterm():  # noqa: PT012
+    with pytest.raises(SystemExit) as stop, exit_on_sigterm():  # noqa: PT012
         thing = Thing()
         watched = weakref.ref(thing, callback)
         del thing
@@ -82,7 +82,7 @@ def test_version():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], f"name a command: {', '.join(SUBCOMMANDS)}; --help says more"),
+        ([], f"name a command: {', '.join(SUBCOMMANDS)}; --help lists what they do"),
         (["fti"], f"no command 'fti': did you mean fit? There are {', '.join(SUBCOMMANDS)}"),
         (
             ["fit", "--recipe", "fats"],

@@ -1,23 +1,24 @@
-"""``metrics.csv`` by Lightning's CSVLogger, of a run that may have been stopped: without doubled or missing rows."""
+"""``metrics.csv``: Lightning's CSVLogger, for runs that may be stopped and resumed without doubled or missing rows."""
 
 import csv
 import io
+import os
 from pathlib import Path
 
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_cifar.distributed import is_first
+from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import METRICS
 
 
 class Writer(ExperimentWriter):
-    """Lightning's, but it goes on with a file that is there, and rewrites it whole or not at all."""
+    """Lightning's writer, which continues an existing file and rewrites it atomically."""
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning's deletes the file."""
+        """Keep the file; Lightning deletes it."""
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         file, text = Path(self.metrics_file_path), io.StringIO(newline="")
@@ -28,15 +29,15 @@ class Writer(ExperimentWriter):
         write_whole(file, text.getvalue().encode())
 
 
-def csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
-    """A logger to ``run_dir/metrics.csv``, of which the first ``lines`` are kept, header included."""
+def make_csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
+    """Return a logger to ``run_dir/metrics.csv``, of which the first ``lines`` are kept, the header included."""
     logger = CSVLogger(run_dir, name="", version="")
-    if not is_first():
+    if not is_rank_zero():
         return logger  # which writes nothing
     logger._experiment = writer = Writer(logger.log_dir)
     file = run_dir / METRICS
     if file.exists():
-        # In bytes: as text, line ends would not come back as they were.
+        # In bytes: as text, line ends would change.
         if kept := file.read_bytes().splitlines(keepends=True)[:lines]:
             write_whole(file, b"".join(kept))
             writer.metrics_keys = next(csv.reader([kept[0].decode()]))
@@ -47,3 +48,13 @@ def csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
 
 def find_csv_logger(trainer: Trainer) -> CSVLogger | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, CSVLogger)), None)
+
+
+def count_lines(trainer: Trainer) -> int:
+    """Return the number of lines of ``metrics.csv``, header included, after syncing them to disk; 0 without a file."""
+    logger = find_csv_logger(trainer)
+    if logger is None or not (file := Path(logger.log_dir) / METRICS).exists():
+        return 0
+    with file.open("r+b") as opened:
+        os.fsync(opened.fileno())
+        return opened.read().count(b"\n")

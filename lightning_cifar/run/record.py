@@ -22,7 +22,7 @@ RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 
 
-def new_run_dir(named: str | None, group: str) -> Path:
+def make_run_directory(named: str | Path | None, group: str) -> Path:
     """Makes the directory of a run: ``named``, which must be new or, but for hidden files, empty; or
     ``runs/<group>/<time>``.
 

@@ -1,4 +1,7 @@
-"""Settings of a run, in layers: recipe, checkpoint, ``--config`` files, flags; the later wins. Imports no torch."""
+"""Settings in layers, the later wins: signatures' defaults, recipe, checkpoint (``--ckpt_path``), ``--config``, flags.
+
+Imports no torch unless a checkpoint is named, so that typing errors are answered at once.
+"""
 
 import json
 import os
@@ -13,101 +16,96 @@ from lightning_cifar.options import (
     RECIPES,
     SIGNATURES,
     SUBCOMMANDS,
+    check_name,
     check_option,
-    given,
-    one_of,
-    option,
-)
+    last_value,
+    values_of,
+)  # fmt: skip
 
 
-def layered(args: list[str]) -> list[str]:
-    """Puts the recipe and the checkpoint's hyper-parameters before the arguments, as the configurations they are."""
-    if args and (args[0] in ("-c", "--config") or args[0].startswith("--config=")):
-        raise InputError(f"{args[0]} comes after the subcommand: {', '.join(SUBCOMMANDS)}")
+def layer(args: list[str]) -> list[str]:
+    """Return the arguments with the recipe's and the checkpoint's settings put before them as ``--config``.
+
+    Args:
+        args: a command of the Trainer and its options.
+
+    Raises:
+        InputError: no such command, option, recipe, checkpoint or run; or options that exclude each other.
+    """
     if not args:
-        raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help says more")
-    one_of(args[0], SUBCOMMANDS, "command")
-    subcommand, flags = args[0], args[1:]
+        raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help lists what they do")
+    if args[0] in ("-c", "--config") or args[0].startswith("--config="):
+        raise InputError(f"{args[0]} comes after the command: {', '.join(SUBCOMMANDS)}")
+    command, flags = args[0], args[1:]
+    check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
             check_option(flag)
-    if subcommand != "test" and "--corruptions" in flags:
+    if command != "test" and "--corruptions" in flags:
         raise InputError("--corruptions goes with test: test --ckpt_path FILE --corruptions")
-    if subcommand == "fit" and restarted() and config_of(option(flags, "--run_dir")):
-        kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
-        if trusted := option(flags, "--trust_config"):
-            kept += ["--trust_config", trusted]
-        flags = ["--resume", str(option(flags, "--run_dir")), *kept]
-    recipe, config, checkpoint = (
-        option(flags, "--recipe"),
-        option(flags, "--config", "-c"),
-        option(flags, "--ckpt_path"),
-    )
+    if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
+        flags = resuming_flags(flags)
     configs = []
-    if (resume := option(flags, "--resume")) is not None:
-        configs += ["--config", str(config_to_resume(resume, subcommand, flags))]
-    elif config is None and recipe is None and subcommand == "fit":
+    recipe, checkpoint = last_value(flags, "--recipe"), last_value(flags, "--ckpt_path")
+    if (resume := last_value(flags, "--resume")) is not None:
+        configs += ["--config", str(config_to_resume(resume, command, flags))]
+    elif command == "fit" and recipe is None and not values_of(flags, "--config", "-c"):
         recipe = "report"
         flags = ["--recipe", recipe, *flags]
-    for file in given([*configs, *flags], "--config", "-c"):
-        check_text(file)
+    for file in values_of([*configs, *flags], "--config", "-c"):
+        check_is_text(file)
     if recipe is not None:
-        one_of(recipe, RECIPES, "recipe")
+        check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if checkpoint is not None:
-        from lightning_cifar.train.weights import PRETRAINED, checkpoint_config  # here, for it imports torch
+        from lightning_cifar.train.weights import PRETRAINED, checkpoint_config
 
         if checkpoint == PRETRAINED_NAME:
             checkpoint = str(PRETRAINED)
             flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
-    elif subcommand != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
-        raise InputError(f"{subcommand} needs a trained model: name one by --ckpt_path FILE")
-    return [subcommand, *configs, *flags]
+    elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
+        raise InputError(f"{command} needs a trained model: name one by --ckpt_path FILE")
+    return [command, *configs, *flags]
 
 
-def own_run_dir(command: str, flags: list[str]) -> Path:
-    """Makes what a command of several runs puts them in if nothing is said: ``runs/<command>/<recipe>/<time>``.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    recipe = option(flags, "--recipe") or ("custom" if option(flags, "--config", "-c") else "report")
-    try:
-        return timed_directory(Path("runs", command, recipe))
-    except OSError as error:
-        raise InputError(f"cannot write to {error.filename}: {error.strerror}; name another by --run_dir") from error
-
-
-def restarted() -> bool:
-    """Whether ``torchrun`` or SLURM started this command again, after it was stopped."""
+def is_restarted() -> bool:
+    """Whether ``torchrun`` or SLURM restarts a job that was stopped."""
     return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
-def config_of(run_dir: str | None) -> Path | None:
-    """The configuration of a run that was started in ``run_dir``; None where none was."""
+def resuming_flags(flags: list[str]) -> list[str]:
+    """Return the flags that resume the run which the same command started."""
+    kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
+    if trusted := last_value(flags, "--trust_config"):
+        kept += ["--trust_config", trusted]
+    return ["--resume", str(last_value(flags, "--run_dir")), *kept]
+
+
+def config_file(run_dir: str | None) -> Path | None:
+    """Return the configuration of the run in ``run_dir``; None if there is none."""
     file = Path(run_dir or "") / "config.yaml"
     return file if run_dir is not None and file.is_file() else None
 
 
-def config_to_resume(run_dir: str, subcommand: str, flags: list[str]) -> Path:
-    """The configuration of the run in ``run_dir``, with which ``--resume`` goes on.
+def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
+    """Return the configuration by which ``--resume`` continues the run in ``run_dir``.
 
     Raises:
-        InputError: there is none, or another is asked for beside it.
+        InputError: there is no run, or an option names another one.
     """
-    if subcommand != "fit":
-        raise InputError(f"--resume goes on with training: fit has it, {subcommand} has not")
+    if command != "fit":
+        raise InputError(f"--resume continues a training run: it goes with fit, not with {command}")
     for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
-        if option(flags, name) is not None:
-            raise InputError(f"{name}: --resume {run_dir} goes on with what that run has")
-    if (stored := config_of(run_dir)) is None:
-        raise InputError(f"--resume {run_dir} is no run's directory: it has no config.yaml")
+        if last_value(flags, name) is not None:
+            raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
+    if (stored := config_file(run_dir)) is None:
+        raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml")
     return stored
 
 
-def check_text(config: str) -> None:
-    """Refuses a configuration file that is no text, by its name; the parser says what else is wrong with it."""
+def check_is_text(config: str) -> None:
+    """Refuse a configuration file that is not text; the parser explains every other error."""
     try:
         Path(config).read_text()
     except UnicodeDecodeError:
@@ -116,8 +114,21 @@ def check_text(config: str) -> None:
         pass
 
 
+def make_series_directory(command: str, flags: list[str]) -> Path:
+    """Make the default directory of ``repeat`` or ``sweep``: ``runs/<command>/<recipe>/<time>``.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    recipe = last_value(flags, "--recipe") or ("custom" if last_value(flags, "--config", "-c") else "report")
+    try:
+        return timed_directory(Path("runs", command, recipe))
+    except OSError as error:
+        raise InputError(f"cannot write to {error.filename}: {error.strerror}; name another by --run_dir") from error
+
+
 def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Every option of a group that has another value in ``stored``: its name, as ``data.root``, and both values."""
+    """Yield each option that differs: its name, such as ``data.root``, its value and the stored value."""
     for group in SIGNATURES:
         for name, value in settings[group].items():
             if value != (other := stored[group].get(name)):

@@ -1,208 +1,250 @@
-"""Run: from what was asked for to a Trainer with all that a run needs in its directory.
-
-What a run records is in `train.record`, what it goes on from in `train.resume`.
-"""
+"""A run: its directory, locked, and a Trainer with the callbacks and loggers that a run needs."""
 
 import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from filelock import FileLock
-from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.model_summary import summarize
 
-from lightning_cifar.distributed import hand_down, handed_down, is_first
+from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import LOCK, lock, write_whole
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
-from lightning_cifar.run.job import Configuration
-from lightning_cifar.run.metrics_csv import csv_logger
+from lightning_cifar.run.job import Job
+from lightning_cifar.run.last_checkpoint import LastCheckpoint, load_newest
+from lightning_cifar.run.metrics_csv import make_csv_logger
+from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
-from lightning_cifar.run.record import RunRecord, new_run_dir, recorded_recipe
-from lightning_cifar.run.resume import LastCheckpoint, newest_whole
+from lightning_cifar.run.record import RunRecord, make_run_directory, recorded_recipe
 from lightning_cifar.run.settings import differences
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, earlier_run, finish, public, wandb_logger
 from lightning_cifar.train.checkpoint import DurableIO
+from lightning_cifar.train.hardware import keep_freed_memory
+
+# Options that may change when a run is resumed, with everything that begins with ``trainer.``.
+MAY_CHANGE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
 
-class Run(Configuration):
-    """`Configuration` with a directory for every run, and a Trainer equipped for it."""
+@dataclass
+class Run:
+    """A run that is about to start, or to resume.
 
-    run_dir: Path
-    steps_before = 0  # of a run that goes on
+    Args:
+        directory: of this run; all its files lie there.
+        trainer: with the run's callbacks and loggers.
+        wandb: the W&B run, if one is logged to.
+        checkpoint: the checkpoint that a resumed run continues from.
+        steps_before: its number of steps.
+    """
+
+    directory: Path
+    trainer: Trainer
     wandb: SafeLogger | None = None
-    lock: FileLock | None = None
+    checkpoint: Path | None = None
+    steps_before: int = 0
 
-    def __init__(self, args: list[str], typed: list[str] | None = None) -> None:
-        """Runs the command; ``typed`` is what the user said of it, for the record, where ``args`` says it in full."""
-        self.typed = typed or args
-        failed = True
-        try:
-            super().__init__(args)
-            failed = False
-        finally:
-            if self.wandb is not None:
-                finish(self.wandb, failed)
-            if self.lock is not None:
-                self.lock.release()
-
-    def instantiate_trainer(self, **_: Any) -> Trainer:
-        settings = self.config[self.subcommand]
-        if settings["print_model"]:
-            self.model.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-            print(summarize(self.model, max_depth=4))
-            raise SystemExit(0)
-        # Before the run directory is made: bad data leaves nothing behind.
-        self.datamodule.prepare_data()
-        self.datamodule.setup(self.subcommand)
-        self.model.adopt(self.datamodule)
-        if settings["trainer"]["precision"] == "auto":
-            self.choose_precision()
-        configured = self.config_init[self.subcommand]["trainer"]
-        if settings.get("resume") is not None:
-            return self.resume(Path(settings["resume"]), configured)
-        if not is_first():
-            self.run_dir = self.shared_run_dir()
-            return self.equipped_trainer(configured)
-        self.run_dir = self.make_run_dir()
-        hand_down(run_dir=str(self.run_dir), precision=configured["precision"])
-        self.lock = lock(self.run_dir)
-        try:
-            write_whole(self.run_dir / "config.yaml", self.resolved_config().encode())
-            if configured["barebones"]:  # Lightning's word for: nothing but the loop
-                return super().instantiate_trainer(default_root_dir=str(self.run_dir))
-            return self.equipped_trainer(configured)
-        except Exception:
-            if self.wandb is not None:
-                finish(self.wandb, failed=True)
-                self.wandb = None
-            # What was made a moment ago: nothing has run in it.
-            if settings["run_dir"] is None:
-                shutil.rmtree(self.run_dir)
-            else:
-                shutil.rmtree(self.run_dir / "wandb", ignore_errors=True)
-                for name in ("config.yaml", LOCK):
-                    (self.run_dir / name).unlink(missing_ok=True)
-            raise
-
-    def equipped_trainer(self, configured: dict[str, Any], lines: int = 0) -> Trainer:
-        """The Trainer, with what a run needs in its directory; of a ``metrics.csv`` there, ``lines`` are kept."""
-        if is_first():
-            self.wandb = self.dashboard()
-        plugins = configured["plugins"] or []
-        return super().instantiate_trainer(
-            logger=self.loggers(configured["logger"], lines),
-            callbacks=self.callbacks(configured),
-            plugins=[*(plugins if isinstance(plugins, list) else [plugins]), DurableIO()],
-            default_root_dir=configured["default_root_dir"] or str(self.run_dir),
-        )
-
-    def dashboard(self) -> SafeLogger | None:
-        """The W&B run to log to, where one is asked for: that of before, if this goes on with it or tests its model."""
-        settings, tests = self.config[self.subcommand], self.subcommand == "test"
-        logged = Path(settings["ckpt_path"]).parent.parent if tests else self.run_dir
-        earlier = earlier_run(logged)
-        mode = settings["wandb"] or (earlier.mode if earlier and not tests else None)
-        if mode is None:
-            if settings["wandb_checkpoints"]:
-                raise InputError("--wandb_checkpoints sends them to W&B: it goes with --wandb")
-            return None
-        config = yaml.safe_load(self.resolved_config())
-        recipe = recorded_recipe(logged) if tests else config["recipe"]
-        return wandb_logger(
-            mode,
-            self.run_dir,
-            earlier,
-            tests,
-            name=f"{self.group}/{self.run_dir.name}",
-            group=recipe or self.group,
-            tags=[recipe] if recipe else None,
-            job_type=self.subcommand,
-            config=public({**config, "recipe": recipe}),
-        )
-
-    def resume(self, run_dir: Path, configured: dict[str, Any]) -> Trainer:
-        """Goes on in ``run_dir``, by what it was started with."""
-        file, config, lines = run_dir / "config.yaml", self.resolved_config(), 0
-        if is_first():
-            self.lock = lock(run_dir)
-            hand_down(run_dir=str(run_dir), precision=configured["precision"])
-        for change in changes(yaml.safe_load(config), yaml.safe_load(file.read_text())):
-            print(f"changed: {change}")
-        self.run_dir = run_dir
-        if found := newest_whole(run_dir / "checkpoints"):
-            self.resumed, checkpoint = found
-            self.steps_before = checkpoint["global_step"]
-            lines = checkpoint["callbacks"]["LastCheckpoint"]["lines"]
-            print(f"going on from {self.resumed}, step {self.steps_before:,}")
-        else:
-            print("no checkpoint was written yet: training starts as it did before")
-        trainer = self.equipped_trainer(configured, lines)
-        if is_first():  # now that it is known to work
-            write_whole(file, config.encode())
-        return trainer
-
-    def shared_run_dir(self) -> Path:
-        """That of the first process of this run."""
-        named = handed_down().get("run_dir") or self.config[self.subcommand]["run_dir"]
-        if named is None:
-            raise InputError("several processes were started at once: name one directory for all by --run_dir")
-        return Path(named)
-
-    def make_run_dir(self) -> Path:
-        return new_run_dir(self.config[self.subcommand]["run_dir"], self.group)
-
-    def loggers(self, configured: Any, lines: int) -> list[Logger]:
-        """CSV always, first, so that checkpoints lie beside it; then W&B and what ``--trainer.logger`` names."""
-        loggers: list[Logger] = [csv_logger(self.run_dir, lines)]
-        if self.wandb is not None and self.subcommand != "test":  # which has no steps to draw over
-            loggers.append(self.wandb)
-        if configured and configured is not True:
-            loggers += configured if isinstance(configured, list) else [configured]
-        return loggers
-
-    def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
-        """The configured callbacks, and of the usual ones those that were not configured."""
-        own = trainer["callbacks"] or []
-        own = own if isinstance(own, list) else [own]
-        command = ["python", "-m", "lightning_cifar", *self.typed]
-        usual: list[Callback] = [RunRecord(str(self.run_dir), command, self.config[self.subcommand]["recipe"])]
-        if self.subcommand == "fit":
-            usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
-            if trainer["enable_checkpointing"] is not False:
-                # The test set selects nothing: where it is what is watched, "best" is by the training loss.
-                validated = self.datamodule.hparams["held_out"] == "val" and trainer["limit_val_batches"] != 0
-                by: dict[str, Any] = (
-                    {"monitor": "val/accuracy", "mode": "max"} if validated else {"monitor": "train/loss"}
-                )
-                usual.append(ModelCheckpoint(filename="best", enable_version_counter=False, **by))
-                usual.append(LastCheckpoint())
-        if trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in own):
-            usual.append(Progress())
-        return [*(one for one in usual if not any(isinstance(other, type(one)) for other in own)), *own]
+    def saved(self, which: str) -> str:
+        """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
+        paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
+        found = next(filter(None, paths), "")
+        # A finished run that is resumed writes nothing.
+        return found or (str(self.checkpoint or "") if which == "last" else "")
 
 
-# What may change when a run goes on: where things are, and whatever the Trainer does.
-FREE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+@contextmanager
+def open_run(
+    job: Job, directory: Path | None = None, callbacks: Sequence[Callback] = (), epoch_rows: bool = True
+) -> Iterator[Run]:
+    """Give the job a directory, locked and with its ``config.yaml``, and a Trainer; finish and unlock it afterwards.
 
-
-def changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """What differs from ``stored``, a line each.
+    Args:
+        job: with its data loaded and its precision chosen.
+        directory: of a new run; default: the one that ``--run_dir`` names, else one named by the time.
+        callbacks: further ones.
+        epoch_rows: print a row of numbers after each epoch.
 
     Raises:
-        InputError: it would make another run of it.
+        InputError: the directory is in use, or an option cannot be used; nothing new is left behind then.
     """
-    found = []
+    callbacks = make_callbacks(job, callbacks, epoch_rows)
+    with ExitStack() as ending:
+        if job.settings["resume"] is not None:
+            run = resume_run(job, callbacks, ending)
+        elif is_rank_zero():
+            run = start_run(job, directory or job.settings["run_dir"], callbacks, ending)
+        else:
+            run = build_run(job, directory_of_rank_zero(job), callbacks)
+        if (wandb := run.wandb) is not None:
+            ending.push(lambda error, *_: finish(wandb, failed=error is not None))
+        yield run
+
+
+def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
+    """Start a run in a new directory, which is removed again if the run cannot start."""
+    directory = make_run_directory(named, job.group)
+    hold(directory, job, ending)
+    try:
+        write_whole(directory / "config.yaml", job.dump().encode())
+        return build_run(job, directory, callbacks)
+    except Exception:
+        if named is None:
+            shutil.rmtree(directory)
+        else:
+            shutil.rmtree(directory / "wandb", ignore_errors=True)
+            for name in ("config.yaml", LOCK):
+                (directory / name).unlink(missing_ok=True)
+        raise
+
+
+def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
+    """Resume a run from its newest checkpoint, and print which settings have changed since."""
+    directory = Path(job.settings["resume"])
+    file, config, lines = directory / "config.yaml", job.dump(), 0
+    if is_rank_zero():
+        hold(directory, job, ending)
+    for change in list_changes(yaml.safe_load(config), yaml.safe_load(file.read_text())):
+        print(f"changed: {change}")
+    checkpoint, steps = None, 0
+    if found := load_newest(directory / "checkpoints"):
+        checkpoint, content = found
+        steps, lines = content["global_step"], content["callbacks"]["LastCheckpoint"]["lines"]
+        print(f"resuming from {checkpoint}, step {steps:,}")
+    else:
+        print("no checkpoint was written yet: training starts from the beginning")
+    run = replace(build_run(job, directory, callbacks, lines), checkpoint=checkpoint, steps_before=steps)
+    if is_rank_zero():  # now that the settings are known to work
+        write_whole(file, config.encode())
+    return run
+
+
+def hold(directory: Path, job: Job, ending: ExitStack) -> None:
+    """Lock the directory, and pass it on to the processes that Lightning starts for this run."""
+    if (held := lock(directory)) is not None:
+        ending.callback(held.release)
+    pass_on(run_dir=str(directory), precision=job.trainer["precision"])
+
+
+def directory_of_rank_zero(job: Job) -> Path:
+    named = values_of_rank_zero().get("run_dir") or job.settings["run_dir"]
+    if named is None:
+        raise InputError("several processes were started at once: name one directory for all by --run_dir")
+    return Path(named)
+
+
+def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """Return a line for each option that differs from the ``stored`` settings of the run.
+
+    Raises:
+        InputError: an option differs that would make it another run.
+    """
+    changes = []
     for name, value, before in differences(settings, stored):
-        if not name.startswith("trainer.") and name not in FREE:
-            raise InputError(f"--{name} {value}: the run to go on with was started with {before}")
-        found.append(f"--{name} {value}, before {before}")
+        if not name.startswith("trainer.") and name not in MAY_CHANGE:
+            raise InputError(f"--{name} {value}: the run to resume was started with {before}")
+        changes.append(f"--{name} {value}, before {before}")
     if settings["seed_everything"] != stored["seed_everything"]:
-        raise InputError(f"--seed_everything: the run to go on with has the seed {stored['seed_everything']}")
-    return found
+        raise InputError(f"--seed_everything: the run to resume has the seed {stored['seed_everything']}")
+    return changes
+
+
+def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int = 0) -> Run:
+    """Build the Trainer of a run; ``lines`` of an existing ``metrics.csv`` are kept."""
+    settings = dict(job.trainer)
+    if settings["barebones"]:  # Lightning's word for nothing but the loop
+        return Run(directory, ConfiguredTrainer(**settings | {"default_root_dir": str(directory)}))
+    command = ["python", "-m", "lightning_cifar", *job.typed]
+    wandb = make_wandb_logger(job, directory) if is_rank_zero() else None
+    try:
+        settings |= {
+            "logger": make_loggers(job, directory, wandb, lines),
+            "callbacks": [RunRecord(str(directory), command, job.settings["recipe"]), *callbacks],
+            "plugins": [*as_list(settings["plugins"]), DurableIO()],
+            "default_root_dir": settings["default_root_dir"] or str(directory),
+        }
+        return Run(directory, ConfiguredTrainer(**settings), wandb)
+    except Exception:
+        if wandb is not None:
+            finish(wandb, failed=True)
+        raise
+
+
+def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
+    """Return a logger to a new W&B run, or to the one that this run continues or tests; None if none is asked for."""
+    is_test = job.command == "test"
+    logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
+    earlier = earlier_run(logged)
+    mode = job.settings["wandb"] or (earlier.mode if earlier and not is_test else None)
+    if mode is None:
+        if job.settings["wandb_checkpoints"]:
+            raise InputError("--wandb_checkpoints uploads to W&B: add --wandb")
+        return None
+    config = yaml.safe_load(job.dump())
+    recipe = recorded_recipe(logged) if is_test else config["recipe"]
+    return wandb_logger(
+        mode,
+        directory,
+        earlier,
+        is_test,
+        name=f"{job.group}/{directory.name}",
+        group=recipe or job.group,
+        tags=[recipe] if recipe else None,
+        job_type=job.command,
+        config=public({**config, "recipe": recipe}),
+    )
+
+
+def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
+    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
+    loggers: list[Logger] = [make_csv_logger(directory, lines)]
+    if wandb is not None and job.command != "test":  # a test has no steps to draw over
+        loggers.append(wandb)
+    configured = job.trainer["logger"]
+    return loggers + (as_list(configured) if configured is not True else [])
+
+
+def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
+    """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
+    configured = [*further, *as_list(job.trainer["callbacks"])]
+    usual: list[Callback] = []
+    if job.command == "fit":
+        usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
+        if job.trainer["enable_checkpointing"] is not False:
+            by: dict[str, Any] = {"monitor": "train/loss"}
+            if job.selects_by_validation:
+                by = {"monitor": "val/accuracy", "mode": "max"}
+            usual.append(ModelCheckpoint(filename="best", enable_version_counter=False, **by))
+            usual.append(LastCheckpoint())
+    if job.trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in configured):
+        usual.append(Progress(epoch_rows=epoch_rows))
+    return [*(one for one in usual if not any(isinstance(other, type(one)) for other in configured)), *configured]
+
+
+def as_list(value: Any) -> list[Any]:
+    if not value:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def train(job: Job, run: Run) -> None:
+    """Train, or resume, to the end.
+
+    Raises:
+        SystemExit: with 128 and the number of the signal that stopped training; ``last.ckpt`` is written then.
+    """
+    keep_freed_memory()
+    checkpoint = run.checkpoint or job.ckpt_path
+    try:
+        run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # how Lightning ends after a signal
+        signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
+        early = signal.SIGTERM if stop.code == 128 + signal.SIGTERM else signal.SIGINT  # before training began
+        raise SystemExit(128 + (next(filter(None, signals), None) or early)) from stop

@@ -16,7 +16,7 @@ import pytest
 import torch
 from harm import Trap
 
-from lightning_cifar.run.resume import LastCheckpoint
+from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.fault
@@ -240,7 +240,7 @@ def test_files_that_cannot_grow(start, control, tmp_path, survived):
 
 def check_full(output: str, reason: str, run_dir: Path, before: dict) -> None:
     (error,) = (line for line in output.splitlines() if line.startswith("error:"))
-    assert f"{reason}: free some space; what was saved is whole, and fit --resume goes on with training" in error
+    assert f"{reason}: free some space; checkpoints are complete, and fit --resume continues" in error
     assert "Traceback" not in output
     checkpoints = run_dir / "checkpoints"
     kept = checkpoints / "last.ckpt" if (checkpoints / "last.ckpt").exists() else checkpoints / "previous.ckpt"

@@ -10,12 +10,12 @@ from lightning import Trainer, seed_everything
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar import files as places
 from lightning_cifar.run import record
-from lightning_cifar.run.record import RunRecord, new_run_dir
+from lightning_cifar.run.record import RunRecord, make_run_directory
 
 
 def test_run_directories_are_never_shared(monkeypatch):
     monkeypatch.setattr(places, "timestamp", lambda: "now")
-    assert [new_run_dir(None, "demo").name for _ in range(3)] == ["now", "now-2", "now-3"]
+    assert [make_run_directory(None, "demo").name for _ in range(3)] == ["now", "now-2", "now-3"]
 
 
 def test_record_of_a_run(tmp_path):

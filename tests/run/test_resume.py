@@ -12,7 +12,7 @@ from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
 from lightning_cifar.files import lock
-from lightning_cifar.run.settings import layered
+from lightning_cifar.run.settings import layer
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
@@ -163,7 +163,7 @@ def test_of_two_processes_one_trains(trained, tmp_path, capsys):
 
 
 @copied
-@pytest.mark.filterwarnings("default:.* going on from the one before")
+@pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     checkpoints = run_dir / "checkpoints"
@@ -172,11 +172,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(trained, tmp_path, cap
     assert main(["fit", "--resume", str(run_dir)]) == 0
     out, err = capsys.readouterr()
     assert f"warning: {checkpoints / 'last.ckpt'} is damaged" in err
-    assert f"going on from {checkpoints / 'previous.ckpt'}" in out
+    assert f"resuming from {checkpoints / 'previous.ckpt'}" in out
     for name in ("last.ckpt", "previous.ckpt"):
         (checkpoints / name).write_bytes(b"half")
     assert main(["fit", "--resume", str(run_dir)]) == 2
-    assert "has no checkpoint to go on from" in capsys.readouterr().err
+    assert "has no readable checkpoint" in capsys.readouterr().err
 
 
 @copied
@@ -185,10 +185,10 @@ def test_a_restarted_job_goes_on(trained, tmp_path, capsys, monkeypatch, restart
     run_dir = shutil.copytree(trained, tmp_path / "run")
     monkeypatch.setenv(restart, "1")
     assert main(["fit", *tiny, "--run_dir", str(run_dir)]) == 0
-    assert "going on from" in capsys.readouterr().out
+    assert "resuming from" in capsys.readouterr().out
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "new")]) == 0  # stopped before it wrote anything
     kept = ["--wandb_checkpoints", "--trust_config", "mine"]
-    assert layered(["fit", *tiny, "--run_dir", str(run_dir), *kept])[-len(kept) :] == kept
+    assert layer(["fit", *tiny, "--run_dir", str(run_dir), *kept])[-len(kept) :] == kept
 
 
 def test_a_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypatch):

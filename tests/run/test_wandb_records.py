@@ -149,7 +149,7 @@ def test_gone_on_with_its_rows_follow(tiny, tmp_path, wandb_records):
 
 def test_checkpoints_without_wandb_are_a_mistake(tiny, tmp_path, capsys):
     assert main(["fit", *tiny, "--wandb_checkpoints", "--run_dir", str(tmp_path / "run")]) == 2
-    assert capsys.readouterr().err == "error: --wandb_checkpoints sends them to W&B: it goes with --wandb\n"
+    assert capsys.readouterr().err == "error: --wandb_checkpoints uploads to W&B: add --wandb\n"
 
 
 def test_test_tells_its_summary_and_shows_its_pictures(logged, tmp_path, monkeypatch, wandb_records):

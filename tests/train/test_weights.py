@@ -51,7 +51,7 @@ def test_by_the_command_line(exported, trained, tmp_path):
 
 def test_fit_does_not_go_on_from_it(exported, tmp_path, capsys):
     assert main(["fit", "--ckpt_path", str(exported[1]), "--run_dir", str(tmp_path / "run")]) == 2
-    message = f"error: --ckpt_path {exported[1]}: weights alone; fit goes on from its own checkpoints\n"
+    message = f"error: --ckpt_path {exported[1]} holds weights only: fit continues from a checkpoint (.ckpt)\n"
     assert capsys.readouterr().err == message
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.tables import aligned
 from lightning_cifar.files import has_files
-from lightning_cifar.options import Arguments, check_output, option
-from lightning_cifar.run.settings import layered, own_run_dir
+from lightning_cifar.options import Arguments, check_output, last_value
+from lightning_cifar.run.settings import layer, make_series_directory
 
 MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
     "accuracy": ("test accuracy", "%", 100),
@@ -56,14 +56,14 @@ def main(args: list[str]) -> int:
         return 0
     if own.n < 1 or own.first_seed < 0:
         raise InputError(f"--n must be at least 1 and --first_seed at least 0, got {own.n} and {own.first_seed}")
-    if option(rest, "--seed_everything") is not None:
+    if last_value(rest, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     for name in ("--ckpt_path", "--resume"):
-        if option(rest, name) is not None:
+        if last_value(rest, name) is not None:
             raise InputError(f"{name}: repeat trains every seed from the start; --run_dir goes on with its own")
-    fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
+    fit = layer(["fit", *rest])  # before torch is imported: typos are answered at once
     is_new = own.run_dir is None or not own.run_dir.exists()
-    run_dir = own.run_dir or own_run_dir("repeat", rest)
+    run_dir = own.run_dir or make_series_directory("repeat", rest)
     output = own.output or run_dir / "repeat.json"
     try:
         check_directories(run_dir, output)
@@ -96,7 +96,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     """Trains and tests the seeds that have no result in ``run_dir`` yet, and sums up all that have one.
 
     Args:
-        args: what `layered` gives for ``fit`` with the options ``typed``, which all seeds have.
+        args: what `layer` gives for ``fit`` with the options ``typed``, which all seeds have.
         typed: these.
         seeds: the ones to train.
         run_dir: of all seeds, of other processes too.
@@ -106,28 +106,29 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     Raises:
         InputError: seeds there were trained with other settings, or have lost their predictions.
     """
-    from lightning_cifar.commands.repeat.seed import SeedRun
+    from lightning_cifar.commands.repeat.seed import SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time
+    from lightning_cifar.run.job import parse
     from lightning_cifar.run.record import write_json
-    from lightning_cifar.run.series import SameSettings
+    from lightning_cifar.run.series import refuse_other_settings
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # else the first that is trained is held to it
-        SameSettings(args, run_dir, SeedRun.word)
+        refuse_other_settings(parse(args), run_dir, SEED)
     print(f"run directory: {run_dir}", flush=True)
-    earlier: SeedRun | None = None
+    shared = Shared()
     for seed in seeds:
         file = run_dir / f"seed{seed}.json"
         if file.exists():
             print(f"{line(json.loads(file.read_text()))}, from before", flush=True)
             continue
         try:
-            earlier = SeedRun(args, typed, seed, run_dir, earlier)
+            result = run_seed(args, typed, seed, run_dir, shared)
         except SystemExit as stop:
             if stop.code:
                 print(f"stopped in seed {seed}; to go on: the same command with --run_dir {run_dir}", file=sys.stderr)
             raise
-        write_json(file, earlier.result)
-        print(line(earlier.result), flush=True)
+        write_json(file, result)
+        print(line(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "sums up"):
         runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
         result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)

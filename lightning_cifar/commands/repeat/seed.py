@@ -1,65 +1,93 @@
-"""SeedRun: one seed of ``repeat``, by the very command ``fit``, and its evaluation by that of ``test``."""
+"""One seed of ``repeat``: trained as ``fit`` does and tested as ``test`` does, in ``seed<n>`` of the series."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from lightning import Trainer
-
+from lightning_cifar.commands.test import keep_result, make_quiet_trainer
+from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.evaluate.evaluation import tested
 from lightning_cifar.evaluate.tables import write_predictions
 from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.model.ensemble import Ensemble
+from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.run.job import Job, load_data, parse
 from lightning_cifar.run.record import RunRecord
-from lightning_cifar.run.series import PartRun
+from lightning_cifar.run.series import (
+    callback_of,
+    choose_series_precision,
+    refuse_other_settings,
+    refuse_unsuitable,
+    resume_options,
+    train_in_series,
+)
 from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.run.trainer import Run, open_run
 
+SEED = "seed"  # what a run of this series is called
 RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # of run.json
 
 
-class SeedRun(PartRun):
-    """Trains and tests one seed, or goes on with it where it was stopped; `result` says what came of it.
+@dataclass
+class Shared:
+    """What the first seed of a process leaves to the next ones: the data, and the network, compiled perhaps."""
+
+    source: Dataset | None = None
+    network: FiveBlockNet | Ensemble | None = None
+
+
+def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: Path, shared: Shared) -> dict[str, Any]:
+    """Train and test one seed, or resume it, and return its result.
 
     Args:
-        args: what `CommandLine` takes for ``fit``, less the seed and the run directory.
-        typed: as the user has typed that, for the record.
+        args: ``fit`` and its options, in layers, without seed and run directory.
+        typed: the options as the user typed them.
         seed: at least 0.
-        repeat_dir: of all seeds; this one makes its run directory in it.
-        earlier: another seed of the same settings, whose data and compiled network are used again.
+        repeat_dir: of all seeds.
+        shared: by the seeds of this process.
+
+    Raises:
+        InputError: earlier seeds have other settings.
+        SystemExit: a signal stopped training.
     """
+    directory, own = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
+    job = parse([*args, *own, *resume_options(directory)], ["fit", *typed, *own])
+    refuse_unsuitable(job, SEED, "share out the seeds by --first_seed")
+    share(job, shared)
+    load_data(job)
+    choose_series_precision(job, repeat_dir, SEED)
+    refuse_other_settings(job, repeat_dir, SEED)
+    with open_run(job, directory, epoch_rows=False) as run:
+        shared.source, shared.network = job.data.source, job.model.network
+        train_in_series(job, run)
+        return test_seed(job, run, seed)
 
-    word, advice = "seed", "share out the seeds: --first_seed"
 
-    def __init__(
-        self, args: list[str], typed: list[str], seed: int, repeat_dir: Path, earlier: Self | None = None
-    ) -> None:
-        self.seed, self.earlier = seed, earlier
-        source = earlier.datamodule.source if earlier else None
-        super().__init__(args, typed, ["--seed_everything", str(seed)], repeat_dir / f"seed{seed}", source)
+def share(job: Job, shared: Shared) -> None:
+    job.data.source = shared.source
+    if shared.network is not None:
+        shared.network.load_state_dict(job.model.network.state_dict())
+        job.model.network = shared.network
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self.earlier is not None:
-            network = self.earlier.model.network
-            network.load_state_dict(self.model.network.state_dict())
-            self.model.network, self.earlier = network, None
-        return super().instantiate_trainer(**kwargs)
 
-    def fit(self, **kwargs: Any) -> None:
-        self.train(**kwargs)
-        record = self.callback(RunRecord).record
-        parts = [record, *record["resumed"]]
-        record["data"].pop("root")  # results are shown around
-        self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
-        evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
-        checkpoint = self.saved("last")
-        self.keep_evaluation({**(told_apart(checkpoint, self.run_dir) if checkpoint else {}), **evaluation})
-        logits, _, labels = self.model.test_outputs.compute()
-        names = self.datamodule.dataset.class_names
-        write_predictions(self.run_dir / "predictions.csv", logits.softmax(1), labels, names)
-        self.result = {
-            "seed": self.seed,
-            "directory": self.run_dir.name,
-            **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
-            "train_seconds": self.callback(Throughput).seconds,
-            "fit_seconds": sum(part.get("timings", {}).get("total_seconds", 0) for part in parts),
-            "steps": record["timings"]["steps"],
-            "run": {name: record[name] for name in RECORDED},
-        }
+def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
+    """Test the last weights once, in float32, write the evaluation, and return the seed's result."""
+    record = callback_of(run, RunRecord).record
+    parts = [record, *record["resumed"]]
+    record["data"].pop("root")  # results are shown to others
+    make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
+    evaluation = tested(job.model, job.data, make_quiet_trainer(job, run))
+    checkpoint = run.saved("last")
+    keep_result(job, run, {**(told_apart(checkpoint, run.directory) if checkpoint else {}), **evaluation})
+    logits, _, labels = job.model.test_outputs.compute()
+    write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
+    return {
+        "seed": seed,
+        "directory": run.directory.name,
+        **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
+        "train_seconds": callback_of(run, Throughput).seconds,
+        "fit_seconds": sum(part.get("timings", {}).get("total_seconds", 0) for part in parts),
+        "steps": record["timings"]["steps"],
+        "run": {name: record[name] for name in RECORDED},
+    }

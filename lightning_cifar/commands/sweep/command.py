@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import has_files
-from lightning_cifar.options import Arguments, option
-from lightning_cifar.run.settings import layered, own_run_dir
+from lightning_cifar.options import Arguments, last_value
+from lightning_cifar.run.settings import layer, make_series_directory
 
 STUDY = "sweep.db"
 DEFAULT = ["model.learning_rate", "data.batch_size"]  # what is searched where nothing is named: the report's question
@@ -50,23 +50,23 @@ def main(args: list[str]) -> int:
     if own.n_trials < 1:
         raise InputError(f"--n_trials must be at least 1, got {own.n_trials}")
     for name in ("--ckpt_path", "--resume"):
-        if option(rest, name) is not None:
+        if last_value(rest, name) is not None:
             raise InputError(f"{name}: sweep trains every trial from the start; --run_dir goes on with its own")
-    if option(rest, "--data.held_out") == "test":
+    if last_value(rest, "--data.held_out") == "test":
         raise InputError("--data.held_out test: sweep chooses, and that by validation images alone")
-    fit = layered(["fit", *rest])  # before torch is imported: typos are answered at once
+    fit = layer(["fit", *rest])  # before torch is imported: typos are answered at once
     if find_spec("optuna") is None:
         raise InputError("sweep needs the extra: pip install 'lightning-cifar[sweep]'")
     from lightning_cifar.commands.sweep.space import default_space, own_values, space_of
 
     space = space_of(own.search)
     for name in space:
-        if option(rest, f"--{name}") is not None:
+        if last_value(rest, f"--{name}") is not None:
             raise InputError(f"--{name} is given, and searched by --search {name}=...: one of both")
     known = own_values(fit, [*space] or DEFAULT)
     if not space:
-        space = default_space(known, [name for name in DEFAULT if option(rest, f"--{name}") is not None])
-    run_dir = own.run_dir or own_run_dir("sweep", rest)
+        space = default_space(known, [name for name in DEFAULT if last_value(rest, f"--{name}") is not None])
+    run_dir = own.run_dir or make_series_directory("sweep", rest)
     prepare_directory(run_dir)
     from lightning_cifar.commands.sweep.search import Search
 

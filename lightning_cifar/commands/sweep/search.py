@@ -21,9 +21,9 @@ from lightning_cifar.commands.sweep.study import (
     unstable,
     write_csv,
 )
-from lightning_cifar.commands.sweep.trial import TrialRun
+from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.errors import DivergenceError, is_about_input, out_of_memory, reason
+from lightning_cifar.errors import DivergenceError, is_about_input, is_out_of_memory, reason
 from lightning_cifar.evaluate.tables import aligned
 from lightning_cifar.run.record import write_json
 
@@ -117,27 +117,27 @@ class Search:
         trial.set_user_attr("directory", directory)
         print(f"trial {trial.number}: {values}", flush=True)
         try:
-            run = TrialRun(self.fit, self.typed, trial, self.run_dir / directory, self.source)
+            outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
         except Exception as error:
             if (why := self.fault_of_values(error)) is None:
                 raise
             trial.set_user_attr("ended", why)
             print(f"trial {trial.number}: {why}: {reason(error)}", flush=True)
             raise TrialPruned from error
-        self.source, self.works = run.datamodule.source, True
+        self.source, self.works = outcome.source, True
         self.study.set_user_attr("typed", self.typed)  # all trials have the same settings
-        trial.set_user_attr("epochs", run.epochs)
-        trial.set_user_attr("train_seconds", round(run.seconds, 2))
-        told = f"{run.accuracy:.2%} of the validation images, {run.seconds:.1f} s"
-        if run.pruned:
-            print(f"trial {trial.number}: pruned after epoch {run.epochs}: {told}", flush=True)
+        trial.set_user_attr("epochs", outcome.epochs)
+        trial.set_user_attr("train_seconds", round(outcome.seconds, 2))
+        told = f"validation accuracy {outcome.accuracy:.2%}, {outcome.seconds:.1f} s"
+        if outcome.pruned:
+            print(f"trial {trial.number}: pruned after epoch {outcome.epochs}: {told}", flush=True)
             raise TrialPruned
         print(f"trial {trial.number}: {told}", flush=True)
-        return run.accuracy
+        return outcome.accuracy
 
     def fault_of_values(self, error: Exception) -> str | None:
         """How a trial ended whose values do not work; None where the error is about more than this trial."""
-        if isinstance(error, DivergenceError) or out_of_memory(error):
+        if isinstance(error, DivergenceError) or is_out_of_memory(error):
             self.works = True
             return "diverged" if isinstance(error, DivergenceError) else "out of memory"
         # What the first one is refused for, it may be that all would be.

@@ -11,7 +11,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.options import SIGNATURES, check_option, given
+from lightning_cifar.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
 FORMS = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
@@ -121,7 +121,7 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     """What a run has for these parameters without a search, of those that are known before it is set up.
 
     Args:
-        fit: what `layered` gives for ``fit``.
+        fit: what `layer` gives for ``fit``.
         names: as ``model.learning_rate``.
 
     Raises:
@@ -133,7 +133,7 @@ def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
         own |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
-    for file in given(fit, "--config", "-c"):
+    for file in values_of(fit, "--config", "-c"):
         try:
             config = yaml.safe_load(Path(file).read_text())
             for group in {*SIGNATURES} & {*config}:

@@ -1,70 +1,88 @@
-"""TrialRun: one trial of ``sweep``, by the very command ``fit``, judged by its accuracy on the validation images."""
+"""One trial of ``sweep``: trained as ``fit`` does, and judged by its accuracy on the validation images."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
-from lightning_cifar.commands.sweep.space import typed
+from lightning_cifar.commands.sweep.space import typed as as_options
+from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.run.series import PartRun
+from lightning_cifar.run.job import Job, load_data, parse
+from lightning_cifar.run.series import (
+    callback_of,
+    choose_series_precision,
+    refuse_other_settings,
+    refuse_unsuitable,
+    resume_options,
+    train_in_series,
+)
 from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.run.trainer import open_run
+
+TRIAL = "trial"  # what a run of this series is called
 
 
-class TrialRun(PartRun):
-    """Trains with a trial's values, or goes on where that was stopped; `accuracy` says what came of it.
+class Outcome(NamedTuple):
+    """What came of a trial: validation accuracy in [0, 1], epochs and seconds of training, whether it was pruned."""
 
-    The test images are never evaluated: where a recipe watches them, or none, validation images are kept back instead.
+    accuracy: float
+    epochs: int
+    seconds: float
+    pruned: bool
+    source: Dataset
+
+
+def run_trial(
+    args: Sequence[str], typed: Sequence[str], trial: Trial, directory: Path, source: Dataset | None
+) -> Outcome:
+    """Train with a trial's values, or resume it. The test images are never evaluated.
 
     Args:
-        args: what `CommandLine` takes for ``fit``, less the searched options and the run directory.
-        fixed: as the user has typed that, for the record.
-        trial: of Optuna, its values drawn.
+        args: ``fit`` and its options, in layers, without the searched options and the run directory.
+        typed: the options as the user typed them.
+        trial: of Optuna, with its values.
         directory: of this run.
-        source: what another trial has read.
+        source: the images, if an earlier trial has read them.
     """
-
-    word, advice = "trial", "start the same sweep once for each device"
-
-    def __init__(
-        self, args: list[str], fixed: list[str], trial: Trial, directory: Path, source: Dataset | None = None
-    ) -> None:
-        self.pruning = Pruning(trial)
-        super().__init__(args, fixed, typed(trial.params), directory, source, frozenset(trial.params))
-
-    def before_instantiate_classes(self) -> None:
-        settings = self.config["fit"]
-        data, trainer = settings["data"], settings["trainer"]
-        if data["held_out"] == "test" or trainer["limit_val_batches"] == 0:
-            if self.source is None:
-                print(
-                    "a sweep chooses, and the recipe keeps no images back for that: here it does (--data.held_out val)"
-                )
-            data["held_out"] = "val"
-            trainer["limit_val_batches"] = trainer["limit_val_batches"] or 1.0
-
-    def callbacks(self, trainer: dict[str, Any]) -> list[Callback]:
-        return [*super().callbacks(trainer), self.pruning]
-
-    def fit(self, **kwargs: Any) -> None:
-        self.train(**kwargs)
-        self.epochs, self.pruned = self.trainer.current_epoch, self.pruning.pruned
-        self.seconds: float = self.callback(Throughput).seconds
+    values = as_options(trial.params)
+    job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
+    refuse_unsuitable(job, TRIAL, "start the same sweep once for each device")
+    job.data.source = source
+    load_data(job)
+    choose_series_precision(job, directory.parent, TRIAL)
+    refuse_other_settings(job, directory.parent, TRIAL, frozenset(trial.params))
+    pruning = Pruning(trial)
+    with open_run(job, directory, [pruning], epoch_rows=False) as run:
+        train_in_series(job, run)
+        epochs, seconds = run.trainer.current_epoch, callback_of(run, Throughput).seconds
         # Once more: --trainer.max_steps ends an epoch before its validation.
-        (measured,) = self.quiet_trainer().validate(self.model, self.datamodule, verbose=False)
-        self.accuracy: float = measured["val/accuracy"]
+        (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
+        return Outcome(measured["val/accuracy"], epochs, seconds, pruning.pruned, job.data.dataset)
+
+
+def hold_out(args: list[str], typed: list[str], announce: bool) -> Job:
+    """Parse a trial; if its recipe holds no validation images out, hold them out."""
+    job = parse(args, typed)
+    if job.selects_by_validation:
+        return job
+    if announce:
+        print("a sweep chooses by validation images, and the recipe holds none out: --data.held_out val does here")
+    limit = [] if job.trainer["limit_val_batches"] != 0 else ["--trainer.limit_val_batches", "1.0"]
+    return parse([*args, "--data.held_out", "val", *limit], typed)
 
 
 class Pruning(Callback):
-    """Tells Optuna the validation accuracy after each epoch, and ends training in order where it says so.
+    """Report the validation accuracy to Optuna after each epoch, and end training when the trial is to be pruned.
 
-    Optuna's own callback (optuna-integration) raises in the midst of training, and knows no run that goes on.
+    Optuna's callback (optuna-integration) raises in mid-training, and cannot resume a run.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.pruned = trial, False
-        self.known = {*trial.study.trials[trial.number].intermediate_values}  # by an earlier start of this trial
+        self.known = {*trial.study.trials[trial.number].intermediate_values}  # from before the trial was stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch

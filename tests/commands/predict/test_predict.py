@@ -312,7 +312,7 @@ def test_bad_checkpoint_and_device(checkpoint, pictures, capsys, tmp_path):
 @pytest.mark.parametrize("name", [".", "/dev/null"])
 def test_only_files_are_written_over(checkpoint, pictures, capsys, name):
     status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--output", name)
-    assert (status, err) == (2, f"error: --output {name} is no file: name a new one, or one to write over\n")
+    assert (status, err) == (2, f"error: --output {name} is not a file: name a new file, or one to overwrite\n")
 
 
 def test_no_more_classes_than_there_are(checkpoint, pictures, capsys):

@@ -10,7 +10,7 @@ import pytest
 from lightning_cifar import files as places
 from lightning_cifar import main
 from lightning_cifar.options import RECIPES
-from lightning_cifar.run.settings import own_run_dir
+from lightning_cifar.run.settings import make_series_directory
 
 
 def run(capsys, *args):
@@ -104,7 +104,7 @@ def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
 
 def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch):
     monkeypatch.setattr(places, "timestamp", lambda: "now")
-    assert [own_run_dir("repeat", []).name for _ in range(2)] == ["now", "now-2"]
+    assert [make_series_directory("repeat", []).name for _ in range(2)] == ["now", "now-2"]
 
 
 def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
@@ -133,7 +133,7 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_p
     assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err
     assert not (run_dir / "seed0.json").exists()
     status, out, _ = run(capsys, *args, run_dir)
-    assert (status, "going on from" in out) == (0, True)
+    assert (status, "resuming from" in out) == (0, True)
     assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
 
 
@@ -196,7 +196,7 @@ def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
     assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)
-    assert (status, err) == (2, f"error: --output {tmp_path} is no file: name a new one, or one to write over\n")
+    assert (status, err) == (2, f"error: --output {tmp_path} is not a file: name a new file, or one to overwrite\n")
     assert not (tmp_path / "run").exists()
 
 
@@ -207,7 +207,7 @@ def test_barebones(capsys, tmp_path, tiny):
 
 def test_several_devices(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--trainer.devices", "2", "--run_dir", tmp_path / "run")
-    message = "error: --trainer.devices 2: a seed is trained by one; share out the seeds: --first_seed\n"
+    message = "error: --trainer.devices 2: a seed is trained on one device; share out the seeds by --first_seed\n"
     assert (status, err) == (2, message)
 
 

@@ -58,7 +58,7 @@ def said_by(args, status):
 def test_stopped_it_goes_on_within_the_trial(swept):
     run_dir, [(_, err), (out, nothing)] = swept
     assert err == f"stopped in trial 0; to go on: the same command with --run_dir {run_dir}\n"
-    assert f"going on from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
+    assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
     assert nothing == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
 
@@ -124,7 +124,7 @@ def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, 
     args = [*tiny, "--config", recipe, "--trainer.max_epochs", "4", *SPACE, "--run_dir", tmp_path / "run"]
     status, out, _ = run(capsys, "sweep", *args, "--n_trials", "6")
     assert status == 0
-    assert "a sweep chooses, and the recipe keeps no images back for that: here it does (--data.held_out val)" in out
+    assert "a sweep chooses by validation images, and the recipe holds none out: --data.held_out val does here" in out
     assert "trial 5: pruned after epoch 2: " in out
     trial = tmp_path / "run/trial5"
     assert yaml.safe_load((trial / "config.yaml").read_text())["data"]["held_out"] == "val"
@@ -172,7 +172,7 @@ def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, 
     assert [second.returncode, third.returncode] == [0, 0]
     result = json.loads((run_dir / "sweep.json").read_text())
     assert result["n"] == len({one["directory"] for one in result["trials"]}) == 6
-    assert "going on from" in "".join(out)
+    assert "resuming from" in "".join(out)
     assert all("trial " in text for text in out)
 
 

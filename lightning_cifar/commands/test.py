@@ -1,0 +1,76 @@
+"""``test``: evaluate a checkpoint on the test images: a table, ``test.json`` and its plots."""
+
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.errors import InputError
+from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
+from lightning_cifar.evaluate.corruptions import under_corruptions
+from lightning_cifar.evaluate.evaluation import tested
+from lightning_cifar.evaluate.tables import format_table
+from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.parsing import Precision
+from lightning_cifar.run.record import write_json
+from lightning_cifar.run.trainer import Run, open_run
+from lightning_cifar.run.wandb import show_test
+
+
+def test(job: Job) -> None:
+    load_data(job)
+    choose_precision(job)
+    with open_run(job) as run:
+        check_options(job, run)
+        assert job.ckpt_path is not None
+        described = told_apart(str(job.ckpt_path), run.directory)  # now, for training may overwrite it meanwhile
+        run.trainer.test(job.model, job.data, ckpt_path=load_weights(job), weights_only=True, verbose=False)
+        if "test/loss" not in run.trainer.callback_metrics:
+            raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
+        if not run.trainer.is_global_zero:
+            return
+        trainer = make_quiet_trainer(job, run, job.trainer["precision"])
+        result = described | tested(job.model, job.data, trainer)
+        print(format_table(result), flush=True)
+        if job.settings["corruptions"]:
+            print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
+            result["corruptions"] = under_corruptions(job.model, job.data, trainer)
+        keep_result(job, run, result)
+        print(f"table: {run.directory / 'test.json'}\nplots: {run.directory / 'test.png'}")
+
+
+def check_options(job: Job, run: Run) -> None:
+    """Raise `InputError` if an option of this test cannot be used."""
+    if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
+        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
+    if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
+        raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
+
+
+def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
+    """Write ``test.json`` and its plots, and show them on W&B."""
+    write_json(run.directory / "test.json", result)
+    draw_evaluation(run.directory / "test.png", result)
+    images = None
+    if positions := [mistake["index"] for mistake in result["mistakes"]]:
+        images = job.data.test[torch.tensor(positions)].sample(len(positions)).images.permute(0, 2, 3, 1).cpu().numpy()
+        draw_mistakes(run.directory / "mistakes.png", images)
+    if run.wandb is not None:
+        show_test(run.wandb, result, images, run.directory / "test.png")
+
+
+def make_quiet_trainer(job: Job, run: Run, precision: Precision | None = None) -> Trainer:
+    """Return a Trainer that evaluates on the same device, in float32 by default, and writes nothing."""
+    device = run.trainer.strategy.root_device
+    return Trainer(
+        accelerator=job.settings["trainer"]["accelerator"],
+        devices=1 if device.index is None else [device.index],
+        precision=precision,  # type: ignore[arg-type]  # `auto` was replaced
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )

@@ -1,0 +1,12 @@
+"""``validate``: evaluate a checkpoint on the validation images."""
+
+from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.trainer import open_run
+
+
+def validate(job: Job) -> None:
+    load_data(job)
+    choose_precision(job)
+    with open_run(job) as run:
+        checkpoint, verbose = load_weights(job), job.settings["verbose"]
+        run.trainer.validate(job.model, job.data, ckpt_path=checkpoint, weights_only=True, verbose=verbose)

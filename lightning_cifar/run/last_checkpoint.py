@@ -1,0 +1,196 @@
+"""LastCheckpoint: the checkpoint from which a stopped run resumes exactly, to the bit on a CPU.
+
+Lightning's checkpoints lack the random generators, the epoch's metrics so far and the length of ``metrics.csv``, and
+are taken within a step, before the step is logged. These are taken between two steps.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.run import resume
+from lightning_cifar.run.guards import FiniteLoss
+from lightning_cifar.run.metrics_csv import count_lines
+from lightning_cifar.run.random_state import random_states, restore_random_states
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AGREE_EVERY = 20  # steps between two synchronisations of all processes
+
+
+class LastCheckpoint(Checkpoint):
+    """Write ``checkpoints/last.ckpt`` after every epoch, every few minutes, and before SIGTERM or SIGINT end training.
+
+    The checkpoint before is kept as ``previous.ckpt``, in case the last one is damaged. Both lie in the directory of
+    the first logger.
+
+    Args:
+        minutes: least time between two checkpoints within an epoch.
+    """
+
+    def __init__(self, minutes: float = 10.0) -> None:
+        self.seconds = 60 * minutes
+        self.stop_signal: int | None = None
+        self.requeue_signal: int | None = None  # SLURM's, before a job's time is up
+        self.last_model_path = ""  # as of Lightning's ModelCheckpoint
+        self.stored: dict[str, Any] = {}
+        self.epoch_over = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.trainer, self.module = trainer, pl_module
+            self.stop_signal, self.stored = None, {}  # of an earlier fit
+            self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+            resume.after_each_step(trainer, self.after_step)
+            resume.after_each_epoch(trainer, self.after_epoch)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.stored:
+            restore_random_states(self.stored["random"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:  # rank 0 has the sums of all processes
+            self.stored = {}
+        resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
+        self.due = time.monotonic() + self.seconds
+        self.requeue_signal = resume.slurm_requeue_signal(trainer)
+        numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+            numbers = set()
+        self.handlers = {number: signal.signal(number, self.on_signal) for number in numbers}  # over Lightning's
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Stop all processes after this step; on the second signal, at once.
+
+        The first signal is not passed on to other processes: a terminal sends Ctrl-C to all of them, and each would
+        take the copy for the second.
+        """
+        if self.stop_signal is None:
+            self.stop_signal = number
+            return
+        if launcher := self.trainer.strategy.launcher:
+            launcher.kill(number)
+        raise KeyboardInterrupt
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Add the sums from before the stop to those of the resumed epoch."""
+        resume.add_epoch_sums(trainer, self.stored.get("sums", {}))
+
+    def after_step(self, fetcher: Any) -> None:
+        if not resume.is_resumable(self.trainer, fetcher):
+            return
+        if self.trainer.world_size > 1 and self.trainer.fit_loop.epoch_loop.global_step % AGREE_EVERY:
+            return
+        stop = self.in_any_process(self.stop_signal is not None)
+        if stop or self.in_any_process(time.monotonic() > self.due):
+            self.save()
+        if stop:
+            self.stop()
+
+    def after_epoch(self) -> None:
+        self.stored.pop("sums", None)
+        self.epoch_over = True
+        self.save()
+        self.epoch_over = False
+        if self.in_any_process(self.stop_signal is not None) and not self.trainer.fit_loop.done:
+            self.stop()
+
+    def in_any_process(self, condition: bool) -> bool:
+        if self.trainer.world_size > 1:
+            return self.trainer.strategy.reduce_boolean_decision(condition, all=False)
+        return condition
+
+    def stop(self) -> NoReturn:
+        if self.stop_signal is None:
+            self.stop_signal = signal.SIGTERM  # another process received the signal
+        self.requeue_if_asked()
+        raise SIGTERMException
+
+    def requeue_if_asked(self) -> None:
+        """Requeue the job if SLURM announced the end of its time."""
+        if self.requeue_signal and self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
+            requeue_slurm_job()
+
+    def save(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
+            if isinstance(callback, FiniteLoss):
+                callback.check_weights(self.trainer, self.module)
+        for logger in self.trainer.loggers:
+            logger.save()
+        last = self.directory / LAST
+        if last.exists() and self.trainer.is_global_zero:
+            os.replace(last, self.directory / PREVIOUS)
+        self.trainer.save_checkpoint(last)
+        self.last_model_path = str(last)
+        self.due = time.monotonic() + self.seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        reduce = partial(resume.sum_over_processes, self.trainer)
+        return {
+            "random": random_states(),
+            "metrics": resume.metric_states(self.module, reduce),
+            "sums": resume.epoch_sums(self.trainer, reduce),
+            "lines": count_lines(self.trainer),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stored = dict(state_dict)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.epoch_over:
+            resume.start_next_epoch(checkpoint)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.release(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.release(trainer)
+
+    def release(self, trainer: Trainer) -> None:
+        """Restore the signal handlers and the Trainer's loops."""
+        for number, handler in self.__dict__.pop("handlers", {}).items():
+            signal.signal(number, handler)
+        resume.stop_following(trainer)
+
+
+def requeue_slurm_job() -> None:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
+
+
+def existing_checkpoints(directory: Path) -> list[Path]:
+    """Return which of ``last.ckpt`` and ``previous.ckpt`` exist, the newer first."""
+    return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
+
+
+def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
+
+    Raises:
+        InputError: all are damaged.
+    """
+    files = existing_checkpoints(directory)
+    for file in files:
+        try:
+            return file, load_checkpoint(file)
+        except InputError as error:
+            warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
+    if files:
+        raise InputError(f"{directory} has no readable checkpoint: {' and '.join(map(str, files))} are damaged")
+    return None

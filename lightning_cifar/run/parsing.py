@@ -1,0 +1,166 @@
+"""Parsing by LightningCLI: one-line errors, and configurations that import from known packages only."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal, NoReturn, cast, get_args
+
+from jsonargparse import Namespace, _common, _optionals, set_parsing_settings
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import InputError
+from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
+from lightning_cifar.run.last_checkpoint import existing_checkpoints
+from lightning_cifar.run.wandb import WandbMode
+from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.weights import checkpoint_config
+
+TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
+# Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
+Precision = Literal[
+    "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
+    "transformer-engine", "transformer-engine-float16", "32", "bf16", "16", "64", 32, 16, 64,
+]  # fmt: skip
+
+
+class Parser(LightningArgumentParser):
+    """LightningArgumentParser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [re.sub(r"^[\s-]+", "", line) for line in str(message).splitlines()]
+        text = "; ".join(line for line in lines if line)
+        if denied := re.search(r"Importing '(([^'.]+)[^']*)' is not allowed", text):
+            text = (
+                f"{denied[1]} is not imported: configurations may name what is in lightning and lightning_cifar; "
+                f"if you trust this one, add --trust_config {denied[2]}"
+            )
+        raise InputError(text) from ex
+
+
+class ConfiguredTrainer(Trainer):
+    """Lightning's Trainer with ``--trainer.precision auto``, which `choose_precision` replaces before it is built.
+
+    Args:
+        precision: Lightning's, or ``auto``: ``bf16-mixed`` or ``32-true``, whichever is faster on this machine.
+        limit_train_batches: a number of batches (2) or a share of them (0.5), as are the other limits. Lightning
+            annotates them the other way round, by which 1 is read as 1.0, all batches.
+    """
+
+    def __init__(
+        self,
+        precision: Precision | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert precision != "auto"
+        super().__init__(
+            precision=precision,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            **kwargs,
+        )
+
+
+class Parsed(LightningCLI):
+    """LightningCLI over `ImageClassifier` and `CIFAR10DataModule` that parses and builds both, and runs nothing."""
+
+    def __init__(self, command: str, options: list[str]) -> None:
+        self.command = command
+        super().__init__(
+            ImageClassifier,
+            CIFAR10DataModule,
+            trainer_class=ConfiguredTrainer,
+            save_config_callback=None,  # run/trainer.py writes config.yaml, for every command
+            # --print_model shows the summary. One device unless more are asked for, and the loaders shard themselves.
+            trainer_defaults={"enable_model_summary": False, "devices": 1, "use_distributed_sampler": False},
+            seed_everything_default=0,
+            parser_kwargs={"prog": f"python -m lightning_cifar {command}"},
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # it would store more than plain values in checkpoints
+            args=options,
+            run=False,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, allow_abbrev=False)  # --model.learning_rat is a typo, not an option
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--recipe", choices=[*RECIPES], help=FLAGS["recipe"][1])
+        for name in ("resume", "run_dir", "trust_config", "ckpt_path"):
+            value, meaning = FLAGS[name]
+            parser.add_argument(f"--{name}", metavar=value, help=meaning)
+        modes = get_args(WandbMode)
+        parser.add_argument("--wandb", nargs="?", const="auto", choices=modes, help=FLAGS["wandb"][1])
+        for name in ("print_model", "corruptions", "wandb_checkpoints"):
+            parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name][1])
+        if self.command == "validate":
+            parser.add_argument("--verbose", type=bool, default=True, help="print a table of the results; default true")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        refuse_contradictions(self.command, self.config)
+
+    def instantiate_classes(self) -> None:
+        """Build model and data module; explain in one line why a callback or logger cannot be built."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
+                raise InputError(f"--trainer: {error.__cause__}") from error
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build none: `run.trainer.open_run` does, when the run has its directory."""
+        return cast(Trainer, None)
+
+
+def refuse_contradictions(command: str, settings: Namespace) -> None:
+    """Refuse options that contradict the checkpoint: a resumed optimiser keeps its values, and a network its shape.
+
+    Raises:
+        InputError: naming the option.
+    """
+    resumes = settings["resume"] is not None and existing_checkpoints(Path(settings["resume"]) / "checkpoints")
+    if settings["ckpt_path"] is None or resumes:  # a resumed run continues from its own checkpoint
+        return
+    if command == "fit" and settings["ckpt_path"].endswith(WEIGHTS):
+        raise InputError(
+            f"--ckpt_path {settings['ckpt_path']} holds weights only: fit continues from a checkpoint (.ckpt)"
+        )
+    for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
+        asked = json.loads(json.dumps(settings["model"].get(name, stored)))
+        if asked != stored and (command == "fit" or name in ("members", *signature(FiveBlockNet).parameters)):
+            raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
+
+
+@contextmanager
+def restricted_imports(trusted: str | None) -> Iterator[None]:
+    """Let configurations import from `TRUSTED` packages only, for importing runs code; and read none from the network.
+
+    Args:
+        trusted: further packages, separated by commas.
+    """
+    settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=[*TRUSTED, *(trusted.split(",") if trusted else [])],
+        config_read_mode_urls_enabled=False,
+        config_read_mode_fsspec_enabled=False,
+    )
+    try:
+        yield
+    finally:  # jsonargparse keeps them for the whole process and has no public way to read them
+        _common.parsing_settings.update(settings)
+        _optionals._set_config_read_mode(urls_enabled="u" in read_mode, fsspec_enabled="s" in read_mode)
