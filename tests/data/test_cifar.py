@@ -327,7 +327,7 @@ def test_a_batch_that_would_run_code_is_refused(published, installed, root, bad_
     md5 = hashlib.md5(content).hexdigest()  # as if it had been published so
     changed = listed | {"md5": md5} if which == "meta" else [[name, md5], *listed[1:]]
     monkeypatch.setattr(published.source, which, changed)
-    with bad_input(installed, "mkdir, which is no array"):
+    with bad_input(installed, "mkdir, which is not an array"):
         load_cifar(published.name, root)
     assert not Path("harmed").exists()
 
@@ -370,8 +370,8 @@ def an_error_page(content: bytes) -> bytes:
 def test_damaged_archive(published, offer, root, bad_input, damage):
     given, named = offer(damage(published.archive.read_bytes()))
     before = names(root) if root.exists() else []
-    reason = "it broke off" if "url" in given and damage is not altered else "truncated or altered"
-    with bad_input(named, reason, published.source.filename, "--data.url", "--data.archive"):
+    reason = "broke off" if "url" in given and damage is not altered else "truncated or altered"
+    with bad_input(named, reason, published.source.filename, "url", "archive to"):
         load_cifar(published.name, root, **given)
     assert names(root) == before
 
@@ -385,7 +385,7 @@ def refused() -> Iterator[str]:
 
 
 def cannot_download(published, root, bad_input, url, *reasons):
-    with bad_input(url, *reasons, "--data.url", "--data.archive", "--data.root", published.source.base_folder):
+    with bad_input(url, *reasons, "Set url", "archive to", "root to", published.source.base_folder):
         load_cifar(published.name, root, url)
     assert names(root) == []
 
@@ -418,7 +418,7 @@ def test_server_hangs_up(published, mirror, root, tmp_path, bad_input):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     mirror.last_byte = 1000
     url = f"{mirror.url}/mirrored.tar.gz"
-    with bad_input(url, "--data.url", "--data.archive"):
+    with bad_input(url, "url", "archive to"):
         load_cifar(published.name, root, url)
     assert names(root) == []
 
@@ -426,7 +426,7 @@ def test_server_hangs_up(published, mirror, root, tmp_path, bad_input):
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["absent", "directory"])
 def test_archive_is_no_file(published, root, tmp_path, bad_input, make):
     make(tmp_path / "mine.tar.gz")
-    with bad_input("--data.archive", tmp_path / "mine.tar.gz", "no such file"):
+    with bad_input("archive", tmp_path / "mine.tar.gz", "no such file"):
         load_cifar(published.name, root, archive=tmp_path / "mine.tar.gz")
     assert names(root) == []
 
@@ -447,7 +447,7 @@ def test_damaged_batch(published, installed, root, bad_input, which, damage):
 def test_root_cannot_be_made(published, tmp_path, bad_input, below):
     (tmp_path / "file").write_text("mine")
     root = tmp_path / "file" / below
-    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, archive=published.archive)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -455,7 +455,7 @@ def test_root_cannot_be_made(published, tmp_path, bad_input, below):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_root_cannot_be_written(published, root, bad_input):
     root.mkdir(mode=0o555)
-    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, archive=published.archive)
     assert names(root) == []
 
@@ -463,6 +463,6 @@ def test_root_cannot_be_written(published, root, bad_input):
 def test_disk_is_full(published, offer, root, bad_input, full_disk):
     given, _ = offer(published.archive.read_bytes())
     before = names(root) if root.exists() else []
-    with full_disk(10_000), bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with full_disk(10_000), bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, **given)
     assert names(root) == before

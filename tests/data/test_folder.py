@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, features
 
 from lightning_cifar.data import folder
 from lightning_cifar.data.folder import load_folder
-from lightning_cifar.data.images import read_image, small
+from lightning_cifar.data.images import read_image, to_pixels
 
 # ------------------------------------------------------------------------------------------------ what a file becomes
 
@@ -520,5 +520,5 @@ def test_a_large_jpeg_is_decoded_in_part_and_looks_the_same(tmp_path):
     file = tmp_path / "large.jpg"
     Image.fromarray(pixels).save(file, quality=95)
     with Image.open(file) as opened:
-        whole = small(opened)
+        whole = to_pixels(opened)
     assert np.abs(read_image(str(file)).astype(int) - whole).max() <= 2

@@ -5,7 +5,7 @@ import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.loader import BatchLoader, Order, home
+from lightning_cifar.data.loader import BatchLoader, Order, choose_device
 
 N = 103
 
@@ -133,12 +133,12 @@ def test_the_set_and_its_batches_are_on_the_device_that_is_named(data):
 )
 def test_home_is_the_device_where_the_set_fits_into_half_of_what_is_free(data, monkeypatch, device, free, expected):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * data.images.nbytes), 10**12))
-    assert home(data, torch.device(device)) == torch.device(expected)
+    assert choose_device(data, torch.device(device)) == torch.device(expected)
 
 
 @pytest.mark.gpu
 def test_batches_on_a_gpu_are_those_of_the_cpu(data):
-    assert home(data, torch.device("cuda")).type == "cuda"
+    assert choose_device(data, torch.device("cuda")).type == "cuda"
     pairs = zip(BatchLoader(data, 10, 0, device="cuda"), BatchLoader(data, 10, 0), strict=True)
     for (images, labels), (expected_images, expected_labels) in pairs:
         assert images.device.type == labels.device.type == "cuda"

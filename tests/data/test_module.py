@@ -12,11 +12,11 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.data.dataset import ImageSet, measure_channels
 from lightning_cifar.data.digits import load_digits
-from lightning_cifar.data.folder import available_cores
+from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
+from lightning_cifar.data.module import CIFAR10DataModule
 
 
 def ready(*args: object, **options: object) -> CIFAR10DataModule:
@@ -107,7 +107,7 @@ def test_default_val_size_is_a_tenth_of_few_images(without_val):
 
 @pytest.mark.parametrize("val_size", [-1, 0, 18, 19])
 def test_bad_val_size(without_val, bad_input, val_size):
-    with bad_input("--data.val_size", f"got {val_size}", "17"):
+    with bad_input("val_size", f"got {val_size}", "17"):
         ready("folder", str(without_val), val_size=val_size)
 
 
@@ -140,8 +140,8 @@ def test_mean_and_std_are_numpys_of_the_training_part(without_val):
 def test_statistics_of_many_images(low, high):
     images = torch.randint(low, high, (2500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = numpy_statistics(images)
-    assert channel_statistics(images)[0] == pytest.approx(mean, abs=1e-6)
-    assert channel_statistics(images)[1] == pytest.approx(std, abs=1e-6)
+    assert measure_channels(images)[0] == pytest.approx(mean, abs=1e-6)
+    assert measure_channels(images)[1] == pytest.approx(std, abs=1e-6)
 
 
 def test_statistics_are_plain_floats(image_folder):
@@ -394,7 +394,7 @@ def test_drop_last_leaves_out_the_last_training_batch(image_folder, in_memory):
     assert [len(labels) for _, labels in module.val_dataloader()] == [2, 1]
 
 
-@pytest.mark.parametrize(("num_workers", "expected"), [(None, available_cores()), (0, 0), (1, 1)])
+@pytest.mark.parametrize(("num_workers", "expected"), [(None, count_cores()), (0, 0), (1, 1)])
 def test_files_are_read_by_as_many_workers_as_asked_for_else_one_for_each_core(image_folder, num_workers, expected):
     module = ready("folder", str(image_folder), in_memory=False, num_workers=num_workers)
     assert module.train_dataloader().num_workers == expected

@@ -5,7 +5,7 @@ import torch
 
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.streaming import file_loader, list_folder
+from lightning_cifar.data.streaming import list_folder, make_file_loader
 from lightning_cifar.distributed import Shard
 
 
@@ -18,7 +18,7 @@ def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_are_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
     options = {"seed": seed, "drop_last": drop_last, "positions": True}
-    lazy = file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
+    lazy = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
     eager = BatchLoader(load_folder(image_folder).train, 7, **options)
     assert len(lazy) == len(eager)
     for epoch in (0, 4):
@@ -35,7 +35,7 @@ def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_las
     parts = []
     for rank in range(2):
         options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
-        lazy = file_loader(list_folder(image_folder).train, batch_size, **options)
+        lazy = make_file_loader(list_folder(image_folder).train, batch_size, **options)
         eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
         assert len(lazy) == len(eager) == len(whole)
         parts.append(list(eager))
@@ -47,7 +47,7 @@ def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_las
 
 
 def test_pairs_where_positions_are_not_asked_for(image_folder):
-    (batch,) = file_loader(list_folder(image_folder).test, 10)
+    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
     assert same(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
 
 
@@ -62,7 +62,7 @@ def test_parts_names_and_labels_are_those_in_memory(image_folder):
 @pytest.mark.parametrize("indices", [slice(3, 9), torch.tensor([5, 0, 11])], ids=["slice", "tensor"])
 def test_a_subset_is_that_in_memory(image_folder, indices):
     lazy, eager = list_folder(image_folder).train[indices], load_folder(image_folder).train[indices]
-    (batch,) = file_loader(lazy, 20)
+    (batch,) = make_file_loader(lazy, 20)
     assert same(batch, (eager.images, eager.labels))
 
 
@@ -73,7 +73,7 @@ def test_sample_is_that_in_memory(image_folder, size):
 
 
 def test_iterating_leaves_the_global_generator_alone(image_folder):
-    loader, state = file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
+    loader, state = make_file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -91,7 +91,7 @@ def test_fingerprint_is_of_names_and_sizes(image_folder):
 def test_names_need_not_be_utf_8(image_folder):
     odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
     (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
-    (batch,) = file_loader(list_folder(image_folder).test, 10)
+    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
     assert torch.equal(batch[0], load_folder(image_folder).test.images)
 
 
@@ -99,11 +99,11 @@ def test_names_need_not_be_utf_8(image_folder):
 def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
     file.write_bytes(b"no image")
-    loader = file_loader(list_folder(image_folder).train, 7, num_workers=workers)
+    loader = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers)
     with bad_input(file, "is not an image"):
         list(loader)
 
 
 def test_bad_batch_size_is_named(image_folder, bad_input):
     with bad_input("batch_size", "got 0"):
-        file_loader(list_folder(image_folder).train, 0)
+        make_file_loader(list_folder(image_folder).train, 0)
