@@ -1,11 +1,8 @@
 """Download of one file of known size and SHA-256: several mirrors, retries, and resumption of a partial file."""
 
-import contextlib
-import shutil
 import time
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
-from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -75,28 +72,16 @@ def fetch(url: str, partial: Path, size: int) -> None:
     if have == size:
         return
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with contextlib.ExitStack() as stack:
-        response: Any = stack.enter_context(urlopen(request, timeout=TIMEOUT))
+    with urlopen(request, timeout=TIMEOUT) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the server ignores ranges: start over
-        file: IO[bytes] = stack.enter_context(partial.open("ab" if have else "wb"))
-        body = stack.enter_context(
-            tqdm.wrapattr(response, "read", total=size, initial=have, desc=url, disable=None, leave=False)
-        )
-        shutil.copyfileobj(LimitedReader(body, size - have), file, 1 << 16)
-    if (received := partial.stat().st_size) < size:
-        raise OSError(f"the download broke off after {received:,} of {size:,} bytes")
-
-
-class LimitedReader:
-    """Reader of ``body`` that raises ValueError after more than ``left`` bytes."""
-
-    def __init__(self, body: Any, left: int) -> None:
-        self.body, self.left = body, left
-
-    def read(self, size: int = 1 << 16, /) -> bytes:
-        chunk: bytes = self.body.read(min(size, self.left + 1))
-        self.left -= len(chunk)
-        if self.left < 0:
-            raise ValueError("longer than the published file")
-        return chunk
+        progress = tqdm(desc=url, total=size, initial=have, unit="B", unit_scale=True, disable=None, leave=False)
+        with partial.open("ab" if have else "wb") as file, progress:
+            while chunk := response.read(1 << 16):
+                have += len(chunk)
+                if have > size:
+                    raise ValueError("longer than the published file")
+                file.write(chunk)
+                progress.update(len(chunk))
+    if have < size:
+        raise OSError(f"the download broke off after {have:,} of {size:,} bytes")

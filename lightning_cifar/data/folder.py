@@ -28,8 +28,7 @@ DECODER = b"2"  # version of `images.decode`: increase it when pixels change, an
 
 def load_folder(root: Path) -> Dataset:
     """Read the image folder ``root`` into memory, from the cache if it is up to date."""
-    class_names = list_classes(root)
-    files = {part: list_files(root / part, class_names) for part in PARTS if (root / part).is_dir()}
+    class_names, files = list_parts(root)
     state = digest_stats(root, (path for part in files.values() for path, _ in part))
     cache = locate_cache(root)
     if (cached := read_cache(cache, state)) is not None:
@@ -43,6 +42,12 @@ def load_folder(root: Path) -> Dataset:
         dataset = Dataset(decoded["train"], decoded.get("val"), decoded["test"], class_names)
         write_cache(cache, state, dataset)
     return dataset
+
+
+def list_parts(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[str, int]]]]:
+    """Return the class names, and the (file, label) pairs of each part that exists."""
+    class_names = list_classes(root)
+    return class_names, {part: list_files(root / part, class_names) for part in PARTS if (root / part).is_dir()}
 
 
 def list_classes(root: Path) -> tuple[str, ...]:

@@ -24,11 +24,8 @@ class Order(DistributedSampler[int]):
 
     It divides each batch among processes itself. As a `DistributedSampler` it is not divided again by Lightning.
 
-    Args:
-        size: number of positions, at least 1.
-        seed: of the shuffles, or None.
-        batch_size: global batch size; every batch must divide evenly among the processes.
-        shard: part of each batch for this process.
+    ``batch_size`` is the global batch size, and ``shard`` the part of each batch for this process; `check_batch_size`
+    tells which sizes can be divided.
     """
 
     def __init__(self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL) -> None:

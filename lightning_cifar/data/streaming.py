@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_cifar.data.dataset import Dataset, ImageSet, select_evenly
-from lightning_cifar.data.folder import PARTS, decode_all, list_classes, list_files
+from lightning_cifar.data.folder import decode_all, list_parts
 from lightning_cifar.data.images import decode
 from lightning_cifar.data.loader import ALL, Order, check_batch_size
 from lightning_cifar.distributed import Shard
@@ -60,12 +60,11 @@ class ImageFiles:
 
 def list_folder(root: Path) -> Dataset:
     """Return the image folder ``root`` as `ImageFiles`, without decoding anything."""
-    class_names = list_classes(root)
+    class_names, files = list_parts(root)
     parts: dict[str, ImageFiles] = {}
-    for part in PARTS:
-        if (root / part).is_dir():
-            paths, labels = zip(*list_files(root / part, class_names), strict=True)
-            parts[part] = ImageFiles(np.array([os.fsencode(path) for path in paths]), torch.tensor(labels))
+    for part, found in files.items():
+        paths = np.array([os.fsencode(path) for path, _ in found])
+        parts[part] = ImageFiles(paths, torch.tensor([label for _, label in found]))
     return Dataset(parts["train"], parts.get("val"), parts["test"], class_names)
 
 
