@@ -57,8 +57,7 @@ def load_cifar(
 
 def list_members(published: type[CIFAR10]) -> list[tuple[str, str]]:
     """Return name and MD5 of the files that are read from the archive."""
-    batches = [(name, md5) for name, md5 in (*published.train_list, *published.test_list)]
-    return [*batches, (published.meta["filename"], published.meta["md5"])]
+    return [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
 
 
 def read_batches(files: list[Path]) -> ImageSet:

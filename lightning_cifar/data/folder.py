@@ -136,14 +136,12 @@ def locate_cache(root: Path) -> Path:
 
 def read_cache(cache: Path, state: str) -> Dataset | None:
     """Return the cached dataset; None if there is none, it is damaged, or an image file has changed since."""
-    if not cache.exists():
-        return None
     try:
         stored = torch.load(cache, weights_only=True)
         parts = {part: ImageSet(*tensors) for part, tensors in stored["parts"].items()}
         dataset = Dataset(parts["train"], parts.get("val"), parts["test"], tuple(stored["class_names"]))
         return dataset if stored["state"] == state and stored["fingerprint"] == dataset.fingerprint() else None
-    except Exception:  # a damaged file fails in many ways
+    except Exception:  # missing, or damaged, which fails in many ways
         return None
 
 
