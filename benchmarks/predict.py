@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
-from lightning_cifar.data.images import pictures_below
+from lightning_cifar.data.listing import find_images_below
 from lightning_cifar.files import digest_of
 from lightning_cifar.run.record import describe_device, write_json
 from lightning_cifar.train.classifier import ImageClassifier
@@ -105,4 +105,4 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
     known = parser.parse_args()
-    measure([*pictures_below(str(known.root / "test"))][: known.files], known.rounds, known.output)
+    measure([*find_images_below(str(known.root / "test"))][: known.files], known.rounds, known.output)

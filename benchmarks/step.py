@@ -74,7 +74,7 @@ class Step:
         self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def pixels(self) -> Tensor:
-        return self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
+        return self.model.normalised(self.data.augment_batch(self.images, self.epoch, *self.positions))
 
     def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):

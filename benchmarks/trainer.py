@@ -81,7 +81,7 @@ def by_raw_loop(root: str, size: str) -> tuple[float, float]:
     model.network.stem.whiten(model.normalised(data.train.sample(5000).images))
     optimizer = model.configure_optimizers()
     for step, (images, labels, *positions) in zip(range(1, STEPS[size] + 1), data.train_dataloader(), strict=False):
-        images = data.augmented(images, 0, *positions)
+        images = data.augment_batch(images, 0, *positions)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             loss = F.cross_entropy(model(images), labels, label_smoothing=model.hparams["label_smoothing"])
         loss.backward()

@@ -343,7 +343,7 @@ def test_interrupted(tmp_path, tiny, start_python):
         (["fit", "--recipe", "demo", "--model.mean", "[0.5]"], ["mean must have one value"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "bogus"], ["bogus"]),
         (["--config", "own.yaml", "fit"], ["--config comes after the command"]),
-        (["fit", "--data.url", "http://127.0.0.1:9/x"], ["--data.url", "--data.archive", "--data.root"]),
+        (["fit", "--data.url", "http://127.0.0.1:9/x"], ["Set url", "archive to", "root to"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "tpu"], ["torch_xla", "pip install"]),
         (

@@ -61,13 +61,13 @@ def test_a_recipe_trains_and_its_checkpoint_answers_alike_everywhere(recipe, tmp
 
 def test_the_set_is_kept_on_the_device(tmp_path, monkeypatch):
     homes = []
-    augmented = CIFAR10DataModule.augmented
+    augmented = CIFAR10DataModule.augment_batch
 
     def spied(data, images, *rest):
         homes.append(images.device.type)
         return augmented(data, images, *rest)
 
-    monkeypatch.setattr(CIFAR10DataModule, "augmented", spied)
+    monkeypatch.setattr(CIFAR10DataModule, "augment_batch", spied)
     transferred = CIFAR10DataModule.transfer_batch_to_device
     monkeypatch.setattr(
         CIFAR10DataModule,

@@ -1,7 +1,4 @@
-"""Dataset: the training, validation and test images of a source, and how some are held out.
-
-The sources are `cifar`, `folder`, `streaming` and `digits`.
-"""
+"""Containers of labelled images, and the stratified split. `cifar`, `folder`, `streaming` and `digits` fill them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,18 +8,20 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
+from lightning_cifar.errors import check_range
+
 SourceName = Literal["cifar10", "cifar100", "digits", "folder"]
 
 
 class LabelledImages(Protocol):
-    """Images with labels: an `ImageSet` in memory, or `ImageFiles` that are read when they are needed."""
+    """Interface of `ImageSet`, in memory, and of `ImageFiles`, on disk."""
 
     @property
     def labels(self) -> Tensor: ...
     def __len__(self) -> int: ...
     def __getitem__(self, indices: Tensor | slice) -> Self: ...
     def sample(self, size: int) -> "ImageSet": ...
-    def chunks(self) -> Iterator[Any]: ...
+    def iter_chunks(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -39,24 +38,24 @@ class ImageSet:
         return ImageSet(self.images[indices], self.labels[indices])
 
     def sample(self, size: int) -> "ImageSet":
-        """``size`` of them, evenly spaced, so that of a sorted set every class gives its share; all, if fewer."""
-        return self[spaced(len(self), size)]
+        """Return ``size`` evenly spaced images, so that each class of a sorted set is represented; at most all."""
+        return self[select_evenly(len(self), size)]
 
-    def chunks(self) -> Iterator[Any]:
-        """What `Dataset.fingerprint` covers: all pixels, image by image and channel by channel, and all labels."""
+    def iter_chunks(self) -> Iterator[Any]:
+        """Yield all pixels, image by image and channel by channel, and all labels, for `Dataset.fingerprint`."""
         for part in self.images.split(1000):
             yield part.contiguous().numpy().data
         yield self.labels.numpy().data
 
 
-def spaced(length: int, size: int) -> Tensor:
-    """``size`` positions in ``range(length)``, evenly from the first to the last; all, if there are fewer."""
+def select_evenly(length: int, size: int) -> Tensor:
+    """Return ``size`` positions, evenly spaced from 0 to ``length - 1``; all of them if ``size`` is larger."""
     return torch.linspace(0, length - 1, min(size, length), dtype=torch.float64).round().long()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images, validation images where the source has its own, and the names of the classes."""
+    """Training and test images, validation images if the source has them, and the class names."""
 
     train: LabelledImages
     val: LabelledImages | None
@@ -64,27 +63,26 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all pixels, labels and class names: equal fingerprints, equal data.
+        """Return the SHA-256 of class names, pixels and labels: equal fingerprints mean equal data.
 
-        `ImageFiles`, which may be too many to read, are told apart by class, name and size.
+        For `ImageFiles`, which may be too many to read, it covers part, class, name and size of each file instead.
         """
         digest = hashlib.sha256("\n".join(self.class_names).encode())
         for part in (self.train, self.val, self.test):
-            for chunk in part.chunks() if part is not None else ():
+            for chunk in part.iter_chunks() if part is not None else ():
                 digest.update(chunk)
         return digest.hexdigest()
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits ``range(len(labels))`` into (rest, held out), both ascending, with ``size`` indices held out.
+    """Split ``range(len(labels))`` into (rest, held out), both ascending, with ``size`` indices held out.
 
-    Every class gives its share, rounded so that the sum is exact (largest remainders first).
+    Each class contributes in proportion to its size, rounded by largest remainders so that the sum is ``size``.
 
     Raises:
-        ValueError: ``size`` is negative or leaves no image for training.
+        InputError: ``size`` is negative or leaves no image for training.
     """
-    if not 0 <= size < len(labels):
-        raise ValueError(f"size must be at least 0 and below the {len(labels)} images there are, got {size}")
+    check_range("size", size, f"[0, {len(labels)})")
     counts = torch.bincount(labels)
     shares = counts.double() * size / len(labels)
     quota = shares.floor().long()
@@ -95,3 +93,12 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     mask = torch.zeros(len(labels), dtype=torch.bool)
     mask[held_out] = True
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
+
+
+def measure_channels(images: Tensor) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of [0, 1]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    share = counts / counts.sum(1, keepdim=True).double()  # (C, 256): a histogram, exact where sums of squares are not
+    mean = share @ levels
+    return mean.tolist(), (share * (levels - mean[:, None]).square()).sum(1).sqrt().tolist()

@@ -1,26 +1,20 @@
-"""scikit-learn's handwritten digits as a `Dataset`: small, and needs no download."""
-
-from typing import TYPE_CHECKING
+"""scikit-learn's handwritten digits: a small dataset that needs no download."""
 
 import torch
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 from lightning_cifar.data.dataset import Dataset, ImageSet, stratified_split
 from lightning_cifar.data.images import SIZE
+from lightning_cifar.errors import require_extra
 
 DIGITS_TEST = 360  # a fifth of the 1,797 digits: scikit-learn ships no test set
 
 
 def load_digits() -> Dataset:
-    """scikit-learn's 1,797 digits, 8x8 in 17 greys, enlarged to 32x32 RGB; a fixed stratified fifth is the test set."""
-    try:
-        from sklearn import datasets
-    except ImportError:
-        raise InputError("the dataset 'digits' needs scikit-learn: pip install 'lightning-cifar[digits]'") from None
+    """Return the 1,797 digits, 8x8 in 17 greys, enlarged to 32x32 RGB; a fixed stratified fifth is the test set."""
+    require_extra("the dataset 'digits' of scikit-learn", "digits", ["sklearn"])
+    from sklearn import datasets
+
     digits = datasets.load_digits()
     grey = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8)
     large = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear").round().clamp(0, 255)

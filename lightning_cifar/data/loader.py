@@ -1,52 +1,45 @@
-"""BatchLoader: batches of a set that lies in memory, in an `Order` that depends on seed and epoch alone."""
+"""Batches of a set in memory, and their order, which depends only on seed and epoch."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.distributed import Shard
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 
 ALL = Shard()
 
 
-def seeded(seed: int, epoch: int) -> torch.Generator:
-    """A generator on the CPU for (seed, epoch) alone."""
-    # A large odd multiplier keeps pairs apart: seed 0 at epoch 1 is not seed 1 at epoch 0.
+def make_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return a CPU generator that depends only on (seed, epoch)."""
+    # The large odd multiplier separates pairs: seed 0 at epoch 1 differs from seed 1 at epoch 0.
     return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
 
 
-class Order(Sampler[int]):
-    """Positions 0 ... size - 1, shuffled every epoch anew by (seed, epoch); as they are where ``seed`` is None.
+class Order(DistributedSampler[int]):
+    """Positions 0 to size - 1, shuffled in each epoch by (seed, epoch), or ascending if ``seed`` is None.
 
-    Of several processes, each has its `Shard` of every batch.
+    It divides each batch among processes itself. As a `DistributedSampler` it is not divided again by Lightning.
 
-    Args:
-        size: how many, at least 1.
-        seed: see above.
-        batch_size: of all processes together; all batches must divide evenly.
-        shard: this process's.
+    ``batch_size`` is the global batch size, and ``shard`` the part of each batch for this process; `check_batch_size`
+    tells which sizes can be divided.
     """
 
     def __init__(self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+        self.size, self.order_seed, self.epoch = size, seed, 0
         self.batch_size, self.shard = batch_size, shard
-        self.first = 0  # of the next epoch, before it is divided: where a resumed one goes on
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before each epoch."""
-        self.epoch = epoch
+        self.first = 0  # global position at which the next epoch starts: above 0 after a resume within an epoch
 
     def positions(self) -> Tensor:
-        """What is left of them, int64, on the CPU, whose generator gives the same order on every machine."""
+        """Return the positions of the epoch from ``first`` on, int64. They are drawn on the CPU, for any device."""
         first, self.first = self.first, 0
-        if self.seed is None:
+        if self.order_seed is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(self.size, generator=seeded(self.seed, self.epoch))
+            order = torch.randperm(self.size, generator=make_generator(self.order_seed, self.epoch))
         return self.shard.of_batches(order[first:], self.batch_size) if self.shard.count > 1 else order[first:]
 
     def __len__(self) -> int:
@@ -57,16 +50,16 @@ class Order(Sampler[int]):
 
 
 class BatchLoader:
-    """Iterates over ``(images uint8 (B, 3, H, W), labels int64 (B,))``; Lightning takes it as any DataLoader.
+    """Loader of ``(images uint8 (B, 3, H, W), labels int64 (B,))``. Lightning accepts it in place of a DataLoader.
 
     Args:
-        data: the whole set.
-        batch_size: at least 1; the last batch holds what is left. B is this, or its share of each process.
-        seed: shuffles every epoch anew by (seed, epoch); None keeps the order.
-        drop_last: leave out a last batch of fewer than ``batch_size``.
-        positions: give with each batch where its images stand in ``data``, int64 (B,).
-        device: where the set is kept, and the batches are made.
-        shard: of several processes, the part of every batch that this one gives.
+        data: the set to load.
+        batch_size: global batch size, at least 1; the last batch may be smaller. B is the part for this process.
+        seed: shuffle each epoch by (seed, epoch); None keeps the order.
+        drop_last: leave out a last batch of fewer than ``batch_size`` images.
+        positions: add to each batch the positions of its images in ``data``, int64 (B,).
+        device: where the set is stored and batches are gathered.
+        shard: part of each batch for this process.
     """
 
     def __init__(
@@ -80,26 +73,26 @@ class BatchLoader:
         shard: Shard = ALL,
     ) -> None:
         check_batch_size(batch_size, len(data), drop_last, shard)
-        self.pixels = data.images.permute(0, 2, 3, 1).contiguous().to(device)  # a batch is gathered in whole images
+        self.pixels = data.images.permute(0, 2, 3, 1).contiguous().to(device)  # (N, H, W, C): images are contiguous
         self.labels = data.labels.to(device)
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.positions = positions
-        self.sampler = Order(len(data), seed, batch_size, shard)  # by this name Lightning finds its `set_epoch`
+        self.sampler = Order(len(data), seed, batch_size, shard)  # Lightning calls its `set_epoch`
         self.batch = 0
 
-    batch_sampler = None  # Lightning asks for it wherever there is a sampler
+    batch_sampler = None  # Lightning expects one next to every sampler
 
     def __len__(self) -> int:
         size = self.sampler.size
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """Lightning keeps it in checkpoints: how many batches of the epoch were given."""
+        """Return the number of batches given in this epoch. Lightning saves it in checkpoints."""
         return {"batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch starts behind so many batches."""
+        """Start the next epoch after that number of batches."""
         self.sampler.first = state["batch"] * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
@@ -114,16 +107,15 @@ class BatchLoader:
 
 
 def check_batch_size(batch_size: int, size: int, drop_last: bool, shard: Shard) -> None:
-    """Refuses, by an `InputError`, a ``batch_size`` below 1, with which there is no batch, or that cannot be shared."""
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    """Raise `InputError` if ``batch_size`` gives no batch, or batches that do not divide among the processes."""
+    check_range("batch_size", batch_size, "[1, inf)")
     if drop_last and batch_size > size:
         raise InputError(f"with drop_last, batch_size must be at most the {size} images there are, got {batch_size}")
     shard.check(batch_size, size, drop_last)
 
 
-def home(data: ImageSet, device: torch.device) -> torch.device:
-    """Where to keep ``data`` that is trained on by ``device``: there if it is a CUDA device with room, else in RAM.
+def choose_device(data: ImageSet, device: torch.device) -> torch.device:
+    """Return where to store ``data`` for training on ``device``: there if it is a CUDA device with room, else the CPU.
 
     Half of the free memory is left to the network and its activations.
     """

@@ -1,4 +1,4 @@
-"""An image folder that does not fit in memory: every file is decoded when its batch is due, by worker processes."""
+"""Image folders larger than memory: worker processes decode each file when its batch is due."""
 
 import os
 import warnings
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_cifar.data.dataset import Dataset, ImageSet, spaced
-from lightning_cifar.data.folder import PARTS, decode_all, folder_classes, list_files
+from lightning_cifar.data.dataset import Dataset, ImageSet, select_evenly
+from lightning_cifar.data.folder import decode_all, list_parts
 from lightning_cifar.data.images import decode
 from lightning_cifar.data.loader import ALL, Order, check_batch_size
 from lightning_cifar.distributed import Shard
@@ -25,7 +25,7 @@ from lightning_cifar.errors import InputError
 class ImageFiles:
     """Labelled images on disk: ``paths`` bytes (N,), ``labels`` int64 (N,).
 
-    An array, where a list of as many strings would be copied to every worker, one reference count after the other.
+    ``paths`` is an array because the reference counts of a list of strings would be copied to every worker.
     """
 
     paths: np.ndarray
@@ -35,42 +35,41 @@ class ImageFiles:
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor | slice) -> "ImageFiles":
-        # As numpy's: it takes a tensor of one index for a number.
+        # NumPy would read a tensor of one index as a scalar.
         return ImageFiles(self.paths[indices if isinstance(indices, slice) else indices.numpy()], self.labels[indices])
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch, as DataLoader asks for it: images uint8 (B, 3, 32, 32), labels and positions int64 (B,)."""
+        """Return a batch to DataLoader: images uint8 (B, 3, 32, 32), labels and positions int64 (B,)."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks, as in decode_all
+            warnings.simplefilter("ignore")  # Pillow's, as in `decode_all`
             pixels = np.stack([decode(os.fsdecode(path)) for path in self.paths[indices]])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.labels[indices], torch.tensor(indices)
 
     def sample(self, size: int) -> ImageSet:
-        """``size`` of them, evenly spaced, so that every class gives its share; all, if there are fewer."""
-        chosen = self[spaced(len(self), size)]
+        """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
+        chosen = self[select_evenly(len(self), size)]
         paths = [os.fsdecode(path) for path in chosen.paths]
         return decode_all("a sample", list(zip(paths, chosen.labels.tolist(), strict=True)))
 
-    def chunks(self) -> Iterator[bytes]:
-        """What `Dataset.fingerprint` covers: of every file part, class, name and size, not what is in it."""
+    def iter_chunks(self) -> Iterator[bytes]:
+        """Yield part, class, name and size of each file, for `Dataset.fingerprint`; contents are not read."""
         for path in self.paths:
             name = b"/".join(path.split(os.fsencode(os.sep))[-3:])
             yield b"%s\0%d\n" % (name, os.stat(path).st_size)
 
 
 def list_folder(root: Path) -> Dataset:
-    """The image folder ``root``, as `ImageFiles`; nothing is decoded."""
-    class_names = folder_classes(root)
+    """Return the image folder ``root`` as `ImageFiles`, without decoding anything."""
+    class_names, files = list_parts(root)
     parts: dict[str, ImageFiles] = {}
-    for part in PARTS:
-        if (root / part).is_dir():
-            paths, labels = zip(*list_files(root / part, class_names), strict=True)
-            parts[part] = ImageFiles(np.array([os.fsencode(path) for path in paths]), torch.tensor(labels))
+    for part, found in files.items():
+        paths = np.array([os.fsencode(path) for path, _ in found])
+        parts[part] = ImageFiles(paths, torch.tensor([label for _, label in found]))
     return Dataset(parts["train"], parts.get("val"), parts["test"], class_names)
 
 
 class FileLoader(DataLoader):
-    """DataLoader, with the state of `BatchLoader`, and where bad input in a worker is told as anywhere else."""
+    """DataLoader with the state of `BatchLoader`; bad input found by a worker raises a one-line `InputError`."""
 
     batch = 0
 
@@ -81,17 +80,17 @@ class FileLoader(DataLoader):
         self.sampler.first = state["batch"] * self.sampler.batch_size  # type: ignore[attr-defined]  # an Order
 
     def __iter__(self) -> Any:
-        # Lightning predicts by a loader of its own making, without an Order: it begins at the beginning.
+        # For predict, Lightning builds a new loader with another sampler, which starts at the first batch.
         self.batch = self.sampler.first // self.sampler.batch_size if isinstance(self.sampler, Order) else 0
         try:
             for batch in super().__iter__():
                 self.batch += 1
                 yield batch
-        except InputError as error:
+        except InputError as error:  # from a worker, the message is a whole traceback
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
 
 
-def file_loader(
+def make_file_loader(
     data: ImageFiles,
     batch_size: int,
     seed: int | None = None,
@@ -101,16 +100,19 @@ def file_loader(
     pin_memory: bool = False,
     shard: Shard = ALL,
 ) -> FileLoader:
-    """The batches of `BatchLoader` given the same arguments, read by ``num_workers`` processes; 0: by this one."""
+    """Return a loader that gives the batches of `BatchLoader` with the same arguments.
+
+    Files are read by ``num_workers`` processes, or by this one if it is 0.
+    """
     check_batch_size(batch_size, len(data), drop_last, shard)
     return FileLoader(
-        data,  # type: ignore[arg-type]  # what torch asks of a Dataset it has: a length and __getitems__
-        batch_size=batch_size // shard.count,  # by its name, as Lightning gives it when it makes another
+        data,  # type: ignore[arg-type]  # not a torch Dataset, but it has a length and __getitems__
+        batch_size=batch_size // shard.count,  # a keyword, as Lightning passes it when it builds another
         sampler=Order(len(data), seed, batch_size, shard),
         drop_last=drop_last,
         collate_fn=itemgetter(slice(3 if positions else 2)),
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # its own: the global one is for the augmentation, the same on both paths
+        generator=torch.Generator(),  # the global one is left to the augmentation, as with `BatchLoader`
     )

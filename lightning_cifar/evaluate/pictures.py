@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.folder import available_cores
+from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.images import read_image
 from lightning_cifar.evaluate.explain import Explanation, explained, picture
 from lightning_cifar.train.classifier import ImageClassifier
@@ -47,7 +47,7 @@ def rows(
         explain: a directory for a picture of each (see `explained`), called ``<number of the row>-<name>.png``.
     """
     number = 0
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         try:
             for batch in read_ahead(pool, iter(paths), batch_size):
                 for row, explanation in answers(model, batch, top, precision, explain is not None):

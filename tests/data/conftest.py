@@ -1,4 +1,4 @@
-"""What the tests of the data package share: a full disk, and how bad input must end."""
+"""Fixtures of the data tests: a full disk, and the expected form of errors about bad input."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from lightning_cifar.errors import InputError
 
 @pytest.fixture
 def bad_input() -> Callable[..., AbstractContextManager[None]]:
-    """A context, given words, in which an `InputError` of one line that holds all of them must be raised."""
+    """Return a context that expects an `InputError` of one line which contains all given words."""
 
     @contextmanager
     def expect(*words: object) -> Iterator[None]:
@@ -26,7 +26,7 @@ def bad_input() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture
 def full_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """A context, given a size, in which no file can grow beyond so many bytes."""
+    """Return a context in which no file can grow beyond the given number of bytes."""
 
     @contextmanager
     def limit(size: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Each batched function is held to its plain twin, one image at a time, given the same draws: bit for bit."""
+"""Each batched function equals, bit for bit, a plain loop over images with the same draws."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def noise(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def flip_crop_twin(images: torch.Tensor, flips: torch.Tensor, offsets: torch.Tensor, padding: int) -> torch.Tensor:
-    """By torchvision's transforms, one image after the other."""
+    """Flip and crop one image at a time with torchvision."""
     results = []
     for image, mirrored, (top, left) in zip(images, flips.tolist(), offsets.tolist(), strict=True):
         padded = tv.pad(tv.horizontal_flip(image) if mirrored else image, [padding], padding_mode="reflect")
@@ -48,7 +48,7 @@ def normalise_twin(image: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -
 
 @pytest.mark.parametrize("padding", [0, 1, 4, 8])  # 8: the most that a side of 9 allows
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_flip_and_crop_are_torchvisions_image_by_image(shape, dtype, padding):
+def test_flip_and_crop_equal_torchvisions_image_by_image(shape, dtype, padding):
     images = noise(shape, dtype)
     flips, offsets = augment.draw_flips(shape[0], seeded()), augment.draw_offsets(shape[0], padding, seeded())
     found = augment.flip_crop(images, flips, offsets, padding)
@@ -74,7 +74,7 @@ def test_every_flip_and_offset(padding):
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8, 40])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_cutout_is_its_twins_image_by_image(shape, dtype, size):
+def test_cutout_equals_its_plain_loop(shape, dtype, size):
     images, centres = noise(shape, dtype), augment.draw_centres(shape[0], *shape[-2:], seeded())
     fill = noise((shape[1],), dtype)
     found = augment.cutout(images, centres, size, fill)
@@ -90,7 +90,7 @@ def test_cutout_at_every_centre(size):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_normalise_is_its_twins_image_by_image(shape, dtype):
+def test_normalise_equals_its_plain_loop(shape, dtype):
     images, (mean, std) = noise(shape, dtype), torch.rand(2, shape[1], generator=seeded(2)) + 0.1
     before = images.clone()
     found = augment.normalise(images, mean, std)
@@ -105,8 +105,8 @@ def test_normalise_has_the_dtype_of_the_mean():
     assert augment.normalise(noise((2, 3, 8, 8), torch.uint8), mean, mean).dtype == torch.float64
 
 
-def every(images: torch.Tensor, device: str = "cpu") -> list[torch.Tensor]:
-    """What each function makes of the images, with draws made on the CPU."""
+def apply_all(images: torch.Tensor, device: str = "cpu") -> list[torch.Tensor]:
+    """Apply every function to the images, with draws made on the CPU."""
     flips, offsets = augment.draw_flips(len(images), seeded()), augment.draw_offsets(len(images), 2, seeded())
     centres = augment.draw_centres(len(images), *images.shape[-2:], seeded())
     statistics = torch.full((3,), 0.5).to(device)
@@ -118,22 +118,22 @@ def every(images: torch.Tensor, device: str = "cpu") -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_results_are_channels_last_whatever_came_in(layout):
+def test_results_are_channels_last_for_any_input_layout(layout):
     images = noise((4, 3, 8, 8), torch.uint8).contiguous(memory_format=layout)
-    assert all(result.is_contiguous(memory_format=torch.channels_last) for result in every(images))
+    assert all(result.is_contiguous(memory_format=torch.channels_last) for result in apply_all(images))
 
 
-def test_images_are_left_as_they_were():
+def test_inputs_are_not_modified():
     images = noise((6, 3, 8, 8), torch.uint8)
     before = images.clone()
-    every(images)
+    apply_all(images)
     assert torch.equal(images, before)
 
 
 @pytest.mark.gpu
-def test_results_on_a_gpu_are_those_of_the_cpu():
+def test_results_on_a_gpu_equal_those_on_the_cpu():
     images = noise((64, 3, 32, 32), torch.uint8)
-    for found, expected in zip(every(images, "cuda"), every(images), strict=True):
+    for found, expected in zip(apply_all(images, "cuda"), apply_all(images), strict=True):
         assert found.device.type == "cuda"
         torch.testing.assert_close(found.cpu(), expected)
 
@@ -173,6 +173,6 @@ def test_centres_are_drawn_per_image_uniformly_over_all_pixels():
         lambda batch, generator: augment.draw_centres(batch, 32, 32, generator),
     ],
 )
-def test_draws_are_a_function_of_the_generator(draw):
+def test_draws_depend_only_on_the_generator(draw):
     assert torch.equal(draw(100, seeded(3)), draw(100, seeded(3)))
     assert not torch.equal(draw(100, seeded(3)), draw(100, seeded(4)))

@@ -1,6 +1,6 @@
-"""CIFAR is held to what was put in: pixels, labels and names; and to one clear line when it cannot be had.
+"""Tests of reading, downloading and verifying CIFAR.
 
-The archives are made here, in the published format but with random pixels, and served from this machine.
+The archives have the published format, but random pixels, and are served from localhost.
 """
 
 import gc
@@ -37,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Published:
-    """An archive made here that stands for the published one."""
+    """A generated archive in place of the published one."""
 
     name: str
     source: type[CIFAR10]
@@ -46,7 +46,7 @@ class Published:
     labels: dict[str, list[int]]
     class_names: tuple[str, ...]
 
-    def is_what_was_read(self, dataset: Dataset) -> bool:
+    def equals(self, dataset: Dataset) -> bool:
         return (
             dataset.val is None
             and dataset.class_names == self.class_names
@@ -61,7 +61,7 @@ class Published:
 
 
 def pickled(content: dict) -> bytes:
-    """As Python 2 and the NumPy of 2009 wrote it: old module name, integers for the flags of the dtype."""
+    """Pickle as Python 2 and NumPy did in 2009: the old module name, integers for the flags of the dtype."""
     return pickle.dumps(content, 2).replace(b"numpy._core", b"numpy.core").replace(b"\x89\x88\x87", b"K\0K\1\x87", 1)
 
 
@@ -99,16 +99,16 @@ def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(source, "meta", source.meta | {"md5": md5[source.meta["filename"]]})
     content = archive.read_bytes()
     monkeypatch.setitem(cifar.PUBLISHED, source.filename, (len(content), hashlib.sha256(content).hexdigest()))
-    monkeypatch.setattr(source, "url", "http://127.0.0.1:9/")  # nothing is ever asked from the authors' host
+    monkeypatch.setattr(source, "url", "http://127.0.0.1:9/")  # the authors' host is never contacted
     return Published(name, source, archive, pixels, labels, class_names)
 
 
 class Mirror(ThreadingHTTPServer):
-    """Serves one folder; can hang up or fall silent after some bytes of a body, and knows who asked for what."""
+    """Server of one folder that records requests, and can hang up or stop sending after some bytes of a body."""
 
     last_byte: int | None = None
     silent: threading.Event | None = None
-    ranges: bool = False  # whether it knows them
+    ranges: bool = False  # whether range requests are supported
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ class Answer(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """An HTTP server of the folder ``www``."""
+    """HTTP server of the folder ``www``."""
     monkeypatch.setenv("no_proxy", "*")
     (tmp_path / "www").mkdir()
     with Mirror(("127.0.0.1", 0), partial(Answer, directory=tmp_path / "www")) as server:
@@ -163,7 +163,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    """Without the lock, and without what a later try goes on from."""
+    """Return the entries of ``folder`` except locks and partial downloads."""
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith((".lock", ".partial")))
 
 
@@ -172,7 +172,7 @@ Offer = Callable[[bytes], tuple[dict[str, object], object]]
 
 @pytest.fixture(params=["url", "archive", "root"])
 def offer(request: pytest.FixtureRequest, published: Published, mirror: Mirror, root: Path, tmp_path: Path) -> Offer:
-    """Offers an archive of these bytes in one of three ways: (arguments of `load_cifar`, what its errors must name)."""
+    """Offer an archive in one of three ways: (arguments of `load_cifar`, the source that errors must name)."""
 
     def by_way(content: bytes) -> tuple[dict[str, object], object]:
         if request.param == "url":
@@ -190,7 +190,7 @@ def offer(request: pytest.FixtureRequest, published: Published, mirror: Mirror, 
 
 @pytest.fixture
 def installed(published: Published, root: Path) -> Path:
-    """The extracted folder, put there by the user."""
+    """The extracted folder, as a user would put it there."""
     with tarfile.open(published.archive) as tar:
         tar.extractall(root, filter="data")
     return root / published.source.base_folder
@@ -198,26 +198,26 @@ def installed(published: Published, root: Path) -> Path:
 
 def test_cifar_is_what_the_archive_holds(published, offer, root):
     given, _ = offer(published.archive.read_bytes())
-    assert published.is_what_was_read(load_cifar(published.name, root, **given))
+    assert published.equals(load_cifar(published.name, root, **given))
     assert set(names(root)) - {published.source.filename} == {published.source.base_folder}
 
 
 def test_cifar_comes_from_the_authors_host_by_default(published, mirror, root, tmp_path, monkeypatch):
     shutil.copy(published.archive, tmp_path / "www" / "original.tar.gz")
     monkeypatch.setattr(published.source, "url", f"{mirror.url}/original.tar.gz")
-    assert published.is_what_was_read(load_cifar(published.name, root))
+    assert published.equals(load_cifar(published.name, root))
     assert names(root) == [published.source.base_folder]
 
 
 def test_cifar_is_installed_once(published, root):
     load_cifar(published.name, root, archive=published.archive)
     published.archive.unlink()
-    assert published.is_what_was_read(load_cifar(published.name, root, archive=published.archive))
+    assert published.equals(load_cifar(published.name, root, archive=published.archive))
 
 
 @pytest.mark.usefixtures("installed")
 def test_cifar_from_an_extracted_folder(published, root):
-    assert published.is_what_was_read(load_cifar(published.name, root))
+    assert published.equals(load_cifar(published.name, root))
     assert names(root) == [published.source.base_folder]
 
 
@@ -231,7 +231,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def install(root: Path, url: str, archive: tuple[int, str], listed: dict[str, Any]) -> None:
-    """In a child, which knows of another archive than the tests make."""
+    """Install in a child process, to which the generated archive must be passed."""
     cifar.PUBLISHED[CIFAR10.filename] = archive
     for name, value in listed.items():
         setattr(CIFAR10, name, value)
@@ -263,11 +263,11 @@ def test_eight_processes_download_once_though_the_first_is_killed(published, mir
         other.join(60)
     assert [other.exitcode for other in others] == [0] * 7
     assert len(mirror.asked) == 2
-    assert published.is_what_was_read(load_cifar(published.name, root))
+    assert published.equals(load_cifar(published.name, root))
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["from where it broke off", "from the start"])
-def test_a_download_goes_on(published, mirror, root, tmp_path, ranges):
+def test_a_download_resumes(published, mirror, root, tmp_path, ranges):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     mirror.last_byte, mirror.ranges = 1000, ranges
     url = f"{mirror.url}/mirrored.tar.gz"
@@ -275,24 +275,24 @@ def test_a_download_goes_on(published, mirror, root, tmp_path, ranges):
         load_cifar(published.name, root, url)
     assert len(mirror.asked) == len(download.PAUSES)
     mirror.last_byte = None
-    assert published.is_what_was_read(load_cifar(published.name, root, url))
+    assert published.equals(load_cifar(published.name, root, url))
     assert mirror.asked[-1] == f"bytes={3000 if ranges else 1000}-"
     assert names(root) == [published.source.base_folder]
 
 
-def test_what_a_bad_download_left_is_not_kept(published, mirror, root, tmp_path):
+def test_a_bad_partial_download_is_discarded(published, mirror, root, tmp_path):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     root.mkdir()
     (root / f".{published.source.filename}.partial").write_bytes(b"x" * 1000)
     mirror.ranges = True
-    assert published.is_what_was_read(load_cifar(published.name, root, f"{mirror.url}/mirrored.tar.gz"))
+    assert published.equals(load_cifar(published.name, root, f"{mirror.url}/mirrored.tar.gz"))
 
 
 def test_the_next_mirror_is_tried(published, mirror, refused, root, tmp_path):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     (tmp_path / "www" / "page.tar.gz").write_bytes(b"<html>")
     urls = [refused, f"{mirror.url}/absent", f"{mirror.url}/page.tar.gz", f"{mirror.url}/mirrored.tar.gz"]
-    assert published.is_what_was_read(load_cifar(published.name, root, ",".join(urls)))
+    assert published.equals(load_cifar(published.name, root, ",".join(urls)))
 
 
 def test_more_than_the_published_size_is_not_read(published, mirror, root, tmp_path, bad_input):
@@ -307,7 +307,7 @@ def test_a_complete_directory_need_not_be_writable(published, root):
     for path in (root / published.source.base_folder, root):
         path.chmod(0o555)
     try:
-        assert published.is_what_was_read(load_cifar(published.name, root))
+        assert published.equals(load_cifar(published.name, root))
     finally:
         root.chmod(0o755)
     assert [(path, path.stat().st_mtime_ns) for path in sorted(root.rglob("*"))] == before
@@ -324,15 +324,15 @@ def test_a_batch_that_would_run_code_is_refused(published, installed, root, bad_
     name = listed["filename"] if which == "meta" else listed[0][0]
     content = pickle.dumps({"data": Harmful()}, 2)
     (installed / name).write_bytes(content)
-    md5 = hashlib.md5(content).hexdigest()  # as if it had been published so
+    md5 = hashlib.md5(content).hexdigest()  # as if it had been published
     changed = listed | {"md5": md5} if which == "meta" else [[name, md5], *listed[1:]]
     monkeypatch.setattr(published.source, which, changed)
-    with bad_input(installed, "mkdir, which is no array"):
+    with bad_input(installed, "mkdir, which is not an array"):
         load_cifar(published.name, root)
     assert not Path("harmed").exists()
 
 
-def test_an_archive_puts_nothing_elsewhere(published, root, tmp_path, monkeypatch):
+def test_an_archive_writes_nothing_outside_the_root(published, root, tmp_path, monkeypatch):
     with tarfile.open(published.archive) as tar:
         inside = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
     crafted = tmp_path / "crafted.tar.gz"
@@ -344,7 +344,7 @@ def test_an_archive_puts_nothing_elsewhere(published, root, tmp_path, monkeypatc
     content = crafted.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(cifar.PUBLISHED, published.source.filename, (len(content), digest))
-    assert published.is_what_was_read(load_cifar(published.name, root, archive=crafted))
+    assert published.equals(load_cifar(published.name, root, archive=crafted))
     assert names(root) == [published.source.base_folder]
     assert not (tmp_path / "outside").exists()
     assert not Path("/absolute").exists()
@@ -370,29 +370,29 @@ def an_error_page(content: bytes) -> bytes:
 def test_damaged_archive(published, offer, root, bad_input, damage):
     given, named = offer(damage(published.archive.read_bytes()))
     before = names(root) if root.exists() else []
-    reason = "it broke off" if "url" in given and damage is not altered else "truncated or altered"
-    with bad_input(named, reason, published.source.filename, "--data.url", "--data.archive"):
+    reason = "broke off" if "url" in given and damage is not altered else "truncated or altered"
+    with bad_input(named, reason, published.source.filename, "url", "archive to"):
         load_cifar(published.name, root, **given)
     assert names(root) == before
 
 
 @pytest.fixture
 def refused() -> Iterator[str]:
-    """The address of a port that is taken, but at which nobody listens."""
+    """URL of a port that is taken but not listened on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/x.tar.gz"
 
 
 def cannot_download(published, root, bad_input, url, *reasons):
-    with bad_input(url, *reasons, "--data.url", "--data.archive", "--data.root", published.source.base_folder):
+    with bad_input(url, *reasons, "Set url", "archive to", "root to", published.source.base_folder):
         load_cifar(published.name, root, url)
     assert names(root) == []
 
 
 def test_not_found(published, mirror, root, bad_input):
     cannot_download(published, root, bad_input, f"{mirror.url}/absent.tar.gz", "not found")
-    gc.collect()  # a connection left open would be told of here
+    gc.collect()  # a connection left open would warn here
 
 
 def test_connection_refused(published, refused, root, bad_input):
@@ -406,7 +406,7 @@ def test_bad_url(published, root, bad_input, url):
     cannot_download(published, root, bad_input, url)
 
 
-def test_server_falls_silent(published, mirror, root, tmp_path, bad_input, monkeypatch):
+def test_server_stops_sending(published, mirror, root, tmp_path, bad_input, monkeypatch):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     mirror.last_byte, mirror.silent = 1000, threading.Event()
@@ -418,15 +418,15 @@ def test_server_hangs_up(published, mirror, root, tmp_path, bad_input):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     mirror.last_byte = 1000
     url = f"{mirror.url}/mirrored.tar.gz"
-    with bad_input(url, "--data.url", "--data.archive"):
+    with bad_input(url, "url", "archive to"):
         load_cifar(published.name, root, url)
     assert names(root) == []
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["absent", "directory"])
-def test_archive_is_no_file(published, root, tmp_path, bad_input, make):
+def test_archive_is_not_a_file(published, root, tmp_path, bad_input, make):
     make(tmp_path / "mine.tar.gz")
-    with bad_input("--data.archive", tmp_path / "mine.tar.gz", "no such file"):
+    with bad_input("archive", tmp_path / "mine.tar.gz", "no such file"):
         load_cifar(published.name, root, archive=tmp_path / "mine.tar.gz")
     assert names(root) == []
 
@@ -440,14 +440,14 @@ def test_damaged_batch(published, installed, root, bad_input, which, damage):
     before = names(installed)
     with bad_input(installed, "incomplete or altered", "delete it"):
         load_cifar(published.name, root)
-    assert names(installed) == before  # it is the user's: nothing is taken away
+    assert names(installed) == before  # the user's files are not deleted
 
 
 @pytest.mark.parametrize("below", ["", "root"], ids=["is a file", "is below a file"])
 def test_root_cannot_be_made(published, tmp_path, bad_input, below):
     (tmp_path / "file").write_text("mine")
     root = tmp_path / "file" / below
-    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, archive=published.archive)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -455,7 +455,7 @@ def test_root_cannot_be_made(published, tmp_path, bad_input, below):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_root_cannot_be_written(published, root, bad_input):
     root.mkdir(mode=0o555)
-    with bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, archive=published.archive)
     assert names(root) == []
 
@@ -463,6 +463,6 @@ def test_root_cannot_be_written(published, root, bad_input):
 def test_disk_is_full(published, offer, root, bad_input, full_disk):
     given, _ = offer(published.archive.read_bytes())
     before = names(root) if root.exists() else []
-    with full_disk(10_000), bad_input(root, "cannot write", "--data.root", "LIGHTNING_CIFAR_DATA"):
+    with full_disk(10_000), bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, **given)
     assert names(root) == before

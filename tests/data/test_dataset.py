@@ -1,4 +1,4 @@
-"""Splits are disjoint and stratified; the digits are scikit-learn's, every one in one part."""
+"""Tests of the stratified split, the containers and the digits."""
 
 import sys
 
@@ -24,7 +24,7 @@ LABELS = {
 
 @pytest.mark.parametrize("size", [0, 1, 7, 10, 19])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
-def test_split_is_disjoint_whole_and_stratified(labels, size):
+def test_split_is_disjoint_complete_and_stratified(labels, size):
     rest, held_out = stratified_split(labels, size, seed=0)
     assert len(held_out) == size
     assert sorted(rest.tolist() + held_out.tolist()) == list(range(len(labels)))
@@ -43,10 +43,10 @@ def test_split_is_exact_where_shares_are_whole():
     assert torch.equal(LABELS["balanced"][held_out].bincount(), torch.full((10,), 3))
 
 
-def test_split_is_a_function_of_its_seed_alone():
+def test_split_depends_only_on_its_seed():
     splits = []
     for seed in (1, 1, 2):
-        torch.manual_seed(len(splits))  # the global generator has no part in it
+        torch.manual_seed(len(splits))  # must not matter
         splits.append(stratified_split(LABELS["balanced"], 30, seed)[1].tolist())
     assert splits[0] == splits[1] != splits[2]
 

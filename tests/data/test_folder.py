@@ -1,4 +1,4 @@
-"""An image folder is held to the pixels Pillow reads, its cache to never being stale, bad files to one clear line."""
+"""Tests of image folders: decoded pixels against Pillow's, the cache, and errors about bad files."""
 
 import os
 import shutil
@@ -15,9 +15,9 @@ from PIL import Image, ImageOps, features
 
 from lightning_cifar.data import folder
 from lightning_cifar.data.folder import load_folder
-from lightning_cifar.data.images import read_image, small
+from lightning_cifar.data.images import read_image, to_pixels
 
-# ------------------------------------------------------------------------------------------------ what a file becomes
+# ------------------------------------------------------------------------------------------------ decoding
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -35,7 +35,7 @@ def rgb(grey: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def read(image_folder: Path) -> Callable[..., np.ndarray]:
-    """Saves an image as the first of ``test/cat`` and returns what `load_folder` makes of it, (32, 32, 3)."""
+    """Save an image as the first of ``test/cat`` and return it as `load_folder` reads it, (32, 32, 3)."""
 
     def save_and_load(image: Image.Image, name: str, **options: object) -> np.ndarray:
         image.save(image_folder / "test" / "cat" / name, **options)
@@ -55,7 +55,7 @@ def test_other_formats_are_as_pillow_decodes_them(read, image_folder, name):
     assert np.array_equal(found, pillow(image_folder / "test" / "cat" / name, "RGB"))
 
 
-def test_format_is_told_by_content_not_by_name(read):
+def test_format_is_recognised_by_content_not_by_name(read):
     assert np.array_equal(read(Image.fromarray(noise(32, 32)), "0.jpg", format="png"), noise(32, 32))
 
 
@@ -76,7 +76,7 @@ def test_16_bit_greyscale_keeps_its_upper_8_bits(read, name):
 
 
 def palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
-    """A palette image, its indices and its colours."""
+    """Return a palette image, its indices and its colours."""
     indices, colours = noise(32, 32, 1) % 16, noise(16, 3, 1, seed=1)
     image = Image.fromarray(indices)
     image.putpalette(colours.tobytes())
@@ -90,14 +90,14 @@ def test_palette(read, name):
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.gif"])
-def test_palette_with_transparency_lies_on_white(read, name):
+def test_palette_with_transparency_is_composited_over_white(read, name):
     image, indices, colours = palette_image()
     colours[5] = 255
     assert np.array_equal(read(image, name, transparency=5), colours[indices])
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.webp"])
-def test_alpha_lies_on_white(read, name):
+def test_alpha_is_composited_over_white(read, name):
     colours, alpha = noise(32, 32), noise(32, 32, 1, seed=1)
     alpha[:8], alpha[8:16] = 0, 255
     found = read(Image.fromarray(np.dstack([colours, alpha])), name, lossless=True, exact=True)
@@ -107,7 +107,7 @@ def test_alpha_lies_on_white(read, name):
     assert np.abs(found - (colours * opacity + 255 * (1 - opacity))).max() <= 1
 
 
-def test_greyscale_with_alpha_lies_on_white(read):
+def test_greyscale_with_alpha_is_composited_over_white(read):
     grey, alpha = noise(32, 32, 1), np.full((32, 32), 255, np.uint8)
     alpha[:8] = 0
     found = read(Image.fromarray(np.dstack([grey, alpha])), "0.png")
@@ -127,7 +127,7 @@ def test_greyscale_with_alpha_lies_on_white(read):
 @pytest.mark.parametrize("name", ["0.jpg", "0.tiff"])
 def test_cmyk(read, name, ink, colour):
     found = read(Image.new("CMYK", (32, 32), ink), name)
-    assert np.abs(found.astype(int) - colour).max() <= 2  # of JPEG
+    assert np.abs(found.astype(int) - colour).max() <= 2  # JPEG is lossy
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_other_sizes_are_the_centred_square_resized_with_antialiasing(read, widt
     assert np.array_equal(read(image, "0.png"), np.asarray(square))
 
 
-def test_pillows_warnings_are_not_the_users(read, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # up to twice of it, Pillow warns
+def test_pillows_warnings_are_not_shown(read, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # Pillow warns up to twice the limit
     assert (read(Image.new("RGB", (64, 64), "red"), "0.png") == (255, 0, 0)).all()
 
 
 def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monkeypatch):
-    """The first of two readers leaves while the second still reads: an order that mixes up saved filters."""
+    """The first of two readers ends while the second reads: saved filters would be restored in the wrong order."""
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
     transpose = ImageOps.exif_transpose
 
@@ -202,7 +202,7 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monke
         warnings.filters[:] = before
 
 
-# -------------------------------------------------------------------------------------------------- what a folder is
+# -------------------------------------------------------------------------------------------------- listing
 
 
 def test_parts_labels_and_names(image_folder):
@@ -225,7 +225,7 @@ def test_val_is_optional(image_folder):
     assert load_folder(image_folder).val is None  # from the cache too
 
 
-def test_hidden_and_stray_files_are_passed_over(image_folder):
+def test_hidden_and_stray_files_are_ignored(image_folder):
     expected = load_folder(image_folder).fingerprint()
     (image_folder / "train" / "cat" / ".DS_Store").write_text("x")
     (image_folder / "train" / ".ipynb_checkpoints").mkdir()
@@ -251,7 +251,7 @@ def cache_home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The parts decoded so far."""
+    """Names of the parts decoded so far."""
     parts: list[str] = []
     decode_all = folder.decode_all
     monkeypatch.setattr(folder, "decode_all", lambda part, files: parts.append(part) or decode_all(part, files))
@@ -279,7 +279,7 @@ def test_cache_is_the_same_however_the_folder_is_spelled(image_folder, decodes, 
     assert decodes == []
 
 
-def test_folders_of_one_name_have_their_own_caches(image_folder, tmp_path):
+def test_folders_of_the_same_name_have_separate_caches(image_folder, tmp_path):
     other = tmp_path / "other" / "images"
     shutil.copytree(image_folder, other)
     (other / "train" / "cat" / "image-00.bmp").unlink()
@@ -287,7 +287,7 @@ def test_folders_of_one_name_have_their_own_caches(image_folder, tmp_path):
         assert (len(load_folder(image_folder).train), len(load_folder(other).train)) == (18, 17)
 
 
-def test_image_folder_stays_as_it_is(image_folder):
+def test_image_folder_is_not_modified(image_folder):
     before = sorted(image_folder.rglob("*"))
     load_folder(image_folder)
     assert sorted(image_folder.rglob("*")) == before
@@ -367,7 +367,7 @@ def flip_a_pixel(cache: bytes, pixels: bytes) -> bytes:
         pytest.param(lambda cache, _: cache[:1], id="one byte"),
         pytest.param(lambda cache, _: cache[: len(cache) // 2], id="half"),
         pytest.param(lambda cache, _: cache[:-1], id="all but a byte"),
-        pytest.param(lambda cache, _: b"no cache at all\n", id="text"),
+        pytest.param(lambda cache, _: b"not a cache\n", id="text"),
         pytest.param(lambda cache, _: noise(1, 1000, 1).tobytes(), id="noise"),
         pytest.param(lambda cache, _: b"\x80\x02.", id="pickle of nothing"),
         pytest.param(lambda cache, _: cache.replace(b"serialization_id", b"serialization_i\xe4"), id="broken name"),
@@ -406,7 +406,7 @@ def test_cache_of_altered_pixels_is_ignored_though_well_formed(image_folder, cac
     assert load_folder(image_folder).fingerprint() == expected
 
 
-def test_cache_that_cannot_be_made_only_warns(image_folder, tmp_path, monkeypatch):
+def test_cache_that_cannot_be_written_only_warns(image_folder, tmp_path, monkeypatch):
     expected = load_folder(image_folder).fingerprint()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -507,18 +507,18 @@ def test_decompression_bomb(image_folder, bad_input, monkeypatch):
         pytest.param(lambda file: file.symlink_to(file.name), id="link to itself"),
     ],
 )
-def test_what_is_no_image(image_folder, bad_input, make):
+def test_not_an_image(image_folder, bad_input, make):
     file = image_folder / "train" / "dog" / "labels.csv"
     make(file)
     with bad_input(file, "remove it"):
         load_folder(image_folder)
 
 
-def test_a_large_jpeg_is_decoded_in_part_and_looks_the_same(tmp_path):
+def test_a_large_jpeg_decoded_at_reduced_size_looks_the_same(tmp_path):
     ramp = np.linspace(0, 255, 1200).astype(np.uint8)
     pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), -1)
     file = tmp_path / "large.jpg"
     Image.fromarray(pixels).save(file, quality=95)
     with Image.open(file) as opened:
-        whole = small(opened)
+        whole = to_pixels(opened)
     assert np.abs(read_image(str(file)).astype(int) - whole).max() <= 2

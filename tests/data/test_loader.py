@@ -1,18 +1,18 @@
-"""BatchLoader is held to its order: every image once per epoch, by (seed, epoch) alone; Lightning sets the epoch."""
+"""Tests of BatchLoader and Order: every image once per epoch, in an order that depends only on (seed, epoch)."""
 
 import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.loader import BatchLoader, Order, home
+from lightning_cifar.data.loader import BatchLoader, Order, choose_device
 
 N = 103
 
 
 @pytest.fixture(scope="module")
 def data() -> ImageSet:
-    """Image i is all i and has the label i."""
+    """Images whose pixels and label equal their index."""
     labels = torch.arange(N)
     return ImageSet(labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4), labels)
 
@@ -47,10 +47,10 @@ def test_length_is_the_number_of_batches(data, batch_size, batches):
     assert len(loader) == len(list(loader)) == batches
 
 
-def test_order_is_a_function_of_seed_and_epoch_alone(data):
+def test_order_depends_only_on_seed_and_epoch(data):
     first = order(BatchLoader(data, 10, seed=5), epoch=3)
-    torch.manual_seed(123)  # the global generator has no part in it
-    used = BatchLoader(data, 7, seed=5)  # nor has the batch size, nor what was iterated before
+    torch.manual_seed(123)  # must not matter
+    used = BatchLoader(data, 7, seed=5)  # nor the batch size, nor earlier iterations
     order(used, epoch=0)
     assert order(used, epoch=3) == first
 
@@ -66,7 +66,7 @@ def test_epoch_stays_until_it_is_set(data):
     assert order(loader) == [label for _, labels in loader for label in labels.tolist()]
 
 
-def test_every_seed_and_epoch_has_its_own_order(data):
+def test_orders_of_all_seeds_and_epochs_differ(data):
     orders = {tuple(order(BatchLoader(data, 10, seed), epoch)) for seed in range(20) for epoch in range(20)}
     assert len(orders) == 400
 
@@ -94,7 +94,7 @@ def test_drop_last_leaves_out_a_batch_that_is_not_full(data, batch_size, batches
     assert order(loader) == order(whole)[: batches * batch_size]
 
 
-def test_positions_say_where_the_images_stand(data):
+def test_positions_are_those_of_the_images_in_the_set(data):
     backwards = ImageSet(data.images.flip(0), data.labels.flip(0))
     for images, labels, positions in BatchLoader(backwards, 10, seed=0, positions=True):
         assert torch.equal(backwards.images[positions], images)
@@ -102,7 +102,7 @@ def test_positions_say_where_the_images_stand(data):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_batches_are_channels_last_whatever_the_set_is(layout):
+def test_batches_are_channels_last_for_any_layout_of_the_set(layout):
     images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=layout)
     ((batch, labels),) = BatchLoader(ImageSet(images, torch.arange(10)), 10, seed=0)
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -115,14 +115,14 @@ def test_a_set_that_is_channels_last_is_not_copied():
 
 
 def test_order_is_a_sampler():
-    """A plain DataLoader with an Order has the order of the BatchLoader with the same seed."""
+    """A DataLoader can use an Order."""
     sampler = Order(N, seed=5)
     sampler.set_epoch(3)
     assert list(sampler) == sampler.positions().tolist() != list(Order(N, seed=5))
     assert len(sampler) == N
 
 
-def test_the_set_and_its_batches_are_on_the_device_that_is_named(data):
+def test_the_set_and_its_batches_are_on_the_given_device(data):
     loader = BatchLoader(data, 10, seed=0, positions=True, device="meta")
     assert {tensor.device.type for batch in loader for tensor in batch} == {"meta"}
 
@@ -131,14 +131,14 @@ def test_the_set_and_its_batches_are_on_the_device_that_is_named(data):
     ("device", "free", "expected"),
     [("cpu", 0, "cpu"), ("mps", 0, "cpu"), ("cuda:1", 1.0, "cpu"), ("cuda:1", 1.99, "cpu"), ("cuda:1", 2.0, "cuda:1")],
 )
-def test_home_is_the_device_where_the_set_fits_into_half_of_what_is_free(data, monkeypatch, device, free, expected):
+def test_the_set_is_on_the_gpu_if_it_fits_into_half_of_the_free_memory(data, monkeypatch, device, free, expected):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free * data.images.nbytes), 10**12))
-    assert home(data, torch.device(device)) == torch.device(expected)
+    assert choose_device(data, torch.device(device)) == torch.device(expected)
 
 
 @pytest.mark.gpu
 def test_batches_on_a_gpu_are_those_of_the_cpu(data):
-    assert home(data, torch.device("cuda")).type == "cuda"
+    assert choose_device(data, torch.device("cuda")).type == "cuda"
     pairs = zip(BatchLoader(data, 10, 0, device="cuda"), BatchLoader(data, 10, 0), strict=True)
     for (images, labels), (expected_images, expected_labels) in pairs:
         assert images.device.type == labels.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""The data module is held to its splits, its statistics and its batches, those of training under a real Trainer."""
+"""Tests of the data module: splits, statistics, and batches, including training batches under a Trainer."""
 
 import itertools
 import json
@@ -12,11 +12,11 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.data.dataset import ImageSet, measure_channels
 from lightning_cifar.data.digits import load_digits
-from lightning_cifar.data.folder import available_cores
+from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.module import CIFAR10DataModule, channel_statistics
+from lightning_cifar.data.module import CIFAR10DataModule
 
 
 def ready(*args: object, **options: object) -> CIFAR10DataModule:
@@ -31,7 +31,7 @@ def equal(one: ImageSet, other: ImageSet) -> bool:
 
 
 def contents(*parts: ImageSet) -> list[tuple[bytes, int]]:
-    """Pixels and label of every image, in an order of their own."""
+    """Return pixels and label of every image, sorted."""
     return sorted(
         (image.numpy().tobytes(), int(label))
         for part in parts
@@ -49,7 +49,7 @@ def without_val(image_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "given"), [("dataset", "cifar"), ("held_out", "train")])
-def test_refuses_what_is_no_choice(bad_input, name, given):
+def test_bad_choice_is_named(bad_input, name, given):
     with bad_input(name, "must be one of", given):
         CIFAR10DataModule(**{name: given})
 
@@ -67,10 +67,10 @@ def test_val_is_stratified():
     assert ((module.val.labels.bincount() - shares).abs() < 1).all()
 
 
-def test_split_depends_on_split_seed_alone():
+def test_split_depends_only_on_split_seed():
     splits = []
     for split_seed in (3, 3, 4):
-        torch.manual_seed(len(splits))  # the run's seed has no part in it
+        torch.manual_seed(len(splits))  # the run's seed must not matter
         splits.append(contents(ready("digits", val_size=200, split_seed=split_seed).val))
     assert splits[0] == splits[1] != splits[2]
 
@@ -82,14 +82,14 @@ def test_held_out_test_trains_on_everything():
     assert equal(module.test, digits.test)
 
 
-def test_a_folders_own_val_is_used(image_folder):
-    module = ready("folder", str(image_folder))  # the default val_size, 5000, plays no part
+def test_the_val_of_a_folder_is_used(image_folder):
+    module = ready("folder", str(image_folder))  # val_size is not used
     assert equal(module.val, module.dataset.val)
     assert equal(module.train, module.dataset.train)
     assert len(module.val) == 3
 
 
-def test_held_out_test_passes_over_a_folders_own_val(image_folder):
+def test_held_out_test_ignores_the_val_of_a_folder(image_folder):
     module = ready("folder", str(image_folder), held_out="test")
     assert equal(module.val, module.dataset.test)
 
@@ -107,7 +107,7 @@ def test_default_val_size_is_a_tenth_of_few_images(without_val):
 
 @pytest.mark.parametrize("val_size", [-1, 0, 18, 19])
 def test_bad_val_size(without_val, bad_input, val_size):
-    with bad_input("--data.val_size", f"got {val_size}", "17"):
+    with bad_input("val_size", f"got {val_size}", "17"):
         ready("folder", str(without_val), val_size=val_size)
 
 
@@ -133,15 +133,15 @@ def test_mean_and_std_are_numpys_of_the_training_part(without_val):
     assert module.std == pytest.approx(std, abs=1e-6)
     assert module.mean[0] > module.mean[1] > module.mean[2]  # the folder's blue is the darkest: channels are not mixed
     whole, _ = numpy_statistics(module.dataset.train.images)
-    assert module.mean != pytest.approx(whole, abs=1e-6)  # without what is held out
+    assert module.mean != pytest.approx(whole, abs=1e-6)  # the held-out images are excluded
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 256), (200, 202), (255, 256)], ids=["noise", "low contrast", "white"])
 def test_statistics_of_many_images(low, high):
     images = torch.randint(low, high, (2500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = numpy_statistics(images)
-    assert channel_statistics(images)[0] == pytest.approx(mean, abs=1e-6)
-    assert channel_statistics(images)[1] == pytest.approx(std, abs=1e-6)
+    assert measure_channels(images)[0] == pytest.approx(mean, abs=1e-6)
+    assert measure_channels(images)[1] == pytest.approx(std, abs=1e-6)
 
 
 def test_statistics_are_plain_floats(image_folder):
@@ -174,7 +174,7 @@ def test_fingerprint_changes_with_one_pixel(image_folder, part):
         (None, None, "data"),
     ],
 )
-def test_root_is_the_argument_else_the_variable_else_data(monkeypatch, argument, variable, expected):
+def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, variable, expected):
     if variable is not None:
         monkeypatch.setenv("LIGHTNING_CIFAR_DATA", variable)
     assert CIFAR10DataModule(root=argument).root == Path(expected)
@@ -203,7 +203,7 @@ def test_bad_argument_is_named(bad_input, name, value):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "digits"])
-def test_only_a_folder_can_stay_on_disk(bad_input, dataset):
+def test_in_memory_false_needs_a_folder(bad_input, dataset):
     with bad_input("in_memory", "folder", dataset):
         CIFAR10DataModule(dataset, in_memory=False)
 
@@ -265,7 +265,7 @@ def test_training_order_follows_the_runs_seed(image_folder):
 
 
 class Recorder(LightningModule):
-    """Learns nothing and keeps the batches it is given."""
+    """Module that records its batches and learns nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,14 +308,14 @@ def trainer(tmp_path: Path) -> Trainer:
 
 
 def augmented(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
-    """The plain twin, for one image (3, 32, 32)."""
+    """Augment one image (3, 32, 32) with NumPy."""
     padded = np.pad(image[:, :, ::-1] if mirrored else image, [(0, 0), (padding,) * 2, (padding,) * 2], mode="reflect")
     return padded[:, top : top + 32, left : left + 32]
 
 
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("padding", [0, 1])
-def test_training_images_are_flipped_and_cropped_each_for_itself(image_folder, trainer, flip, padding):
+def test_training_images_are_flipped_and_cropped_independently(image_folder, trainer, flip, padding):
     module = CIFAR10DataModule("folder", str(image_folder), batch_size=7, flip=flip, crop_padding=padding)
     recorder = Recorder()
     trainer.fit(recorder, module)
@@ -358,7 +358,7 @@ def test_alternating_flips_are_random_first_and_then_every_other_epoch(image_fol
         assert torch.equal(mirrored[epoch], ~mirrored[epoch - 1])
 
 
-def test_alternating_flips_are_a_function_of_the_seed(image_folder):
+def test_alternating_flips_depend_on_the_seed(image_folder):
     module = ready("folder", str(image_folder), flip="alternating")
     draws = []
     for seed in (1, 1, 2):
@@ -394,8 +394,8 @@ def test_drop_last_leaves_out_the_last_training_batch(image_folder, in_memory):
     assert [len(labels) for _, labels in module.val_dataloader()] == [2, 1]
 
 
-@pytest.mark.parametrize(("num_workers", "expected"), [(None, available_cores()), (0, 0), (1, 1)])
-def test_files_are_read_by_as_many_workers_as_asked_for_else_one_for_each_core(image_folder, num_workers, expected):
+@pytest.mark.parametrize(("num_workers", "expected"), [(None, count_cores()), (0, 0), (1, 1)])
+def test_num_workers_defaults_to_one_per_core(image_folder, num_workers, expected):
     module = ready("folder", str(image_folder), in_memory=False, num_workers=num_workers)
     assert module.train_dataloader().num_workers == expected
 
@@ -407,9 +407,9 @@ def test_drop_last_with_too_large_a_batch(image_folder, bad_input, in_memory):
         module.train_dataloader()
 
 
-@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")  # Lightning, of num_workers=0
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")  # Lightning's, for num_workers=0
 @pytest.mark.parametrize("flip", [True, "alternating"])
-def test_training_from_disk_sees_what_training_from_memory_sees(image_folder, tmp_path, flip):
+def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_path, flip):
     runs = []
     for in_memory in (True, False):
         torch.manual_seed(0)

@@ -1,11 +1,12 @@
-"""An image folder read when due is held to the same folder read into memory: the same batches, the same errors."""
+"""Tests of image folders read from disk: batches and errors equal those of the folder in memory."""
 
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.streaming import file_loader, list_folder
+from lightning_cifar.data.streaming import list_folder, make_file_loader
 from lightning_cifar.distributed import Shard
 
 
@@ -16,9 +17,9 @@ def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("seed", [None, 3])
-def test_batches_are_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
+def test_batches_equal_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
     options = {"seed": seed, "drop_last": drop_last, "positions": True}
-    lazy = file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
+    lazy = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
     eager = BatchLoader(load_folder(image_folder).train, 7, **options)
     assert len(lazy) == len(eager)
     for epoch in (0, 4):
@@ -30,12 +31,12 @@ def test_batches_are_those_of_the_batch_loader(image_folder, seed, drop_last, wo
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(6, False), (7 + 1, True)])
-def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_last):
+def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_last):
     whole = list(BatchLoader(load_folder(image_folder).train, batch_size, 3, drop_last))
     parts = []
     for rank in range(2):
         options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
-        lazy = file_loader(list_folder(image_folder).train, batch_size, **options)
+        lazy = make_file_loader(list_folder(image_folder).train, batch_size, **options)
         eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
         assert len(lazy) == len(eager) == len(whole)
         parts.append(list(eager))
@@ -46,12 +47,17 @@ def test_shards_are_those_of_the_batch_loader(image_folder, batch_size, drop_las
         assert torch.equal(torch.cat([share[1] for share in shares]), labels)
 
 
-def test_pairs_where_positions_are_not_asked_for(image_folder):
-    (batch,) = file_loader(list_folder(image_folder).test, 10)
+def test_lightning_does_not_divide_the_batches_again(image_folder):
+    loader = make_file_loader(list_folder(image_folder).train, 6, shard=Shard(0, 2))
+    assert isinstance(loader.sampler, DistributedSampler)  # Lightning replaces any other with use_distributed_sampler
+
+
+def test_batches_without_positions_are_pairs(image_folder):
+    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
     assert same(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
 
 
-def test_parts_names_and_labels_are_those_in_memory(image_folder):
+def test_parts_names_and_labels_equal_those_in_memory(image_folder):
     lazy, eager = list_folder(image_folder), load_folder(image_folder)
     assert lazy.class_names == eager.class_names
     for name in ("train", "val", "test"):
@@ -60,25 +66,25 @@ def test_parts_names_and_labels_are_those_in_memory(image_folder):
 
 
 @pytest.mark.parametrize("indices", [slice(3, 9), torch.tensor([5, 0, 11])], ids=["slice", "tensor"])
-def test_a_subset_is_that_in_memory(image_folder, indices):
+def test_a_subset_equals_that_in_memory(image_folder, indices):
     lazy, eager = list_folder(image_folder).train[indices], load_folder(image_folder).train[indices]
-    (batch,) = file_loader(lazy, 20)
+    (batch,) = make_file_loader(lazy, 20)
     assert same(batch, (eager.images, eager.labels))
 
 
 @pytest.mark.parametrize("size", [1, 5, 18, 100])
-def test_sample_is_that_in_memory(image_folder, size):
+def test_sample_equals_that_in_memory(image_folder, size):
     lazy, eager = (read(image_folder).train.sample(size) for read in (list_folder, load_folder))
     assert same((lazy.images, lazy.labels), (eager.images, eager.labels))
 
 
 def test_iterating_leaves_the_global_generator_alone(image_folder):
-    loader, state = file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
+    loader, state = make_file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_fingerprint_is_of_names_and_sizes(image_folder):
+def test_fingerprint_covers_names_and_sizes(image_folder):
     before = list_folder(image_folder).fingerprint()
     assert list_folder(image_folder).fingerprint() == before
     moved = image_folder.rename(image_folder.parent / "elsewhere")
@@ -91,19 +97,19 @@ def test_fingerprint_is_of_names_and_sizes(image_folder):
 def test_names_need_not_be_utf_8(image_folder):
     odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
     (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
-    (batch,) = file_loader(list_folder(image_folder).test, 10)
+    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
     assert torch.equal(batch[0], load_folder(image_folder).test.images)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
-    file.write_bytes(b"no image")
-    loader = file_loader(list_folder(image_folder).train, 7, num_workers=workers)
+    file.write_bytes(b"not an image")
+    loader = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers)
     with bad_input(file, "is not an image"):
         list(loader)
 
 
 def test_bad_batch_size_is_named(image_folder, bad_input):
     with bad_input("batch_size", "got 0"):
-        file_loader(list_folder(image_folder).train, 0)
+        make_file_loader(list_folder(image_folder).train, 0)

@@ -66,7 +66,7 @@ def test_cache(tmp_path, survived, monkeypatch):
             (root / part / name).mkdir(parents=True)
             Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(root / part / name / "x.png")
     expected = folder.load_folder(root)
-    cache = folder.cache_file(root)
+    cache = folder.locate_cache(root)
     state = torch.load(cache, weights_only=True)["state"]
 
     def noticed() -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.data.cifar import SETS
-from lightning_cifar.data.dataset import Dataset, spaced
+from lightning_cifar.data.dataset import Dataset, select_evenly
 from lightning_cifar.data.images import SIZE, read_image
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
@@ -27,7 +27,7 @@ def pictures(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor | 
         InputError: one of ``paths`` cannot be read.
     """
     if paths:
-        images = torch.from_numpy(np.stack([read(paths[index]) for index in spaced(len(paths), CHECKED)]))
+        images = torch.from_numpy(np.stack([read(paths[index]) for index in select_evenly(len(paths), CHECKED)]))
         return "images of --images", images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
     config = checkpoint_config(checkpoint)
     if (data := own_data(config["data"], config["model"]["class_names"])) is None:

@@ -5,7 +5,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_cifar.data.images import named_pictures
+from lightning_cifar.data.listing import find_images
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS, Arguments
 
@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
     card = own.output.with_name(f"{own.output.name}.md")
     for file in (own.output, card):
         check_new(file)
-    paths = list(named_pictures(own.images or []))
+    paths = list(find_images(own.images or []))
     if own.images and not paths:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
     from lightning_cifar.commands.export.card import facts_of, model_card

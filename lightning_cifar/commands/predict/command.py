@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lightning_cifar.data.images import any_bytes, named_pictures
+from lightning_cifar.data.listing import allow_any_bytes, find_images
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import PRETRAINED_NAME, Arguments, check_output
 
@@ -48,7 +48,7 @@ def main(args: list[str]) -> int:
     own = parser().parse_args(args)
     if own.batch_size < 1 or own.top < 1:
         raise InputError(f"--batch_size and --top must be at least 1, got {own.batch_size}, {own.top}")
-    paths = named_pictures(own.images)
+    paths = find_images(own.images)
     first = next(paths, None)
     if first is None:
         raise InputError(f"--images {' '.join(own.images)}: there is no picture")
@@ -107,7 +107,7 @@ def make_empty(folder: Path) -> None:
 def output(file: Path | None) -> Iterator[TextIO]:
     """Standard output, or ``file``, which is there when it is whole."""
     if file is None:
-        any_bytes(sys.stdout)
+        allow_any_bytes(sys.stdout)
         yield sys.stdout
         return
     check_output(file)

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.data.images import pictures_below, read_image
+from lightning_cifar.data.images import read_image
+from lightning_cifar.data.listing import find_images_below
 from lightning_cifar.evaluate.pictures import AHEAD, read_ahead
 
 COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
@@ -79,7 +80,7 @@ def test_files_patterns_and_a_list(checkpoint, pictures, capsys, monkeypatch):
 def test_below_a_folder_pictures_go_by_their_suffix(tmp_path, suffix):
     (tmp_path / f"a{suffix}").touch()
     (tmp_path / "a.eps").touch()
-    assert [Path(name).suffix for name in pictures_below(str(tmp_path))] == [suffix]
+    assert [Path(name).suffix for name in find_images_below(str(tmp_path))] == [suffix]
 
 
 def test_json_lines_and_words(checkpoint, pictures, capsys):

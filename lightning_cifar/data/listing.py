@@ -1,0 +1,45 @@
+"""Image files that a user names: paths, folders, patterns, or a list on standard input. Imports no torch."""
+
+import glob
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from PIL import Image
+
+from lightning_cifar.data.images import FORMATS
+
+
+def find_images(names: Iterable[str]) -> Iterator[str]:
+    """Yield every named file, the image files below named folders, and the matches of patterns, sorted.
+
+    The name ``-`` stands for a list on standard input, one path a line.
+    """
+    for name in names:
+        if name == "-":
+            allow_any_bytes(sys.stdin)
+            yield from (path for line in sys.stdin if (path := line.rstrip("\r\n")))
+        elif os.path.isdir(name):
+            yield from find_images_below(name)
+        elif not os.path.lexists(name) and glob.has_magic(name):
+            yield from sorted(glob.glob(name, recursive=True))
+        else:
+            yield name
+
+
+def find_images_below(folder: str) -> Iterator[str]:
+    """Yield the files at any depth whose suffix belongs to one of `FORMATS`; skip hidden files and folders."""
+    Image.init()
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
+                yield os.path.join(parent, name)
+
+
+def allow_any_bytes(stream: TextIO) -> None:
+    """Let ``stream`` carry file names that are not valid text."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
