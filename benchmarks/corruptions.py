@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from formatting import format_percent, format_table, load_result
+
 from lightning_cifar import main
 from lightning_cifar.run.record import write_json
 
@@ -33,6 +35,21 @@ def measure(root: str, extra: list[str]) -> None:
         **{name: found[name] for name in KEPT},
     }
     write_json(Path(__file__).parent / "results/corruptions.json", result)
+
+
+def tabulate() -> str:
+    result = load_result("corruptions")
+    rows = [
+        [name, *map(format_percent, found), format_percent(sum(found) / len(found))]
+        for name, found in result["corruptions"].items()
+    ]
+    head = [f"{result['data']}, corrupted", *(f"severity {number}" for number in range(1, 6)), "mean"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "corruptions": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -110,6 +111,20 @@ def main() -> None:
     }.items():
         cells = [found if isinstance(found, str) else value(found) for found in results.values()]
         print(f"{name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def tabulate() -> str:
+    result = load_result("data")
+    found = result["cpu"]
+    ours, theirs = (f"{found['images_per_second'][name]['median']:,.0f} images/s" for name in ("ours", "torchvision"))
+    cells = [ours, theirs, f"{found['ratio']['median']:.0f}x", f"{found['milliseconds_per_batch']:.1f} ms"]
+    head = ["whole batches", "torchvision, image by image", "ratio", "a batch of 500"]
+    return format_table(head, [cells], result["command"])
+
+
+TABLES = {
+    "data": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 
 from lightning_cifar.run.record import cpu_name, git_commit, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -114,6 +115,33 @@ def main() -> None:
         }
     write_json(Path(__file__).parent / "results/distributed.json", result)
     print(json.dumps(result, indent=2))
+
+
+def tabulate_differences() -> str:
+    result, rows = load_result("distributed"), []
+    for recipe, found in result["difference"].items():
+        row = [f"`{recipe}`"]
+        for how in ("two_processes_float64", "two_processes", "two_threads"):
+            row.append(f"{found[how]['all']:.0e} ({found[how]['worst']:.0e})" if how in found else "not measured")
+        rows.append(row)
+    head = ["all weights (the worst tensor)", "two processes, float64", "float32", "two threads, float32"]
+    return format_table(head, rows, result["command"])
+
+
+def tabulate_throughput() -> str:
+    result = load_result("distributed")
+    right, speed = result["right_answers"], result["throughput"]
+    head = ["", "1 process", "2 processes", "3 processes"]
+    rows = [["test images classified rightly", *(f"{right[count]:,}" for count in ("1", "2", "3"))]]
+    one, two = (f"{speed['median'][name]:,.0f} images/s" for name in ("one process, two threads", "two processes"))
+    rows.append(["`fast94` on two cores", f"{one} by two threads", f"{two} ({speed['ratio']:.2f}x)", ""])
+    return format_table(head, rows)
+
+
+TABLES = {
+    "distributed": tabulate_differences,
+    "distributed_accuracy": tabulate_throughput,
+}
 
 
 if __name__ == "__main__":

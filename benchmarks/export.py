@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from formatting import format_percent, format_table, load_result
 from torch import Tensor
 
 from lightning_cifar import CIFAR10DataModule, load_pretrained
@@ -118,6 +119,22 @@ def main(root: str, images: int | None, output: Path) -> None:
         large, one = (f"{row['images_per_second'][str(size)]['median']:,.0f} images/s" for size in BATCHES)
         print(f"{name:<26}{large:>18}{one:>16}{row['accuracy']:>11.2%}{row['same_class']:>12.2%}")
     print("MB: " + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found["bytes"].items()))
+
+
+def tabulate() -> str:
+    result, rows = load_result("export"), []
+    files = {"ONNX Runtime, float32": "onnx", "ONNX Runtime, int8": "onnx, int8", "torch, float32": "safetensors"}
+    for way, found in result["ways"].items():
+        size = f"{result['bytes'][files[way]] / 1e6:.1f} MB" if way in files else ""
+        speed = [f"{found['images_per_second'][batch]['median']:,.0f} images/s" for batch in ("256", "1")]
+        rows.append([way, size, *speed, format_percent(found["accuracy"]), format_percent(found["same_class"])])
+    head = [result["data"], "file", "batches of 256", "of 1", "accuracy", "same class as torch, float32"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "export": tabulate,
+}
 
 
 if __name__ == "__main__":

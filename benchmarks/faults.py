@@ -15,6 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from formatting import format_table, load_result
+
 from lightning_cifar.run.record import cpu_name, git_commit, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,28 @@ def main() -> None:
         "faults": dict(sorted(found.items())),
     }
     write_json(ROOT / "benchmarks/results/faults.json", result)
+
+
+def tabulate() -> str:
+    """What was survived, and how often; each signal in one row with the moments that it came at."""
+    result, rows, moments = load_result("faults"), [], {}
+    for fault, found in result["faults"].items():
+        lost = found.get("lost_steps")
+        cells = [f"{found['times']:,}", {None: "", 0: "nothing", 1: "1 step at most"}[lost]]
+        signal, _, moment = fault.partition(" in ")
+        if signal in ("SIGINT", "SIGTERM"):
+            moments.setdefault((signal, *cells), []).append(moment)
+        else:
+            rows.append([fault, *cells])
+    ended = [
+        [f"{signal} in: {'; '.join(when)}", f"{times} each", lost] for (signal, times, lost), when in moments.items()
+    ]
+    return format_table(["fault", "times", "lost"], ended + rows, result["command"])
+
+
+TABLES = {
+    "faults": tabulate,
+}
 
 
 if __name__ == "__main__":

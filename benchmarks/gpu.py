@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import Step
+from formatting import format_percent, format_table, load_result
+from training_step import Step
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.evaluate.statistics import summary
@@ -101,6 +102,35 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
         shares = [f"{100 * found[key]['mean']:.2f}" for key in ("accuracy_without_tta", "accuracy")]
         rows.append([name, str(found["n"]), f"{found['train_seconds']['median']:.1f}", *shares])
     print(aligned(rows))
+
+
+def tabulate_stages() -> str:
+    rows = []
+    for batch, found in load_result("gpu_first")["stages"].items():
+        stages = [f"{time:.1f} ms" for time in found["milliseconds"].values()]
+        rows.append([batch, f"{found['step_milliseconds']:.0f} ms", *stages])
+    head = ["`fast94`, batches of", "a step", "augmentation", "forward", "metrics", "backward", "optimiser"]
+    return format_table(head, rows)
+
+
+def tabulate_batches() -> str:
+    rows = [
+        [
+            found["batch"],
+            f"{found['steps']:,}",
+            format_percent(found["val_accuracy"]),
+            format_percent(found["val_accuracy_tta"]),
+        ]
+        for found in load_result("gpu_first")["validated"]
+    ]
+    head = ["`fast94`, batches of", "steps", "validation accuracy", "with test-time augmentation"]
+    return format_table(head, rows)
+
+
+TABLES = {
+    "gpu_stages": tabulate_stages,
+    "gpu_batches": tabulate_batches,
+}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from formatting import format_table, load_result
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
@@ -96,6 +97,20 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
     for form, found in forms.items():
         speed = found["images_per_second"]["median"]
         print(f"{form:<14} {speed:>8,.0f}  {found['ratio']:>5.2f}  {found['other_classes']:>13,}")
+
+
+def tabulate() -> str:
+    result, rows = load_result("predict"), []
+    for form, found in result["forms"].items():
+        speed = f"{found['images_per_second']['median']:,.0f} images/s"
+        rows.append([form, speed, f"{found['ratio']:.2f}x", f"{found['other_classes']:,}"])
+    head = [f"{result['files']:,} files", "speed", "over one by one", "other class than one by one"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "own_images": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from formatting import format_percent, format_table, load_result
+
 from lightning_cifar import main
 from lightning_cifar.run.record import write_json
 
@@ -56,6 +58,32 @@ def read_epochs(file: Path) -> list[dict[str, float]]:
             values = {name: float(value) for name, value in row.items() if value and not name.endswith("_step")}
             epochs.setdefault(int(row["epoch"]), {}).update(values)
     return [{**values, "epoch": epoch + 1} for epoch, values in sorted(epochs.items())]
+
+
+def tabulate() -> str:
+    """What the report tells of its run, and this one of its own."""
+    found = load_result("report")
+    last, before = found["final"], [epoch["test/accuracy"] for epoch in found["epochs"][-11:-1]]
+    lowest, highest, average = map(format_percent, (min(before), max(before), sum(before) / len(before)))
+    rows = [
+        ["the report, CIFAR-10", "83.5 %", "", "", "0.319", "88.9 %", ""],
+        [
+            f"`report`, {found['data']}",
+            format_percent(found["test"]["accuracy"]),
+            f"{lowest} to {highest}, on average {average}",
+            f"{found['test']['loss']:.3f}",
+            f"{last['train/loss_epoch']:.3f}",
+            f"{100 * last['train/accuracy_epoch']:.1f} %",
+            f"{found['images_per_second']:,.0f}",
+        ],
+    ]
+    head = ["n = 1", "test accuracy", "in the ten epochs before", "test loss", "training loss", "training accuracy"]
+    return format_table([*head, "images/s"], rows, found["command"])
+
+
+TABLES = {
+    "report_run": tabulate,
+}
 
 
 if __name__ == "__main__":

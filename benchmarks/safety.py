@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from formatting import format_percent, format_table, load_result
+
 from lightning_cifar import LastCheckpoint
 from lightning_cifar.commands.command_line import CommandLine
 from lightning_cifar.run import record
@@ -78,6 +80,18 @@ def main(root: str) -> None:
     for part, seconds in clock.seconds.items():
         print(f"{part:<45}{seconds:>8.3f} s")
     print(f"{'of the training time':<45}{100 * share:>8.2f} %")
+
+
+def tabulate() -> str:
+    result = load_result("safety")
+    rows = [[part, f"{seconds:.2f} s"] for part, seconds in result["seconds"].items()]
+    rows.append([f"of the training time, {result['train_seconds']:.0f} s", format_percent(result["share"])])
+    return format_table([f"a whole run of `{result['recipe']}`", ""], rows, result["command"])
+
+
+TABLES = {
+    "safety": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from formatting import format_table, load_result
 
 from lightning_cifar.run.record import describe_device, write_json
 
@@ -82,6 +83,17 @@ def main(root: str, run_dir: str) -> None:
     write_json(Path(__file__).parent / "results/startup.json", result)
     for name, all_ in times.items():
         print(f"{name:<24}{statistics.median(all_):>7.2f} s")
+
+
+def tabulate() -> str:
+    result = load_result("startup")
+    rows = [[f"`{name}`" if name[0] == "-" else name, f"{t['median']:.2f} s"] for name, t in result["seconds"].items()]
+    return format_table(["from the start of the process", ""], rows, result["command"])
+
+
+TABLES = {
+    "startup": tabulate,
+}
 
 
 if __name__ == "__main__":

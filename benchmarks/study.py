@@ -11,13 +11,15 @@ import argparse
 import json
 import sys
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from tables import MEASURES
+from formatting import MEASURES, format_interval, format_spread, format_table, load_result
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
@@ -130,6 +132,44 @@ def megaflop(run_dir: Path) -> float:
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(2, 3, 32, 32)).sum().backward()
     return counter.get_total_flops() / 2e6
+
+
+def tabulate(name: str) -> str:
+    """Its forms, a row each; differences in bold that hold when all forms of the study are judged together."""
+    result, rows = load_result(name), []
+    holding = {key: find_differing(result, key) for key in MEASURES}
+    for form, found in result["forms"].items():
+        row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
+        for key in MEASURES:
+            row.append(format_spread(found[key]))
+            gap = found.get("difference", {}).get(key)
+            row.append(format_interval(gap, form in holding[key]) if gap else "")
+        rows.append(row)
+    against = {"first": "against the first", "previous": "against the one above"}[result["against"]]
+    head = [f"n = {result['n']} each", "MFLOP an image", "training", "without TTA", against, "with TTA", against]
+    return format_table(head, rows, result["command"])
+
+
+def find_differing(result: dict[str, Any], key: str) -> set[str]:
+    """The forms of a study that differ from theirs by Welch's t-test at 5 %, corrected for their number after Holm."""
+    forms = result["forms"]
+    names, found = [*forms], {}
+    for place, name in enumerate(names[1:], 1):
+        other = names[0 if result["against"] == "first" else place - 1]
+        values = [[seed[key] for seed in forms[one]["seeds"]] for one in (other, name)]
+        found[name] = float(stats.ttest_ind(*values, equal_var=False).pvalue)
+    differing: set[str] = set()
+    for place, name in enumerate(sorted(found, key=found.__getitem__)):
+        if found[name] * (len(found) - place) >= 0.05:
+            break
+        differing.add(name)
+    return differing
+
+
+TABLES = {
+    "gates": partial(tabulate, "gates"),
+    "ladder": partial(tabulate, "ladder"),
+}
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 from data import PerSample
+from formatting import format_percent, format_spread, format_table, load_result
 from plain import plain_network
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -95,6 +97,39 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
     write_json(RESULTS / f"{recipe}.json", result)
     print(format_summary(result))
     print(f"plain report, extrapolated: {plain_seconds:,.0f} s = {ratio:.0f} times as long")
+
+
+def tabulate_seeds(recipe: str) -> str:
+    found = load_result(recipe)
+    rows = [
+        [
+            f"seed {run['seed']}",
+            format_percent(run["accuracy"]),
+            format_percent(run["accuracy_without_tta"]),
+            f"{run['train_seconds']:.0f} s",
+        ]
+        for run in found["seeds"]
+    ]
+    accuracy, plain = (format_spread(found[name]) for name in ("accuracy", "accuracy_without_tta"))
+    rows.append(
+        [f"mean ± std, median time, n = {found['n']}", accuracy, plain, f"{found['train_seconds']['median']:.0f} s"]
+    )
+    head = ["", "test accuracy", "without test-time augmentation", "training time"]
+    return format_table(head, rows, found["command"])
+
+
+def tabulate_plain() -> str:
+    found = load_result("fast")["plain"]
+    speed = f"{found['images_per_second']['median']:,.0f} images/s"
+    head = ["the report, written plainly", f"{found['epochs']} epochs, extrapolated", "over `fast`"]
+    return format_table(head, [[speed, f"{found['seconds']:,.0f} s", f"{found['ratio']:.0f}x"]])
+
+
+TABLES = {
+    "fast": partial(tabulate_seeds, "fast"),
+    "fast94": partial(tabulate_seeds, "fast94"),
+    "plain": tabulate_plain,
+}
 
 
 if __name__ == "__main__":

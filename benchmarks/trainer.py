@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 from lightning import Callback, Trainer
-from step import DEVICE, build
 from torch.nn import functional as F
+from training_step import DEVICE, build
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.command_line import CommandLine
@@ -144,6 +145,21 @@ def main(root: str) -> None:
             f"{row['end_seconds']:>14.2f} s{1000 * tiny[name]:>9.2f} ms{1000 * added[name]:>7.2f} ms"
             f"{result['ratio_from_added'][name]:>8.3f}"
         )
+
+
+def tabulate() -> str:
+    result, rows = load_result("trainer"), []
+    for way, found in result["sizes"]["fast"].items():
+        added, ratio = result["added_seconds_per_step"][way], result["ratio_from_added"][way]
+        measured = f"{1000 * found['step_seconds']['median']:.0f} ms"
+        rows.append([way, measured, f"{found['ratio']['median']:.3f}", f"{1000 * added:.1f} ms", f"{ratio:.3f}"])
+    head = [f"`{result['recipe']}`", "a step", "median of pairs", "added to a tiny step", "that over the raw step"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "trainer": tabulate,
+}
 
 
 if __name__ == "__main__":
