@@ -7,6 +7,7 @@ python benchmarks/seeds.py RUN_DIR [--name NAME]
 import argparse
 import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,27 +50,14 @@ def tabulate_recipes() -> str:
 
 
 def tabulate_gains() -> str:
-    """What each recipe gains over the one before it, and costs."""
-    first = summary(collect_report_accuracies())
-    rows = [
-        [
-            "`report`",
-            f"{first['n']}",
-            f"{load_result('report')['wall_seconds'] / 60:.0f} min",
-            format_spread(first),
-            "",
-            "",
-            "",
-        ]
-    ]
-    before = {"accuracy_without_tta": collect_report_accuracies()}
-    for name in ("fast", "fast94", "accurate"):
-        found = load_result(name)
-        minutes = f"{found['train_seconds']['median'] / 60:.2g} min"
-        rows.append([f"`{name}`", f"{found['n']}", minutes, *compare_accuracies(found, before)])
-        before = collect_accuracies(found)
-    against = "against the one above"
-    return format_table(["recipe", "n", "training", "without TTA", against, "with TTA", against], rows)
+    """Format the difference between each recipe and the one before it."""
+    before, rows = {"accuracy_without_tta": collect_report_accuracies()}, []
+    for previous, name in pairwise(("report", "fast", "fast94", "accurate")):
+        result = load_result(name)
+        _, plain_gain, _, gain = compare_accuracies(result, before)
+        rows.append([f"`{name}` - `{previous}`", plain_gain, gain])
+        before = collect_accuracies(result)
+    return format_table(["gain", "without TTA", "with TTA"], rows)
 
 
 def tabulate_accurate_variants() -> str:
