@@ -10,7 +10,7 @@ from formatting import format_percent, format_table, load_result
 
 
 def tabulate_report_choices() -> str:
-    """Each choice, and what batch size 512, which was taken, had where it was stopped."""
+    """Format each choice, and batch size 512 (the one taken) after the same number of epochs."""
     choices = {found["choice"]: found for found in load_result("report_choices")["choices"]}
 
     def late(found: dict[str, Any], epochs: int) -> str:

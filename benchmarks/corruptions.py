@@ -1,9 +1,9 @@
-"""What is the model in the package worth where images are noisy, blurred or compressed?
+"""Accuracy of the packaged model on corrupted test images.
 
-    python benchmarks/corruptions.py --root DIR [further arguments of test]
+    python benchmarks/corruptions.py --root DIR [arguments of test]
 
-DIR is an image folder of CIFAR-10. It is ``test --ckpt_path pretrained --corruptions``; its ``test.json``, less the
-lists of single images and confusions, becomes ``benchmarks/results/corruptions.json``.
+DIR is an image folder of CIFAR-10. Runs ``test --ckpt_path pretrained --corruptions`` (n = 1, CPU or GPU) and writes
+its ``test.json``, without per-image lists and confusions, to ``benchmarks/results/corruptions.json``.
 """
 
 import argparse

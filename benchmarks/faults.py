@@ -1,8 +1,8 @@
-"""Tries every fault of ``tests/fault`` in full and counts what was survived: ``benchmarks/results/faults.json``.
+"""Number of times that each fault of ``tests/fault`` was injected and survived.
 
     python benchmarks/faults.py
 
-A fault that is not survived fails its test, and then there is no result.
+Runs the whole fault suite and writes ``benchmarks/results/faults.json``. If a test fails, nothing is written.
 """
 
 import datetime
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def tabulate() -> str:
-    """What was survived, and how often; each signal in one row with the moments that it came at."""
+    """Format each fault and its count; each signal is one row with the moments it was sent at."""
     result, rows, moments = load_result("faults"), [], {}
     for fault, found in result["faults"].items():
         lost = found.get("lost_steps")

@@ -28,7 +28,7 @@ def format_spread(summary: dict[str, float]) -> str:
 
 
 def format_interval(gap: dict[str, Any], bold: bool) -> str:
-    """Points of difference, and their 95 % interval."""
+    """Return a difference in points and its 95 % interval."""
     low, high = gap["interval"]
     text = f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
     return f"**{text}**" if bold else text

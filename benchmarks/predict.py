@@ -1,11 +1,11 @@
-"""Images/s of ``predict --images`` against a plain loop of Pillow and torch over the same 10,000 files.
+"""Images/s of ``predict --images`` compared with a plain loop of Pillow and torch over 10,000 files.
 
     python benchmarks/predict.py --root DIR
 
-DIR is CIFAR-10 (JPEG), of which the test images are read. All forms classify by the model in this package, without
-test-time augmentation. ``one by one`` opens, converts and classifies a file and goes on to the next, ``128 at a time``
-is the same loop with batches; ``predict`` is the command, from reading the model to the last row of its CSV;
-``predict, bf16`` is it with ``--precision bf16-mixed``. Rounds alternate; medians count. Prints one table and writes
+DIR is an image folder of CIFAR-10; its test images are classified by the packaged model without test-time augmentation.
+``one by one`` opens, converts and classifies one file at a time; ``128 at a time`` is the same loop in batches;
+``predict`` is the command, from loading the model to the last row of the CSV; ``predict, bf16`` adds ``--precision
+bf16-mixed``. Medians of 3 interleaved rounds, on a GPU if there is one. Prints a table and writes
 ``benchmarks/results/predict.json``.
 """
 
@@ -36,7 +36,7 @@ BATCH, WARM_UP = 128, 256
 
 @torch.no_grad()
 def plain_loop(model: ImageClassifier, files: list[str], batch_size: int) -> list[str]:
-    """As one would write it first; the class of each file."""
+    """Return the class of each file by a simple loop."""
     found = []
     for start in range(0, len(files), batch_size):
         pixels = []

@@ -1,8 +1,8 @@
-"""The report's run on an image folder of CIFAR-10: ``fit`` with the recipe `report`, then ``test``, as evidence.
+"""The report's run (n = 1): ``fit`` with the recipe `report` on an image folder of CIFAR-10, then ``test``.
 
-    python benchmarks/report.py --root DIR [further arguments of fit]
+    python benchmarks/report.py --root DIR [arguments of fit]
 
-Prints what ``fit`` and ``test`` print, and writes ``benchmarks/results/report.json`` and ``docs/report.png``.
+Writes ``benchmarks/results/report.json`` and ``docs/report.png``.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def stop(status: int) -> None:
 
 
 def read_epochs(file: Path) -> list[dict[str, float]]:
-    """One dictionary an epoch of everything that ``metrics.csv`` says of whole epochs."""
+    """Return one dictionary per epoch of the epoch values in ``metrics.csv``."""
     epochs: dict[int, dict[str, float]] = {}
     with file.open(newline="") as opened:
         for row in csv.DictReader(opened):
@@ -61,7 +61,7 @@ def read_epochs(file: Path) -> list[dict[str, float]]:
 
 
 def tabulate() -> str:
-    """What the report tells of its run, and this one of its own."""
+    """Format the report's run and the one here."""
     found = load_result("report")
     last, before = found["final"], [epoch["test/accuracy"] for epoch in found["epochs"][-11:-1]]
     lowest, highest, average = map(format_percent, (min(before), max(before), sum(before) / len(before)))
@@ -89,6 +89,6 @@ TABLES = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
     known, extra = parser.parse_known_args()
     run(known.root, known.data_name, extra)

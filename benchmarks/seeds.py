@@ -1,7 +1,9 @@
-"""Takes the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
+"""Copy the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
 
-python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
-python benchmarks/seeds.py RUN_DIR [--name NAME]
+    python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
+    python benchmarks/seeds.py RUN_DIR [--name NAME]
+
+The tables below compare recipes and variants that were trained by ``repeat``.
 """
 
 import argparse
@@ -37,7 +39,7 @@ def take(run_dir: Path, name: str | None) -> None:
 
 
 def tabulate_recipes() -> str:
-    """The recipes, one row each."""
+    """Format the results of all recipes, one row each."""
     report = load_result("report")
     epochs, minutes = report["final"]["epoch"], report["wall_seconds"] / 60
     seeds = summary(collect_report_accuracies())
@@ -61,7 +63,7 @@ def tabulate_gains() -> str:
 
 
 def tabulate_accurate_variants() -> str:
-    """What `accurate` was before, and is."""
+    """Format the earlier variants of `accurate` and the current one."""
     forms = {
         "accurate_before": "one network",
         "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
@@ -71,7 +73,7 @@ def tabulate_accurate_variants() -> str:
 
 
 def tabulate_fast94_gates() -> str:
-    """`fast94` without gates, against itself."""
+    """Format `fast94` with and without gates."""
     gated, plain = load_result("fast94"), load_result("fast94_ungated")
     rows = [
         ["ReLU, as reported", f"{gated['n']}", *compare_accuracies(gated, {})],
@@ -96,7 +98,7 @@ REPEATED = ["data", "test accuracy", "with test-time augmentation", "n", "epochs
 
 
 def collect_report_accuracies() -> list[float]:
-    """Test accuracy of each seed: of the first by benchmarks/report.py, of the others by ``repeat``."""
+    """Return the test accuracy of each seed of `report`: the first by ``report.py``, the others by ``repeat``."""
     return [
         load_result("report")["test"]["accuracy"],
         *(one["accuracy"] for one in load_result("report_seeds")["seeds"]),
@@ -104,7 +106,7 @@ def collect_report_accuracies() -> list[float]:
 
 
 def summarise_repeat(label: str, name: str) -> list[str]:
-    """What ``repeat`` found, by `REPEATED`."""
+    """Return the row of a ``repeat``, with the columns of `REPEATED`."""
     found = load_result(name)
     epochs = found["seeds"][0]["steps"] * 250 / 50_000
     accuracies = [format_spread(found[key]) for key in MEASURES]
@@ -113,12 +115,12 @@ def summarise_repeat(label: str, name: str) -> list[str]:
 
 
 def collect_accuracies(found: dict[str, Any]) -> dict[str, list[float]]:
-    """Both accuracies of every seed that ``repeat`` has trained."""
+    """Return both accuracies of every seed of a ``repeat``."""
     return {key: [seed[key] for seed in found["seeds"]] for key in MEASURES}
 
 
 def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) -> list[str]:
-    """Both accuracies, and by how much each differs from those ``before``, where there is such."""
+    """Return cells of both accuracies, each with its difference from those in ``before``, if there are any."""
     cells = []
     for key, values in collect_accuracies(found).items():
         gap = difference(before[key], values) if key in before else None

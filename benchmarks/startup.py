@@ -1,10 +1,10 @@
-"""How long does one wait: for the version, for help, for the answer to a typo, for a first training step, for a report?
+"""Time until the version, help, an error, a first training step, or a report page is there.
 
     python benchmarks/startup.py --root DIR --run_dir RUN_DIR
 
-DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a run and its test, or those of `repeat`. Each
-command is a process of its own, from start to exit; the first step is ``fit --recipe fast`` from its start to the end
-of the first step, as the child tells. Prints the medians and writes ``benchmarks/results/startup.json``.
+DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a tested run or a ``repeat``. Each command is a
+new process, timed from start to exit; the first step is ``fit --recipe fast`` until the end of step 1. Medians of 7
+interleaved runs on a CPU; writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
@@ -29,8 +29,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def process(*command: str, status: int = 0) -> float:
-    """Seconds that it takes to end with this status."""
+def time_process(*command: str, status: int = 0) -> float:
+    """Return the seconds until the command ends; exit if its status differs."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     if done.returncode != status:
@@ -38,7 +38,7 @@ def process(*command: str, status: int = 0) -> float:
     return time.perf_counter() - start
 
 
-def first_step(root: str) -> float:
+def time_first_step(root: str) -> float:
     with tempfile.TemporaryDirectory() as run_dir:
         options = ["--data.dataset", "folder", "--data.root", root, "--trainer.max_steps", "1"]
         options += ["--run_dir", f"{run_dir}/run"]
@@ -53,22 +53,22 @@ def first_step(root: str) -> float:
         return float(line.split()[-1]) - start
 
 
-def page(run_dir: str) -> float:
+def time_report(run_dir: str) -> float:
     with tempfile.TemporaryDirectory() as output:
-        return process("-m", "lightning_cifar", "report", run_dir, "--output", output)
+        return time_process("-m", "lightning_cifar", "report", run_dir, "--output", output)
 
 
 def main(root: str, run_dir: str) -> None:
     module = ("-m", "lightning_cifar")
     waits = {
-        "--version": lambda: process(*module, "--version"),
-        "--help": lambda: process(*module, "--help"),
-        "unknown command": lambda: process(*module, "fti", status=2),
-        "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats", status=2),
-        "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3", status=2),
-        "first training step": lambda: first_step(root),
-        "report of a run": lambda: page(run_dir),
-        "import torch, alone": lambda: process("-c", "import torch"),
+        "--version": lambda: time_process(*module, "--version"),
+        "--help": lambda: time_process(*module, "--help"),
+        "unknown command": lambda: time_process(*module, "fti", status=2),
+        "unknown recipe": lambda: time_process(*module, "fit", "--recipe", "fats", status=2),
+        "unknown option": lambda: time_process(*module, "fit", "--trainer.max_epoch", "3", status=2),
+        "first training step": lambda: time_first_step(root),
+        "report of a run": lambda: time_report(run_dir),
+        "import torch, alone": lambda: time_process("-c", "import torch"),
     }
     times: dict[str, list[float]] = {name: [] for name in waits}
     for _ in range(REPEATS):

@@ -1,12 +1,11 @@
-"""How near is a training step to its convolutions alone, and where does the rest of its time go?
+"""Time of a training step compared with its convolutions only, and where the rest goes.
 
     python benchmarks/step.py
 
-A step is augmentation, forward, loss, backward and optimiser of a recipe, in a bare loop and the precision that
-``auto`` finds. Beside it, in turn: forward and backward of the very same convolutions (shapes, dtype, layout, the
-gradients asked for) and nothing else. Then each step compiled, and the report's blocks against the formula written
-plainly, in the same precision and layout. Prints what it finds and writes ``benchmarks/results/step.json``; medians
-count.
+A step is augmentation, forward, loss, backward and optimiser of a recipe on random images, in the precision that
+``auto`` selects. Compared with it: forward and backward of the same convolutions only (shapes, dtype, layout,
+gradients); the compiled step; and the report's blocks with the plain formula. Medians of 9 interleaved runs, on a GPU
+if there is one; prints tables and writes ``benchmarks/results/step.json``.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from lightning_cifar.train.hardware import keep_freed_memory
 
 
 def convolutions_of(step: Step) -> Callable[[], None]:
-    """Forward and backward of each convolution of one step, alone."""
+    """Return a function that runs forward and backward of a step's convolutions only."""
     seen: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
     modules = [module for module in step.model.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(lambda m, x, y: seen.append((m, x[0], y))) for module in modules]
@@ -73,7 +72,7 @@ def measure_step(recipe: str) -> dict[str, Any]:
 
 
 def measure_compilation(recipe: str) -> dict[str, Any]:
-    """What ``--model.compile true`` costs at first, gains in each step, and after how many it has paid."""
+    """Measure the first step of ``--model.compile true``, its gain per step, and after how many it breaks even."""
     eager, compiled = Step(recipe), Step(recipe)
     compiled.model.compile_network()
     with torch.compiler.config.patch(force_disable_caches=True):  # as where it was never compiled before
@@ -99,7 +98,7 @@ def training(block: nn.Module, x: Tensor, mixed: bool) -> Callable[[], None]:
 
 
 def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
-    """The report's five blocks, forward and backward: the plain formula against `GatedBlock`."""
+    """Time the report's five blocks, forward and backward: the plain formula and `GatedBlock`."""
     order, size = ("activation", "sum", "norm", "pool"), 32
     plain, ours = [], []
     for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):

@@ -32,9 +32,9 @@ KINDS = {  # of operations, by what is in their names
 def build(
     recipe: str, data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
 ) -> tuple[CIFAR10DataModule, ImageClassifier]:
-    """Data module and model of a recipe, with ``data`` and ``model`` in place of its values; without the schedule.
+    """Return data module and model of a recipe with overrides ``data`` and ``model``, without the schedule.
 
-    That one needs a Trainer, and costs nothing.
+    The schedule needs a Trainer and costs nothing.
     """
     settings = yaml.safe_load(RECIPES[recipe].read_text())
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ class Step:
             return self.model.summed_loss(self.model.trained(pixels), self.labels)
 
     def staged(self) -> Iterator[str]:
-        """Takes the step, and names each stage when it is done."""
+        """Run the step; yield the name of each stage after it has run."""
         pixels = self.pixels()
         yield "augmentation"
         loss = self.loss(pixels)
@@ -82,7 +82,7 @@ class Step:
             pass
 
     def stages(self) -> dict[str, float]:
-        """Seconds of each stage, with a wait for the device after it; the medians of 20 steps."""
+        """Return median seconds of each stage over 20 steps, synchronised after each stage."""
         taken: dict[str, list[float]] = {}
         for _ in range(30):
             start = time.perf_counter()
@@ -94,7 +94,7 @@ class Step:
         return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
 
     def parts(self) -> dict[str, float]:
-        """Share of the step's time by kind of operation; the optimiser, as a whole, is one."""
+        """Return the share of each kind of operation in the step's time; the optimiser counts as one kind."""
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             for _ in range(3):
                 self()
@@ -115,7 +115,7 @@ class Step:
 
 
 def wait() -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
@@ -128,7 +128,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def interleaved(*runs: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each, taken in turn, after two turns that are not counted."""
+    """Return seconds of each function, interleaved, after two uncounted warm-up rounds."""
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(2 + REPEATS):
         for run, all_ in zip(runs, times, strict=True):
