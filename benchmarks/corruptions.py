@@ -1,9 +1,9 @@
-"""What is the model in the package worth where images are noisy, blurred or compressed?
+"""Accuracy of the packaged model on corrupted test images.
 
-    python benchmarks/corruptions.py --root DIR [further arguments of test]
+    python benchmarks/corruptions.py --root DIR [arguments of test]
 
-DIR is an image folder of CIFAR-10. It is ``test --ckpt_path pretrained --corruptions``; its ``test.json``, less the
-lists of single images and confusions, becomes ``benchmarks/results/corruptions.json``.
+DIR is an image folder of CIFAR-10. Runs ``test --ckpt_path pretrained --corruptions`` (n = 1, CPU or GPU) and writes
+its ``test.json``, without per-image lists and confusions, to ``benchmarks/results/corruptions.json``.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+
+from formatting import format_percent, format_table, load_result
 
 from lightning_cifar import main
 from lightning_cifar.run.record import write_json
@@ -33,6 +35,21 @@ def measure(root: str, extra: list[str]) -> None:
         **{name: found[name] for name in KEPT},
     }
     write_json(Path(__file__).parent / "results/corruptions.json", result)
+
+
+def tabulate() -> str:
+    result = load_result("corruptions")
+    rows = [
+        [name, *map(format_percent, found), format_percent(sum(found) / len(found))]
+        for name, found in result["corruptions"].items()
+    ]
+    head = [f"{result['data']}, corrupted", *(f"severity {number}" for number in range(1, 6)), "mean"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "corruptions": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Images/s of loading and augmenting a training batch: ours, whole batches, against torchvision's, image by image.
+"""Images/s of loading and augmenting training batches: `BatchLoader` compared with torchvision per image.
 
     python benchmarks/data.py
 
-Both shuffle, flip, crop from 4 pixels of reflect padding and normalise 10,000 random 32x32 images in one process, in
-batches of 500, until they are channels-last floats on the device; on a GPU ours keeps the set there. Prints one table
-and writes ``benchmarks/results/data.json``; runs alternate, medians count.
+Both shuffle, flip, crop with 4 pixels of reflect padding and normalise 10,000 random 32x32 images in one process, in
+batches of 500, to channels-last floats on the device. On a GPU, `BatchLoader` keeps the data set there. Medians of 7
+interleaved runs; prints a table and writes ``benchmarks/results/data.json``.
 """
 
 import statistics
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -28,7 +29,7 @@ IMAGES, BATCH, PADDING, REPEATS = 10_000, 500, 4, 7
 
 
 class PerSample(Dataset):
-    """As in torchvision's tutorials: a Pillow image, then one transform after the other."""
+    """Data set that transforms one Pillow image at a time, as in torchvision's tutorials."""
 
     def __init__(self, data: ImageSet) -> None:
         self.pixels = data.images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -50,19 +51,19 @@ class PerSample(Dataset):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-def ours(loader: BatchLoader) -> None:
+def run_batched(loader: BatchLoader) -> None:
     statistics_of_cifar10 = torch.tensor([CIFAR10_MEAN, CIFAR10_STD], device=loader.labels.device)
     for images, _ in loader:
         flips, offsets = augment.draw_flips(len(images)), augment.draw_offsets(len(images), PADDING)
         augment.normalise(augment.flip_crop(images, flips, offsets, PADDING), *statistics_of_cifar10)
 
 
-def theirs(loader: DataLoader, device: str) -> None:
+def run_per_sample(loader: DataLoader, device: str) -> None:
     for images, _ in loader:
         images.to(device).contiguous(memory_format=torch.channels_last)
 
 
-def speed(run: Callable[[], None]) -> float:
+def measure_speed(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
     if torch.cuda.is_available():
@@ -71,14 +72,14 @@ def speed(run: Callable[[], None]) -> float:
 
 
 def compare(data: ImageSet, device: str) -> dict[str, Any]:
-    """Images/s of both, the milliseconds ours takes for a batch, and the ratio, on ``device``."""
+    """Measure images/s of both on ``device``, their ratio, and our milliseconds per batch."""
     batched = BatchLoader(data, BATCH, seed=0, device=device)
     per_sample = DataLoader(PerSample(data), BATCH, shuffle=True)
     runs: dict[str, list[float]] = {"ours": [], "torchvision": []}
-    ours(batched)  # what is set up at first use is not in the clock
+    run_batched(batched)  # warm-up
     for _ in range(REPEATS):
-        runs["ours"].append(speed(lambda: ours(batched)))
-        runs["torchvision"].append(speed(lambda: theirs(per_sample, device)))
+        runs["ours"].append(measure_speed(lambda: run_batched(batched)))
+        runs["torchvision"].append(measure_speed(lambda: run_per_sample(per_sample, device)))
     ratios = [a / b for a, b in zip(runs["ours"], runs["torchvision"], strict=True)]
     return {
         "images_per_second": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in runs.items()},
@@ -110,6 +111,20 @@ def main() -> None:
     }.items():
         cells = [found if isinstance(found, str) else value(found) for found in results.values()]
         print(f"{name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def tabulate() -> str:
+    result = load_result("data")
+    found = result["cpu"]
+    ours, theirs = (f"{found['images_per_second'][name]['median']:,.0f} images/s" for name in ("ours", "torchvision"))
+    cells = [ours, theirs, f"{found['ratio']['median']:.0f}x", f"{found['milliseconds_per_batch']:.1f} ms"]
+    head = ["whole batches", "torchvision, image by image", "ratio", "a batch of 500"]
+    return format_table(head, [cells], result["command"])
+
+
+TABLES = {
+    "data": tabulate,
+}
 
 
 if __name__ == "__main__":

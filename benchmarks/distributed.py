@@ -1,8 +1,9 @@
-"""One process against two and three by DDP, on CIFAR images: weights, accuracy, throughput.
+"""Weights, accuracy and throughput of one process compared with two and three processes by DDP on a CPU.
 
     python benchmarks/distributed.py --root DIR
 
-Writes ``benchmarks/results/distributed.json``. ``DIR`` is an image folder, ``train/<class>/*`` and ``test/<class>/*``.
+DIR is an image folder of CIFAR-10. Weights after 20 steps, n = 1; throughput is the median of 3 interleaved runs.
+Writes ``benchmarks/results/distributed.json``.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 
 from lightning_cifar.run.record import cpu_name, git_commit, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -35,7 +37,7 @@ def by(count: int) -> list[object]:
 
 
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Relative differences by Euclidean norms: of all weights together, and of the worst tensor, with its name."""
+    """Return relative differences (Euclidean norm) of all weights and of the worst tensor."""
     names = [name for name, value in one.items() if value.is_floating_point() and "running" not in name]
     a, b = (torch.cat([state[name].double().flatten() for name in names]) for state in (one, other))
     each = {name: float((one[name] - other[name]).norm() / one[name].norm()) for name in names if one[name].norm() > 0}
@@ -48,16 +50,16 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def training(folder: Path, data: list[object]) -> dict[str, Any]:
+def compare_weights(folder: Path, data: list[object]) -> dict[str, Any]:
     found = {}
     for recipe, options in (("report", ["--data.batch_size", 500]), ("fast", []), ("fast94", [])):
         args = ["fit", "--recipe", recipe, *data, *options, "--trainer.precision", "32-true", "--trainer.max_steps"]
         args += [STEPS, "--trainer.max_epochs", 1, "--trainer.limit_val_batches", 0, "--run_dir"]
         for count in (1, 2):
             run(*args, folder / f"{recipe}{count}", *by(count), threads=1)
-        # What rounding alone does: the same training by one process, its sums in another order.
+        # Rounding only: the same training by one process, summing in another order.
         run(*args, folder / f"{recipe}threads", *by(1), threads=2)
-        # And without: float64 leaves what is not rounding.
+        # float64 shows what is not rounding.
         for count in (1, 2):
             run(*args, folder / f"{recipe}64{count}", *by(count), "--trainer.precision", "64-true", threads=1)
         states = {name: weights(folder / f"{recipe}{name}") for name in ("1", "2", "threads", "641", "642")}
@@ -69,8 +71,8 @@ def training(folder: Path, data: list[object]) -> dict[str, Any]:
     return found
 
 
-def accuracy(folder: Path) -> dict[str, float]:
-    """Of the test images, counted by one, two and three processes."""
+def count_correct(folder: Path) -> dict[str, float]:
+    """Count correct test images with one, two and three processes."""
     found = {}
     for count in (1, 2, 3):
         run_dir = folder / f"test{count}"
@@ -81,8 +83,8 @@ def accuracy(folder: Path) -> dict[str, float]:
     return found
 
 
-def throughput(folder: Path, data: list[object]) -> dict[str, Any]:
-    """Images/s of `fast94` by two cores: as threads of one process, and as two processes; by turns."""
+def measure_throughput(folder: Path, data: list[object]) -> dict[str, Any]:
+    """Measure images/s of `fast94` on two cores: two threads or two processes, interleaved."""
     found: dict[str, list[float]] = {"one process, two threads": [], "two processes": []}
     for number in range(ROUNDS):
         for name, count in (("one process, two threads", 1), ("two processes", 2)):
@@ -108,12 +110,39 @@ def main() -> None:
             "cpu": cpu_name(),
             "data": "CIFAR-10 (JPEG)",
             "steps": STEPS,
-            "difference": training(Path(folder), data),
-            "right_answers": accuracy(Path(folder)),
-            "throughput": throughput(Path(folder), data),
+            "difference": compare_weights(Path(folder), data),
+            "right_answers": count_correct(Path(folder)),
+            "throughput": measure_throughput(Path(folder), data),
         }
     write_json(Path(__file__).parent / "results/distributed.json", result)
     print(json.dumps(result, indent=2))
+
+
+def tabulate_differences() -> str:
+    result, rows = load_result("distributed"), []
+    for recipe, found in result["difference"].items():
+        row = [f"`{recipe}`"]
+        for how in ("two_processes_float64", "two_processes", "two_threads"):
+            row.append(f"{found[how]['all']:.0e} ({found[how]['worst']:.0e})" if how in found else "not measured")
+        rows.append(row)
+    head = ["all weights (the worst tensor)", "two processes, float64", "float32", "two threads, float32"]
+    return format_table(head, rows, result["command"])
+
+
+def tabulate_throughput() -> str:
+    result = load_result("distributed")
+    right, speed = result["right_answers"], result["throughput"]
+    head = ["", "1 process", "2 processes", "3 processes"]
+    rows = [["test images classified rightly", *(f"{right[count]:,}" for count in ("1", "2", "3"))]]
+    one, two = (f"{speed['median'][name]:,.0f} images/s" for name in ("one process, two threads", "two processes"))
+    rows.append(["`fast94` on two cores", f"{one} by two threads", f"{two} ({speed['ratio']:.2f}x)", ""])
+    return format_table(head, rows)
+
+
+TABLES = {
+    "distributed": tabulate_differences,
+    "distributed_accuracy": tabulate_throughput,
+}
 
 
 if __name__ == "__main__":

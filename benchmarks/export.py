@@ -1,11 +1,11 @@
-"""What do exported models give? Speed, size and accuracy of the model in the package, by ONNX Runtime and by torch.
+"""Speed, size and accuracy of the packaged model in torch and ONNX Runtime.
 
     python benchmarks/export.py --root DIR
 
-DIR is an image folder of CIFAR-10. torch eager in float32 and under bfloat16 autocast, ONNX Runtime in float32 and
-int8 (calibrated on training images), each by as many threads as it takes here, uint8 images in, logits out, in
-batches of 256 and of 1; they take turns, medians count. Accuracy is over all test images, without test-time
-augmentation. Prints one table and writes ``benchmarks/results/export.json``.
+DIR is an image folder of CIFAR-10. Compares torch eager (float32, bfloat16 autocast) with ONNX Runtime (float32, and
+int8 calibrated on training images) on a CPU with default thread counts: uint8 images to logits, batches of 256 and of
+1, medians of 5 interleaved runs. Accuracy is over all test images without test-time augmentation. Prints a table and
+writes ``benchmarks/results/export.json``.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from formatting import format_percent, format_table, load_result
 from torch import Tensor
 
 from lightning_cifar import CIFAR10DataModule, load_pretrained
@@ -34,8 +35,8 @@ REPEATS, SETTLING = 5, 1
 Answer = Callable[[Tensor], Tensor]
 
 
-def ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], dict[str, int]]:
-    """Each way to the logits of uint8 images, and the size of the file that it takes, in bytes."""
+def prepare_ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], dict[str, int]]:
+    """Return each way to the logits of uint8 images, and file sizes in bytes."""
     model = load_pretrained()
 
     def mixed(images: Tensor) -> Tensor:
@@ -60,8 +61,8 @@ def ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], dict[str
     return found, sizes
 
 
-def speeds(answers: dict[str, Answer], images: Tensor, size: int, count: int) -> dict[str, list[float]]:
-    """Images/s of each way, run by run."""
+def measure_speeds(answers: dict[str, Answer], images: Tensor, size: int, count: int) -> dict[str, list[float]]:
+    """Measure images/s of each way, run by run."""
     batches = images[: size * count].split(size)
     taken: dict[str, list[float]] = {name: [] for name in answers}
     for turn in range(SETTLING + REPEATS):
@@ -76,13 +77,13 @@ def speeds(answers: dict[str, Answer], images: Tensor, size: int, count: int) ->
 
 @torch.inference_mode()
 def measure(train: ImageSet, test: ImageSet, folder: Path) -> dict[str, Any]:
-    answers, sizes = ways(train.sample(CALIBRATING).images, folder)
+    answers, sizes = prepare_ways(train.sample(CALIBRATING).images, folder)
     predicted = {
         name: torch.cat([answer(batch) for batch in test.images.split(256)]).argmax(1)
         for name, answer in answers.items()
     }
     first = predicted["torch, float32"]
-    timed = {size: speeds(answers, test.images, size, count) for size, count in BATCHES.items()}
+    timed = {size: measure_speeds(answers, test.images, size, count) for size, count in BATCHES.items()}
     return {
         "ways": {
             name: {
@@ -120,10 +121,26 @@ def main(root: str, images: int | None, output: Path) -> None:
     print("MB: " + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found["bytes"].items()))
 
 
+def tabulate() -> str:
+    result, rows = load_result("export"), []
+    files = {"ONNX Runtime, float32": "onnx", "ONNX Runtime, int8": "onnx, int8", "torch, float32": "safetensors"}
+    for way, found in result["ways"].items():
+        size = f"{result['bytes'][files[way]] / 1e6:.1f} MB" if way in files else ""
+        speed = [f"{found['images_per_second'][batch]['median']:,.0f} images/s" for batch in ("256", "1")]
+        rows.append([way, size, *speed, format_percent(found["accuracy"]), format_percent(found["same_class"])])
+    head = [result["data"], "file", "batches of 256", "of 1", "accuracy", "same class as torch, float32"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "export": tabulate,
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--images", type=int, help="so many test images, for a trial; default: all")
+    parser.add_argument("--images", type=int, help="number of test images; default: all")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/export.json")
     known = parser.parse_args()
     main(known.root, known.images, known.output)

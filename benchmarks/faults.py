@@ -1,8 +1,8 @@
-"""Tries every fault of ``tests/fault`` in full and counts what was survived: ``benchmarks/results/faults.json``.
+"""Number of times that each fault of ``tests/fault`` was injected and survived.
 
     python benchmarks/faults.py
 
-A fault that is not survived fails its test, and then there is no result.
+Runs the whole fault suite and writes ``benchmarks/results/faults.json``. If a test fails, nothing is written.
 """
 
 import datetime
@@ -14,6 +14,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from formatting import format_table, load_result
 
 from lightning_cifar.run.record import cpu_name, git_commit, write_json
 
@@ -39,6 +41,28 @@ def main() -> None:
         "faults": dict(sorted(found.items())),
     }
     write_json(ROOT / "benchmarks/results/faults.json", result)
+
+
+def tabulate() -> str:
+    """Format each fault and its count; each signal is one row with the moments it was sent at."""
+    result, rows, moments = load_result("faults"), [], {}
+    for fault, found in result["faults"].items():
+        lost = found.get("lost_steps")
+        cells = [f"{found['times']:,}", {None: "", 0: "nothing", 1: "1 step at most"}[lost]]
+        signal, _, moment = fault.partition(" in ")
+        if signal in ("SIGINT", "SIGTERM"):
+            moments.setdefault((signal, *cells), []).append(moment)
+        else:
+            rows.append([fault, *cells])
+    ended = [
+        [f"{signal} in: {'; '.join(when)}", f"{times} each", lost] for (signal, times, lost), when in moments.items()
+    ]
+    return format_table(["fault", "times", "lost"], ended + rows, result["command"])
+
+
+TABLES = {
+    "faults": tabulate,
+}
 
 
 if __name__ == "__main__":

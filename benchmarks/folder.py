@@ -1,9 +1,9 @@
-"""How long does it take to read an image folder: decoded the first time, from the cache after that?
+"""Time to read an image folder, first by decoding every image, then from the cache.
 
     python benchmarks/folder.py --root DIR
 
-Prints the medians and writes ``benchmarks/results/folder.json``. The clock covers all of the data module's work before
-the first batch: listing and checking every file, reading, splitting, statistics.
+The clock covers everything before the first batch: listing and checking files, reading, splitting, statistics. One
+first read, median of 5 cached ones, on a CPU. Writes ``benchmarks/results/folder.json``.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from lightning_cifar.run.record import describe_device, write_json
 REPEATS = 5
 
 
-def seconds(root: str) -> tuple[float, int]:
+def time_reading(root: str) -> tuple[float, int]:
     start = time.perf_counter()
     data = CIFAR10DataModule("folder", root)
     data.prepare_data()
@@ -32,8 +32,8 @@ def seconds(root: str) -> tuple[float, int]:
 def main(root: str) -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        first, files = seconds(root)
-        later = [seconds(root)[0] for _ in range(REPEATS)]
+        first, files = time_reading(root)
+        later = [time_reading(root)[0] for _ in range(REPEATS)]
     result = {
         "question": "How long does it take to read an image folder, first and from the cache?",
         "command": "python benchmarks/folder.py --root DIR",

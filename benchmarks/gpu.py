@@ -1,13 +1,15 @@
-"""How long do recipes train on a GPU, and to what accuracy, beside cifar10-airbench's scripts on the same images?
+"""Training time and accuracy of recipes on a GPU, compared with cifar10-airbench's scripts on the same images.
 
     python benchmarks/gpu.py --root DIR --airbench CLONE [--recipes ... --peers ... --seeds N] [arguments of fit]
 
-DIR is an image folder of CIFAR-10, CLONE a clone of github.com/KellerJordan/cifar10-airbench. Recipes are trained and
-tested by ``repeat``. The scripts run as they are, in a directory where they find DIR's images in place of those that
-they would download, and their first run, which compiles, is not counted; of ours, the first seed's time is not, for the
-same reason. Times are of training alone, the scripts' with the evaluation at its end. Of a recipe as it is, the stages
-of a step are timed too, each waited for. Prints one table and writes ``benchmarks/results/gpu.json`` after every recipe
-and script, so that what is done is kept; what is named again is measured again.
+DIR is an image folder of CIFAR-10, CLONE a clone of github.com/KellerJordan/cifar10-airbench. ``repeat`` trains and
+tests recipes. The scripts run unmodified in a directory that holds DIR's images where they expect their download. The
+first run of each compiles and is not counted in the times. Times cover training, plus the final evaluation for the
+scripts. For recipes without further arguments the stages of a step are timed too, with a synchronisation after each.
+Prints a table and updates ``benchmarks/results/gpu.json`` after every recipe and script; measuring a name again
+replaces it.
+
+The tables below are of ``gpu_first.json``, which holds runs started by hand on one H200.
 """
 
 import argparse
@@ -20,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import Step
+from formatting import format_percent, format_table, load_result
+from training_step import Step
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.evaluate.statistics import summary
@@ -30,8 +33,8 @@ from lightning_cifar.run.record import describe_device, write_json
 RESULT = Path(__file__).parent / "results/gpu.json"
 
 
-def trained(recipe: str, root: str, seeds: int, extra: list[str]) -> dict[str, Any]:
-    """What `repeat` says of so many seeds, at least two, but for the time of the first."""
+def train_recipe(recipe: str, root: str, seeds: int, extra: list[str]) -> dict[str, Any]:
+    """Return the result of ``repeat`` (at least two seeds), with the first seed's time apart."""
     command = ["repeat", "--recipe", recipe, "--n", str(seeds), *extra]
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
@@ -43,8 +46,8 @@ def trained(recipe: str, root: str, seeds: int, extra: list[str]) -> dict[str, A
     return found | {"command": command_line, "first_seconds": first, "train_seconds": summary(others)}
 
 
-def peer(script: Path, data: CIFAR10DataModule, runs: int) -> dict[str, Any]:
-    """What a script of cifar10-airbench prints of ``runs`` runs, after the one that compiles."""
+def run_peer(script: Path, data: CIFAR10DataModule, runs: int) -> dict[str, Any]:
+    """Return what a cifar10-airbench script prints for ``runs`` runs after the one that compiles."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "cifar10"
         folder.mkdir()
@@ -88,11 +91,11 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
         "torch": torch.__version__,
     }
     for name in known.peers:
-        result["rows"][name] = peer(next(Path(known.airbench).rglob(name)), data, known.seeds)
+        result["rows"][name] = run_peer(next(Path(known.airbench).rglob(name)), data, known.seeds)
         write_json(RESULT, result)
     for recipe in known.recipes:
         name = " ".join([recipe, *extra])
-        result["rows"][name] = trained(recipe, known.root, known.seeds, extra)
+        result["rows"][name] = train_recipe(recipe, known.root, known.seeds, extra)
         if not extra:
             result["rows"][name]["stages"] = Step(recipe).stages()
         write_json(RESULT, result)
@@ -103,12 +106,41 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
     print(aligned(rows))
 
 
+def tabulate_stages() -> str:
+    rows = []
+    for batch, found in load_result("gpu_first")["stages"].items():
+        stages = [f"{time:.1f} ms" for time in found["milliseconds"].values()]
+        rows.append([batch, f"{found['step_milliseconds']:.0f} ms", *stages])
+    head = ["`fast94`, batches of", "a step", "augmentation", "forward", "metrics", "backward", "optimiser"]
+    return format_table(head, rows)
+
+
+def tabulate_batches() -> str:
+    rows = [
+        [
+            found["batch"],
+            f"{found['steps']:,}",
+            format_percent(found["val_accuracy"]),
+            format_percent(found["val_accuracy_tta"]),
+        ]
+        for found in load_result("gpu_first")["validated"]
+    ]
+    head = ["`fast94`, batches of", "steps", "validation accuracy", "with test-time augmentation"]
+    return format_table(head, rows)
+
+
+TABLES = {
+    "gpu_stages": tabulate_stages,
+    "gpu_batches": tabulate_batches,
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
     parser.add_argument("--airbench", help="a clone of cifar10-airbench")
     parser.add_argument("--recipes", nargs="*", default=["report", "fast", "fast94", "accurate"])
     parser.add_argument("--peers", nargs="*", default=["airbench94_muon.py", "airbench96_faster.py"])
-    parser.add_argument("--seeds", type=int, default=3, help="that count, of each")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    parser.add_argument("--seeds", type=int, default=3, help="counted seeds or runs of each")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
     main(*parser.parse_known_args())

@@ -1,10 +1,10 @@
-"""An image folder to choose by: some training images held out, in the place of the test images, which nobody sees.
+"""Make an image folder whose test images are held-out training images, to choose settings by.
 
     python benchmarks/held_out.py --root DIR --output HELD_OUT [--size N]
 
-Of the image folder DIR, links to all but N images of ``train`` become HELD_OUT's ``train``, to the others its ``test``:
-a stratified split, that of ``--data.val_size N``. `study.py` and `repeat` then choose among settings, with test-time
-augmentation and intervals, by images that were kept back.
+Links all but N images of DIR's ``train`` into HELD_OUT's ``train`` and the others into its ``test``: the stratified
+split of ``--data.val_size N``. ``study.py`` and ``repeat`` can then compare settings with test-time augmentation and
+intervals without reading the test set.
 """
 
 import argparse

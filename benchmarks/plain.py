@@ -1,4 +1,4 @@
-"""The report as one would write it first, in plain PyTorch and torchvision: what this package is measured against."""
+"""The report's network in plain PyTorch, as one would write it first: the baseline of the speed benchmarks."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ WIDTHS = (32, 64, 128, 256, 256)
 
 
 class PlainBlock(nn.Module):
-    """The formula as it stands: three convolutions, a sum, batch norm, pooling."""
+    """Three convolutions, gated sum, batch norm, pooling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -22,6 +22,6 @@ class PlainBlock(nn.Module):
         return F.max_pool2d(self.norm(y), 2)
 
 
-def plain_network() -> nn.Sequential:
+def build_plain_network() -> nn.Sequential:
     blocks = [PlainBlock(*pair) for pair in zip((3, *WIDTHS), WIDTHS, strict=False)]
     return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10))

@@ -1,11 +1,11 @@
-"""Images/s of ``predict --images`` against a plain loop of Pillow and torch over the same 10,000 files.
+"""Images/s of ``predict --images`` compared with a plain loop of Pillow and torch over 10,000 files.
 
     python benchmarks/predict.py --root DIR
 
-DIR is CIFAR-10 (JPEG), of which the test images are read. All forms classify by the model in this package, without
-test-time augmentation. ``one by one`` opens, converts and classifies a file and goes on to the next, ``128 at a time``
-is the same loop with batches; ``predict`` is the command, from reading the model to the last row of its CSV;
-``predict, bf16`` is it with ``--precision bf16-mixed``. Rounds alternate; medians count. Prints one table and writes
+DIR is an image folder of CIFAR-10; its test images are classified by the packaged model without test-time augmentation.
+``one by one`` opens, converts and classifies one file at a time; ``128 at a time`` is the same loop in batches;
+``predict`` is the command, from loading the model to the last row of the CSV; ``predict, bf16`` adds ``--precision
+bf16-mixed``. Medians of 3 interleaved rounds, on a GPU if there is one. Prints a table and writes
 ``benchmarks/results/predict.json``.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from formatting import format_table, load_result
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
@@ -35,7 +36,7 @@ BATCH, WARM_UP = 128, 256
 
 @torch.no_grad()
 def plain_loop(model: ImageClassifier, files: list[str], batch_size: int) -> list[str]:
-    """As one would write it first; the class of each file."""
+    """Return the class of each file by a simple loop."""
     found = []
     for start in range(0, len(files), batch_size):
         pixels = []
@@ -96,6 +97,20 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
     for form, found in forms.items():
         speed = found["images_per_second"]["median"]
         print(f"{form:<14} {speed:>8,.0f}  {found['ratio']:>5.2f}  {found['other_classes']:>13,}")
+
+
+def tabulate() -> str:
+    result, rows = load_result("predict"), []
+    for form, found in result["forms"].items():
+        speed = f"{found['images_per_second']['median']:,.0f} images/s"
+        rows.append([form, speed, f"{found['ratio']:.2f}x", f"{found['other_classes']:,}"])
+    head = [f"{result['files']:,} files", "speed", "over one by one", "other class than one by one"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "own_images": tabulate,
+}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Makes the model in the box: a checkpoint of a `repeat` as half-precision safetensors in the package.
+"""Write the packaged model: a checkpoint of a ``repeat`` as half-precision safetensors.
 
     python benchmarks/pretrained.py RUN_DIR --result benchmarks/results/RECIPE.json
 
-RUN_DIR is that of ``repeat``. Of its seeds the first is taken, not the best: its accuracy is then the mean's, give or
-take, and not the luckiest. What the file says of itself comes from RESULT, the evidence of that recipe.
+RUN_DIR is a directory of ``repeat``. The first seed is taken, not the best, so that its accuracy is not selected. The
+file's metadata comes from RESULT, the recipe's evidence.
 """
 
 import argparse

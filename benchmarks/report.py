@@ -1,8 +1,8 @@
-"""The report's run on an image folder of CIFAR-10: ``fit`` with the recipe `report`, then ``test``, as evidence.
+"""The report's run (n = 1): ``fit`` with the recipe `report` on an image folder of CIFAR-10, then ``test``.
 
-    python benchmarks/report.py --root DIR [further arguments of fit]
+    python benchmarks/report.py --root DIR [arguments of fit]
 
-Prints what ``fit`` and ``test`` print, and writes ``benchmarks/results/report.json`` and ``docs/report.png``.
+Writes ``benchmarks/results/report.json`` and ``docs/report.png``.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
+
+from formatting import format_percent, format_table, load_result
 
 from lightning_cifar import main
 from lightning_cifar.run.record import write_json
@@ -49,7 +51,7 @@ def stop(status: int) -> None:
 
 
 def read_epochs(file: Path) -> list[dict[str, float]]:
-    """One dictionary an epoch of everything that ``metrics.csv`` says of whole epochs."""
+    """Return one dictionary per epoch of the epoch values in ``metrics.csv``."""
     epochs: dict[int, dict[str, float]] = {}
     with file.open(newline="") as opened:
         for row in csv.DictReader(opened):
@@ -58,9 +60,35 @@ def read_epochs(file: Path) -> list[dict[str, float]]:
     return [{**values, "epoch": epoch + 1} for epoch, values in sorted(epochs.items())]
 
 
+def tabulate() -> str:
+    """Format the report's run and the one here."""
+    found = load_result("report")
+    last, before = found["final"], [epoch["test/accuracy"] for epoch in found["epochs"][-11:-1]]
+    lowest, highest, average = map(format_percent, (min(before), max(before), sum(before) / len(before)))
+    rows = [
+        ["the report, CIFAR-10", "83.5 %", "", "", "0.319", "88.9 %", ""],
+        [
+            f"`report`, {found['data']}",
+            format_percent(found["test"]["accuracy"]),
+            f"{lowest} to {highest}, on average {average}",
+            f"{found['test']['loss']:.3f}",
+            f"{last['train/loss_epoch']:.3f}",
+            f"{100 * last['train/accuracy_epoch']:.1f} %",
+            f"{found['images_per_second']:,.0f}",
+        ],
+    ]
+    head = ["n = 1", "test accuracy", "in the ten epochs before", "test loss", "training loss", "training accuracy"]
+    return format_table([*head, "images/s"], rows, found["command"])
+
+
+TABLES = {
+    "report_run": tabulate,
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
     known, extra = parser.parse_known_args()
     run(known.root, known.data_name, extra)

@@ -1,15 +1,22 @@
-"""Takes the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
+"""Copy the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
 
-python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
-python benchmarks/seeds.py RUN_DIR [--name NAME]
+    python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
+    python benchmarks/seeds.py RUN_DIR [--name NAME]
+
+The tables below compare recipes and variants that were trained by ``repeat``.
 """
 
 import argparse
 import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from formatting import MEASURES, format_interval, format_percent, format_spread, format_table, load_result
 
 from lightning_cifar.commands.repeat.command import format_summary
+from lightning_cifar.evaluate.statistics import difference, summary
 from lightning_cifar.run.record import write_json
 
 KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
@@ -29,6 +36,105 @@ def take(run_dir: Path, name: str | None) -> None:
     evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": gpu}
     write_json(Path(__file__).parent / f"results/{name or recipe}.json", evidence)
     print(format_summary(evidence))
+
+
+def tabulate_recipes() -> str:
+    """Format the results of all recipes, one row each."""
+    report = load_result("report")
+    epochs, minutes = report["final"]["epoch"], report["wall_seconds"] / 60
+    seeds = summary(collect_report_accuracies())
+    rows = [
+        ["the report itself", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
+        ["`report`", report["data"], format_spread(seeds), "", f"{seeds['n']}", f"{epochs}", f"{minutes:.0f} min"],
+    ]
+    rows += [summarise_repeat(f"`{name}`", name) for name in ("fast", "fast94", "accurate")]
+    return format_table(["recipe", *REPEATED], rows)
+
+
+def tabulate_gains() -> str:
+    """Format the difference between each recipe and the one before it."""
+    before, rows = {"accuracy_without_tta": collect_report_accuracies()}, []
+    for previous, name in pairwise(("report", "fast", "fast94", "accurate")):
+        result = load_result(name)
+        _, plain_gain, _, gain = compare_accuracies(result, before)
+        rows.append([f"`{name}` - `{previous}`", plain_gain, gain])
+        before = collect_accuracies(result)
+    return format_table(["gain", "without TTA", "with TTA"], rows)
+
+
+def tabulate_accurate_variants() -> str:
+    """Format the earlier variants of `accurate` and the current one."""
+    forms = {
+        "accurate_before": "one network",
+        "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
+        "accurate": "two networks of half the cost, flip-equivariant: `accurate`",
+    }
+    return format_table(["form", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
+
+
+def tabulate_fast94_gates() -> str:
+    """Format `fast94` with and without gates."""
+    gated, plain = load_result("fast94"), load_result("fast94_ungated")
+    rows = [
+        ["ReLU, as reported", f"{gated['n']}", *compare_accuracies(gated, {})],
+        ["none: the sum of three branches", f"{plain['n']}", *compare_accuracies(plain, collect_accuracies(gated))],
+    ]
+    against = "against the first"
+    return format_table(["`fast94`", "n", "without TTA", against, "with TTA", against], rows, plain["command"])
+
+
+def tabulate_report_seeds() -> str:
+    others, shares = load_result("report_seeds"), collect_report_accuracies()
+    found = summary(shares)
+    low, high = found["interval"]
+    cells = [format_percent(share) for share in shares]
+    numbers = [0, *(one["seed"] for one in others["seeds"])]
+    head = [*(f"seed {number}" for number in numbers), "mean ± std", "95 % interval"]
+    cells += [format_spread(found), f"{format_percent(low)} to {format_percent(high)}"]
+    return format_table(head, [cells], others["command"])
+
+
+REPEATED = ["data", "test accuracy", "with test-time augmentation", "n", "epochs", "training time"]
+
+
+def collect_report_accuracies() -> list[float]:
+    """Return the test accuracy of each seed of `report`: the first by ``report.py``, the others by ``repeat``."""
+    return [
+        load_result("report")["test"]["accuracy"],
+        *(one["accuracy"] for one in load_result("report_seeds")["seeds"]),
+    ]
+
+
+def summarise_repeat(label: str, name: str) -> list[str]:
+    """Return the row of a ``repeat``, with the columns of `REPEATED`."""
+    found = load_result(name)
+    epochs = found["seeds"][0]["steps"] * 250 / 50_000
+    accuracies = [format_spread(found[key]) for key in MEASURES]
+    minutes = found["train_seconds"]["median"] / 60
+    return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.2g}", f"{minutes:.2g} min"]
+
+
+def collect_accuracies(found: dict[str, Any]) -> dict[str, list[float]]:
+    """Return both accuracies of every seed of a ``repeat``."""
+    return {key: [seed[key] for seed in found["seeds"]] for key in MEASURES}
+
+
+def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) -> list[str]:
+    """Return cells of both accuracies, each with its difference from those in ``before``, if there are any."""
+    cells = []
+    for key, values in collect_accuracies(found).items():
+        gap = difference(before[key], values) if key in before else None
+        cells += [format_spread(found[key]), format_interval(gap, gap["distinct"]) if gap else ""]
+    return cells
+
+
+TABLES = {
+    "accurate_forms": tabulate_accurate_variants,
+    "gates_longer": tabulate_fast94_gates,
+    "recipe_steps": tabulate_gains,
+    "report_seeds": tabulate_report_seeds,
+    "results": tabulate_recipes,
+}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long does one wait: for the version, for help, for the answer to a typo, for a first training step, for a report?
+"""Time until the version, help, an error, a first training step, or a report page is there.
 
     python benchmarks/startup.py --root DIR --run_dir RUN_DIR
 
-DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a run and its test, or those of `repeat`. Each
-command is a process of its own, from start to exit; the first step is ``fit --recipe fast`` from its start to the end
-of the first step, as the child tells. Prints the medians and writes ``benchmarks/results/startup.json``.
+DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a tested run or a ``repeat``. Each command is a
+new process, timed from start to exit; the first step is ``fit --recipe fast`` until the end of step 1. Medians of 7
+interleaved runs on a CPU; writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from formatting import format_table, load_result
 
 from lightning_cifar.run.record import describe_device, write_json
 
@@ -28,8 +29,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def process(*command: str, status: int = 0) -> float:
-    """Seconds that it takes to end with this status."""
+def time_process(*command: str, status: int = 0) -> float:
+    """Return the seconds until the command ends; exit if its status differs."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     if done.returncode != status:
@@ -37,7 +38,7 @@ def process(*command: str, status: int = 0) -> float:
     return time.perf_counter() - start
 
 
-def first_step(root: str) -> float:
+def time_first_step(root: str) -> float:
     with tempfile.TemporaryDirectory() as run_dir:
         options = ["--data.dataset", "folder", "--data.root", root, "--trainer.max_steps", "1"]
         options += ["--run_dir", f"{run_dir}/run"]
@@ -52,22 +53,22 @@ def first_step(root: str) -> float:
         return float(line.split()[-1]) - start
 
 
-def page(run_dir: str) -> float:
+def time_report(run_dir: str) -> float:
     with tempfile.TemporaryDirectory() as output:
-        return process("-m", "lightning_cifar", "report", run_dir, "--output", output)
+        return time_process("-m", "lightning_cifar", "report", run_dir, "--output", output)
 
 
 def main(root: str, run_dir: str) -> None:
     module = ("-m", "lightning_cifar")
     waits = {
-        "--version": lambda: process(*module, "--version"),
-        "--help": lambda: process(*module, "--help"),
-        "unknown command": lambda: process(*module, "fti", status=2),
-        "unknown recipe": lambda: process(*module, "fit", "--recipe", "fats", status=2),
-        "unknown option": lambda: process(*module, "fit", "--trainer.max_epoch", "3", status=2),
-        "first training step": lambda: first_step(root),
-        "report of a run": lambda: page(run_dir),
-        "import torch, alone": lambda: process("-c", "import torch"),
+        "--version": lambda: time_process(*module, "--version"),
+        "--help": lambda: time_process(*module, "--help"),
+        "unknown command": lambda: time_process(*module, "fti", status=2),
+        "unknown recipe": lambda: time_process(*module, "fit", "--recipe", "fats", status=2),
+        "unknown option": lambda: time_process(*module, "fit", "--trainer.max_epoch", "3", status=2),
+        "first training step": lambda: time_first_step(root),
+        "report of a run": lambda: time_report(run_dir),
+        "import torch, alone": lambda: time_process("-c", "import torch"),
     }
     times: dict[str, list[float]] = {name: [] for name in waits}
     for _ in range(REPEATS):
@@ -82,6 +83,17 @@ def main(root: str, run_dir: str) -> None:
     write_json(Path(__file__).parent / "results/startup.json", result)
     for name, all_ in times.items():
         print(f"{name:<24}{statistics.median(all_):>7.2f} s")
+
+
+def tabulate() -> str:
+    result = load_result("startup")
+    rows = [[f"`{name}`" if name[0] == "-" else name, f"{t['median']:.2f} s"] for name, t in result["seconds"].items()]
+    return format_table(["from the start of the process", ""], rows, result["command"])
+
+
+TABLES = {
+    "startup": tabulate,
+}
 
 
 if __name__ == "__main__":

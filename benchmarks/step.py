@@ -1,136 +1,34 @@
-"""How near is a training step to its convolutions alone, and where does the rest of its time go?
+"""Time of a training step compared with its convolutions only, and where the rest goes.
 
     python benchmarks/step.py
 
-A step is augmentation, forward, loss, backward and optimiser of a recipe, in a bare loop and the precision that
-``auto`` finds. Beside it, in turn: forward and backward of the very same convolutions (shapes, dtype, layout, the
-gradients asked for) and nothing else. Then each step compiled, and the report's blocks against the formula written
-plainly, in the same precision and layout. Prints what it finds and writes ``benchmarks/results/step.json``; medians
-count.
+A step is augmentation, forward, loss, backward and optimiser of a recipe on random images, in the precision that
+``auto`` selects. Compared with it: forward and backward of the same convolutions only (shapes, dtype, layout,
+gradients); the compiled step; and the report's blocks with the plain formula. Medians of 9 interleaved runs, on a GPU
+if there is one; prints tables and writes ``benchmarks/results/step.json``.
 """
 
 import argparse
 import statistics
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from formatting import format_milliseconds, format_table, load_result
 from plain import WIDTHS, PlainBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from training_step import DEVICE, Step, interleaved, seconds
 
-from lightning_cifar import CIFAR10DataModule, GatedBlock, ImageClassifier
-from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.options import RECIPES
+from lightning_cifar import GatedBlock
 from lightning_cifar.run.record import describe_device, write_json
-from lightning_cifar.train.hardware import fastest_precision, keep_freed_memory
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-REPEATS = 9
-KINDS = {  # of operations, by what is in their names
-    "convolution": "convolutions",
-    "pool": "pooling",
-    "batch_norm": "batch norm",
-    "gelu": "activation",
-    "relu": "activation",
-    "threshold": "activation",
-    "GatedSum": "gated sum",
-}
-
-
-def build(
-    recipe: str, data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
-) -> tuple[CIFAR10DataModule, ImageClassifier]:
-    """Data module and model of a recipe, with ``data`` and ``model`` in place of its values; without the schedule.
-
-    That one needs a Trainer, and costs nothing.
-    """
-    settings = yaml.safe_load(RECIPES[recipe].read_text())
-    torch.manual_seed(0)
-    arguments = {**settings.get("model", {}), **(model or {}), "schedule": "constant"}
-    return CIFAR10DataModule(**{**settings["data"], **(data or {})}), ImageClassifier(**arguments)
-
-
-class Step:
-    """One training step of a recipe, on random images."""
-
-    def __init__(self, recipe: str) -> None:
-        self.data, model = build(recipe)
-        batch = self.data.hparams["batch_size"]
-        self.data.train = ImageSet(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8), torch.arange(batch) % 10)
-        self.data.mean = [0.5] * 3
-        self.epoch = self.data.hparams["small_epochs"]  # the first of whole images
-        self.model = model.to(DEVICE).train()
-        self.optimizer = self.model.configure_optimizers()
-        ((images, labels, *self.positions),) = self.data.train_dataloader()
-        self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
-        pixels = self.model.normalised(self.images)
-        self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
-
-    def pixels(self) -> Tensor:
-        return self.model.normalised(self.data.augment_batch(self.images, self.epoch, *self.positions))
-
-    def loss(self, pixels: Tensor) -> Tensor:
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return self.model.summed_loss(self.model.trained(pixels), self.labels)
-
-    def staged(self) -> Iterator[str]:
-        """Takes the step, and names each stage when it is done."""
-        pixels = self.pixels()
-        yield "augmentation"
-        loss = self.loss(pixels)
-        yield "forward"
-        loss.backward()
-        yield "backward"
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        yield "optimiser"
-
-    def __call__(self) -> None:
-        for _ in self.staged():
-            pass
-
-    def stages(self) -> dict[str, float]:
-        """Seconds of each stage, with a wait for the device after it; the medians of 20 steps."""
-        taken: dict[str, list[float]] = {}
-        for _ in range(30):
-            start = time.perf_counter()
-            for stage in self.staged():
-                wait()
-                now = time.perf_counter()
-                taken.setdefault(stage, []).append(now - start)
-                start = now
-        return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
-
-    def parts(self) -> dict[str, float]:
-        """Share of the step's time by kind of operation; the optimiser, as a whole, is one."""
-        with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            for _ in range(3):
-                self()
-        spent: Counter[str] = Counter()
-
-        def add(event: Any, inherited: str | None) -> None:
-            kind = inherited or next((kind for word, kind in KINDS.items() if word in event.name), None)
-            if event.name.startswith("Optimizer.step"):
-                kind = "optimiser"
-            spent[kind or "other"] += event.self_cpu_time_total
-            for child in event.cpu_children:
-                add(child, kind)
-
-        for event in profiled.events():
-            if event.cpu_parent is None:
-                add(event, None)
-        return {kind: time / spent.total() for kind, time in spent.most_common()}
+from lightning_cifar.train.hardware import keep_freed_memory
 
 
 def convolutions_of(step: Step) -> Callable[[], None]:
-    """Forward and backward of each convolution of one step, alone."""
+    """Return a function that runs forward and backward of a step's convolutions only."""
     seen: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
     modules = [module for module in step.model.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(lambda m, x, y: seen.append((m, x[0], y))) for module in modules]
@@ -151,30 +49,6 @@ def convolutions_of(step: Step) -> Callable[[], None]:
                 torch.autograd.grad(y, wanted, gradient)
 
     return run
-
-
-def wait() -> None:
-    """Until the device has done what it was given."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - start
-
-
-def interleaved(*runs: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each, taken in turn, after two turns that are not counted."""
-    times: list[list[float]] = [[] for _ in runs]
-    for turn in range(2 + REPEATS):
-        for run, all_ in zip(runs, times, strict=True):
-            taken = seconds(run)
-            if turn >= 2:
-                all_.append(taken)
-    return times
 
 
 def measure_step(recipe: str) -> dict[str, Any]:
@@ -198,7 +72,7 @@ def measure_step(recipe: str) -> dict[str, Any]:
 
 
 def measure_compilation(recipe: str) -> dict[str, Any]:
-    """What ``--model.compile true`` costs at first, gains in each step, and after how many it has paid."""
+    """Measure the first step of ``--model.compile true``, its gain per step, and after how many it breaks even."""
     eager, compiled = Step(recipe), Step(recipe)
     compiled.model.compile_network()
     with torch.compiler.config.patch(force_disable_caches=True):  # as where it was never compiled before
@@ -224,7 +98,7 @@ def training(block: nn.Module, x: Tensor, mixed: bool) -> Callable[[], None]:
 
 
 def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
-    """The report's five blocks, forward and backward: the plain formula against `GatedBlock`."""
+    """Time the report's five blocks, forward and backward: the plain formula and `GatedBlock`."""
     order, size = ("activation", "sum", "norm", "pool"), 32
     plain, ours = [], []
     for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
@@ -272,6 +146,68 @@ def main(recipes: list[str]) -> None:
         "torch": torch.__version__,
     }
     write_json(Path(__file__).parent / "results/step.json", result)
+
+
+def tabulate_steps() -> str:
+    result, rows = load_result("step"), []
+    for recipe, found in result["steps"].items():
+        rest = [f"{kind} {100 * share:.0f} %" for kind, share in found["parts"].items() if kind != "convolutions"]
+        rows.append(
+            [
+                f"`{recipe}`, batch {found['batch_size']}",
+                f"{found['megaflop_per_image']:.0f} MFLOP",
+                format_milliseconds(found["step_seconds"]),
+                format_milliseconds(found["convolutions_seconds"]),
+                f"{found['ratio']:.2f}",
+                f"{found['gigaflop_per_second']:.0f}",
+                f"{found['convolutions_gigaflop_per_second']:.0f}",
+                f"{found['images_per_second']:,.0f}",
+                ", ".join(rest),
+            ]
+        )
+    head = ["recipe", "an image", "step", "convolutions alone", "ratio", "GFLOP/s", "alone", "images/s", "the rest"]
+    return format_table(head, rows, result["command"])
+
+
+def tabulate_compilations() -> str:
+    rows = []
+    for recipe, found in load_result("step")["compilations"].items():
+        after = found["pays_after_steps"]
+        rows.append(
+            [
+                f"`{recipe}`",
+                f"{found['first_step_seconds']:.0f} s",
+                format_milliseconds(found["eager_step_seconds"]),
+                format_milliseconds(found["step_seconds"]),
+                f"{found['ratio']:.2f}x",
+                f"{after:,.0f} steps" if after else "never",
+            ]
+        )
+    return format_table(
+        ["`--model.compile true`", "first step", "eager step", "compiled", "speed-up", "pays after"], rows
+    )
+
+
+def tabulate_blocks() -> str:
+    rows = [
+        [
+            f"`{precision}`",
+            format_milliseconds(found["reference_seconds"]),
+            format_milliseconds(found["fused_seconds"]),
+            f"{found['ratio']:.2f}x",
+        ]
+        for precision, found in load_result("step")["blocks"].items()
+    ]
+    return format_table(
+        ["five blocks, forward and backward", "formula written plainly", "`GatedBlock`", "speed-up"], rows
+    )
+
+
+TABLES = {
+    "steps": tabulate_steps,
+    "compilations": tabulate_compilations,
+    "blocks": tabulate_blocks,
+}
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""Forms of a recipe side by side, n seeds each: what does an idea give, and can it be told from chance?
+"""Variants of a recipe, n seeds each, with the difference between them and its 95 % interval (Welch).
 
-    python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [further arguments of fit]
+    python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [arguments of fit]
 
-Every form is trained and tested with the same n seeds by ``repeat``; stopped, the same command with the same
-``--run_dir`` goes on. Prints one table and writes ``benchmarks/results/STUDY.json``: every seed, the cost, and the
-difference from the first form, or the one before, with its 95 % interval (Welch).
+``repeat`` trains and tests every variant with the same n seeds. The same command with the same ``--run_dir`` resumes an
+interrupted study. Prints a table and writes ``benchmarks/results/STUDY.json``: every seed, the cost, and the difference
+from the first or the previous variant.
 """
 
 import argparse
 import json
 import sys
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from tables import MEASURES
+from formatting import MEASURES, format_interval, format_spread, format_table, load_result
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
@@ -29,11 +31,11 @@ from lightning_cifar.run.record import write_json
 class Study(NamedTuple):
     question: str
     against: Literal["first", "previous"]
-    forms: dict[str, str]  # by name, what is typed after ``repeat``
+    forms: dict[str, str]  # by name, what is arguments of ``repeat``
 
 
 def cumulative(steps: dict[str, str]) -> dict[str, str]:
-    """Every form with what the ones before it have."""
+    """Return each variant with the arguments of all before it prepended."""
     return dict(zip(steps, accumulate(steps.values(), lambda before, step: f"{before} {step}"), strict=True))
 
 
@@ -111,7 +113,7 @@ HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "
 
 
 def cells(found: dict[str, Any]) -> list[str]:
-    """Cost, and each accuracy with its difference from the other form."""
+    """Return cells of the cost, and of each accuracy with its difference."""
     row = [f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f}"]
     for key in MEASURES:
         row.append(f"{100 * found[key]['mean']:.2f} ± {100 * (found[key]['std'] or 0):.2f}")
@@ -124,7 +126,7 @@ def cells(found: dict[str, Any]) -> list[str]:
 
 
 def megaflop(run_dir: Path) -> float:
-    """Forward and backward of one image, by torch's counter."""
+    """Return MFLOP of forward and backward for one image, by torch's counter."""
     config = next(run_dir.glob("seed*/config.yaml"))
     model = ImageClassifier(**yaml.safe_load(config.read_text())["model"])
     with FlopCounterMode(display=False) as counter:
@@ -132,13 +134,51 @@ def megaflop(run_dir: Path) -> float:
     return counter.get_total_flops() / 2e6
 
 
+def tabulate(name: str) -> str:
+    """Format the variants of a study, one row each; bold differences hold after correction over the whole study."""
+    result, rows = load_result(name), []
+    holding = {key: find_differing(result, key) for key in MEASURES}
+    for form, found in result["forms"].items():
+        row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
+        for key in MEASURES:
+            row.append(format_spread(found[key]))
+            gap = found.get("difference", {}).get(key)
+            row.append(format_interval(gap, form in holding[key]) if gap else "")
+        rows.append(row)
+    against = {"first": "against the first", "previous": "against the one above"}[result["against"]]
+    head = [f"n = {result['n']} each", "MFLOP an image", "training", "without TTA", against, "with TTA", against]
+    return format_table(head, rows, result["command"])
+
+
+def find_differing(result: dict[str, Any], key: str) -> set[str]:
+    """Return the variants that differ from their baseline by Welch's t-test at 5 %, with Holm's correction."""
+    forms = result["forms"]
+    names, found = [*forms], {}
+    for place, name in enumerate(names[1:], 1):
+        other = names[0 if result["against"] == "first" else place - 1]
+        values = [[seed[key] for seed in forms[one]["seeds"]] for one in (other, name)]
+        found[name] = float(stats.ttest_ind(*values, equal_var=False).pvalue)
+    differing: set[str] = set()
+    for place, name in enumerate(sorted(found, key=found.__getitem__)):
+        if found[name] * (len(found) - place) >= 0.05:
+            break
+        differing.add(name)
+    return differing
+
+
+TABLES = {
+    "gates": partial(tabulate, "gates"),
+    "ladder": partial(tabulate, "ladder"),
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
-    parser.add_argument("--seeds", type=int, default=6, help="of each form, 0 ... seeds - 1")
-    parser.add_argument("--run_dir", type=Path, help="where the runs are, to go on from")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
+    parser.add_argument("--seeds", type=int, default=6, help="of each variant, 0 ... seeds - 1")
+    parser.add_argument("--run_dir", type=Path, help="directory of the runs, to resume from")
     known, extra = parser.parse_known_args()
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     where = known.run_dir or Path("runs/benchmarks", known.study, now)

@@ -1,16 +1,15 @@
-"""Training time to a test accuracy: the recipes `fast` and `fast94`, seed by seed, beside a plain PyTorch report.
+"""Training time of `fast` and `fast94` to a test accuracy, compared with the report in plain PyTorch, on a CPU.
 
-    python benchmarks/time_to_accuracy.py --root DIR [--recipe fast94 --seeds N] [further arguments of fit]
+    python benchmarks/time_to_accuracy.py --root DIR [--recipe fast94 --seeds N] [arguments of fit]
 
-DIR is an image folder of CIFAR-10. Seeds are trained and tested by ``repeat``; all are reported. The
-targets: the report's 83.5 %, and what cifar10-airbench's 94 % network reaches on CIFAR-10 (JPEG), 90.5 % with test-time
-augmentation. The plain implementation is the report's network as one would write it first: three convolutions and a
-sum, torchvision's transforms image by image, float32, Adam, a loop of its own. Its speed is measured over a few steps
-before the first seed and after each, and multiplied by the report's 30 epochs (whose accuracy is in ``report.json``).
+DIR is an image folder of CIFAR-10. ``repeat`` trains and tests the seeds; all are reported. Targets: the report's 83.5
+%, and what cifar10-airbench's 94 % network reaches on CIFAR-10 (JPEG), 90.5 % with test-time augmentation. The plain
+implementation is the report's network as one would write it first: three convolutions and a sum, torchvision's
+transforms per image, float32, Adam. Its speed is measured over a few steps before the first seed and after each, and
+extrapolated to the report's 30 epochs (accuracy: ``report.json``).
 
-Training time is the sum of the epochs' times: batches, augmentation, steps, metrics, logging, progress. Reading data,
-start-up and the test are not in it; the wall time of the whole of ``fit`` is given beside it. Prints one table and
-writes ``benchmarks/results/RECIPE.json``.
+Training time covers the epochs: batches, augmentation, steps, metrics, logging, progress. It excludes reading data,
+start-up and the test. Prints a table and writes ``benchmarks/results/RECIPE.json``.
 """
 
 import argparse
@@ -20,11 +19,13 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 from data import PerSample
-from plain import plain_network
+from formatting import format_percent, format_spread, format_table, load_result
+from plain import build_plain_network
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -39,10 +40,10 @@ EPOCHS, BATCH, STEPS = 30, 512, 4
 
 
 class Plain:
-    """The plain implementation, a few steps at a time."""
+    """The plain implementation; measures a few steps at a time."""
 
     def __init__(self, data: ImageSet) -> None:
-        self.network = plain_network()
+        self.network = build_plain_network()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-4)
         self.loader = DataLoader(PerSample(data), BATCH, shuffle=True)
 
@@ -69,7 +70,7 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
     command = ["repeat", "--recipe", recipe, "--data.dataset", "folder", "--data.root", root]
     command += ["--trainer.accelerator", "cpu", *extra]  # as the plain loop
     speeds = [plain.images_per_second()]
-    for seed in range(seeds):  # each in a process of its own, as big as it likes
+    for seed in range(seeds):  # each in a new process
         one = [*command, "--n", "1", "--first_seed", str(seed), "--run_dir", str(where)]
         subprocess.run([sys.executable, "-m", "lightning_cifar", *one], check=True)
         speeds.append(plain.images_per_second())
@@ -97,11 +98,44 @@ def run(recipe: str, root: str, data_name: str, seeds: int, extra: list[str]) ->
     print(f"plain report, extrapolated: {plain_seconds:,.0f} s = {ratio:.0f} times as long")
 
 
+def tabulate_seeds(recipe: str) -> str:
+    found = load_result(recipe)
+    rows = [
+        [
+            f"seed {run['seed']}",
+            format_percent(run["accuracy"]),
+            format_percent(run["accuracy_without_tta"]),
+            f"{run['train_seconds']:.0f} s",
+        ]
+        for run in found["seeds"]
+    ]
+    accuracy, plain = (format_spread(found[name]) for name in ("accuracy", "accuracy_without_tta"))
+    rows.append(
+        [f"mean ± std, median time, n = {found['n']}", accuracy, plain, f"{found['train_seconds']['median']:.0f} s"]
+    )
+    head = ["", "test accuracy", "without test-time augmentation", "training time"]
+    return format_table(head, rows, found["command"])
+
+
+def tabulate_plain() -> str:
+    found = load_result("fast")["plain"]
+    speed = f"{found['images_per_second']['median']:,.0f} images/s"
+    head = ["the report, written plainly", f"{found['epochs']} epochs, extrapolated", "over `fast`"]
+    return format_table(head, [[speed, f"{found['seconds']:,.0f} s", f"{found['ratio']:.0f}x"]])
+
+
+TABLES = {
+    "fast": partial(tabulate_seeds, "fast"),
+    "fast94": partial(tabulate_seeds, "fast94"),
+    "plain": tabulate_plain,
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
     parser.add_argument("--recipe", default="fast", choices=TARGETS)
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="what the tables call it")
+    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
     parser.add_argument("--seeds", type=int, default=5, help="0 ... seeds - 1")
     known, extra = parser.parse_known_args()
     run(known.recipe, known.root, known.data_name, known.seeds, extra)

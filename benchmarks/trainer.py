@@ -1,12 +1,12 @@
-"""What does Lightning cost? The same steps by a raw loop, by ``Trainer(barebones=True)``, by the default ``fit``.
+"""Overhead of Lightning: the same steps by a raw loop, ``Trainer(barebones=True)`` and the default ``fit``.
 
     python benchmarks/trainer.py --root DIR
 
-DIR is an image folder of CIFAR-10. Each trains the recipe `fast` for 50 steps, in turn. Raw: batches, augmentation,
-forward, loss, backward, optimiser, and nothing else. ``fit`` is the command line's, with metrics, progress, CSV, figure
-and checkpoints. The clock runs from the end of the fifth step to the end of the last; what comes after that, once a run
-(figure, checkpoint), is given apart. Then the same with batches of 10 images and five blocks of 8 channels: a step so
-short that what Lightning adds to it shows. Prints one table and writes ``benchmarks/results/trainer.json``.
+DIR is an image folder of CIFAR-10. Each trains the recipe `fast` for 50 steps, interleaved, 5 times. The raw loop does
+batches, augmentation, forward, loss, backward and optimiser only; ``fit`` adds metrics, progress, CSV, figure and
+checkpoints. The clock runs from the end of step 5 to the end of the last; what follows once per run (figure,
+checkpoint) is reported separately. The same is measured with batches of 10 images and five blocks of 8 channels, where
+the overhead shows. Prints a table and writes ``benchmarks/results/trainer.json``.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import format_table, load_result
 from lightning import Callback, Trainer
-from step import DEVICE, build
 from torch.nn import functional as F
+from training_step import DEVICE, build
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
@@ -35,7 +36,7 @@ PRECISION = "bf16-mixed"
 
 
 class Clock(Callback):
-    """Seconds from the end of step WARMUP to the end of the last, which is when it looks last."""
+    """Callback that takes the time at the end of step WARMUP and of the last step."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.started, self.ended = steps, 0.0, 0.0
@@ -48,12 +49,12 @@ class Clock(Callback):
         self.ended = time.perf_counter()
 
 
-def parts(root: str, size: str) -> tuple[CIFAR10DataModule, ImageClassifier]:
+def build_parts(root: str, size: str) -> tuple[CIFAR10DataModule, ImageClassifier]:
     data, model = TINY if size == "tiny" else ({}, {})
     return build(RECIPE, {"dataset": "folder", "root": root, **data}, model)
 
 
-def by_fit(root: str, size: str) -> tuple[float, float]:
+def run_fit(root: str, size: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as run_dir:
         options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", PRECISION]
         options += ["--trainer.max_steps", str(STEPS[size]), "--run_dir", f"{run_dir}/run"]
@@ -65,16 +66,16 @@ def by_fit(root: str, size: str) -> tuple[float, float]:
         return clock.ended - clock.started, time.perf_counter() - clock.ended
 
 
-def by_barebones(root: str, size: str) -> tuple[float, float]:
-    data, model = parts(root, size)
+def run_barebones(root: str, size: str) -> tuple[float, float]:
+    data, model = build_parts(root, size)
     clock = Clock(STEPS[size])
     trainer = Trainer(barebones=True, max_steps=STEPS[size], precision=PRECISION, callbacks=[clock])
     trainer.fit(model, data)
     return clock.ended - clock.started, time.perf_counter() - clock.ended
 
 
-def by_raw_loop(root: str, size: str) -> tuple[float, float]:
-    data, model = parts(root, size)
+def run_raw_loop(root: str, size: str) -> tuple[float, float]:
+    data, model = build_parts(root, size)
     data.setup()
     model = model.to(DEVICE).train()
     assert model.network.stem is not None
@@ -95,7 +96,7 @@ def by_raw_loop(root: str, size: str) -> tuple[float, float]:
 
 
 def measure(root: str, size: str) -> dict[str, Any]:
-    ways = {"raw loop": by_raw_loop, "barebones Trainer": by_barebones, "default fit": by_fit}
+    ways = {"raw loop": run_raw_loop, "barebones Trainer": run_barebones, "default fit": run_fit}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(REPEATS):
         for name, way in ways.items():
@@ -138,6 +139,21 @@ def main(root: str) -> None:
             f"{row['end_seconds']:>14.2f} s{1000 * tiny[name]:>9.2f} ms{1000 * added[name]:>7.2f} ms"
             f"{result['ratio_from_added'][name]:>8.3f}"
         )
+
+
+def tabulate() -> str:
+    result, rows = load_result("trainer"), []
+    for way, found in result["sizes"]["fast"].items():
+        added, ratio = result["added_seconds_per_step"][way], result["ratio_from_added"][way]
+        measured = f"{1000 * found['step_seconds']['median']:.0f} ms"
+        rows.append([way, measured, f"{found['ratio']['median']:.3f}", f"{1000 * added:.1f} ms", f"{ratio:.3f}"])
+    head = [f"`{result['recipe']}`", "a step", "median of pairs", "added to a tiny step", "that over the raw step"]
+    return format_table(head, rows, result["command"])
+
+
+TABLES = {
+    "trainer": tabulate,
+}
 
 
 if __name__ == "__main__":

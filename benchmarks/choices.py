@@ -1,0 +1,73 @@
+"""Tables of what was tried on the validation split: runs started by hand, one seed each.
+
+The commands are in ``report_choices.json``, ``fast_choices.json`` and ``accurate_choices.json``.
+"""
+
+from functools import partial
+from typing import Any
+
+from formatting import format_percent, format_table, load_result
+
+
+def tabulate_report_choices() -> str:
+    """Format each choice, and batch size 512 (the one taken) after the same number of epochs."""
+    choices = {found["choice"]: found for found in load_result("report_choices")["choices"]}
+
+    def late(found: dict[str, Any], epochs: int) -> str:
+        return format_percent(sum(found["val_accuracy"][epochs - 3 : epochs]) / 3)
+
+    rows = [
+        [choice, f"{found['epochs']}", late(found, found["epochs"]), late(choices["batch size 512"], found["epochs"])]
+        for choice, found in choices.items()
+    ]
+    return format_table(["", "epochs", "validation accuracy, last three", "batch size 512, in the same epochs"], rows)
+
+
+def tabulate_choices(recipe: str) -> str:
+    rows = [
+        [
+            found["choice"],
+            f"{found['steps']:,}",
+            format_percent(found["val_accuracy"]),
+            format_percent(found["val_accuracy_tta"]),
+        ]
+        for found in load_result("fast_choices")[recipe]
+    ]
+    return format_table(["", "steps", "validation accuracy", "with test-time augmentation"], rows)
+
+
+def tabulate_accurate_choices() -> str:
+    rows = []
+    for row in load_result("accurate_choices")["rows"]:
+        kinds = [row["val_accuracy"], row.get("val_accuracy_mirror"), row["val_accuracy_tta"]]
+        rows.append([row["choice"], f"{row['steps']:,}", *(format_percent(share) if share else "" for share in kinds)])
+    head = ["", "steps of 250", "validation accuracy", "averaged with the mirror image", "with test-time augmentation"]
+    return format_table(head, rows)
+
+
+def tabulate_step_choices() -> str:
+    rows = [
+        [row["choice"], f"{row['step']} ms", f"{row['convolutions']} ms", f"{row['step'] / row['convolutions']:.2f}"]
+        for row in load_result("fast_choices")["step_milliseconds"]["rows"]
+    ]
+    return format_table(["a step of 250 images", "whole", "convolutions alone", "ratio"], rows)
+
+
+def tabulate_operations() -> str:
+    found = load_result("fast_choices")["operation_milliseconds"]
+    rows = [
+        [operation, *(f"{form}: {taken:.2f} ms" for form, taken in times.items())]
+        for operation, times in found.items()
+        if operation != "note"
+    ]
+    return format_table(["operation, bfloat16", "before", "after"], rows)
+
+
+TABLES = {
+    "choices_report": tabulate_report_choices,
+    "choices_fast": partial(tabulate_choices, "fast"),
+    "choices_fast94": partial(tabulate_choices, "fast94"),
+    "choices_step": tabulate_step_choices,
+    "choices_accurate": tabulate_accurate_choices,
+    "operations": tabulate_operations,
+}

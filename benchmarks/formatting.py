@@ -1,0 +1,38 @@
+"""Cells and tables in Markdown, as the benchmarks' tables use them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+MEASURES = ("accuracy_without_tta", "accuracy")  # of each seed trained by ``repeat``
+
+
+def load_result(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def format_table(head: list[str], rows: Iterable[list[str]], command: str | None = None) -> str:
+    lines = [f"`{command}`", ""] if command else []
+    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)])
+
+
+def format_percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def format_spread(summary: dict[str, float]) -> str:
+    mean, std = summary["mean"], summary.get("std")
+    return format_percent(mean) if std is None else f"{100 * mean:.2f} ± {format_percent(std)}"
+
+
+def format_interval(gap: dict[str, Any], bold: bool) -> str:
+    """Return a difference in points and its 95 % interval."""
+    low, high = gap["interval"]
+    text = f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"**{text}**" if bold else text
+
+
+def format_milliseconds(found: dict[str, float]) -> str:
+    return f"{1000 * found['median']:,.0f} ms"

@@ -1,0 +1,138 @@
+"""One training step of a recipe on random images, and clocks for it; used by `step.py`, `trainer.py` and `gpu.py`."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.options import RECIPES
+from lightning_cifar.train.hardware import fastest_precision
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+REPEATS = 9
+KINDS = {  # of operations, by what is in their names
+    "convolution": "convolutions",
+    "pool": "pooling",
+    "batch_norm": "batch norm",
+    "gelu": "activation",
+    "relu": "activation",
+    "threshold": "activation",
+    "GatedSum": "gated sum",
+}
+
+
+def build(
+    recipe: str, data: dict[str, Any] | None = None, model: dict[str, Any] | None = None
+) -> tuple[CIFAR10DataModule, ImageClassifier]:
+    """Return data module and model of a recipe with overrides ``data`` and ``model``, without the schedule.
+
+    The schedule needs a Trainer and costs nothing.
+    """
+    settings = yaml.safe_load(RECIPES[recipe].read_text())
+    torch.manual_seed(0)
+    arguments = {**settings.get("model", {}), **(model or {}), "schedule": "constant"}
+    return CIFAR10DataModule(**{**settings["data"], **(data or {})}), ImageClassifier(**arguments)
+
+
+class Step:
+    """One training step of a recipe, on random images."""
+
+    def __init__(self, recipe: str) -> None:
+        self.data, model = build(recipe)
+        batch = self.data.hparams["batch_size"]
+        self.data.train = ImageSet(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8), torch.arange(batch) % 10)
+        self.data.mean = [0.5] * 3
+        self.epoch = self.data.hparams["small_epochs"]  # the first of whole images
+        self.model = model.to(DEVICE).train()
+        self.optimizer = self.model.configure_optimizers()
+        ((images, labels, *self.positions),) = self.data.train_dataloader()
+        self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
+        pixels = self.model.normalised(self.images)
+        self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
+
+    def pixels(self) -> Tensor:
+        return self.model.normalised(self.data.augment_batch(self.images, self.epoch, *self.positions))
+
+    def loss(self, pixels: Tensor) -> Tensor:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
+            return self.model.summed_loss(self.model.trained(pixels), self.labels)
+
+    def staged(self) -> Iterator[str]:
+        """Run the step; yield the name of each stage after it has run."""
+        pixels = self.pixels()
+        yield "augmentation"
+        loss = self.loss(pixels)
+        yield "forward"
+        loss.backward()
+        yield "backward"
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        yield "optimiser"
+
+    def __call__(self) -> None:
+        for _ in self.staged():
+            pass
+
+    def stages(self) -> dict[str, float]:
+        """Return median seconds of each stage over 20 steps, synchronised after each stage."""
+        taken: dict[str, list[float]] = {}
+        for _ in range(30):
+            start = time.perf_counter()
+            for stage in self.staged():
+                wait()
+                now = time.perf_counter()
+                taken.setdefault(stage, []).append(now - start)
+                start = now
+        return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
+
+    def parts(self) -> dict[str, float]:
+        """Return the share of each kind of operation in the step's time; the optimiser counts as one kind."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            for _ in range(3):
+                self()
+        spent: Counter[str] = Counter()
+
+        def add(event: Any, inherited: str | None) -> None:
+            kind = inherited or next((kind for word, kind in KINDS.items() if word in event.name), None)
+            if event.name.startswith("Optimizer.step"):
+                kind = "optimiser"
+            spent[kind or "other"] += event.self_cpu_time_total
+            for child in event.cpu_children:
+                add(child, kind)
+
+        for event in profiled.events():
+            if event.cpu_parent is None:
+                add(event, None)
+        return {kind: time / spent.total() for kind, time in spent.most_common()}
+
+
+def wait() -> None:
+    """Wait until the device has finished."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+def interleaved(*runs: Callable[[], object]) -> list[list[float]]:
+    """Return seconds of each function, interleaved, after two uncounted warm-up rounds."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(2 + REPEATS):
+        for run, all_ in zip(runs, times, strict=True):
+            taken = seconds(run)
+            if turn >= 2:
+                all_.append(taken)
+    return times
