@@ -29,7 +29,7 @@ from lightning_cifar import CIFAR10DataModule, GatedBlock, ImageClassifier
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.options import RECIPES
 from lightning_cifar.run.record import describe_device, write_json
-from lightning_cifar.train.hardware import fastest_precision, keep_freed_memory
+from lightning_cifar.train.hardware import find_fastest_precision, keep_freed_memory
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 9
@@ -70,15 +70,15 @@ class Step:
         self.optimizer = self.model.configure_optimizers()
         ((images, labels, *self.positions),) = self.data.train_dataloader()
         self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
-        pixels = self.model.normalised(self.images)
-        self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
+        pixels = self.model.normalise(self.images)
+        self.mixed = find_fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def pixels(self) -> Tensor:
-        return self.model.normalised(self.data.augmented(self.images, self.epoch, *self.positions))
+        return self.model.normalise(self.data.augmented(self.images, self.epoch, *self.positions))
 
     def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return self.model.summed_loss(self.model.trained(pixels), self.labels)
+            return self.model.sum_losses(self.model.forward_members(pixels), self.labels)
 
     def staged(self) -> Iterator[str]:
         """Takes the step, and names each stage when it is done."""

@@ -24,8 +24,8 @@ from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS, option
 from lightning_cifar.run.resume import written
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.hardware import fastest_precision
-from lightning_cifar.train.weights import checkpoint_config, described, read_weights
+from lightning_cifar.train.hardware import find_fastest_precision
+from lightning_cifar.train.weights import checkpoint_config, describe_weights, read_weights
 
 # Of this command alone, and not of what it computes.
 TYPED_ALONE = (
@@ -154,7 +154,7 @@ class Configuration(LightningCLI):
         if str(arguments["ckpt_path"]).endswith(WEIGHTS):
             _, known, tensors = read_weights(Path(arguments["ckpt_path"]))
             self.model.load_state_dict(tensors)
-            print(f"weights: {described(known)}")
+            print(f"weights: {describe_weights(known)}")
             arguments["ckpt_path"] = None  # for Lightning, which knows its own checkpoints alone
         if self.resumed is not None:
             arguments["ckpt_path"] = self.resumed
@@ -195,7 +195,7 @@ class Configuration(LightningCLI):
             raise InputError("--trainer.precision auto is measured by one process, and here all start at once: name it")
         gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         images = self.datamodule.test.sample(256).images.to("cuda" if gpu else "cpu")
-        precision = fastest_precision(self.model.network, images / 255)
+        precision = find_fastest_precision(self.model.network, images / 255)
         print(f"precision: {precision}, the faster one here", flush=True)
         self.set_precision(precision)
 
