@@ -12,10 +12,11 @@ from torchvision.transforms import v2
 
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.hardware import check_compiler
+from lightning_cifar.train.hyperparameters import check_hyperparameters
 from lightning_cifar.train.optim import ROLES, OptimizerName, Schedule, build_optimizer, build_triangle, count_steps
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.tta import Tta, make_views
@@ -24,13 +25,6 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 WHITENING_IMAGES = 5000
 MIN_STD = 1e-6  # the standard deviation of a constant channel is 0
-RANGES = {
-    "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
-    "[0, inf)": ("weight_decay", "mixup", "cutmix"),
-    "[1, inf)": ("members",),
-    "[0, 1)": ("momentum", "label_smoothing"),
-    "[0, 1]": ("warmup",),
-}
 
 
 class ImageClassifier(LightningModule):
@@ -92,12 +86,7 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, choices in (("optimizer", OptimizerName), ("schedule", Schedule), ("tta", Tta)):
-            check_choice(name, self.hparams[name], choices)
-        for interval, names in RANGES.items():
-            for name in names:
-                if self.hparams[name] is not None:
-                    check_range(name, self.hparams[name], interval)
+        check_hyperparameters(self.hparams)
         if class_names is not None and len(class_names) != num_classes:
             raise InputError(f"class_names must have {num_classes} names (num_classes), got {', '.join(class_names)}")
         channels = network.get("in_channels", 3)
@@ -195,10 +184,7 @@ class ImageClassifier(LightningModule):
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
     def forward_members(self, pixels: Tensor) -> list[Tensor]:
-        """Return each network's logits for normalised training images, by the compiled networks if there are any.
-
-        A smaller last batch goes through the eager networks: compiling for its size would cost more than it saves.
-        """
+        """Return each network's logits; a smaller last batch is not worth compiling for and uses the eager networks."""
         if self.compiled and not self.compiled_size:
             self.compiled_size = len(pixels)
         networks = self.compiled if len(pixels) == self.compiled_size else self.networks
