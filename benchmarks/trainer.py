@@ -79,7 +79,7 @@ def run_raw_loop(root: str, size: str) -> tuple[float, float]:
     data.setup()
     model = model.to(DEVICE).train()
     assert model.network.stem is not None
-    model.network.stem.whiten(model.normalised(data.train.sample(5000).images))
+    model.network.stem.whiten(model.normalise(data.train.sample(5000).images))
     optimizer = model.configure_optimizers()
     for step, (images, labels, *positions) in zip(range(1, STEPS[size] + 1), data.train_dataloader(), strict=False):
         images = data.augment_batch(images, 0, *positions)

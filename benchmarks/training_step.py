@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.options import RECIPES
-from lightning_cifar.train.hardware import fastest_precision
+from lightning_cifar.train.hardware import find_fastest_precision
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 9
@@ -55,15 +55,15 @@ class Step:
         self.optimizer = self.model.configure_optimizers()
         ((images, labels, *self.positions),) = self.data.train_dataloader()
         self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
-        pixels = self.model.normalised(self.images)
-        self.mixed = fastest_precision(self.model.network, pixels) == "bf16-mixed"
+        pixels = self.model.normalise(self.images)
+        self.mixed = find_fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def pixels(self) -> Tensor:
-        return self.model.normalised(self.data.augment_batch(self.images, self.epoch, *self.positions))
+        return self.model.normalise(self.data.augment_batch(self.images, self.epoch, *self.positions))
 
     def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return self.model.summed_loss(self.model.trained(pixels), self.labels)
+            return self.model.sum_losses(self.model.forward_members(pixels), self.labels)
 
     def staged(self) -> Iterator[str]:
         """Run the step; yield the name of each stage after it has run."""

@@ -75,7 +75,7 @@ def machine() -> Iterator[Finding]:
 
     from lightning_cifar.model.network import FiveBlockNet
     from lightning_cifar.run.record import cpu_name
-    from lightning_cifar.train.hardware import fastest_precision
+    from lightning_cifar.train.hardware import find_fastest_precision
     from lightning_cifar.train.weights import load_pretrained
 
     yield True, f"CPU: {cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
@@ -87,7 +87,7 @@ def machine() -> Iterator[Finding]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         load_pretrained().to(device)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
-        precision = fastest_precision(FiveBlockNet(), torch.rand(64, 3, 32, 32, device=device))
+        precision = find_fastest_precision(FiveBlockNet(), torch.rand(64, 3, 32, 32, device=device))
         yield True, f"the model in the package answers, a new one trains; the faster precision: {precision}"
     except Exception as error:
         yield False, f"networks do not work here: {reason(error)}"

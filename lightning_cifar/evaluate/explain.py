@@ -54,7 +54,7 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[T
 
     Of an ensemble, both are the means over its members.
     """
-    pixels = model.normalised(images)
+    pixels = model.normalise(images)
     heat, gates = zip(*(evidence(network, pixels, classes) for network in model.networks), strict=True)
     positive = torch.stack(heat).mean(0).relu()
     highest = positive.amax((1, 2), keepdim=True)
@@ -65,7 +65,7 @@ def evidence(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Te
     """For and against the classes (B,): weighted sums (B, h, w) of a block's maps; gates (B, blocks, branches)."""
     blocks, gates = network.blocks, []
     with torch.no_grad():
-        for number, (weights, maps) in enumerate(network.through_blocks(pixels)):
+        for number, (weights, maps) in enumerate(network.iterate_blocks(pixels)):
             gates.append(weights.mean(2))
             if number == 0 or min(maps.shape[2:]) >= LEAST:
                 chosen, rest = maps, blocks[number + 1 :]

@@ -22,7 +22,7 @@ from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.images import read_image
 from lightning_cifar.evaluate.explain import Explanation, explained, picture
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import class_names
+from lightning_cifar.train.weights import get_class_names
 
 AHEAD = 4  # batches that are read while one is classified
 AT_ONCE = 32  # files that a thread reads before it comes back; small ones take hardly longer than that does
@@ -116,7 +116,7 @@ def classified(model: ImageClassifier, images: Tensor, precision: str = "32-true
 
 def likeliest(model: ImageClassifier, probabilities: Tensor, top: int) -> list[list[tuple[str, float]]]:
     """For each row of ``probabilities`` the ``top`` classes, or all there are: (name, probability)."""
-    names = class_names(model)
+    names = get_class_names(model)
     found = probabilities.topk(min(top, len(names)))
     pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
     return [[(names[k], p) for p, k in zip(*one, strict=True)] for one in pairs]

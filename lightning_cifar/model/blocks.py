@@ -1,9 +1,7 @@
-"""GatedBlock: convolutions of one input, three in the report, mixed per sample by a gate computed from that input.
+"""GatedBlock: convolutions of one input, summed with weights that a gate computes from the same input.
 
-Relatives in the literature: Squeeze-and-Excitation (arXiv 1709.01507), SKNet (1903.06586),
-CondConv (1904.04971), Dynamic Convolution (1912.03458).
-
-Shapes: B samples, C input channels, N branches, K output channels, H x W pixels.
+Related work: Squeeze-and-Excitation (arXiv 1709.01507), SKNet (1903.06586), CondConv (1904.04971), Dynamic Convolution
+(1912.03458). Shapes: B samples, C input channels, N branches, K output channels, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,39 +12,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError, check_choice
-from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, halves
+from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, pair_halves
 from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.parallel import BatchNorm
 
-# In place: no convolution, norm or pooling needs its own output to be differentiated.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}
-
 Step = Literal["activation", "sum", "norm", "pool"]
 Activation = Literal["relu", "gelu"]
+# In place: no convolution, norm or pooling needs its output for the backward pass.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": partial(F.relu, inplace=True), "gelu": F.gelu}
 
 
 class GatedBlock(nn.Module):
-    """``a1*relu(conv1(x)) + a2*relu(conv2(x)) + a3*relu(conv3(x))`` with ``a = relu(Linear(mean(x)))``.
+    """``a1*relu(conv1(x)) + a2*relu(conv2(x)) + a3*relu(conv3(x))`` with ``a = relu(Linear(mean(x)))``, by default.
 
-    That is the report's formula, and ``order`` as it stands; other orders put batch norm and pooling inside.
+    Maps (B, C, H, W) to (B, K, H, W), or to half of H and W, rounded up, if ``order`` contains ``pool``.
 
     Args:
         in_channels: C, at least 1.
         out_channels: K, at least 1.
-        kernel_sizes: odd sizes of the convolutions, three in the report; each keeps H and W.
-        order: what follows the convolutions, step by step: ``activation``, gated ``sum``, batch ``norm`` and 2x2 max
-            ``pool``, each at most once, ``sum`` always. What comes before the sum is done to each branch apart.
-        activation: ``relu`` or ``gelu``.
-        bias: whether the convolutions have one; where the norm follows them, it makes theirs void.
-        dirac: start the first C filters of the first convolution as the identity (arXiv 1706.00388, cifar10-airbench).
-        norm_scale: learn batch norm's scale, and not its shift alone.
-        norm_momentum: weight in (0, 1] of the newest batch in batch norm's running statistics.
-        depth: how many residual convolutions follow (see `Residual`).
-        gate: ``relu`` as reported, ``softmax``, ``residual``, ``channel`` or ``static`` (see `Gate`).
-        temperature: of the softmax gate, above 0.
-        partner: makes the block flip-equivariant: (C,), which channel of the input is the mirror twin of which (see
-            `flips`). Those of the output, K even, are `halves`.
+        kernel_sizes: odd sizes of the N convolutions; each keeps H and W.
+        order: the steps after the convolutions: ``activation``, gated ``sum``, batch ``norm`` and 2x2 max ``pool``,
+            each at most once; ``sum`` is required. Steps before the sum apply to each branch.
+        activation: see `FiveBlockNet`, as for ``bias``, ``dirac``, ``norm_scale``, ``norm_momentum``, ``gate`` and
+            ``temperature``.
+        depth: number of `Residual` convolutions after the other steps.
+        partner: (C,), the mirror twins of the input channels, for a flip-equivariant block (see
+            `lightning_cifar.model.flip_equivariance`); K must be even, and the twins of the output are its halves.
     """
 
     partner: Tensor | None
@@ -71,49 +63,51 @@ class GatedBlock(nn.Module):
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise InputError(f"kernel_sizes must be odd numbers, got {list(kernel_sizes)}")
         if "sum" not in order or len(set(order)) != len(order) or not set(order) <= {*get_args(Step)}:
-            steps = ", ".join(get_args(Step))
-            raise InputError(f"order must name sum and, once each, any of {steps}; got {list(order)}")
+            raise InputError(f"order must contain sum, and each of {get_args(Step)} at most once, got {list(order)}")
         check_choice("activation", activation, Activation)
-        if not 0 < norm_momentum <= 1:
-            raise InputError(f"norm_momentum must be in (0, 1], got {norm_momentum}")
-        if depth < 0:
-            raise InputError(f"depth must be at least 0, got {depth}")
         check_choice("gate", gate, GateName)
-        if not temperature > 0:
-            raise InputError(f"temperature must be above 0, got {temperature}")
-        if partner is not None and out_channels % 2:
-            raise InputError(f"the widths of flip-equivariant blocks must be even, got {out_channels}")
+        check_range("norm_momentum", norm_momentum, "(0, 1]")
+        check_range("depth", depth, "[0, inf)")
+        check_range("temperature", temperature, "(0, inf)")
+        flips = partner is not None
+        if flips and out_channels % 2:
+            raise InputError(f"flip_equivariant needs even widths, got {out_channels}")
         self.order = tuple(order)
         self.register_buffer("partner", partner, persistent=False)
-        gated = out_channels // 2 if partner is not None else out_channels
-        self.gate = Gate(gate, in_channels, len(kernel_sizes), gated, temperature)
+        branches, gated = len(kernel_sizes), out_channels // 2 if flips else out_channels
+        self.gate = Gate(gate, in_channels, branches, gated, temperature)
         self.branches = nn.ModuleList(
-            convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes
+            make_convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes
         )
         if dirac:
             start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]
-        self.pool = MaxPool()
-        norm = (out_channels, norm_scale, norm_momentum, partner is not None)
+        make_norm = partial(FlipBatchNorm if flips else BatchNorm, out_channels, momentum=norm_momentum)
         if "norm" in order:
-            branches = len(kernel_sizes) if order.index("norm") < order.index("sum") else 1
-            self.norms = nn.ModuleList(batch_norm(*norm) for _ in range(branches))
-        self.residuals = nn.ModuleList(Residual(self.activation, *norm) for _ in range(depth))
+            norms = branches if order.index("norm") < order.index("sum") else 1
+            self.norms = nn.ModuleList(make_norm() for _ in range(norms))
+        self.residuals = nn.Sequential()
+        for _ in range(depth):
+            conv = make_convolution(out_channels, out_channels, 3, False, pair_halves(out_channels) if flips else None)
+            self.residuals.append(Residual(conv, make_norm(), self.activation))
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.weight.requires_grad_(norm_scale)
 
-    def gates(self, x: Tensor) -> Tensor:
-        """What the gate gives the branches for maps (B, C, H, W): (B, N, 1 or K)."""
-        # The average pool, as a sum: its gradient is added to the convolutions' without being written out, and in their
-        # memory format, which saves 2 % of a step on CPU.
+    def compute_gates(self, x: Tensor) -> Tensor:
+        """Return the branches' weights for an input (B, C, H, W): (B, N, 1), or (B, N, K) from a ``channel`` gate."""
+        # Average pool as a sum: its gradient is added to the convolutions' without being expanded, and in their memory
+        # format, which saves 2 % of a step on CPU.
         means = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
         if self.partner is not None:
             means = (means + means[:, self.partner]) / 2
         gate: Tensor = self.gate(means)
         return gate if self.partner is None or gate.shape[2] == 1 else gate.repeat(1, 1, 2)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W), or half of H and W where it pools
-        gate = self.gates(x)
-        # Apart, and not as one convolution with 3K filters, which is the slower form on CPU: what follows then walks
-        # through contiguous memory (benchmarks/step.py).
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.compute_gates(x)
+        # N convolutions, not one with N*K filters: on CPU the steps that follow are faster in contiguous memory
+        # (benchmarks/step.py).
         maps = [branch(x) for branch in self.branches]
         for step in self.order:
             if step == "activation":
@@ -123,29 +117,23 @@ class GatedBlock(nn.Module):
             elif step == "norm":
                 maps = [norm(y) for norm, y in zip(self.norms, maps, strict=True)]
             else:
-                maps = [self.pool(y) for y in maps]
+                maps = [max_pool(y) for y in maps]
         (y,) = maps
-        for residual in self.residuals:
-            y = residual(y)
-        return y
+        return self.residuals(y)
 
 
 class Residual(nn.Module):
-    """``x + activation(norm(conv(x)))`` with a 3x3 convolution: depth inside a block, (B, K, H, W) to the same."""
+    """``x + activation(norm(conv(x)))``, (B, K, H, W) to the same shape."""
 
-    def __init__(
-        self, activation: Callable[[Tensor], Tensor], channels: int, scale: bool, momentum: float, flips: bool
-    ) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.conv = convolution(channels, channels, 3, False, halves(channels) if flips else None)
-        self.norm = batch_norm(channels, scale, momentum, flips)
-        self.activation = activation
+        self.conv, self.norm, self.activation = conv, norm, activation
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.activation(self.norm(self.conv(x)))
 
 
-def convolution(inputs: int, outputs: int, size: int, bias: bool, partner: Tensor | None) -> nn.Conv2d:
+def make_convolution(inputs: int, outputs: int, size: int, bias: bool, partner: Tensor | None) -> nn.Conv2d:
     if partner is None:
         return nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias)
     return FlipConv2d(inputs, outputs, size, bias, partner)
@@ -153,38 +141,29 @@ def convolution(inputs: int, outputs: int, size: int, bias: bool, partner: Tenso
 
 @torch.no_grad()
 def start_as_identity(weight: Tensor, partner: Tensor | None) -> None:
-    """The first filters of a convolution pass on its channels; of twins, one, since the filters have twins too."""
+    """Set the first filters of a convolution to pass its channels on; of twins only one, as filters have twins too."""
     channels = torch.arange(weight.shape[1])
     if partner is not None:
         channels = channels[channels <= partner]
-    channels = channels[: len(weight)]
-    middle = weight.shape[2] // 2
-    weight[: len(channels)] = 0
-    weight[torch.arange(len(channels)), channels, middle, middle] = 1
+    filters, middle = torch.arange(min(len(channels), len(weight))), weight.shape[2] // 2
+    weight[filters] = 0
+    weight[filters, channels[: len(filters)], middle, middle] = 1
 
 
-def batch_norm(channels: int, scale: bool, momentum: float, flips: bool) -> BatchNorm:
-    norm = FlipBatchNorm(channels, momentum) if flips else BatchNorm(channels, momentum=momentum)
-    norm.weight.requires_grad_(scale)
-    return norm
+def max_pool(x: Tensor) -> Tensor:
+    """Pool 2x2 pixels, (B, K, H, W) to (B, K, H/2, W/2), rounded up.
 
-
-class MaxPool(nn.Module):
-    """2x2 max pool; a side of odd length by 3 around every second pixel, so that left and right are treated alike.
-
-    (B, K, H, W) to (B, K, H/2, W/2), rounded up.
+    Along a side of odd length the window is 3 pixels wide and centred, so that left and right are treated alike.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        odd = (x.shape[2] % 2, x.shape[3] % 2)
-        return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
+    odd = (x.shape[2] % 2, x.shape[3] % 2)
+    return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
 
 
 class GatedSum(torch.autograd.Function):
-    """``a1*y1 + a2*y2 + ...`` of gates (B, N, 1 or K) and N maps (B, K, H, W), in as few passes over memory as can be.
+    """``a1*y1 + a2*y2 + ...`` for gates (B, N, 1 or K) and N maps (B, K, H, W), with few passes over memory.
 
-    Forward in fused multiply-adds; backward takes the gates' gradients as dot products, where autograd would
-    write each product out and sum it.
+    Forward uses fused multiply-adds. Backward computes the gates' gradients as dot products, where autograd would store
+    each product and sum it.
     """
 
     @staticmethod
@@ -204,8 +183,7 @@ class GatedSum(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, *for_maps
         if gate.shape[2] == 1:
-            # The longest contiguous order that both have in common: channels last, as everywhere in this package.
-            flat = gradient.permute(0, 2, 3, 1).flatten(1)  # (B, H*W*K)
+            flat = gradient.permute(0, 2, 3, 1).flatten(1)  # (B, H*W*K), a view with channels last
             # Not a batched matrix product, which takes 15 times as long on a CPU in bfloat16.
             products = [torch.linalg.vecdot(flat, y.permute(0, 2, 3, 1).flatten(1))[:, None] for y in maps]
         else:

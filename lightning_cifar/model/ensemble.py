@@ -1,4 +1,4 @@
-"""Ensemble: several networks of one form, each trained as it would be alone, that answer together."""
+"""Ensemble: several networks of one architecture whose logits are averaged."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,11 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """Averages the logits of its members: images (B, C, H, W) to (B, num_classes).
+    """Average the logits of at least two members: images (B, C, H, W) to (B, num_classes).
 
-    They start from different weights, which is what lets them err on different images (deep ensembles, Lakshminarayanan
-    et al. 2017, arXiv 1612.01474). Training them by the loss of the average would take that away again: each needs its
-    own, as `ImageClassifier` does it.
-
-    Args:
-        members: at least two networks.
+    Deep ensembles (Lakshminarayanan et al. 2017, arXiv 1612.01474): members that start from different weights err on
+    different images. This holds only if each is trained by its loss and not by the loss of the average; see
+    `ImageClassifier.sum_losses`.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:

@@ -1,7 +1,7 @@
-"""Gates: how much each branch of a block counts, computed from the means of the block's input.
+"""Gates: the weight of each branch of a block, computed from the channel means of the block's input.
 
-Every gate opens at 1, whatever the input, so that blocks with different gates start as the same function. Shapes: B
-samples, C input channels, N branches, K output channels.
+Every gate starts at 1 for any input, so blocks with different gates start as the same function.
+Shapes: B samples, C input channels, N branches, K output channels.
 """
 
 from typing import Literal
@@ -10,20 +10,19 @@ import torch
 from torch import Tensor, nn
 
 GateName = Literal["relu", "softmax", "residual", "channel", "static"]
-REDUCTION = 4  # of the channel gate's hidden layer
+REDUCTION = 4  # input channels per hidden unit of the ``channel`` gate
 
 
 class Gate(nn.Module):
-    """Means (B, C) to gates (B, N, 1), or (B, N, K) of ``channel``.
+    """Map channel means (B, C) to gate values (B, N, 1), or (B, N, K) if ``kind`` is ``channel``.
 
     Args:
-        kind: ``relu(Linear(means))``, as reported; ``softmax``: N times that of ``Linear(means) / temperature`` (SKNet,
-            arXiv 1903.06586; temperature, 1912.03458); ``residual``: ``1 + Linear(means)``; ``channel``: 2 sigmoids
-            of a two-layer MLP, one for each output channel (Squeeze-and-Excitation, 1709.01507); ``static``: 1.
-        in_channels: C.
-        branches: N.
-        out_channels: K.
-        temperature: of ``softmax``, above 0; higher is nearer to an equal mix.
+        kind: ``relu``: ``relu(Linear(means))``, as in the report. ``softmax``: N times the softmax of
+            ``Linear(means) / temperature`` (SKNet, arXiv 1903.06586; temperature: 1912.03458). ``residual``:
+            ``1 + Linear(means)``. ``channel``: twice the sigmoid of a two-layer MLP, one value for each output channel
+            (Squeeze-and-Excitation, 1709.01507). ``static``: 1.
+        in_channels: C; ``branches``: N; ``out_channels``: K.
+        temperature: of ``softmax``, above 0; a higher one gives a more even mix.
     """
 
     def __init__(
@@ -31,23 +30,20 @@ class Gate(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.branches, self.temperature = kind, branches, temperature
-        hidden = max(4, in_channels // REDUCTION)
         layers: list[nn.Module] = []
         if kind == "channel":
+            hidden = max(4, in_channels // REDUCTION)
             layers = [nn.Linear(in_channels, hidden), nn.ReLU(), nn.Linear(hidden, branches * out_channels)]
         elif kind != "static":
             layers = [nn.Linear(in_channels, branches)]
         self.layers = nn.Sequential(*layers)
         if layers:
-            last = self.layers[-1]
-            nn.init.zeros_(last.get_parameter("weight"))
-            # A ReLU gate with random weights can start, or fall, dead at (0, 0, 0), where it has no gradient: training
-            # then stalls near chance for epochs.
-            nn.init.constant_(last.get_parameter("bias"), 1.0 if kind == "relu" else 0.0)
+            nn.init.zeros_(layers[-1].get_parameter("weight"))
+            # A ReLU gate with random weights can start or end at (0, 0, 0), where its gradient is 0 too.
+            nn.init.constant_(layers[-1].get_parameter("bias"), 1.0 if kind == "relu" else 0.0)
 
     def forward(self, means: Tensor) -> Tensor:
-        # Not len(means), a plain number, to which torch.export would bind the size of every batch.
-        batch = means.shape[0]
+        batch = means.shape[0]  # not len(means): torch.export would fix the batch size
         if self.kind == "static":
             return torch.ones(batch, self.branches, 1, dtype=means.dtype, device=means.device)
         raw = self.layers(means).view(batch, self.branches, -1)

@@ -1,4 +1,4 @@
-"""Layers that see the batch of all processes while they train: batch norm and dropout."""
+"""Batch norm and dropout that treat the shards of all processes as one batch while they train."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning_cifar.distributed import current
 
 
 class Sum(torch.autograd.Function):
-    """Over all processes. Each of their losses depends on it, so its gradient is the sum of theirs."""
+    """Sum over all processes. The loss of each process depends on it, so its gradient is summed over them too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -21,13 +21,11 @@ class Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        return Sum.forward(ctx, *gradients)
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's, by the statistics of all processes' images; torch's SyncBatchNorm does the same, but on GPUs alone."""
+    """Batch norm by the statistics of the global batch. torch's SyncBatchNorm does the same, but only on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B, K, H, W) -> the same
         if not self.training or (count := current().count) == 1:
@@ -38,24 +36,21 @@ class BatchNorm(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = Sum.apply(centred.square().mean((0, 2, 3))) / count
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
             assert self.momentum is not None
             size = count * x.numel() / x.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (size / (size - 1)), self.momentum)
-            self.num_batches_tracked.add_(1)
+            self.get_buffer("running_mean").lerp_(mean, self.momentum)
+            self.get_buffer("running_var").lerp_(variance * (size / (size - 1)), self.momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(x.dtype)
 
 
 class Dropout(nn.Dropout):
-    """torch's, by a mask that is drawn for the batch of all processes."""
+    """Dropout by this process's rows of a mask that is drawn for the global batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         shard = current()
         if not self.training or shard.count == 1:
             return super().forward(x)
-        everyone = torch.ones(len(x) * shard.count, *x.shape[1:], dtype=x.dtype, device=x.device)
-        return x * shard.of_draws(F.dropout(everyone, self.p))
+        ones = torch.ones(len(x) * shard.count, *x.shape[1:], dtype=x.dtype, device=x.device)
+        return x * shard.of_draws(F.dropout(ones, self.p))

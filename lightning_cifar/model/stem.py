@@ -8,39 +8,30 @@ from torch.nn import functional as F
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation
-from lightning_cifar.model.flip_equivariance import halves
+from lightning_cifar.model.flip_equivariance import pair_halves
 
 
 class WhiteningStem(nn.Module):
-    """A frozen convolution that whitens image patches, perhaps a learned bias, an activation (tysam-code/hlb-CIFAR10).
+    """Whitening convolution, optional bias and activation (tysam-code/hlb-CIFAR10): (B, C, H, W) to (B, K, H/s, W/s).
 
-    Every eigenvector of the patches' covariance is there with both signs: ``2 * in_channels * kernel_size**2``
-    channels. Images are padded so that 32x32 pixels stay 32x32, or become 32/stride.
+    Its filters, set by `whiten`, are the eigenvectors of the covariance of the patches, each with both signs:
+    ``K = 2 * in_channels * kernel_size**2``. Images are padded, so that stride s = 1 keeps 32x32 pixels.
 
     Args:
-        in_channels: colour channels of the images.
-        kernel_size: of the patches, at least 1.
-        stride: of the convolution, in [1, kernel_size].
-        activation: see `GatedBlock`.
-        bias: learn one. Without it, no gradient is needed on the way into the first block, the costliest of all.
-        flip_equivariant: make each filter its own mirror image, or that of its negative, and pad both sides alike: with
-            an even size and stride 1, 32x32 pixels become 31x31. ``partner`` then says which is which (see `flips`).
-
-    Raises:
-        InputError: a stride that cannot be the same from both sides.
+        in_channels: C.
+        kernel_size: side of a patch, at least 1; ``stride``: s, in [1, kernel_size].
+        activation: ``relu`` or ``gelu``.
+        bias: learn a bias. Without one, the first block needs no gradient of its input, the largest of all.
+        flips: make each filter equal to its mirror image or to the negative of it, and pad both sides alike, so that an
+            even kernel with stride 1 makes 31x31 pixels of 32x32. ``partner`` (K,) then pairs the channels (see
+            `lightning_cifar.model.flip_equivariance`).
     """
 
     whitened: Tensor
     partner: Tensor | None
 
     def __init__(
-        self,
-        in_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        activation: Activation = "relu",
-        bias: bool = True,
-        flip_equivariant: bool = False,
+        self, in_channels: int, kernel_size: int, stride: int, activation: Activation, bias: bool, flips: bool
     ) -> None:
         super().__init__()
         if not 1 <= stride <= kernel_size:
@@ -51,60 +42,55 @@ class WhiteningStem(nn.Module):
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
         spare = kernel_size - stride
-        self.padding = (spare // 2, spare - spare // 2) * 2
+        self.padding = (spare // 2, spare // 2 if flips else spare - spare // 2) * 2
         partner = None
-        if flip_equivariant:
+        if flips:
             if stride > 1 and spare % 2:
-                raise InputError(
-                    f"a flip-equivariant stem of kernel {kernel_size} needs stride 1, or one that is "
-                    f"{'odd' if kernel_size % 2 else 'even'} too, got {stride}"
-                )
+                parity = "odd" if kernel_size % 2 else "even"
+                raise InputError(f"flip_equivariant with stem_kernel {kernel_size} needs stem_stride 1 or {parity}")
             if bias:
-                raise InputError("a flip-equivariant stem has no bias: set stem_bias to false")
-            self.padding = (spare // 2,) * 4
-            # Sorted by `mirrored_eigenvectors`: first those that are their own mirror images.
-            own = in_channels * kernel_size * ((kernel_size + 1) // 2)
-            channels = torch.arange(self.out_channels)
-            partner = torch.where(channels % (self.out_channels // 2) < own, channels, halves(self.out_channels))
+                raise InputError("flip_equivariant needs a stem without bias: set stem_bias to false")
+            # `find_mirror_eigenvectors` puts the filters first that are their mirror images.
+            symmetric = in_channels * kernel_size * ((kernel_size + 1) // 2)
+            channels, pairs = torch.arange(self.out_channels), pair_halves(self.out_channels)
+            partner = torch.where(channels % (self.out_channels // 2) < symmetric, channels, pairs)
         self.register_buffer("partner", partner, persistent=False)
         self.activation = ACTIVATIONS[activation]
         self.register_buffer("whitened", torch.tensor(False))
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W) -> (B, out_channels, H/stride, W/stride)
+    def forward(self, images: Tensor) -> Tensor:
         return self.activation(self.conv(F.pad(images, self.padding)))
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Sets the filters to whiten the patches of these normalised images (N, C, H, W); done once, then kept.
+        """Set the filters to whiten the patches of normalised images (N, C, H, W), unless they are already set.
 
-        Args:
-            images: a few thousand suffice.
-            eps: added to the eigenvalues, in units of the images' variance: faint directions are not blown up.
+        A few thousand images suffice. ``eps`` is added to the eigenvalues to bound the gain of faint directions.
         """
         if self.whitened:
             return
-        size = self.conv.kernel_size[0]
+        size, shape = self.conv.kernel_size[0], self.conv.weight.shape[1:]
         patches = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
         covariance = patches.T @ patches / len(patches)
         if self.partner is None:
             values, vectors = torch.linalg.eigh(covariance)
         else:
-            values, vectors = mirrored_eigenvectors(covariance, self.conv.weight.shape[1:])
-        filters = (vectors / (values + eps).sqrt()).T.reshape(-1, *self.conv.weight.shape[1:])
+            values, vectors = find_mirror_eigenvectors(covariance, shape)
+        filters = (vectors / (values + eps).sqrt()).T.reshape(-1, *shape)
         self.conv.weight.copy_(torch.cat([filters, -filters]))
         self.whitened.fill_(True)
 
 
-def mirrored_eigenvectors(covariance: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and vectors of patches (C, k, k) and their mirror images: those that equal theirs, then the others.
+def find_mirror_eigenvectors(covariance: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors (columns) of patches of ``shape`` (C, k, k) and their mirror images.
 
-    The others are the negatives of their mirror images.
+    The vectors that equal their mirror images come first, then those that equal the negatives of theirs.
     """
     mirror = torch.eye(len(covariance)).view(-1, *shape).flip(3).flatten(1)
-    signs, sides = torch.linalg.eigh(mirror)  # the patches that mirroring takes to themselves, or to their negatives
+    signs, sides = torch.linalg.eigh(mirror)  # sign 1: equal to the mirror image; -1: to its negative
     values, vectors = [], []
     for basis in (sides[:, signs > 0], sides[:, signs < 0]):
-        found, coordinates = torch.linalg.eigh(basis.T @ covariance @ basis)
-        values.append(found)
+        some_values, coordinates = torch.linalg.eigh(basis.T @ covariance @ basis)
+        values.append(some_values)
         vectors.append(basis @ coordinates)
     return torch.cat(values), torch.cat(vectors, 1)

@@ -97,10 +97,10 @@ class GateStatistics(Callback):
         if self.images is None:
             return
         assert isinstance(pl_module, ImageClassifier)
-        pixels = pl_module.normalised(self.images)
+        pixels = pl_module.normalise(self.images)
         pl_module.network.eval()
         with trainer.precision_plugin.forward_context():
-            every = [[weights for weights, _ in network.through_blocks(pixels)] for network in pl_module.networks]
+            every = [[weights for weights, _ in network.iterate_blocks(pixels)] for network in pl_module.networks]
         pl_module.network.train()
         for network, through in zip(pl_module.networks, every, strict=True):
             for number, (block, weights) in enumerate(zip(network.blocks, through, strict=True), 1):

@@ -20,8 +20,8 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.options import WEIGHTS, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.hardware import fastest_precision
-from lightning_cifar.train.weights import described, read_weights
+from lightning_cifar.train.hardware import find_fastest_precision
+from lightning_cifar.train.weights import describe_weights, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
@@ -129,7 +129,7 @@ def load_weights(job: Job) -> Path | None:
         return job.ckpt_path
     _, facts, tensors = read_weights(job.ckpt_path)
     job.model.load_state_dict(tensors)
-    print(f"weights: {described(facts)}")
+    print(f"weights: {describe_weights(facts)}")
     return None
 
 
@@ -147,6 +147,6 @@ def choose_precision(job: Job) -> None:
         raise InputError("--trainer.precision auto needs Lightning to start the processes: name a precision instead")
     gpu = job.trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     images = job.data.test.sample(256).images.to("cuda" if gpu else "cpu")
-    precision = fastest_precision(job.model.network, images / 255)
+    precision = find_fastest_precision(job.model.network, images / 255)
     print(f"precision: {precision}, the faster one here", flush=True)
     job.set_precision(precision)

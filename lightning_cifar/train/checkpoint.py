@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically with a digest, verified and read without running code."""
+"""Checkpoints: written atomically with a digest, verified, and read without running code."""
 
 import io
 import struct
@@ -13,12 +13,12 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 
 DIGEST = 64  # characters of a SHA-256
-# What ends a zip archive: how it begins, its length, and its last bytes where no comment follows, as torch has it.
+# The record at the end of a zip archive: its first bytes, its length, and its last bytes if no comment follows.
 ZIP_SIGNATURE, ZIP_END, NO_COMMENT = b"PK\5\6", 22, b"\0\0"
 
 
 class DurableIO(TorchCheckpointIO):
-    """Lightning's way to files, made durable; places with a scheme (``s3://``) are left to Lightning."""
+    """Lightning's checkpoint plugin with atomic writes and digests for local files; Lightning handles URLs itself."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if "://" in str(path):
@@ -33,34 +33,34 @@ class DurableIO(TorchCheckpointIO):
 
 
 def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Writes it by `write_whole`, with a digest; makes the directory where need be."""
+    """Write a checkpoint atomically, with a digest; create its directory if needed."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, sealed(buffer.getvalue()))
+    write_whole(file, append_digest(buffer.getvalue()))
 
 
-def sealed(archive: bytes) -> bytes:
-    """A zip archive, as torch writes, whose comment is the SHA-256 of what comes before."""
-    body = archive[:-2]  # without the comment's length, which ends an archive that has none
+def append_digest(archive: bytes) -> bytes:
+    """Return the zip archive, as torch writes it, with the SHA-256 of its content as its comment."""
+    body = archive[:-2]  # without the length of the comment, which is 0
     return body + struct.pack("<H", DIGEST) + sha256(body).hexdigest().encode()
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU without running code that it may hold; verifies the digest where it has one.
+    """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one.
 
     Raises:
-        InputError: it is damaged, or no checkpoint.
+        InputError: the file is damaged or no checkpoint.
     """
     try:
         content = file.read_bytes()
         end = content[content.rfind(ZIP_SIGNATURE) :]
-        if not end.endswith(NO_COMMENT, 0, ZIP_END) and sealed(content[:-DIGEST]) != content:
-            raise ValueError("its SHA-256 is not the one it was written with")
+        if not end.endswith(NO_COMMENT, 0, ZIP_END) and append_digest(content[:-DIGEST]) != content:
+            raise ValueError("its SHA-256 differs from the one stored in it")
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"it holds a {type(checkpoint).__name__}")
-    except Exception as error:  # damage shows in too many ways to list, none of them worth a traceback
-        reason = f"{type(error).__name__} {error!s}".splitlines()[0]
-        raise InputError(f"{file} is damaged or no checkpoint of this package ({reason})") from error
+    except Exception as error:  # damage raises many types of errors
+        line = f"{type(error).__name__} {error}".splitlines()[0]
+        raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error
     return checkpoint

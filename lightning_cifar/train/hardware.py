@@ -1,27 +1,31 @@
-"""What the machine at hand does best: precision, and malloc settings for training."""
+"""The machine's faster precision, its C++ compiler, and malloc settings for training."""
 
 import copy
 import ctypes
+import os
+import shutil
 import sys
 import time
 
 import torch
 from torch import Tensor, nn
 
+from lightning_cifar.errors import InputError
+
 IMAGES, STEPS = 64, 3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
-def fastest_precision(network: nn.Module, images: Tensor) -> str:
-    """``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on the device of ``images``.
+def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
+    """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on the device of ``images``.
 
-    Processors without bfloat16 instructions emulate it, several times slower than float32. On a GPU nothing is
-    measured: what can do it is faster in it wherever speed counts, and a short measurement would tell of little but the
-    time to start kernels. float16 is never chosen: on CPU it is slower still, and everywhere it needs loss scaling.
-    Takes about a second; the network stays as it is.
+    On CPU both are timed on a copy of the network, in about a second: processors without bfloat16 instructions emulate
+    it, several times slower than float32. A GPU with bfloat16 uses it without a measurement, which would mostly time
+    kernel launches. float16 is never chosen: it needs loss scaling, and is slower still on CPU.
 
     Args:
-        network: takes images, gives logits.
-        images: a batch as in training, (B, C, H, W) floats; its first 64 images are used.
+        network: maps images to logits.
+        images: a batch as in training, (B, C, H, W) floats; the first 64 images are used.
     """
     if images.device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
@@ -41,15 +45,18 @@ def fastest_precision(network: nn.Module, images: Tensor) -> str:
     return min(seconds, key=seconds.__getitem__)
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+def check_compiler() -> None:
+    """Raise `InputError` unless there is a C++ compiler, which ``torch.compile`` needs."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(f"compile needs a C++ compiler, and {compiler} was not found: set CXX to one")
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc not to hand freed blocks back to the system; whether it did so.
+    """Make glibc's malloc keep freed blocks, and return whether it does; does nothing on other systems than Linux.
 
-    Activations of a batch are large, so malloc maps each anew and the kernel clears every page at first touch: several
-    percent of a training step on CPU. Elsewhere than on Linux with glibc nothing happens. The process stays as large as
-    it once was.
+    Otherwise malloc maps a batch's large activations anew and the kernel clears each page at first touch: several
+    percent of a training step on CPU. In return the process stays as large as it once was.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and mallopt(M_MMAP_MAX, 0) == 1 and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) == 1

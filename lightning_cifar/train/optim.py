@@ -1,23 +1,38 @@
-"""Parameter groups, Muon and schedules: what turns gradients into steps."""
+"""Optimisers and schedules: parameter groups by role, Muon, and the triangular schedule."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
+
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import InputError
 
 OptimizerName = Literal["adam", "sgd", "muon"]
 Schedule = Literal["constant", "triangular"]
+ROLES = ("filters", "gate", "norm", "head")
 
 
-def parameter_groups(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
-    """The trainable parameters by role: ``filters`` (convolutions of the blocks), ``gate``, ``norm``, ``head``.
+def build_optimizer(
+    network: nn.Module, rates: dict[str, float], name: OptimizerName, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Build Adam, SGD with Nesterov momentum, or `Muon`, with one parameter group for each role in ``rates``."""
+    groups = group_parameters(network, rates)
+    if name == "adam":
+        return torch.optim.Adam(groups, weight_decay=weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
+    return Muon(groups, momentum=momentum, weight_decay=weight_decay)
 
-    Biases of the convolutions and of the stem, shifts like batch norm's, go with ``norm``.
 
-    Args:
-        network: a `FiveBlockNet`, or an `Ensemble` of them.
-        rates: the learning rate of each role.
+def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
+    """Group the trainable parameters of a `FiveBlockNet` or `Ensemble` by role, with the learning rate of each.
+
+    ``filters`` are the convolutions of the blocks, ``gate`` the gates, ``head`` the classifier, and ``norm`` batch norm
+    and the biases of stem and blocks.
     """
     roles: dict[str, list[nn.Parameter]] = {role: [] for role in rates}
     for name, parameter in network.named_parameters():
@@ -33,26 +48,15 @@ def parameter_groups(network: nn.Module, rates: dict[str, float]) -> list[dict[s
     return [{"params": roles[role], "lr": rate, "role": role} for role, rate in rates.items() if roles[role]]
 
 
-def optimizer_of(
-    groups: list[dict[str, Any]], name: OptimizerName, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Adam, SGD with Nesterov momentum, or `Muon`, over groups of `parameter_groups`."""
-    if name == "adam":
-        return torch.optim.Adam(groups, weight_decay=weight_decay)
-    if name == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
-    return Muon(groups, momentum=momentum, weight_decay=weight_decay)
-
-
 class Muon(torch.optim.Optimizer):
-    """Nesterov SGD whose steps on ``filters`` are orthogonalised (Muon, kellerjordan.github.io/posts/muon).
+    """SGD with Nesterov momentum that orthogonalises the steps of ``filters`` (kellerjordan.github.io/posts/muon).
 
-    A convolution counts as the matrix (out, in * height * width), each on its own; it is rescaled to Frobenius norm
-    ``sqrt(out)`` before each step, as in cifar10-airbench, so that the rate alone says how far a step turns it.
+    Each convolution counts as a matrix (out, in * height * width). Before each step it is rescaled to Frobenius norm
+    ``sqrt(out)``, as in cifar10-airbench, so that only the learning rate decides how far a step turns it.
 
     Args:
-        groups: of `parameter_groups`; the others than ``filters`` take plain Nesterov steps.
-        momentum: of the plain groups, in [0, 1).
+        groups: made by `group_parameters`; the other roles take plain Nesterov steps.
+        momentum: of the other roles, in [0, 1).
         filter_momentum: of ``filters``, in [0, 1).
         weight_decay: share by which a step at the initial rate shrinks the parameters of ``norm`` and ``head``.
     """
@@ -65,9 +69,8 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0,
     ) -> None:
         for group in groups:
-            matrices = group["role"] == "filters"
-            group["momentum"] = filter_momentum if matrices else momentum
-            # Not on the gates: it would pull them towards 0, where they are dead.
+            group["momentum"] = filter_momentum if group["role"] == "filters" else momentum
+            # Not on the gates: it would pull them towards 0, where a ReLU gate is dead.
             group["weight_decay"] = weight_decay / group["lr"] if group["role"] in ("norm", "head") else 0.0
         super().__init__(groups, {})
 
@@ -95,56 +98,53 @@ class Muon(torch.optim.Optimizer):
                 scales = torch._foreach_reciprocal(torch._foreach_norm(parameters))
                 torch._foreach_mul_(scales, [len(parameter) ** 0.5 for parameter in parameters])
                 torch._foreach_mul_(parameters, scales)
-                steps = orthogonalised(steps)
+                steps = orthogonalise(steps)
             torch._foreach_add_(parameters, steps, alpha=-group["lr"])
         return loss
 
 
-def orthogonalised(filters: list[Tensor]) -> list[Tensor]:
-    """Each (out, in, height, width) as a matrix of ``out`` rows with its singular values near 1, by `newton_schulz`."""
+def orthogonalise(filters: list[Tensor]) -> list[Tensor]:
+    """Bring the singular values of filters (out, in, height, width), as matrices of ``out`` rows, close to 1."""
     # The order of the columns does not matter; this one is a view of channels-last filters.
     rows = [filter_.permute(0, 2, 3, 1) for filter_ in filters]
-    matrices = newton_schulz([matrix.flatten(1) for matrix in rows])
+    matrices = newton_schulz([row.flatten(1) for row in rows])
     return [
         matrix.view(row.shape).permute(0, 3, 1, 2).to(row.dtype) for matrix, row in zip(matrices, rows, strict=True)
     ]
 
 
 def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
-    """Moves the singular values of matrices (rows, columns) into about [0.5, 1.5]; the results are in bfloat16.
+    """Move the singular values of matrices (rows, columns) into about [0.5, 1.5]; results are in bfloat16.
 
-    ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``: the quintic iteration of Muon, whose coefficients trade exactness
-    for the steepest slope at 0. The polynomials are multiplied before X is, on the side where they are smaller: for
-    filters, which are much wider than high, it is a third of the work. Those of one size are done in a batch, since
-    what counts on a GPU is how many operations are started.
+    This is Muon's quintic iteration, ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``, whose coefficients trade accuracy
+    for the steepest slope at 0. The polynomials are multiplied with each other before they are with X, since they are
+    smaller: a third of the work for filters, which are much wider than high. Matrices of one height share a batch,
+    since a GPU's time depends on the number of operations.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = [(matrix.mT if len(matrix) > matrix.shape[1] else matrix).bfloat16() for matrix in matrices]
-    norms = torch._foreach_norm(wide)  # no singular value is above it
+    norms = torch._foreach_norm(wide)  # upper bounds of the singular values
     torch._foreach_add_(norms, 1e-7)
     wide = list(torch._foreach_div(wide, norms))
     for size in {len(matrix) for matrix in wide}:
-        places = [place for place, matrix in enumerate(wide) if len(matrix) == size]
-        square = torch.stack([wide[place] @ wide[place].mT for place in places])
+        indices = [index for index, matrix in enumerate(wide) if len(matrix) == size]
+        square = torch.stack([wide[index] @ wide[index].mT for index in indices])
         identity = a * torch.eye(size, dtype=square.dtype, device=square.device)
         polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
         for _ in range(iterations - 1):
-            # Of the new X, times its transpose: all of them commute.
+            # X X' of the new X; these matrices commute.
             square = torch.bmm(torch.bmm(polynomial, square), polynomial)
             polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
             product = torch.bmm(polynomial, product)
-        for place, factor in zip(places, product, strict=True):
-            wide[place] = factor @ wide[place]
+        for index, factor in zip(indices, product, strict=True):
+            wide[index] = factor @ wide[index]
     return [
         result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, wide, strict=True)
     ]
 
 
-def triangular(total: int, warmup: float) -> Callable[[int], float]:
-    """Factor of the learning rate at each step: linear from 0 to 1 over the first share ``warmup``, then to 0.
-
-    The step that follows the last would have 0; the first has, with a warmup, 1 over its length.
-    """
+def build_triangle(total: int, warmup: float) -> Callable[[int], float]:
+    """Return the factor of the learning rate by step: from 0 to 1 in the share ``warmup`` of ``total``, then to 0."""
     rise = warmup * total
 
     def factor(step: int) -> float:
@@ -153,3 +153,19 @@ def triangular(total: int, warmup: float) -> Callable[[int], float]:
         return min(1.0, max(0.0, (total - step) / max(1.0, total - rise)))
 
     return factor
+
+
+def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
+    """Count a training's steps; the Trainer's ``estimated_stepping_batches`` would build the loaders once more."""
+    if data is None:
+        return int(trainer.estimated_stepping_batches)
+    batches = len(data.train) / data.hparams["batch_size"]
+    batches = math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
+    limit = trainer.limit_train_batches
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
+    if trainer.max_epochs not in (None, -1):
+        bounds.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+    if not bounds:
+        raise InputError("schedule triangular needs the training's length: set the Trainer's max_epochs or max_steps")
+    return min(bounds)

@@ -1,4 +1,4 @@
-"""Outputs: what a network said of a whole set of images, over all batches and processes."""
+"""Outputs: a network's outputs for a whole data set, gathered over batches and processes."""
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -6,7 +6,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Outputs(Metric):
-    """Logits (N, K), those without test-time augmentation (N, K), and labels (N,), in the order they came in."""
+    """Logits (N, K), logits without test-time augmentation (N, K), and labels (N,), in the order of the updates."""
 
     full_state_update = False
     logits: list[Tensor]

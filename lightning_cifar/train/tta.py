@@ -8,14 +8,12 @@ from torch.nn import functional as F
 Tta = Literal["none", "mirror", "translate"]
 
 
-def views(pixels: Tensor, tta: Tta, flip_equivariant: bool = False) -> list[tuple[float, Tensor]]:
-    """Weighted views of images (B, C, H, W); the weights sum to 1, and the first view is the image.
+def make_views(pixels: Tensor, tta: Tta, flip_equivariant: bool = False) -> list[tuple[float, Tensor]]:
+    """Return weighted views of normalised images (B, C, H, W); weights sum to 1, and the first view is the image.
 
-    Args:
-        pixels: normalised images.
-        tta: ``none``: the image. ``mirror``: also mirrored, each with weight 1/2. ``translate``: both, with half
-            of the weight, and both moved by a pixel, up and left or down and right, with the other (cifar10-airbench).
-        flip_equivariant: the network gives mirrored views the same logits, so that they are left out.
+    ``mirror`` adds mirror images with the same weight. ``translate`` gives half of the weight to the images and half to
+    copies moved by one pixel, up and left or down and right, and mirrors them all (cifar10-airbench). A
+    ``flip_equivariant`` network has the same logits for mirror images, so they are left out.
     """
     weighted = [(1.0, pixels)]
     if tta == "translate":

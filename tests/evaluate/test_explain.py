@@ -61,7 +61,7 @@ def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, images)
         if isinstance(network.classifier[-2], FlipMean):
             weight = weight.repeat(1, 2) / 2  # of a channel and of its mirror twin
         with torch.no_grad():
-            maps = network.backbone(network.stem(pretrained.normalised(images)))
+            maps = network.backbone(network.stem(pretrained.normalise(images)))
             expected.append(torch.einsum("bk,bkhw->bhw", weight, maps))
     expected = torch.stack(expected).mean(0).relu()
     highest = expected.amax((1, 2), keepdim=True)

@@ -1,4 +1,4 @@
-"""Ensemble: its members are what they would be alone; it answers with their mean, wherever a network does."""
+"""Ensemble: each member trains as if alone, and the outputs are the mean over members."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
 from lightning_cifar.evaluate.explain import evidence, grad_cam
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.run.guards import GateStatistics
-from lightning_cifar.train.optim import parameter_groups
+from lightning_cifar.train.optim import group_parameters
 from lightning_cifar.train.weights import load_pretrained, save_weights
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 0.01}
@@ -23,8 +23,8 @@ def images():
     return data.test.sample(6).images
 
 
-def trained(model):
-    """For three steps, and what was logged of them."""
+def train(model):
+    """Train for three steps and return the logged metrics."""
     trainer = Trainer(
         max_steps=3,
         limit_val_batches=0,
@@ -36,24 +36,24 @@ def trained(model):
         enable_model_summary=False,
         callbacks=GateStatistics(),
     )
-    torch.manual_seed(0)  # for the order and the augmentation
+    torch.manual_seed(0)  # for order and augmentation
     trainer.fit(model, CIFAR10DataModule("digits", batch_size=200))
     return trainer.callback_metrics
 
 
 @pytest.fixture(scope="module")
 def ensemble_and_members():
-    """An ensemble, and each of its members alone from the same start, all trained; with what they logged."""
+    """A trained ensemble, models trained alone from the same weights as its members, and the metrics of all."""
     torch.manual_seed(0)
     ensemble = ImageClassifier(members=2, **SMALL)
     alone = [ImageClassifier(**SMALL) for _ in range(2)]
     for model, member in zip(alone, ensemble.networks, strict=True):
         model.network.load_state_dict(member.state_dict())
-    logged = [trained(model) for model in (ensemble, *alone)]
+    logged = [train(model) for model in (ensemble, *alone)]
     return ensemble.eval(), [model.eval() for model in alone], logged
 
 
-def test_members_start_apart():
+def test_members_start_from_different_weights():
     one, other = ImageClassifier(members=2, **SMALL).networks
     assert not torch.equal(one.blocks[0].branches[0].weight, other.blocks[0].branches[0].weight)
 
@@ -67,7 +67,7 @@ def test_each_member_is_trained_as_it_would_be_alone(ensemble_and_members):
         torch.testing.assert_close(together[name], sum(logged[name] for logged in apart) / 2)
 
 
-def test_it_answers_with_the_mean_of_logits(ensemble_and_members, images):
+def test_logits_are_the_mean_over_members(ensemble_and_members, images):
     ensemble, alone, _ = ensemble_and_members
     expected = sum(model(images) for model in alone) / 2
     assert isinstance(ensemble.network, Ensemble)
@@ -77,13 +77,13 @@ def test_it_answers_with_the_mean_of_logits(ensemble_and_members, images):
     labels = expected.argmax(1)
     loss = ensemble.training_step((images, labels), 0)
     torch.testing.assert_close(loss, sum(F.cross_entropy(model(images), labels) for model in alone))
-    assert ensemble.train_accuracy.compute() == 1  # of the mean, which is right everywhere
+    assert ensemble.train_accuracy.compute() == 1  # the labels are the classes of the mean logits
 
 
 def test_every_parameter_keeps_its_role(ensemble_and_members):
     ensemble, (alone, _), _ = ensemble_and_members
     ours, one = (
-        {group["role"]: len(group["params"]) for group in parameter_groups(model.network, RATES)}
+        {group["role"]: len(group["params"]) for group in group_parameters(model.network, RATES)}
         for model in (ensemble, alone)
     )
     assert ours == {role: 2 * count for role, count in one.items()}
@@ -93,19 +93,19 @@ def test_heat_and_gates_are_means_over_members(ensemble_and_members, images):
     ensemble, alone, _ = ensemble_and_members
     classes = torch.arange(6)
     heat, gates = grad_cam(ensemble, images, classes)
-    maps, weights = zip(*(evidence(one.network, one.normalised(images), classes) for one in alone), strict=True)
+    maps, weights = zip(*(evidence(one.network, one.normalise(images), classes) for one in alone), strict=True)
     expected = (sum(maps) / 2).relu()
     torch.testing.assert_close(heat * expected.amax((1, 2), keepdim=True), expected)
     torch.testing.assert_close(gates, sum(weights) / 2)
 
 
-def test_weights_are_taken_away_and_read(ensemble_and_members, images, tmp_path):
+def test_weights_files_hold_all_members(ensemble_and_members, images, tmp_path):
     ensemble, *_ = ensemble_and_members
     save_weights(ensemble, tmp_path / "two.safetensors", held_out="val")
     assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images), ensemble(images))
 
 
-def test_from_the_command_line(tmp_path, capsys):
+def test_command_line_trains_and_tests_an_ensemble(tmp_path, capsys):
     typed = "--data.dataset digits --model.widths [4,4,4,4,4] --trainer.max_steps 3 --trainer.log_every_n_steps 1"
     run_dir = tmp_path / "run"
     assert main(["fit", *typed.split(), "--model.members", "2", "--run_dir", str(run_dir)]) == 0

@@ -1,4 +1,4 @@
-"""Flip-equivariant layers against plain ones with the same filters written out, and against mirrored images."""
+"""Flip-equivariant layers compared with plain ones of the same filters, and on mirrored images."""
 
 from typing import get_args
 
@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_cifar import FiveBlockNet, GatedBlock
-from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, halves
+from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, pair_halves
 from lightning_cifar.model.gates import GateName
 from lightning_cifar.model.parallel import BatchNorm
 from lightning_cifar.model.stem import WhiteningStem
 
 WIDTHS = (4, 6, 8, 10, 12)
-SPEED = {  # what the recipe `accurate` is made of
+SPEED = {  # the options of the recipe `accurate`
     "stem_kernel": 2,
     "stem_bias": False,
     "kernel_sizes": (3, 1, 1),
@@ -31,7 +31,7 @@ SPEED = {  # what the recipe `accurate` is made of
 
 
 def mirrored(maps: torch.Tensor) -> torch.Tensor:
-    return maps.flip(3)[:, halves(maps.shape[1])]
+    return maps.flip(3)[:, pair_halves(maps.shape[1])]
 
 
 def with_random_gates(net: FiveBlockNet) -> FiveBlockNet:
@@ -43,7 +43,7 @@ def with_random_gates(net: FiveBlockNet) -> FiveBlockNet:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("partner", [torch.arange(6), halves(6), torch.tensor([0, 2, 1, 3, 5, 4])], ids=str)
+@pytest.mark.parametrize("partner", [torch.arange(6), pair_halves(6), torch.tensor([0, 2, 1, 3, 5, 4])], ids=str)
 def test_convolution_is_a_plain_one_with_twin_filters(partner, bias):
     flip = FlipConv2d(6, 8, 3, bias, partner).double()
     plain = nn.Conv2d(6, 8, 3, padding=1, bias=bias).double()
@@ -73,7 +73,7 @@ def test_batch_norm_has_the_statistics_of_both_twins(layout):
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4])
 def test_stem_filters_are_mirror_images_of_their_partners(kernel):
     torch.manual_seed(0)
-    stem = WhiteningStem(3, kernel, bias=False, flip_equivariant=True)
+    stem = WhiteningStem(3, kernel, 1, "relu", bias=False, flips=True)
     images = F.avg_pool2d(torch.randn(50, 3, 18, 18), 3, 1)
     stem.whiten(images, eps=0)
     weight, partner = stem.conv.weight, stem.partner
@@ -97,7 +97,7 @@ def test_mirrored_images_have_mirrored_maps_and_the_same_logits(options, size):
     if net.stem is not None:
         net.stem.float().whiten(x.float())
         net.stem.double()
-        # whitened in single precision: mirror images to its rounding alone
+        # whitened in single precision: mirror images up to its rounding
         weight = net.stem.conv.weight
         weight.copy_((weight + weight.flip(3)[net.stem.partner]) / 2)
     for training in (True, False):
@@ -106,7 +106,7 @@ def test_mirrored_images_have_mirrored_maps_and_the_same_logits(options, size):
         logits = net(x)
         torch.manual_seed(1)
         torch.testing.assert_close(net(x.flip(3)), logits)
-    for (gates, maps), (others, theirs) in zip(net.through_blocks(x), net.through_blocks(x.flip(3)), strict=True):
+    for (gates, maps), (others, theirs) in zip(net.iterate_blocks(x), net.iterate_blocks(x.flip(3)), strict=True):
         torch.testing.assert_close(others, gates)
         torch.testing.assert_close(theirs, mirrored(maps))
 
@@ -127,7 +127,7 @@ def test_learns_half_the_parameters():
 
 
 def test_dirac_passes_on_one_of_two_twins():
-    block = GatedBlock(6, 8, (3, 1), bias=False, dirac=True, partner=halves(6))
+    block = GatedBlock(6, 8, (3, 1), bias=False, dirac=True, partner=pair_halves(6))
     x = torch.randn(2, 6, 5, 5)
     maps = block.branches[0](x)
     torch.testing.assert_close(maps[:, :3], x[:, :3])
@@ -145,11 +145,11 @@ def test_torch_export_leaves_the_batch_free():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": (4, 6, 8, 10, 11)}, "the widths of flip-equivariant blocks must be even, got 11"),
-        ({"stem_kernel": 2}, "a flip-equivariant stem has no bias: set stem_bias to false"),
+        ({"widths": (4, 6, 8, 10, 11)}, "flip_equivariant needs even widths, got 11"),
+        ({"stem_kernel": 2}, "flip_equivariant needs a stem without bias: set stem_bias to false"),
         (
             {"stem_kernel": 3, "stem_stride": 2, "stem_bias": False},
-            "a flip-equivariant stem of kernel 3 needs stride 1, or one that is odd too, got 2",
+            "flip_equivariant with stem_kernel 3 needs stem_stride 1 or odd",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Gates against their formulas, image by image."""
+"""Gates compared with their formulas, image by image."""
 
 from typing import get_args
 
@@ -10,7 +10,7 @@ from lightning_cifar.model.gates import Gate, GateName
 
 
 @pytest.mark.parametrize("kind", get_args(GateName))
-def test_opens_at_one(kind):
+def test_starts_at_one(kind):
     gate = Gate(kind, 16, 3, 5)
     assert torch.equal(gate(torch.randn(4, 16)), torch.ones(4, 3, 5 if kind == "channel" else 1))
 
@@ -23,7 +23,7 @@ def test_opens_at_one(kind):
         ("softmax", lambda z: (3 * torch.tensor(z).div(2.5).softmax(0)).tolist()),
     ],
 )
-def test_formula(kind, formula):
+def test_equals_its_formula(kind, formula):
     gate = Gate(kind, 6, 3, 5, temperature=2.5)
     (linear,) = gate.layers
     nn.init.normal_(linear.weight)
@@ -43,7 +43,7 @@ def test_channel_gate_is_squeeze_and_excitation_for_each_branch():
         torch.testing.assert_close(gate(mean[None])[0], 2 / (1 + (-raw).exp()).view(3, 5))
 
 
-def test_static_has_nothing_to_learn():
+def test_static_has_no_parameters():
     assert not list(Gate("static", 6, 3, 5).parameters())
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
+from lightning_cifar.model.blocks import max_pool
 from lightning_cifar.model.network import GlobalMaxPool
 from lightning_cifar.model.parallel import BatchNorm, Dropout
 from lightning_cifar.model.stem import WhiteningStem
@@ -19,7 +20,7 @@ def test_five_blocks_each_followed_by_norm_and_pool():
         assert block.order == ("activation", "sum", "norm", "pool")
         assert [type(norm) for norm in block.norms] == [BatchNorm]
         maps = torch.randn(2, 3, 8, 6)
-        assert torch.equal(block.pool(maps), nn.functional.max_pool2d(maps, 2))
+        assert torch.equal(max_pool(maps), nn.functional.max_pool2d(maps, 2))
 
 
 def test_stage_shapes():
@@ -49,7 +50,7 @@ def test_parameter_count():
     assert sum(parameter.numel() for parameter in net.parameters()) == expected
 
 
-def test_pools_only_where_told():
+def test_only_the_chosen_blocks_pool():
     net = Backbone(widths=WIDTHS, pools=(True, False, True, False, False))
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 12, 8, 8)
     assert net(torch.randn(2, 3, 3, 4)).shape == (2, 12, 1, 1)
@@ -66,7 +67,7 @@ def test_linear_head_after_global_max_pool():
 def test_stem_whitens_patches(kernel, stride, size):
     """The filters' responses to patches are uncorrelated, of variance 1, each with its negative."""
     torch.manual_seed(0)
-    stem = WhiteningStem(3, kernel, stride)
+    stem = WhiteningStem(3, kernel, stride, "relu", bias=True, flips=False)
     smooth = torch.nn.functional.avg_pool2d(torch.randn(100, 3, 34, 34), 3, 1)
     stem.whiten(smooth, eps=0)
     channels = 3 * kernel**2
@@ -79,23 +80,22 @@ def test_stem_whitens_patches(kernel, stride, size):
     assert stem.conv.bias.requires_grad
 
 
-def test_a_stem_without_bias_asks_for_no_gradient():
+def test_a_stem_without_bias_needs_no_gradient():
     net = FiveBlockNet(widths=WIDTHS, stem_kernel=3, stem_stride=2, stem_bias=False, pools=(True,) * 4 + (False,))
     assert not net.stem(torch.randn(2, 3, 32, 32)).requires_grad
     assert not any(parameter.requires_grad for parameter in net.stem.parameters())
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_depths_block_by_block():
+def test_depths_add_residual_convolutions_to_each_block():
     net = Backbone(widths=WIDTHS, depths=(0, 2, 0, 1, 0))
     assert [len(block.residuals) for block in net] == [0, 2, 0, 1, 0]
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 12, 1, 1)
 
 
 def test_stem_is_whitened_once():
-    stem = WhiteningStem(3, 2)
+    stem, other = (WhiteningStem(3, 2, 1, "relu", bias=True, flips=False) for _ in range(2))
     stem.whiten(torch.randn(10, 3, 32, 32))
-    other = WhiteningStem(3, 2)
     other.load_state_dict(stem.state_dict())
     other.whiten(torch.randn(10, 3, 32, 32))
     assert torch.equal(other.conv.weight, stem.conv.weight)
@@ -104,16 +104,16 @@ def test_stem_is_whitened_once():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"widths": (8, 8, 8, 8)}, r"widths must be five positive numbers, got \[8, 8, 8, 8\]"),
-        ({"widths": (8, 8, 8, 8, 0)}, "widths must be five positive numbers"),
+        ({"widths": (8, 8, 8, 8)}, r"widths must have one value for each of five blocks, got \[8, 8, 8, 8\]"),
+        ({"widths": (8, 8, 8, 8, 0)}, "widths must be at least 1, got 0"),
         ({"global_pool": "sum"}, "global_pool must be one of average, max, got sum"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
         ({"hidden": -1}, "hidden must be at least 0, got -1"),
         ({"stem_kernel": -1}, "stem_kernel must be at least 0, got -1"),
         ({"stem_kernel": 2, "stem_stride": 3}, r"stem_stride must be in \[1, stem_kernel\], got 3 of 2"),
-        ({"depths": (1, 1)}, r"depths must be five numbers, got \[1, 1\]"),
-        ({"pools": (True,)}, "pools must say true or false for each of five blocks"),
+        ({"depths": (1, 1)}, r"depths must have one value for each of five blocks, got \[1, 1\]"),
+        ({"pools": (True,)}, r"pools must have one value for each of five blocks, got \[True\]"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):
@@ -122,7 +122,7 @@ def test_refuses_bad_arguments(arguments, message):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 40), (97, 32), (64, 64), (31, 31), (24, 24), (1, 5)])
-def test_images_of_any_size(size):
+def test_accepts_images_of_any_size(size):
     net = FiveBlockNet(num_classes=7, widths=WIDTHS)
     for training in (True, False):
         assert net.train(training)(torch.randn(2, 3, *size)).shape == (2, 7)

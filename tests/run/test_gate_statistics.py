@@ -24,7 +24,7 @@ def test_gates_are_what_the_blocks_mix_by(gate, stem_kernel):
     with torch.no_grad():
         network(images)
         expected, used = used, []
-        found = [weights for weights, _ in network.through_blocks(images)]
+        found = [weights for weights, _ in network.iterate_blocks(images)]
     assert [one.shape for one in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -52,7 +52,7 @@ def test_dead_gates_are_counted(tmp_path):
     data.setup()
     model.adopt(data)
     shown = data.train.sample(len(data.train) // 50).images
-    brightness = model.normalised(shown).mean((2, 3)).sum(1)
+    brightness = model.normalise(shown).mean((2, 3)).sum(1)
     first, second = (model.network.blocks[number].gate.layers[-1] for number in (0, 1))
     first.weight.data.fill_(1)
     first.bias.data.fill_(-float(brightness.median()))  # 0 for the darker half

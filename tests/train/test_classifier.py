@@ -1,4 +1,4 @@
-"""ImageClassifier: optimiser and loss of the report, normalisation, checkpoints that need nothing beside them."""
+"""ImageClassifier: the report's optimiser and loss, normalisation, metrics, and self-contained checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -115,7 +115,7 @@ def trained(tmp_path_factory):
     return model.eval(), data, file
 
 
-def test_a_checkpoint_classifies_without_further_knowledge(trained):
+def test_a_checkpoint_is_self_contained(trained):
     model, data, file = trained
     loaded = ImageClassifier.load_from_checkpoint(file).eval()
     assert loaded.hparams["class_names"] == [str(digit) for digit in range(10)]
@@ -163,7 +163,7 @@ def test_metrics_equal_a_plain_count(trained):
     assert result["val/accuracy"] == pytest.approx(right.float().mean().item())
 
 
-def test_watching_the_test_set_is_named_so(trained):
+def test_watching_the_test_set_logs_test_metrics(trained):
     data = CIFAR10DataModule("digits", held_out="test")
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     (result,) = trainer.validate(trained[0], data, verbose=False)
@@ -178,7 +178,7 @@ def test_predictions_are_probabilities(trained):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
 
 
-def test_a_second_test_counts_its_own_images_only(trained):
+def test_a_second_test_starts_its_metrics_anew(trained):
     model, data, _ = trained
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     with torch.inference_mode():
@@ -189,7 +189,7 @@ def test_a_second_test_counts_its_own_images_only(trained):
         assert result["test/accuracy"] == accuracy
 
 
-def test_own_normalisation_and_names_are_kept():
+def test_given_normalisation_is_kept():
     data = CIFAR10DataModule("digits", val_size=200)
     data.setup()
     own = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
@@ -201,8 +201,8 @@ def test_own_normalisation_and_names_are_kept():
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
-def test_what_was_trained_with_is_kept_when_the_data_changes():
-    """Trained on loaders of one's own it normalises by CIFAR-10's values, and does so on other data too."""
+def test_normalisation_of_training_is_kept_when_the_data_changes():
+    """Trained on custom loaders it normalises by CIFAR-10's values, and still does on other data."""
     model = ImageClassifier(**SMALL)
     digits = load_digits().train
     train(model, BatchLoader(digits, 64), max_epochs=1, limit_train_batches=1)
@@ -224,7 +224,7 @@ def test_a_constant_channel_gives_finite_logits():
     ("arguments", "message"),
     [
         ({"num_classes": 7}, "the model has 7 classes, the data 10"),
-        ({"class_names": list("abcdefghij")}, "the model knows the classes a, b, .*; the data has 0, 1, "),
+        ({"class_names": list("abcdefghij")}, "the model has the classes a, b, .*; the data has 0, 1, "),
     ],
 )
 def test_refuses_data_with_other_classes(arguments, message):
@@ -241,7 +241,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"mixup": -0.1}, "mixup must be at least 0, got -0.1"),
         ({"cutmix": -1.0}, "cutmix must be at least 0, got -1.0"),
         ({"members": 0}, "members must be at least 1, got 0"),
-        ({"class_names": ["a"]}, "there are 10 classes, but 1 names: a"),
+        ({"class_names": ["a"]}, r"class_names must have 10 names \(num_classes\), got a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
         ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, muon, got adamw"),
@@ -257,12 +257,14 @@ def test_refuses_bad_arguments(arguments, message):
 def test_compile_needs_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     model, data = ImageClassifier(compile=True), CIFAR10DataModule("digits")
-    with pytest.raises(InputError, match="needs a C\\+\\+ compiler, and there is no no-such-compiler: name one by CXX"):
+    with pytest.raises(
+        InputError, match=r"compile needs a C\+\+ compiler, and no-such-compiler was not found: set CXX"
+    ):
         train(model, data, max_steps=1)
 
 
-def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
-    """With a stand-in for the compiler: which images it is given, and that checkpoints do not change."""
+def test_the_compiled_network_gets_only_full_batches(monkeypatch):
+    """With a stand-in for the compiler; checkpoints do not change either."""
     sizes = []
 
     def compiled(function, dynamic):
@@ -287,14 +289,14 @@ def test_the_compiled_network_sees_the_whole_batches(monkeypatch):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
-def test_the_compiled_network_is_the_network(network, members):
+def test_the_compiled_network_has_the_same_outputs_and_gradients(network, members):
     # In float64: in float32, rounding alone moves the gradients of gates by up to 1 %.
     model = ImageClassifier(**SMALL, dropout=0.0, compile=True, members=members, **network).double()
     model.compile_network()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     pixels = torch.randn(16, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     results = []
-    for form in (lambda pixels: torch.stack(model.trained(pixels)).mean(0), model.network):
+    for form in (lambda pixels: torch.stack(model.forward_members(pixels)).mean(0), model.network):
         model.zero_grad()
         logits = form(pixels)
         logits.square().sum().backward()

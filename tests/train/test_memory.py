@@ -1,4 +1,4 @@
-"""malloc keeps what is freed, measured by the page faults of large arrays."""
+"""malloc keeps freed memory: page faults of large arrays."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from lightning_cifar.train.memory import keep_freed_memory
+from lightning_cifar.train.hardware import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def faults():

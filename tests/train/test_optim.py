@@ -1,4 +1,4 @@
-"""Parameter groups, Muon and the triangular schedule, each against its plain form."""
+"""Parameter groups, Muon and the triangular schedule, compared with plain implementations."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from lightning import Trainer
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
-from lightning_cifar.train.optim import Muon, newton_schulz, orthogonalised, parameter_groups, triangular
+from lightning_cifar.train.optim import Muon, build_triangle, group_parameters, newton_schulz, orthogonalise
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
@@ -14,7 +14,7 @@ FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"
 
 def test_every_trainable_parameter_has_one_role():
     network = FiveBlockNet(**FAST, norm_scale=False)
-    groups = {group["role"]: group for group in parameter_groups(network, RATES)}
+    groups = {group["role"]: group for group in group_parameters(network, RATES)}
     assert {role: group["lr"] for role, group in groups.items()} == RATES
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     assert sorted(map(id, trainable)) == sorted(id(p) for group in groups.values() for p in group["params"])
@@ -36,7 +36,7 @@ def newton_schulz_by_hand(matrix):
 
 @pytest.mark.parametrize("shape", [(16, 72), (72, 16), (16, 16), (1, 9)])
 def test_newton_schulz_equals_its_plain_form(shape):
-    matrices = [torch.randn(shape), torch.randn(shape), torch.randn(16, 20)]  # others of that size are done with them
+    matrices = [torch.randn(shape), torch.randn(shape), torch.randn(16, 20)]  # the last shares their batch if as high
     for matrix, result in zip(matrices, newton_schulz(matrices), strict=True):
         torch.testing.assert_close(result.float(), newton_schulz_by_hand(matrix), atol=0.02, rtol=0.02)
 
@@ -57,7 +57,7 @@ def test_muon_equals_its_plain_form():
     torch.manual_seed(0)
     network, twin = FiveBlockNet(**FAST), FiveBlockNet(**FAST)
     twin.load_state_dict(network.state_dict())
-    groups, twins = (parameter_groups(net, RATES) for net in (network, twin))
+    groups, twins = (group_parameters(net, RATES) for net in (network, twin))
     muon = Muon(groups, momentum=0.85, filter_momentum=0.6, weight_decay=1e-3)
     decay = {"gate": 0, "norm": 1e-3, "head": 1e-3}
     plain = [{"params": g["params"], "lr": g["lr"], "weight_decay": decay[g["role"]] / g["lr"]} for g in twins[1:]]
@@ -81,11 +81,11 @@ def test_muon_equals_its_plain_form():
 
 
 @pytest.mark.parametrize("shape", [(16, 8, 3, 3), (64, 3, 3, 3), (8, 32, 1, 1)])
-def test_orthogonalised_keeps_directions_and_evens_out_their_sizes(shape):
+def test_orthogonalise_keeps_singular_vectors_and_brings_values_close_to_1(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
-    (result,) = orthogonalised([matrix])
+    (result,) = orthogonalise([matrix])
     assert (result.shape, result.dtype) == (shape, matrix.dtype)
     in_its_frame = u.T @ result.flatten(1) @ v.T
     sizes = in_its_frame.diagonal()
@@ -94,7 +94,7 @@ def test_orthogonalised_keeps_directions_and_evens_out_their_sizes(shape):
     assert (in_its_frame - sizes.diag()).abs().max() < 0.05
 
 
-def test_one_size_is_one_batch(monkeypatch):
+def test_matrices_of_one_height_share_a_batch(monkeypatch):
     batches, baddbmm = [], torch.baddbmm
     monkeypatch.setattr(
         torch, "baddbmm", lambda *args, **kw: batches.append(tuple(args[1].shape)) or baddbmm(*args, **kw)
@@ -103,14 +103,14 @@ def test_one_size_is_one_batch(monkeypatch):
     assert sorted(batches) == [(1, 8, 8), (3, 4, 4)]
 
 
-def test_triangular():
-    factors = [triangular(10, 0.4)(step) for step in range(11)]
+def test_triangular_schedule_by_step():
+    factors = [build_triangle(10, 0.4)(step) for step in range(11)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
-    assert [triangular(4, 0.0)(step) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
+    assert [build_triangle(4, 0.0)(step) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
 
 
 class Rates(ImageClassifier):
-    """Notes the learning rates of every step."""
+    """Record the learning rates of every step."""
 
     def on_before_optimizer_step(self, optimizer):
         self.seen = [*getattr(self, "seen", []), [group["lr"] for group in optimizer.param_groups]]
@@ -129,7 +129,7 @@ def test_rates_of_every_step_under_the_trainer(length, total):
     data = CIFAR10DataModule("digits", batch_size=400, val_size=200)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(accelerator="cpu", limit_val_batches=0, num_sanity_val_steps=0, **length, **quiet).fit(model, data)
-    factor = triangular(total, 0.5)
+    factor = build_triangle(total, 0.5)
     expected = [[rate * factor(step) for rate in (0.2, 0.2, 0.2, 0.05)] for step in range(total)]
     assert model.seen == [pytest.approx(rates) for rates in expected]
 
@@ -161,12 +161,14 @@ def test_every_optimizer_learns(optimizer):
         ({"warmup": 1.5}, r"warmup must be in \[0, 1\], got 1.5"),
     ],
 )
-def test_refuses(arguments, message):
+def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         ImageClassifier(**arguments)
 
 
-def test_a_triangle_needs_an_end():
+def test_triangular_schedule_needs_a_finite_training():
     model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
-    with pytest.raises(InputError, match=r"needs an end: --trainer.max_epochs or --trainer.max_steps"):
+    with pytest.raises(
+        InputError, match=r"schedule triangular needs the training's length: set the Trainer's max_epochs or max_steps"
+    ):
         Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False).fit(model, data)

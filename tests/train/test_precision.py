@@ -1,4 +1,4 @@
-"""The measured choice between float32 and bfloat16."""
+"""The choice between float32 and bfloat16 by measurement."""
 
 import time
 
@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.train.hardware import fastest_precision
+from lightning_cifar.train.hardware import find_fastest_precision
 
 
 class Slow(nn.Module):
-    """A network that is slow in one precision, as processors without bfloat16 instructions are in that."""
+    """A network that is slow in one precision, like bfloat16 on processors without its instructions."""
 
     def __init__(self, slow: torch.dtype) -> None:
         super().__init__()
@@ -26,15 +26,15 @@ class Slow(nn.Module):
 
 
 @pytest.mark.parametrize(("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")])
-def test_the_faster_one_is_chosen(slow, chosen):
-    assert fastest_precision(Slow(slow), torch.rand(8, 3, 32, 32)) == chosen
+def test_chooses_the_faster_precision(slow, chosen):
+    assert find_fastest_precision(Slow(slow), torch.rand(8, 3, 32, 32)) == chosen
 
 
-def test_network_and_random_numbers_stay_as_they_are():
+def test_leaves_network_and_random_state_unchanged():
     network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images, state = torch.rand(8, 3, 32, 32), torch.get_rng_state()
-    assert fastest_precision(network, images) in ("32-true", "bf16-mixed")
+    assert find_fastest_precision(network, images) in ("32-true", "bf16-mixed")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""Test-time augmentation against the same views made image by image."""
+"""Test-time augmentation compared with the same views made image by image."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.train.tta import views
+from lightning_cifar.train.tta import make_views
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
 
@@ -27,14 +27,14 @@ def by_hand(model, image, tta):
 def test_logits_are_the_mean_over_views(tta, flip_equivariant):
     model = ImageClassifier(tta=tta, flip_equivariant=flip_equivariant, **SMALL).eval()
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
-    expected = torch.stack([by_hand(model, image, tta) for image in model.normalised(images)])
-    averaged, alone = model.augmented(images)
+    expected = torch.stack([by_hand(model, image, tta) for image in model.normalise(images)])
+    averaged, plain = model.average_views(images)
     torch.testing.assert_close(averaged, expected)
-    torch.testing.assert_close(alone, model(images))
+    torch.testing.assert_close(plain, model(images))
 
 
 @pytest.mark.parametrize(("tta", "count"), [("none", 1), ("mirror", 2), ("translate", 6)])
 def test_weights_sum_to_one(tta, count):
-    for flip_equivariant, views_of_it in ((False, count), (True, (count + 1) // 2)):
-        weighted = views(torch.zeros(1, 3, 4, 4), tta, flip_equivariant)
-        assert (len(weighted), sum(weight for weight, _ in weighted)) == (views_of_it, 1)
+    for flip_equivariant, expected in ((False, count), (True, (count + 1) // 2)):
+        weighted = make_views(torch.zeros(1, 3, 4, 4), tta, flip_equivariant)
+        assert (len(weighted), sum(weight for weight, _ in weighted)) == (expected, 1)

@@ -1,4 +1,4 @@
-"""Weights in a safetensors file: the same classifier, in Python and on the command line, and damaged files."""
+"""Weights files: the same classifier in Python and on the command line, and errors for damaged files."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from lightning_cifar.train.weights import PRETRAINED, read_weights, save_weights
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    """The model of a short run, and the file made of it."""
+    """The model of a short run and its weights file."""
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt").eval()
     file = tmp_path_factory.mktemp("exported") / "model.safetensors"
     save_weights(model, file, held_out="val", half=True, recipe="demo")
@@ -35,12 +35,12 @@ def test_classifies_like_the_model(exported):
     assert load_pretrained(file).hparams == model.hparams
 
 
-def test_says_what_is_known(exported):
+def test_metadata_holds_the_known_facts(exported):
     with safe_open(exported[1], "pt") as opened:
         assert json.loads(opened.metadata()["known"]) == {"held_out": "val", "recipe": "demo"}
 
 
-def test_by_the_command_line(exported, trained, tmp_path):
+def test_command_line_tests_weights_like_the_checkpoint(exported, trained, tmp_path):
     accuracies = []
     for number, checkpoint in enumerate([exported[1], trained / "checkpoints/last.ckpt"]):
         data = ["--data.dataset", "digits", "--run_dir", str(tmp_path / str(number))]
@@ -49,14 +49,14 @@ def test_by_the_command_line(exported, trained, tmp_path):
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
 
 
-def test_fit_does_not_go_on_from_it(exported, tmp_path, capsys):
+def test_fit_refuses_to_resume_from_weights(exported, tmp_path, capsys):
     assert main(["fit", "--ckpt_path", str(exported[1]), "--run_dir", str(tmp_path / "run")]) == 2
     message = f"error: --ckpt_path {exported[1]} holds weights only: fit continues from a checkpoint (.ckpt)\n"
     assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100])
-def test_damaged(exported, tmp_path, capsys, damage):
+def test_refuses_damaged_files(exported, tmp_path, capsys, damage):
     file = tmp_path / "damaged.safetensors"
     file.write_bytes(damage(exported[1].read_bytes()))
     assert main(["test", "--ckpt_path", str(file), "--data.dataset", "digits"]) == 2
@@ -65,7 +65,7 @@ def test_damaged(exported, tmp_path, capsys, damage):
 
 
 @pytest.mark.parametrize("change", ["a parameter", "another shape"])
-def test_of_another_version(exported, tmp_path, capsys, change):
+def test_refuses_weights_of_another_version(exported, tmp_path, capsys, change):
     file = tmp_path / "odd.safetensors"
     hyper_parameters, known, tensors = read_weights(exported[1])
     hyper_parameters |= {"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]}
@@ -81,7 +81,7 @@ def test_of_another_version(exported, tmp_path, capsys, change):
 IMAGES = Path(__file__).parents[1] / "images"  # the first two of each class of CIFAR-10 (JPEG)'s test set
 
 
-def test_the_model_in_the_package_knows_cifar():
+def test_pretrained_classifies_cifar():
     files = sorted(IMAGES.glob("*/*.jpg"))
     assert len(files) == 20
     model = load_pretrained()
@@ -91,7 +91,7 @@ def test_the_model_in_the_package_knows_cifar():
     assert sum(name == file.parent.name for name, file in zip(predicted, files, strict=True)) >= 18
 
 
-def test_it_is_small_and_says_what_it_is():
+def test_pretrained_is_small_and_matches_its_evidence():
     assert PRETRAINED.stat().st_size <= 6_000_000
     hyper_parameters, known, _ = read_weights(PRETRAINED)
     assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
@@ -100,13 +100,13 @@ def test_it_is_small_and_says_what_it_is():
     assert known["recipe_accuracy"].items() <= evidence["accuracy"].items()
 
 
-def test_what_was_measured_of_it_was_measured_of_it():
+def test_results_name_the_digest_of_pretrained():
     found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
     measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
     assert measured == dict.fromkeys(measured, digest_of(PRETRAINED))
 
 
-def test_it_predicts_by_name(capsys):
+def test_pretrained_predicts_by_name(capsys):
     assert main(["predict", "--ckpt_path", "pretrained", "--images", str(IMAGES), "--top", "1"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert sum(row["class"] == Path(row["file"]).parent.name for row in rows) >= 18

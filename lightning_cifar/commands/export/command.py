@@ -46,11 +46,11 @@ def main(args: list[str]) -> int:
     from lightning_cifar.commands.export.card import facts_of, model_card
     from lightning_cifar.commands.export.check_images import pictures
     from lightning_cifar.commands.export.formats import exported
-    from lightning_cifar.train.weights import class_names, file_named, load_model
+    from lightning_cifar.train.weights import find_checkpoint, get_class_names, load_model
 
-    checkpoint = file_named(own.ckpt_path)
+    checkpoint = find_checkpoint(own.ckpt_path)
     model = load_model(checkpoint)
-    facts = facts_of(checkpoint, class_names(model))
+    facts = facts_of(checkpoint, get_class_names(model))
     which, images, real = pictures(paths, checkpoint)
     if own.int8 and real is None:
         raise InputError(

@@ -55,9 +55,9 @@ def main(args: list[str]) -> int:
     from tqdm import tqdm
 
     from lightning_cifar.evaluate.pictures import rows
-    from lightning_cifar.train.weights import model_named
+    from lightning_cifar.train.weights import load_named_model
 
-    model = model_named(own.ckpt_path, own.device)
+    model = load_named_model(own.ckpt_path, own.device)
     own.top = min(own.top, model.hparams["num_classes"])
     if own.tta:
         model.hparams["tta"] = own.tta
@@ -83,10 +83,10 @@ def main(args: list[str]) -> int:
 def faster(model: "ImageClassifier") -> str:
     import torch
 
-    from lightning_cifar.train.hardware import fastest_precision
+    from lightning_cifar.train.hardware import find_fastest_precision
 
     noise = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, device=model.device)
-    return fastest_precision(model.network, model.normalised(noise))
+    return find_fastest_precision(model.network, model.normalise(noise))
 
 
 def make_empty(folder: Path) -> None:

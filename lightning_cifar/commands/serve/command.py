@@ -37,9 +37,9 @@ def main(args: list[str]) -> int:
         import uvicorn
 
         from lightning_cifar.commands.serve.web import application
-        from lightning_cifar.train.weights import model_named
+        from lightning_cifar.train.weights import load_named_model
 
-        app = application(model_named(own.ckpt_path, own.device), LOCAL if own.host in LOCAL else None)
+        app = application(load_named_model(own.ckpt_path, own.device), LOCAL if own.host in LOCAL else None)
         host = f"[{own.host}]" if ":" in own.host else own.host
         if own.host not in LOCAL:
             print(f"warning: whoever reaches {host} can use it", file=sys.stderr)

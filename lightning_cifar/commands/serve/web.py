@@ -23,7 +23,7 @@ from lightning_cifar.data.images import MAX_PIXELS
 from lightning_cifar.evaluate.explain import data_uri, overlay, seen
 from lightning_cifar.evaluate.pictures import answers, read
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import class_names
+from lightning_cifar.train.weights import get_class_names
 
 MAX_BYTES = 32 << 20  # of a request
 MAX_FILES = 64  # of a request
@@ -83,7 +83,7 @@ def application(model: ImageClassifier, hosts: Collection[str] | None = None) ->
 
     @app.get("/health")
     async def health() -> Health:  # async, to be answered while requests wait for the model
-        return Health(status="ok", classes=class_names(model))
+        return Health(status="ok", classes=get_class_names(model))
 
     @app.post(
         "/predict",

@@ -1,0 +1,27 @@
+"""Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_cifar.errors import check_choice, check_range
+from lightning_cifar.train.optim import OptimizerName, Schedule
+from lightning_cifar.train.tta import Tta
+
+CHOICES = {"optimizer": OptimizerName, "schedule": Schedule, "tta": Tta}
+RANGES = {
+    "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
+    "[0, inf)": ("weight_decay", "mixup", "cutmix"),
+    "[1, inf)": ("members",),
+    "[0, 1)": ("momentum", "label_smoothing"),
+    "[0, 1]": ("warmup",),
+}
+
+
+def check_hyperparameters(values: Mapping[str, Any]) -> None:
+    """Raise `InputError` for the first value that is not allowed; None is a rate's default."""
+    for name, choices in CHOICES.items():
+        check_choice(name, values[name], choices)
+    for interval, names in RANGES.items():
+        for name in names:
+            if values[name] is not None:
+                check_range(name, values[name], interval)
