@@ -3,13 +3,13 @@
 import datetime
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
 
 
 def timed_directory(parent: Path) -> Path:
@@ -32,6 +32,29 @@ def timestamp() -> str:
 def has_files(directory: Path) -> bool:
     """Whether anything lies in it, but for what is hidden."""
     return any(not entry.name.startswith(".") for entry in directory.iterdir())
+
+
+def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
+    """Make a directory that must be new, empty or already this command's; hidden files do not count.
+
+    Args:
+        directory: made with its parents if it does not exist.
+        option: option or argument that named the directory, for the error messages.
+        owner: returns whether a directory that holds files belongs to the command; None: none does.
+
+    Raises:
+        InputError: the directory cannot be made or read, or holds files that are not the command's.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        taken = has_files(directory) and not (owner and owner(directory))
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise InputError(f"{option} {directory}: {error.strerror}; name another directory") from error
+    if taken:
+        raise InputError(f"{option} {directory} is not empty: name a new or empty directory")
+    return directory
 
 
 def digest_of(file: Path) -> str:
