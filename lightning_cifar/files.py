@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -66,23 +67,41 @@ def digest_of(file: Path) -> str:
 LOCK = ".lock"
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file that is, whatever happens, and for every other process, the old one or the new one, and whole.
+@contextmanager
+def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Open a sibling file for writing and put it in the place of ``file`` once it is complete and on disk.
+
+    If writing fails or is interrupted, ``file`` stays as it was.
+
+    Args:
+        file: replaced atomically; other processes see its old content or its new one.
+        mode: ``w`` or ``wb``.
+        **options: as of ``open``: ``encoding``, ``newline`` ...
 
     Raises:
-        OSError: the disk is full, say; ``file`` is then as it was.
+        OSError: the file cannot be written, for example because the disk is full; the error names ``file``.
     """
     partial = file.with_name(f".{file.name}.partial")
     try:
-        with partial.open("wb") as opened:
-            opened.write(content)
+        with partial.open(mode, **options) as opened:
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(partial, file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        if error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            partial.unlink()
     sync_directory(file.parent)
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file atomically: see `open_atomically`."""
+    with open_atomically(file, "wb") as opened:
+        opened.write(content)
 
 
 def lock(run_dir: Path) -> FileLock | None:

@@ -1,4 +1,4 @@
-"""Which directories a command may write to."""
+"""Which directories a command may write to, and files that are replaced atomically."""
 
 import errno
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import InputError
-from lightning_cifar.files import claim_directory
+from lightning_cifar.files import claim_directory, open_atomically, write_whole
 
 
 def test_new_and_empty_directories_can_be_claimed(tmp_path):
@@ -39,3 +39,21 @@ def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as caught:
         claim_directory(tmp_path / "new", "--output")
     assert not isinstance(caught.value, InputError)
+
+
+def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
+    file = tmp_path / "out.csv"
+    with open_atomically(file) as opened:
+        opened.write("old")
+        assert not file.exists()
+    with pytest.raises(KeyboardInterrupt), open_atomically(file) as opened:
+        opened.write("new")
+        raise KeyboardInterrupt
+    assert (file.read_text(), [*tmp_path.glob(".*partial")]) == ("old", [])
+
+
+def test_an_error_in_writing_names_the_file(tmp_path):
+    file = tmp_path / "absent/out.bin"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(file, b"x")
+    assert caught.value.filename == str(file)
