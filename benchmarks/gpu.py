@@ -24,7 +24,7 @@ from step import Step
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.evaluate.statistics import summary
-from lightning_cifar.evaluate.tables import aligned
+from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.run.record import describe_device, write_json
 
 RESULT = Path(__file__).parent / "results/gpu.json"
@@ -100,7 +100,7 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
     for name, found in result["rows"].items():
         shares = [f"{100 * found[key]['mean']:.2f}" for key in ("accuracy_without_tta", "accuracy")]
         rows.append([name, str(found["n"]), f"{found['train_seconds']['median']:.1f}", *shares])
-    print(aligned(rows))
+    print(align_columns(rows))
 
 
 if __name__ == "__main__":

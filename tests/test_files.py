@@ -46,9 +46,14 @@ def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
     with open_atomically(file) as opened:
         opened.write("old")
         assert not file.exists()
-    with pytest.raises(KeyboardInterrupt), open_atomically(file) as opened:
-        opened.write("new")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with open_atomically(file) as opened:
+            opened.write("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert (file.read_text(), [*tmp_path.glob(".*partial")]) == ("old", [])
 
 

@@ -10,10 +10,10 @@ from lightning.fabric.connector import _PRECISION_INPUT
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
-from lightning_cifar.evaluate.corruptions import under_corruptions
-from lightning_cifar.evaluate.evaluation import tested
+from lightning_cifar.evaluate.corruptions import evaluate_corruptions
+from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import format_table, write_predictions
-from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.record import write_json
 from lightning_cifar.run.resume import LastCheckpoint
@@ -73,18 +73,19 @@ class CommandLine(Run):
         limit = self.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
         if self.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
             raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
-        checkpoint = told_apart(self.config["test"]["ckpt_path"], self.run_dir)  # now: training may go on meanwhile
+        # Now: training may go on meanwhile.
+        checkpoint = identify_checkpoint(self.config["test"]["ckpt_path"], self.run_dir)
         self.trainer.test(**kwargs, verbose=False)
         if "test/loss" not in self.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         if not self.trainer.is_global_zero:
             return
         quiet = self.quiet_trainer(self.config["test"]["trainer"]["precision"])
-        result = tested(self.model, self.datamodule, quiet)
+        result = evaluate_test(self.model, self.datamodule, quiet)
         print(format_table(result), flush=True)
         if self.config["test"]["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
-            result["corruptions"] = under_corruptions(self.model, self.datamodule, quiet)
+            result["corruptions"] = evaluate_corruptions(self.model, self.datamodule, quiet)
         self.keep_evaluation({**checkpoint, **result})
         print(f"table: {self.run_dir / 'test.json'}\npicture: {self.run_dir / 'test.png'}")
 

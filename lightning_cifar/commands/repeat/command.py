@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.tables import aligned
+from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import has_files
 from lightning_cifar.options import Arguments, check_output, option
 from lightning_cifar.run.settings import layered, own_run_dir
@@ -178,7 +178,7 @@ def format_summary(result: dict[str, Any]) -> str:
         rows[-1] += [written(factor, *(values["interval"] or [None]))]
         rows[-1] += [written(factor, values[end]) for end in ("min", "max")]
     agree = result["agreement"]
-    return aligned(rows) + (f"\ntwo seeds agree on {agree:.1%} of the images" if agree is not None else "")
+    return align_columns(rows) + (f"\ntwo seeds agree on {agree:.1%} of the images" if agree is not None else "")
 
 
 def format_comparison(first: Path, second: Path) -> str:
@@ -193,7 +193,7 @@ def format_comparison(first: Path, second: Path) -> str:
         rows.append([f"{name}, {unit}", *(written(factor, statistics.mean(one)) for one in values)])
         rows[-1] += [written(factor, found["difference"]), written(factor, *found["interval"])]
         rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def read_result(file: Path) -> dict[str, Any]:

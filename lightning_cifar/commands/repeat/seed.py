@@ -5,9 +5,9 @@ from typing import Any, Self
 
 from lightning import Trainer
 
-from lightning_cifar.evaluate.evaluation import tested
+from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import write_predictions
-from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import PartRun
 from lightning_cifar.run.throughput import Throughput
@@ -48,9 +48,9 @@ class SeedRun(PartRun):
         parts = [record, *record["resumed"]]
         record["data"].pop("root")  # results are shown around
         self.quiet_trainer().test(self.model, self.datamodule, verbose=False)
-        evaluation = tested(self.model, self.datamodule, self.quiet_trainer())
+        evaluation = evaluate_test(self.model, self.datamodule, self.quiet_trainer())
         checkpoint = self.saved("last")
-        self.keep_evaluation({**(told_apart(checkpoint, self.run_dir) if checkpoint else {}), **evaluation})
+        self.keep_evaluation({**(identify_checkpoint(checkpoint, self.run_dir) if checkpoint else {}), **evaluation})
         logits, _, labels = self.model.test_outputs.compute()
         names = self.datamodule.dataset.class_names
         write_predictions(self.run_dir / "predictions.csv", logits.softmax(1), labels, names)
