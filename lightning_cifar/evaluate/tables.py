@@ -33,7 +33,7 @@ def format_scores(result: dict[str, Any]) -> str:
 
 
 def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
-    """Write a CSV atomically, a row for each image in the order of the data: index, true and predicted class, probability."""
+    """Write a CSV with a row for each image, in the order of the data, atomically."""
     confidence, predicted = probabilities.max(1)
     with open_atomically(file, newline="") as opened:
         writer = csv.writer(opened)

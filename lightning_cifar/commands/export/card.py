@@ -108,11 +108,11 @@ def format_card(
         "Training": format_training(facts),
         "Accuracy": format_accuracy(facts),
         "Calibration": format_calibration(facts),
-        "Limits": "Every image is assigned one of these classes, whatever it shows. Accuracy is lower on images whose size, "
-        "source or compression differs from the training data. The file computes logits without test-time "
+        "Limits": "Every image is assigned one of these classes, whatever it shows. Accuracy is lower on images whose "
+        "size, source or compression differs from the training data. The file computes logits without test-time "
         "augmentation.",
-        "How to use": f"`{name}` takes uint8 RGB images (B, 3, 32, 32), any B; the normalisation is inside. Compared with "
-        f"the PyTorch model: {checked}.\n\n```python\n{USES[file_format].replace('FILE', name)}```",
+        "How to use": f"`{name}` takes uint8 RGB images (B, 3, 32, 32), any B; the normalisation is inside. Compared "
+        f"with the PyTorch model: {checked}.\n\n```python\n{USES[file_format].replace('FILE', name)}```",
     }
     text = "\n\n".join((f"## {title}\n\n" if title else "") + words for title, words in parts.items())
     return (
