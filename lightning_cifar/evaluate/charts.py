@@ -56,7 +56,7 @@ def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
     middles = [(place + 0.5) / len(images) for place in range(len(images))]
     shares = [count / sum(images) for count in images]
     axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="fraction of images")
-    curves = [("uncalibrated", result)]
+    curves = [("unscaled", result)]
     if result["temperature_scaled"]:
         curves.append((f"temperature {result['temperature']:.2f}", result["temperature_scaled"]))
     for name, one in curves:
@@ -92,7 +92,7 @@ def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     for name, accuracies in result["corruptions"].items():
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
         axes.plot(range(len(values)), values, marker="o", markersize=3, label=name)
-    axes.set(xlabel="severity", ylabel="accuracy without test-time augmentation, %", ylim=(0, 100), title="corruptions")
+    axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8)
 
 
