@@ -15,7 +15,7 @@ from pathlib import Path
 from formatting import format_percent, format_table, load_result
 
 from lightning_cifar import main
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import write_json
 
 KEPT = ("images", "accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "corruptions")
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from formatting import format_table, load_result
 
-from lightning_cifar.run.record import cpu_name, git_commit, write_json
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import cpu_name, git_commit
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 STEPS, ROUNDS = 20, 3

@@ -26,8 +26,8 @@ from lightning_cifar.commands.export.command import SUFFIXES
 from lightning_cifar.commands.export.formats import FORMATS, open_onnx, write_onnx
 from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.files import digest_of
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.files import digest_of, write_json
+from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.weights import PRETRAINED
 
 BATCHES = {256: 4, 1: 100}  # size of a batch: how many are timed at once

@@ -17,7 +17,8 @@ from typing import Any
 
 from formatting import format_table, load_result
 
-from lightning_cifar.run.record import cpu_name, git_commit, write_json
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import cpu_name, git_commit
 
 ROOT = Path(__file__).parents[1]
 

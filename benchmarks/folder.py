@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import describe_device
 
 REPEATS = 5
 

@@ -27,8 +27,9 @@ from training_step import Step
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.evaluate.statistics import summary
-from lightning_cifar.evaluate.tables import aligned
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.evaluate.tables import align_columns
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import describe_device
 
 RESULT = Path(__file__).parent / "results/gpu.json"
 
@@ -103,7 +104,7 @@ def main(known: argparse.Namespace, extra: list[str]) -> None:
     for name, found in result["rows"].items():
         shares = [f"{100 * found[key]['mean']:.2f}" for key in ("accuracy_without_tta", "accuracy")]
         rows.append([name, str(found["n"]), f"{found['train_seconds']['median']:.1f}", *shares])
-    print(aligned(rows))
+    print(align_columns(rows))
 
 
 def tabulate_stages() -> str:

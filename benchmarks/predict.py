@@ -25,8 +25,8 @@ from PIL import Image
 
 from lightning_cifar import load_pretrained, main
 from lightning_cifar.data.listing import find_images_below
-from lightning_cifar.files import digest_of
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.files import digest_of, write_json
+from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import PRETRAINED
 

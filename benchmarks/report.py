@@ -16,7 +16,7 @@ from pathlib import Path
 from formatting import format_percent, format_table, load_result
 
 from lightning_cifar import main
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import write_json
 
 HERE = Path(__file__).parent
 

@@ -17,10 +17,11 @@ from formatting import format_percent, format_table, load_result
 
 from lightning_cifar import LastCheckpoint
 from lightning_cifar.commands.fit import fit
+from lightning_cifar.files import write_json
 from lightning_cifar.run import record
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.record import cpu_name, write_json
+from lightning_cifar.run.record import cpu_name
 from lightning_cifar.run.settings import layer
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.train import checkpoint

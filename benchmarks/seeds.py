@@ -17,7 +17,7 @@ from formatting import MEASURES, format_interval, format_percent, format_spread,
 
 from lightning_cifar.commands.repeat.command import format_summary
 from lightning_cifar.evaluate.statistics import difference, summary
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import write_json
 
 KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
 

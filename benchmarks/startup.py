@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from formatting import format_table, load_result
 
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import describe_device
 
 REPEATS = 7
 FIRST_STEP = """

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_step import DEVICE, Step, interleaved, seconds
 
 from lightning_cifar import GatedBlock
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.hardware import keep_freed_memory
 
 

@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.evaluate.statistics import difference
-from lightning_cifar.evaluate.tables import aligned
-from lightning_cifar.run.record import write_json
+from lightning_cifar.evaluate.tables import align_columns
+from lightning_cifar.files import write_json
 
 
 class Study(NamedTuple):
@@ -106,7 +106,7 @@ def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: li
         "forms": forms,
     }
     write_json(Path(__file__).parent / f"results/{name}.json", result)
-    print(aligned([["", *HEAD], *([form, *cells(found)] for form, found in forms.items())]))
+    print(align_columns([["", *HEAD], *([form, *cells(found)] for form, found in forms.items())]))
 
 
 HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "difference"]

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.commands.repeat.command import format_summary
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {"fast": 0.835, "fast94": 0.905}

@@ -24,8 +24,9 @@ from training_step import DEVICE, build
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
+from lightning_cifar.files import write_json
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.record import describe_device, write_json
+from lightning_cifar.run.record import describe_device
 from lightning_cifar.run.settings import layer
 from lightning_cifar.train.hardware import keep_freed_memory
 

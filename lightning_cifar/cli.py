@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_cifar.errors import explain
-from lightning_cifar.options import OWN_COMMANDS, TRAINER_COMMANDS, overview, short_help
+from lightning_cifar.options import OWN_COMMANDS, TRAINER_COMMANDS, name_flag, overview, short_help
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
@@ -74,7 +74,7 @@ def answer(args: list[str]) -> int:
                 raise
             if os.environ.get(TRACEBACK, "0") not in ("", "0"):
                 traceback.print_exception(error)
-            print("error: " + " ".join(message.split()), file=sys.stderr)
+            print("error: " + name_flag(" ".join(message.split())), file=sys.stderr)
             return status
         except (KeyboardInterrupt, SystemExit) as stop:
             if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):

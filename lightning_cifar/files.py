@@ -2,18 +2,30 @@
 
 import datetime
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
+
+LOCK = ".lock"
 
 
-def timed_directory(parent: Path) -> Path:
-    """Makes ``parent/<time>``; ``parent/<time>-2`` ... where others were made in the same second."""
+def timestamp() -> str:
+    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def make_timed_directory(parent: Path) -> Path:
+    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     wanted = parent / timestamp()
     directory, number = wanted, 1
     while True:
@@ -23,85 +35,132 @@ def timed_directory(parent: Path) -> Path:
         except FileExistsError:
             number += 1
             directory = wanted.with_name(f"{wanted.name}-{number}")
+        except OSError as error:
+            raise refuse_directory(error, f"--run_dir {error.filename}") from error
 
 
-def timestamp() -> str:
-    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
+    """Make a directory that must be new, empty or already this command's; hidden files do not count.
+
+    Args:
+        directory: made with its parents if it does not exist.
+        option: option or argument that named the directory, for the error messages.
+        owner: returns whether a directory that holds files belongs to the command; None: none does.
+
+    Raises:
+        InputError: the directory cannot be made or read, or holds files that are not the command's.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
+        taken = has_files and not (owner and owner(directory))
+    except OSError as error:
+        raise refuse_directory(error, f"{option} {directory}") from error
+    if taken:
+        raise InputError(f"{option} {directory} is not empty: name a new or empty directory")
+    return directory
 
 
-def has_files(directory: Path) -> bool:
-    """Whether anything lies in it, but for what is hidden."""
-    return any(not entry.name.startswith(".") for entry in directory.iterdir())
+def refuse_directory(error: OSError, named: str) -> Exception:
+    """Return the error to raise if a directory cannot be made; a full disk is nobody's bad input."""
+    if error.errno in DISK_FULL:
+        return error
+    return InputError(f"{named}: {error.strerror}; name another directory")
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 of what is in it."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-LOCK = ".lock"
+@contextmanager
+def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Open a sibling file for writing and put it in the place of ``file`` once it is complete and on disk.
 
+    If writing fails or is interrupted, ``file`` stays as it was.
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file that is, whatever happens, and for every other process, the old one or the new one, and whole.
+    Args:
+        file: replaced atomically; other processes see its old content or its new one.
+        mode: ``w`` or ``wb``.
+        **options: as of ``open``: ``encoding``, ``newline`` ...
 
     Raises:
-        OSError: the disk is full, say; ``file`` is then as it was.
+        OSError: the file cannot be written, for example because the disk is full; the error names ``file``.
     """
     partial = file.with_name(f".{file.name}.partial")
     try:
-        with partial.open("wb") as opened:
-            opened.write(content)
+        with partial.open(mode, **options) as opened:
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(partial, file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        if error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            partial.unlink()
     sync_directory(file.parent)
 
 
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file atomically: see `open_atomically`."""
+    with open_atomically(file, "wb") as opened:
+        opened.write(content)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` atomically, indented by two spaces."""
+    write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
+
+
 def lock(run_dir: Path) -> FileLock | None:
-    """Keeps other processes from writing there, until it is released or this one dies.
+    """Keep other processes from writing to a run directory until the lock is released or this process dies.
+
+    Returns:
+        The lock; None on a file system without locks.
 
     Raises:
-        InputError: another one has it.
+        InputError: another process has it.
     """
-    file = FileLock(run_dir / LOCK)
+    held = FileLock(run_dir / LOCK)
     try:
-        file.acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{run_dir} is in use: another process trains in it") from None
-    except (OSError, NotImplementedError):  # a file system without locks
+    except (OSError, NotImplementedError):
         return None
-    return file
+    return held
 
 
 @contextmanager
-def one_at_a_time(file: Path, words: str) -> Iterator[None]:
-    """Waits until no other process has the lock ``file``, and says what that one does; where there are locks at all.
+def one_at_a_time(file: Path, activity: str) -> Iterator[None]:
+    """Wait until no other process holds the lock ``file``, then hold it; on file systems without locks, go ahead.
 
-    A lock ends with its process.
+    Args:
+        file: the lock; it ends with its process.
+        activity: what the other process does, for the line that says what is waited for.
     """
-    waited_for = FileLock(file)
-    with suppress(OSError, NotImplementedError):  # a file system without locks
+    held = FileLock(file)
+    with suppress(OSError, NotImplementedError):
         try:
-            waited_for.acquire(timeout=1)
+            held.acquire(timeout=1)
         except Timeout:
-            print(f"waiting for another process, which {words}", flush=True)
-            waited_for.acquire()
+            print(f"waiting for another process, which {activity}", flush=True)
+            held.acquire()
     try:
         yield
     finally:
-        waited_for.release()
+        held.release()
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes names durable that were given or moved in it, where the system can."""
+    """Make names that were created or replaced in a directory durable."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
-    except OSError:  # Windows opens no directories
+    except OSError:  # Windows cannot open directories
         return
     try:
         os.fsync(descriptor)

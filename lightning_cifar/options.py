@@ -137,6 +137,13 @@ def check_option(flag: str) -> None:
         raise InputError(f"no option --{name}: {remedy}")
 
 
+def name_flag(message: str) -> str:
+    """Return a library's message about an argument with the argument's option: ``--data.val_size must be ...``."""
+    first = message.partition(" ")[0]
+    groups = [group for group in ("data", "model") if first in parameters(group)]
+    return f"--{groups[0]}.{message}" if groups else message
+
+
 def last_value(flags: list[str], *names: str) -> str | None:
     """Return the last value given for an option; None if there is none."""
     return next(reversed(values_of(flags, *names)), None)

@@ -88,7 +88,7 @@ def test_print_model(capsys):
     table = "\n".join(out)
     assert status == 0
     assert "GatedBlock" in table
-    assert "[1, 16, 32, 32]" in table
+    assert "[1, 16, 16, 16]" in table
     assert "Total Flops" in table
     assert not Path("runs").exists()
 
@@ -329,7 +329,7 @@ def test_interrupted(tmp_path, tiny, start_python):
         (["fit", "--model.learning_rat", "3"], ["--model.learning_rat"]),
         (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
         (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),
-        (["fit", "--model.widths", "[1,2]"], ["widths must be five", "[1, 2]"]),
+        (["fit", "--model.widths", "[1,2]"], ["--model.widths must have one value for each of five blocks", "[1, 2]"]),
         (["fit", "--model.dropout", "1.5"], ["dropout must be in [0, 1)", "1.5"]),
         (["fit", "--recipe", "nosuch"], ["nosuch", "report", "demo"]),
         (["fit", "--config", "nosuch.yaml"], ["nosuch.yaml"]),

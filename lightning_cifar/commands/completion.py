@@ -1,12 +1,13 @@
-"""``completion``: a script by which bash, and zsh by bashcompinit, complete commands and options."""
+"""``completion``: print a script that completes commands and options in bash and, by bashcompinit, zsh."""
 
+import re
 from importlib import import_module
 
 from lightning_cifar.options import FLAGS, OWN_COMMANDS, RECIPES, SIGNATURES, SUBCOMMANDS, Arguments, parameters
 
-WITH_FIT = ("repeat", "sweep")  # commands that take fit's options after their own
+WITH_FIT_OPTIONS = ("repeat", "sweep")  # commands that pass options on to fit
 SCRIPT = """\
-# Completion of lightning-cifar; made by `lightning-cifar completion`.
+# Completion of lightning-cifar; written by `lightning-cifar completion`.
 # bash: save it as ~/.local/share/bash-completion/completions/lightning-cifar, or source it from ~/.bashrc.
 # zsh: autoload -U bashcompinit && bashcompinit && source FILE
 _lightning_cifar() {{
@@ -31,24 +32,31 @@ complete -o filenames -F _lightning_cifar lightning-cifar
 
 
 def parser() -> Arguments:
-    return Arguments("completion", description="Prints a script for bash and zsh that completes commands and options.")
+    return Arguments("completion", description="Print a script that completes commands and options in bash and zsh.")
 
 
 def main(args: list[str]) -> int:
     parser().parse_args(args)
-    print(script(), end="")
+    print(format_script(), end="")
     return 0
 
 
-def script() -> str:
-    trained = [f"--{name}" for name in FLAGS]
-    trained += [f"--{group}.{name}" for group in SIGNATURES for name in parameters(group)]
+def format_script() -> str:
+    fit_options = [f"--{name}" for name in FLAGS]
+    fit_options += [f"--{group}.{name}" for group in SIGNATURES for name in parameters(group)]
     cases = []
     for command in SUBCOMMANDS:
-        options = [] if command in OWN_COMMANDS and command not in WITH_FIT else trained
-        options = options if command in OWN_COMMANDS else [*options, "--help-all"]
+        options: list[str] = []
         if command in (*OWN_COMMANDS, "predict"):
-            own = import_module(f"lightning_cifar.commands.{command}").parser()
-            options = [*(flag for action in own._actions for flag in action.option_strings), *options]
+            options += read_options(import_module(f"lightning_cifar.commands.{command}").parser())
+        if command not in OWN_COMMANDS or command in WITH_FIT_OPTIONS:
+            options += fit_options
+        if command not in OWN_COMMANDS:
+            options.append("--help-all")
         cases.append(f'        {command}) options="{" ".join(dict.fromkeys(options))}" ;;')
     return SCRIPT.format(recipes=" ".join(RECIPES), commands=" ".join(SUBCOMMANDS), cases="\n".join(cases))
+
+
+def read_options(parser: Arguments) -> list[str]:
+    """Return a parser's long options, from its usage line: argparse has no public list of them."""
+    return ["--help", *re.findall(r"(?<=[\s\[|(])--[a-z_]+", parser.format_usage())]

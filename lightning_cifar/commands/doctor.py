@@ -1,4 +1,4 @@
-"""``doctor``: what is installed, what computes, what data is found, whether W&B is logged in; a line each."""
+"""``doctor``: check packages, hardware, data and W&B, a line each."""
 
 import os
 import platform
@@ -17,60 +17,68 @@ Finding = tuple[bool, str]
 
 
 def parser() -> Arguments:
-    return Arguments("doctor", description="Prints what this installation has and finds: 0 if it can train, else 1.")
+    return Arguments(
+        "doctor", description="Check packages, hardware, data and W&B. Exit status 0 if training is possible, else 1."
+    )
 
 
 def main(args: list[str]) -> int:
-    """Prints the findings and returns the exit status: 1 where something that training needs is missing."""
+    """Print the findings and return the exit status: 1 if something that training needs is missing."""
     parser().parse_args(args)
-    rooms = {"needed": packages, "extras": extras, "machine": machine, "data": data, "dashboards": dashboards}
+    checks = {
+        "required packages": check_packages,
+        "extras": check_extras,
+        "machine": check_machine,
+        "data": check_data,
+        "dashboards": check_dashboards,
+    }
     works = True
-    for room, look in rooms.items():
-        print(f"{room}:", flush=True)
-        for good, what in look():
-            vital = room in ("needed", "machine")
-            print(f"  {'ok' if good else 'no' if vital else '-':<4}{what}", flush=True)
-            works &= good or not vital
-    print("this can train" if works else "this cannot train: see what has a `no` under needed and machine")
+    for title, check in checks.items():
+        print(f"{title}:", flush=True)
+        required = check in (check_packages, check_machine)
+        for good, line in check():
+            print(f"  {'ok' if good else 'no' if required else '-':<4}{line}", flush=True)
+            works &= good or not required
+    print("training is possible" if works else "training is not possible: see the lines marked `no`")
     return int(not works)
 
 
-def packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Finding]:
     yield True, f"lightning-cifar {version('lightning-cifar')}, Python {platform.python_version()}"
-    for requirement in asked_for()[""]:
-        yield installed(requirement)
+    for requirement in read_requirements()[""]:
+        yield check_requirement(requirement)
 
 
-def extras() -> Iterator[Finding]:
-    for extra, requirements in asked_for().items():
+def check_extras() -> Iterator[Finding]:
+    for extra, requirements in read_requirements().items():
         if extra not in ("", "test"):
-            found = [*map(installed, requirements)]
+            found = [*map(check_requirement, requirements)]
             good = all(good for good, _ in found)
             remedy = "" if good else f"; pip install 'lightning-cifar[{extra}]'"
             yield good, f"{extra}: {', '.join(what for _, what in found)}{remedy}"
 
 
-def asked_for() -> dict[str, list[Requirement]]:
-    """What the package asks for, under an empty name, and what each extra does."""
-    found: dict[str, list[Requirement]] = defaultdict(list)
+def read_requirements() -> dict[str, list[Requirement]]:
+    """Return the requirements of the package, under an empty name, and of each extra."""
+    requirements: dict[str, list[Requirement]] = defaultdict(list)
     for line in requires("lightning-cifar") or []:
         requirement = Requirement(line)
         extra = str(requirement.marker).partition('extra == "')[2].rstrip('"') if requirement.marker else ""
         requirement.marker = None
-        found[extra].append(requirement)
-    return found
+        requirements[extra].append(requirement)
+    return requirements
 
 
-def installed(requirement: Requirement) -> Finding:
+def check_requirement(requirement: Requirement) -> Finding:
     try:
         found = version(requirement.name)
     except PackageNotFoundError:
         return False, f"{requirement.name} is not installed"
     good = requirement.specifier.contains(found, prereleases=True)
-    return good, f"{requirement.name} {found}" + ("" if good else f", where {requirement.specifier} is needed")
+    return good, f"{requirement.name} {found}" + ("" if good else f": {requirement.specifier} is required")
 
 
-def machine() -> Iterator[Finding]:
+def check_machine() -> Iterator[Finding]:
     import torch
 
     from lightning_cifar.model.network import FiveBlockNet
@@ -83,29 +91,29 @@ def machine() -> Iterator[Finding]:
         gpu = torch.cuda.get_device_properties(index)
         yield True, f"GPU {index}: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
-        yield True, "GPU: none that torch can use; training runs on the CPU"
+        yield True, "GPU: none that torch can use; training uses the CPU"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         load_pretrained().to(device)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
         precision = find_fastest_precision(FiveBlockNet(), torch.rand(64, 3, 32, 32, device=device))
-        yield True, f"the model in the package answers, a new one trains; the faster precision: {precision}"
+        yield True, f"the pretrained model predicts; faster precision for training: {precision}"
     except Exception as error:
-        yield False, f"networks do not work here: {reason(error)}"
+        yield False, f"the network does not run: {reason(error)}"
     free = shutil.disk_usage(".").free / 2**30
-    yield os.access(".", os.W_OK), f"{Path.cwd()}, where runs/ and data/ go: {free:.0f} GiB free"
+    yield os.access(".", os.W_OK), f"working directory {Path.cwd()}: {free:.0f} GiB free"
 
 
-def data() -> Iterator[Finding]:
+def check_data() -> Iterator[Finding]:
     root = Path(os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
-    named = f"{root}, by LIGHTNING_CIFAR_DATA" if "LIGHTNING_CIFAR_DATA" in os.environ else f"{root}, by default"
+    named = f"{root} (LIGHTNING_CIFAR_DATA)" if "LIGHTNING_CIFAR_DATA" in os.environ else f"{root} (default)"
     for name, folder in (("CIFAR-10", "cifar-10-batches-py"), ("CIFAR-100", "cifar-100-python")):
-        there = (root / folder).is_dir()
-        yield there, f"{name} in {named}" if there else f"{name} is not in {named}; fit downloads it, 170 MB"
+        found = (root / folder).is_dir()
+        yield found, f"{name} in {named}" if found else f"{name} is not in {named}: fit downloads it, 170 MB"
     if (root / "train").is_dir():
-        yield True, f"an image folder in {named}: --data.dataset folder"
+        yield True, f"image folder in {named}: use --data.dataset folder"
 
 
-def dashboards() -> Iterator[Finding]:
+def check_dashboards() -> Iterator[Finding]:
     try:
         import wandb
 
@@ -114,5 +122,5 @@ def dashboards() -> Iterator[Finding]:
         yield False, f"W&B cannot be used: {reason(error)}"
         return
     mode = os.environ.get("WANDB_MODE")
-    words = "an API key is known, so fit --wandb is online" if logged_in else "no API key, so fit --wandb is offline"
-    yield bool(logged_in), "W&B: " + (f"WANDB_MODE={mode} decides" if mode else words)
+    words = "logged in: fit --wandb is online" if logged_in else "not logged in: fit --wandb is offline"
+    yield bool(logged_in), "W&B: " + (f"WANDB_MODE={mode} sets the mode of fit --wandb" if mode else words)

@@ -7,14 +7,12 @@ from lightning import Trainer
 
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
-from lightning_cifar.evaluate.corruptions import under_corruptions
-from lightning_cifar.evaluate.evaluation import tested
+from lightning_cifar.evaluate.corruptions import evaluate_corruptions
+from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import format_table
-from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.evaluate.test_results import identify_checkpoint, write_evaluation
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
-from lightning_cifar.run.record import write_json
 from lightning_cifar.run.trainer import Run, open_run
 from lightning_cifar.run.wandb import show_test
 
@@ -25,18 +23,18 @@ def test(job: Job) -> None:
     with open_run(job) as run:
         check_options(job, run)
         assert job.ckpt_path is not None
-        described = told_apart(str(job.ckpt_path), run.directory)  # now, for training may overwrite it meanwhile
+        identity = identify_checkpoint(job.ckpt_path, run.directory)  # now, for training may overwrite it meanwhile
         run.trainer.test(job.model, job.data, ckpt_path=load_weights(job), weights_only=True, verbose=False)
         if "test/loss" not in run.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         if not run.trainer.is_global_zero:
             return
         trainer = make_quiet_trainer(job, run, job.trainer["precision"])
-        result = described | tested(job.model, job.data, trainer)
+        result = identity | evaluate_test(job.model, job.data, trainer)
         print(format_table(result), flush=True)
         if job.settings["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
-            result["corruptions"] = under_corruptions(job.model, job.data, trainer)
+            result["corruptions"] = evaluate_corruptions(job.model, job.data, trainer)
         keep_result(job, run, result)
         print(f"table: {run.directory / 'test.json'}\nplots: {run.directory / 'test.png'}")
 
@@ -52,12 +50,10 @@ def check_options(job: Job, run: Run) -> None:
 
 def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
     """Write ``test.json`` and its plots, and show them on W&B."""
-    write_json(run.directory / "test.json", result)
-    draw_evaluation(run.directory / "test.png", result)
     images = None
     if positions := [mistake["index"] for mistake in result["mistakes"]]:
         images = job.data.test[torch.tensor(positions)].sample(len(positions)).images.permute(0, 2, 3, 1).cpu().numpy()
-        draw_mistakes(run.directory / "mistakes.png", images)
+    write_evaluation(run.directory, result, images)
     if run.wandb is not None:
         show_test(run.wandb, result, images, run.directory / "test.png")
 

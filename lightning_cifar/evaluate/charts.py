@@ -1,5 +1,7 @@
-"""The pictures of an evaluation: confusions, calibration, risk by coverage, corruptions; and its worst mistakes."""
+"""Figures of an evaluation: confusion matrix, calibration, risk-coverage curve, corruptions; images of the mistakes."""
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-SHEET = 8  # mistakes side by side
+SHEET = 8  # mistakes in a row
 
 
 def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
-    """Writes `evaluation`'s result as a PNG."""
-    panels = [confusions, calibration, risks, *([corruptions] if "corruptions" in result else [])]
+    """Write the result of `evaluate_logits` as a PNG."""
+    panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     for number, draw in enumerate(panels, 1):
@@ -23,19 +25,21 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
 
 
 def draw_mistakes(file: Path, pixels: Any) -> None:
-    """Writes images, uint8 (N, H, W, 3), N at least 1, as one PNG: row by row, eight in a row, not enlarged."""
+    """Write images, uint8 (N, H, W, 3), N at least 1, as one PNG with eight in a row, at their size."""
     count, height, width, _ = pixels.shape
     sheet = Image.new("RGB", (min(SHEET, count) * width, -(-count // SHEET) * height))
-    for place, one in enumerate(pixels):
-        sheet.paste(Image.fromarray(one), (place % SHEET * width, place // SHEET * height))
+    for place, image in enumerate(pixels):
+        sheet.paste(Image.fromarray(image), (place % SHEET * width, place // SHEET * height))
     sheet.save(file)
 
 
-def confusions(axes: Axes, result: dict[str, Any]) -> None:
+def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
     names = [*result["per_class"]]
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
-    axes.imshow([[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1)  # rare ones show too
-    axes.set(xlabel="predicted", ylabel="true", title="of each true class, %")
+    axes.imshow(
+        [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
+    )  # roots: rare confusions show too
+    axes.set(xlabel="predicted", ylabel="true", title="confusion matrix, % of each true class")
     if len(names) <= 20:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
@@ -46,36 +50,58 @@ def confusions(axes: Axes, result: dict[str, Any]) -> None:
                     axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
 
 
-def calibration(axes: Axes, result: dict[str, Any]) -> None:
+def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":")
     images = result["reliability"]["images"]
     middles = [(place + 0.5) / len(images) for place in range(len(images))]
     shares = [count / sum(images) for count in images]
-    axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="share of the images")
-    curves = [("as it is", result)]
+    axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="fraction of images")
+    curves = [("unscaled", result)]
     if result["temperature_scaled"]:
-        curves.append((f"at temperature {result['temperature']:.2f}", result["temperature_scaled"]))
+        curves.append((f"temperature {result['temperature']:.2f}", result["temperature_scaled"]))
     for name, one in curves:
         bins = one["reliability"]
         filled = [place for place, images in enumerate(bins["images"]) if images]
         x, y = ([bins[what][place] for place in filled] for what in ("confidence", "accuracy"))
-        axes.plot(x, y, marker="o", markersize=3, label=f"{name}: error {one['calibration_error']:.3f}")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="calibration, 15 bins")
+        axes.plot(x, y, marker="o", markersize=3, label=f"{name}: ECE {one['calibration_error']:.3f}")
+    axes.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        title="calibration, 15 bins",
+    )
     axes.legend(loc="upper left", fontsize=8)
 
 
-def risks(axes: Axes, result: dict[str, Any]) -> None:
+def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
     curve = result["risk_coverage"]
     axes.plot(
         [100 * share for share in curve["coverage"]], [100 * risk for risk in curve["risk"]], marker="o", markersize=3
     )
-    axes.set(xlabel="most confident images, %", ylabel="of these wrong, %", xlim=(0, 100), title="risk by coverage")
+    axes.set(
+        xlabel="coverage: most confident images, %",
+        ylabel="risk: error rate, %",
+        xlim=(0, 100),
+        title="risk-coverage curve",
+    )
     axes.set_ylim(bottom=0)
 
 
-def corruptions(axes: Axes, result: dict[str, Any]) -> None:
+def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     for name, accuracies in result["corruptions"].items():
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
         axes.plot(range(len(values)), values, marker="o", markersize=3, label=name)
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as a ``data:`` URI, for pages that load nothing."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,16 +1,14 @@
-"""What of a picture spoke for a class, and which branches the gates opened for it.
+"""Explanations of a prediction: a class-activation map, and the weights that the gates give to the branches.
 
-The heat map is Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): the maps K of a block, each weighted by the mean
-gradient of the class's logit, summed, and what is positive of it. Where one linear layer follows the global pooling, as
-in `accurate`, that is the class activation map (Zhou et al. 2016, arXiv 1512.04150) but for its scale. It is taken from
-the last block that leaves at least 4x4 pixels: fewer show no place, and earlier blocks know less of classes. That the
-hottest places count is tested by hiding them (tests/results/test_explain.py).
+The map is Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): the feature maps of a block, each weighted by the mean
+gradient of the class's logit, summed; then ReLU. If a single linear layer follows the global pooling, as in the recipe
+`accurate`, that is the class activation map of Zhou et al. 2016 (arXiv 1512.04150) up to its scale. The last block with
+at least 4x4 pixels is used: smaller maps locate nothing, and earlier blocks separate the classes less. A test hides the
+hottest cells to check that they matter (tests/evaluate/test_explain.py).
 
-The gates are shown as they are in each block: the weight of each branch, 1 where training began.
+The gates are shown as each block computes them; a branch's weight is 1 at the start of training.
 """
 
-import base64
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,45 +22,52 @@ from torch import Tensor
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.classifier import ImageClassifier
 
-LEAST = 4  # pixels along a side of the maps that the heat is taken from
-SIDE, MARGIN, TITLE = 256, 12, 30  # of what is drawn, pixels
-BRANCHES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")  # Paul Tol's, for all eyes
+LEAST = 4  # pixels along a side of the feature maps
+SIDE, MARGIN, TITLE = 256, 12, 30  # of a panel, in pixels
+BRANCHES = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+)  # Paul Tol's palette, safe for colour-blind readers
 
 
 @dataclass
 class Explanation:
-    """Of one picture: its pixels (32, 32, 3), uint8; heat (h, w) in [0, 1]; gates: for each block, of each branch."""
+    """One image: pixels, uint8 (32, 32, 3); heat (h, w) in [0, 1]; gates[block][branch]."""
 
     pixels: np.ndarray
     heat: np.ndarray
     gates: list[list[float]]
-    branches: list[str]  # names of the branches: 3x3, 1x1 ...
+    branches: list[str]  # names: 3x3, 1x1 ...
 
 
-def explained(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
-    """What spoke for ``classes`` (B,) in ``images`` (B, 3, 32, 32), uint8, as they are: without augmentation."""
+def explain_classes(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
+    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation."""
     heat, gates = grad_cam(model, images, classes)
     sizes = [branch.get_parameter("weight").shape[-1] for branch in model.networks[0].blocks[0].branches]
     branches = [f"{size}x{size}" for size in sizes]
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-    for one, its_heat, its_gates in zip(pixels, heat.cpu().numpy(), gates.tolist(), strict=True):
-        yield Explanation(one, its_heat, its_gates, branches)
+    for image, image_heat, image_gates in zip(pixels, heat.cpu().numpy(), gates.tolist(), strict=True):
+        yield Explanation(image, image_heat, image_gates, branches)
 
 
 def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Heat (B, h, w), of each image 1 where it is highest, or 0 everywhere; gates (B, blocks, branches).
+    """Return heat (B, h, w), with a maximum of 1 in each image or 0 everywhere, and gates (B, blocks, branches).
 
-    Of an ensemble, both are the means over its members.
+    For an ensemble, both are means over the members.
     """
     pixels = model.normalise(images)
-    heat, gates = zip(*(evidence(network, pixels, classes) for network in model.networks), strict=True)
+    heat, gates = zip(*(weigh_maps(network, pixels, classes) for network in model.networks), strict=True)
     positive = torch.stack(heat).mean(0).relu()
     highest = positive.amax((1, 2), keepdim=True)
     return positive / highest.where(highest > 0, 1), torch.stack(gates).mean(0)
 
 
-def evidence(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """For and against the classes (B,): weighted sums (B, h, w) of a block's maps; gates (B, blocks, branches)."""
+def weigh_maps(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return signed evidence (B, h, w) for the classes (B,), before ReLU, and gates (B, blocks, branches)."""
     blocks, gates = network.blocks, []
     with torch.no_grad():
         for number, (weights, maps) in enumerate(network.iterate_blocks(pixels)):
@@ -78,40 +83,47 @@ def evidence(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Te
     return (gradient.mean((2, 3), keepdim=True) * chosen.detach()).sum(1), torch.stack(gates, 1)
 
 
-def overlay(one: Explanation) -> Image.Image:
-    """The picture in grey, with its heat over it."""
-    grey = seen(one).convert("L").convert("RGB")
-    heat = Image.fromarray((255 * one.heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+def draw_heat(explanation: Explanation) -> Image.Image:
+    """Draw the image in grey under its heat map."""
+    grey = draw_input(explanation).convert("L").convert("RGB")
+    heat = Image.fromarray((255 * explanation.heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     colours = Image.fromarray(colour_table()[np.asarray(heat)])
     return Image.blend(grey, colours, 0.55)
 
 
-def seen(one: Explanation) -> Image.Image:
-    """What the network saw, enlarged pixel by pixel."""
-    return Image.fromarray(one.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+def draw_input(explanation: Explanation) -> Image.Image:
+    """Draw the network's input, enlarged without smoothing."""
+    return Image.fromarray(explanation.pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
-def picture(one: Explanation, name: str, probability: float) -> Image.Image:
-    """Side by side: what the network saw, enlarged; the heat; the gates."""
+def draw_explanation(explanation: Explanation, name: str, probability: float) -> Image.Image:
+    """Draw the network's input, the heat map and the gates side by side.
+
+    Args:
+        explanation: of one image.
+        name: the class that the heat map is for.
+        probability: of that class.
+    """
     drawn = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
-    titles = ("what the network sees", f"{name[:24]} {probability:.1%}", "gates: weight of each branch")
+    titles = ("network input, 32x32", f"Grad-CAM: {name[:16]} {probability:.1%}", "gates: weight of each branch")
     write = ImageDraw.Draw(drawn)
-    for column, (title, panel) in enumerate(zip(titles, (seen(one), overlay(one), gate_bars(one)), strict=True)):
+    panels = (draw_input(explanation), draw_heat(explanation), draw_gates(explanation))
+    for column, (title, panel) in enumerate(zip(titles, panels, strict=True)):
         left = MARGIN + column * (SIDE + MARGIN)
         write.text((left, 8), title, "black", font(15))
         drawn.paste(panel, (left, TITLE))
     return drawn
 
 
-def gate_bars(one: Explanation) -> Image.Image:
-    """A bar for each branch of each block, the longest of a block as long as there is room: blocks do not compare."""
+def draw_gates(explanation: Explanation) -> Image.Image:
+    """Draw a bar for each branch of each block, scaled to the largest of its block: blocks cannot be compared."""
     drawn = Image.new("RGB", (SIDE, SIDE), "white")
     write = ImageDraw.Draw(drawn)
     start = 88
     room = SIDE - start - 40
-    block_height = SIDE / len(one.gates)
-    height = (block_height - 8) / len(one.branches)
-    for number, block in enumerate(one.gates):
+    block_height = SIDE / len(explanation.gates)
+    height = (block_height - 8) / len(explanation.branches)
+    for number, block in enumerate(explanation.gates):
         above = number * block_height
         scale = room / max(1e-9, *map(abs, block))
         write.text((0, above + block_height / 2 - 4), f"block {number + 1}", "black", font(13), anchor="lm")
@@ -119,16 +131,9 @@ def gate_bars(one: Explanation) -> Image.Image:
             top = above + branch * height
             length, colour = abs(weight) * scale, BRANCHES[branch % len(BRANCHES)]
             write.rectangle((start, top + 1, start + length, top + height - 2), colour)
-            write.text((start - 5, top + height / 2), one.branches[branch], "black", font(11), anchor="rm")
+            write.text((start - 5, top + height / 2), explanation.branches[branch], "black", font(11), anchor="rm")
             write.text((start + length + 4, top + height / 2), f"{weight:.2f}", "black", font(11), anchor="lm")
     return drawn
-
-
-def data_uri(drawn: Image.Image) -> str:
-    """The picture as a PNG inside an address."""
-    file = io.BytesIO()
-    drawn.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 @cache

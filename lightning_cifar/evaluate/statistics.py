@@ -1,4 +1,4 @@
-"""What n seeds say together, and whether two recipes can be told apart."""
+"""Statistics over seeds: intervals, comparison of two recipes, agreement of predictions."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ MOST_SEEDS = 10_000
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation, 95 % t-interval of the mean, median, minimum and maximum; of one value no spread."""
+    """Return n, mean, standard deviation, 95 % t-interval of the mean, median, minimum and maximum.
+
+    ``std`` and ``interval`` are None for a single value.
+    """
     result: dict[str, Any] = {"n": len(values), "mean": statistics.mean(values), "std": None, "interval": None}
     if len(values) > 1:
         result["std"] = statistics.stdev(values)
@@ -23,25 +26,26 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def share_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that was found among ``count`` images."""
+    """Return Wilson's 95 % interval for a fraction ``share`` of ``count`` images."""
     found = stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """How much larger the mean of ``second`` is, with Welch's 95 % interval, and the seeds it takes to tell them apart.
+    """Compare two means by Welch's t-test, and estimate the seeds needed to distinguish them.
 
     Args:
         first: at least two values.
         second: at least two values.
 
     Returns:
-        ``difference``, ``interval``, ``distinct`` (whether the interval excludes 0) and ``seeds_needed``: of each, for
-        a two-sided t-test at 5 % to find a difference of this size with probability 0.8; None: more than 10,000.
+        ``difference`` of the means (second less first), its 95 % ``interval``, ``distinct`` (whether the interval
+        excludes 0) and ``seeds_needed``: of each, for a two-sided t-test at 5 % to detect a difference of this size
+        with probability 0.8; None if more than 10,000.
     """
     means, variances = (statistics.mean(first), statistics.mean(second)), [*map(statistics.variance, (first, second))]
     gap = means[1] - means[0]
-    if max(variances) == 0:  # nothing is left to chance
+    if max(variances) == 0:  # no spread, so no test
         return {"difference": gap, "interval": [gap, gap], "distinct": gap != 0, "seeds_needed": 2 if gap else None}
     test = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
     interval = [float(test.low), float(test.high)]
@@ -55,25 +59,25 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any
 
 
 def agreement(predictions: Sequence[Sequence[str]]) -> float | None:
-    """Share of images that two seeds classify alike, the mean over all pairs; None of fewer than two seeds."""
+    """Return the mean, over pairs of seeds, of the fraction of images classified alike; None for fewer than two."""
     pairs = [*combinations(predictions, 2)]
     shares = [sum(map(eq, first, second)) / len(first) for first, second in pairs]
     return statistics.mean(shares) if shares else None
 
 
 def seeds_needed(effect: float) -> int | None:
-    """Fewest seeds of each of two recipes to find a difference of ``effect`` standard deviations; None: too many."""
+    """Return the seeds of each recipe needed to detect ``effect`` standard deviations; None if over 10,000."""
 
-    def found(n: int) -> bool:
+    def suffices(n: int) -> bool:
         freedom = 2 * n - 2
         threshold = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
-        # The other tail is nothing to speak of where this one is near 0.8.
+        # The other tail is negligible where this one is near 0.8.
         return bool(stats.nct.sf(threshold, freedom, effect * (n / 2) ** 0.5) >= POWER)
 
-    if not found(MOST_SEEDS):
+    if not suffices(MOST_SEEDS):
         return None
-    low, high = 1, MOST_SEEDS  # found(high), and not found(low), for one value of each has no spread
+    low, high = 1, MOST_SEEDS  # high suffices; low does not, as one value has no spread
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) else (middle, high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
     return high

@@ -1,15 +1,17 @@
-"""Tables for reading, and of `predict` one row of CSV per image."""
+"""Text tables, and the CSV of predictions."""
 
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_cifar.files import open_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def format_table(result: dict[str, Any]) -> str:
-    """The table of `evaluation`, for reading."""
+    """Return the result of `evaluate_test` as text: a row for each class, then accuracy and calibration."""
     width = max(len("all classes"), *map(len, result["per_class"]))
     lines = [f"{'class':<{width}}  accuracy  images"]
     for name, row in result["per_class"].items():
@@ -18,22 +20,22 @@ def format_table(result: dict[str, Any]) -> str:
     lines.append(f"{'all classes':<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
     if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
         lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
-    lines.append(trust_line(result))
+    lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
-        lines.append(f"with temperature {result['temperature']:.3f}: {trust_line(scaled)}")
+        lines.append(f"with temperature {result['temperature']:.3f}: {format_scores(scaled)}")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
     return "\n".join(lines)
 
 
-def trust_line(result: dict[str, Any]) -> str:
+def format_scores(result: dict[str, Any]) -> str:
     words = {"loss": "loss", "brier": "Brier score", "calibration_error": "calibration error"}
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
 
 
 def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
-    """A CSV with a row per image, in the order of the data: index, true class, predicted class, its probability."""
+    """Write a CSV with a row for each image, in the order of the data, atomically."""
     confidence, predicted = probabilities.max(1)
-    with file.open("w", newline="") as opened:
+    with open_atomically(file, newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["index", "label", "prediction", "probability"])
         rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
@@ -41,8 +43,8 @@ def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", cla
             writer.writerow([index, class_names[label], class_names[prediction], f"{probability:.6f}"])
 
 
-def aligned(rows: list[list[str]]) -> str:
-    """A table for reading: the first column to the left, the others to the right."""
+def align_columns(rows: list[list[str]]) -> str:
+    """Return a text table with the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -1,57 +1,93 @@
-"""``test.json`` files: which checkpoint each is of, and where the tests of a run lie."""
+"""Results of ``test``: writing them, and finding those of a run. Importing this module imports no torch."""
 
 import csv
 import json
 import os
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image
 
 from lightning_cifar.files import digest_of
 
-
-def told_apart(checkpoint: str, run_dir: Path) -> dict[str, str]:
-    """What ``test.json`` in ``run_dir`` says of it: where it lies, as seen from there, and its digest."""
-    return {"checkpoint": os.path.relpath(checkpoint, run_dir), "checkpoint_sha256": digest_of(Path(checkpoint))}
-
-
-# What a file raises that is damaged, or of something else.
+RESULT, FIGURE, MISTAKES = "test.json", "test.png", "mistakes.png"
+# Errors raised by reading a file that is damaged or holds something else.
 DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
     *(SyntaxError, Image.DecompressionBombError),  # Pillow's
 )
 
 
-def tested_in(directory: Path) -> Path | None:
-    """The checkpoint that was tested there; None where no test is."""
+def identify_checkpoint(checkpoint: str | Path, directory: Path) -> dict[str, str]:
+    """Return the entries of ``test.json`` in ``directory`` that identify the checkpoint: relative path and SHA-256.
+
+    Reads the whole file: call it once, before the test, since training may go on and replace the checkpoint.
+    """
+    return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest_of(Path(checkpoint))}
+
+
+def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:
+    """Write ``test.json``, the figure ``test.png`` and, if there are mistakes, their images as ``mistakes.png``.
+
+    Args:
+        directory: must exist.
+        result: of `evaluate_test`, with the entries of `identify_checkpoint` if a checkpoint was tested.
+        images: uint8 (N, H, W, 3), those of ``result["mistakes"]``; None if there are none.
+    """
+    from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
+    from lightning_cifar.files import write_json
+
+    write_json(directory / RESULT, result)
+    draw_evaluation(directory / FIGURE, result)
+    if images is not None:
+        draw_mistakes(directory / MISTAKES, images)
+
+
+def read_checkpoint_path(directory: Path) -> Path | None:
+    """Return the checkpoint that the test in ``directory`` names; None if there is no readable test."""
     try:
-        named = json.loads((directory / "test.json").read_text())["checkpoint"]
+        named = json.loads((directory / RESULT).read_text())["checkpoint"]
         return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
 
 
-def outdated(test: Path) -> bool:
-    """Whether the checkpoint is another one than that test had: the run was gone on with."""
-    checkpoint = tested_in(test)
-    if checkpoint is None or not checkpoint.is_file():
-        return False
-    return json.loads((test / "test.json").read_text()).get("checkpoint_sha256") != digest_of(checkpoint)
-
-
-def run_tested_in(directory: Path) -> Path | None:
-    """The run whose checkpoint was tested there, if it is still where it was."""
-    checkpoint = tested_in(directory)
+def find_tested_run(directory: Path) -> Path | None:
+    """Return the run whose checkpoint was tested in ``directory``; None if it is not there any more."""
+    checkpoint = read_checkpoint_path(directory)
     if checkpoint is None:
         return None
     run = checkpoint.parent.parent
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
 
 
-def tests_of(run: Path) -> list[Path]:
-    """Where checkpoints of this run were tested, below its own directory or where `test` puts it; the newest first."""
-    beside = Path(os.path.normpath(run / "../.."))
-    found = {file.parent for file in (*run.rglob("test.json"), *beside.glob("test/*/test.json"))}
-    of_it = [one for one in found if (tested := run_tested_in(one)) and tested.resolve() == run.resolve()]
-    return sorted(of_it, key=lambda one: (one / "test.json").stat().st_mtime, reverse=True)
+def find_tests(run: Path) -> list[Path]:
+    """Return the directories of a run's tests, below the run or in ``test/`` of its runs directory; newest first."""
+    runs = Path(os.path.normpath(run / "../.."))
+    directories = {file.parent for file in (*run.rglob(RESULT), *runs.glob(f"test/*/{RESULT}"))}
+    tests = [one for one in directories if (tested := find_tested_run(one)) and tested.resolve() == run.resolve()]
+    return sorted(tests, key=lambda test: (test / RESULT).stat().st_mtime, reverse=True)
+
+
+def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> Path | None:
+    """Return the first of ``tests`` whose checkpoint has not changed since; each checkpoint is hashed once.
+
+    A test whose checkpoint is missing counts as current.
+
+    Args:
+        tests: directories with a ``test.json``.
+        checkpoint: only tests of this file count; None: of any.
+    """
+    digest = cache(digest_of)
+    for test in tests:
+        tested = read_checkpoint_path(test)
+        if checkpoint is not None and (tested is None or tested.resolve() != checkpoint.resolve()):
+            continue
+        if tested is None or not tested.is_file():
+            return test
+        if json.loads((test / RESULT).read_text()).get("checkpoint_sha256") == digest(tested.resolve()):
+            return test
+    return None

@@ -15,32 +15,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError
-from lightning_cifar.files import has_files, timed_directory, write_whole
+from lightning_cifar.files import write_json
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
-
-
-def make_run_directory(named: str | Path | None, group: str) -> Path:
-    """Makes the directory of a run: ``named``, which must be new or, but for hidden files, empty; or
-    ``runs/<group>/<time>``.
-
-    Raises:
-        InputError: it is in use, or cannot be written.
-    """
-    run_dir = Path(named or Path("runs") / group)
-    try:
-        if not named:
-            return timed_directory(run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if has_files(run_dir):
-            raise InputError(f"--run_dir {run_dir} is not empty: every run needs a directory of its own")
-        return run_dir
-    except OSError as error:
-        raise InputError(
-            f"cannot write the run directory {run_dir}: {error.strerror}; name another by --run_dir"
-        ) from error
 
 
 class RunRecord(Callback):
@@ -95,10 +73,6 @@ class RunRecord(Callback):
     def write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             write_json(self.file, self.record)
-
-
-def write_json(file: Path, result: dict[str, Any]) -> None:
-    write_whole(file, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def recorded_recipe(run_dir: Path) -> str | None:

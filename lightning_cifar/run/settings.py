@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import timed_directory
 from lightning_cifar.options import (
     PRETRAINED_NAME,
     RECIPES,
@@ -114,17 +113,9 @@ def check_is_text(config: str) -> None:
         pass
 
 
-def make_series_directory(command: str, flags: list[str]) -> Path:
-    """Make the default directory of ``repeat`` or ``sweep``: ``runs/<command>/<recipe>/<time>``.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    recipe = last_value(flags, "--recipe") or ("custom" if last_value(flags, "--config", "-c") else "report")
-    try:
-        return timed_directory(Path("runs", command, recipe))
-    except OSError as error:
-        raise InputError(f"cannot write to {error.filename}: {error.strerror}; name another by --run_dir") from error
+def name_settings(flags: list[str]) -> str:
+    """Return the recipe's name; ``custom`` for settings from a file."""
+    return last_value(flags, "--recipe") or ("custom" if last_value(flags, "--config", "-c") else "report")
 
 
 def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

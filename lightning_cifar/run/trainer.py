@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import LOCK, lock, write_whole
+from lightning_cifar.files import LOCK, claim_directory, lock, make_timed_directory, write_whole
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
@@ -23,7 +23,7 @@ from lightning_cifar.run.last_checkpoint import LastCheckpoint, load_newest
 from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
-from lightning_cifar.run.record import RunRecord, make_run_directory, recorded_recipe
+from lightning_cifar.run.record import RunRecord, recorded_recipe
 from lightning_cifar.run.settings import differences
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, earlier_run, finish, public, wandb_logger
@@ -90,13 +90,13 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    directory = make_run_directory(named, job.group)
+    directory = claim_directory(Path(named), "--run_dir") if named else make_timed_directory(Path("runs", job.group))
     hold(directory, job, ending)
     try:
         write_whole(directory / "config.yaml", job.dump().encode())
         return build_run(job, directory, callbacks)
     except Exception:
-        if named is None:
+        if not named:
             shutil.rmtree(directory)
         else:
             shutil.rmtree(directory / "wandb", ignore_errors=True)

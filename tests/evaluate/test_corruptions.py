@@ -1,27 +1,35 @@
-"""Corruptions: what each does to an image, and that more severity harms more."""
+"""Corruptions: the effect of each on an image, its severities, and the state of the model afterwards."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_cifar import main
+from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.evaluate import corruptions
-from lightning_cifar.evaluate.corruptions import CORRUPTIONS, SEVERITIES, cifar10_c, corrupted
+from lightning_cifar.evaluate.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    corrupt_images,
+    evaluate_corruptions,
+    read_cifar10_c,
+)
 
 
 @pytest.fixture(scope="module")
 def images():
-    """Clouds in three colours: random, and smooth as photographs are."""
+    """Smooth random images in three colours."""
     generator = torch.Generator().manual_seed(0)
     clouds = torch.nn.functional.interpolate(torch.rand(8, 3, 9, 9, generator=generator), (32, 32), mode="bicubic")
     return (40 + 160 * clouds).round().clamp(0, 255).to(torch.uint8)
 
 
-def test_severity_grows(images):
-    """The distance to the image does, for each kind, and none is so far as to leave nothing."""
-    for name, severities in corrupted(images):
+def test_distance_grows_with_severity(images):
+    """The mean distance to the image grows with severity and stays bounded."""
+    for name, severities in corrupt_images(images):
         assert len(severities) == SEVERITIES == len(CORRUPTIONS[name][1])
         distances = [(one.float() - images.float()).abs().mean().item() for one in severities]
         assert distances[0] > 0, name
@@ -30,28 +38,28 @@ def test_severity_grows(images):
         assert all((one.dtype, one.shape) == (torch.uint8, images.shape) for one in severities)
 
 
-def test_images_are_left_as_they_were(images):
+def test_images_are_not_changed_in_place(images):
     before = images.clone()
-    for _ in corrupted(images):
+    for _ in corrupt_images(images):
         assert torch.equal(images, before)
 
 
 def test_noise_is_the_same_every_time_and_as_large_as_said():
     grey = torch.full((50, 3, 32, 32), 128, dtype=torch.uint8)
-    first, second = (corruptions.noise(grey, 20) for _ in range(2))
+    first, second = (corruptions.add_noise(grey, 20) for _ in range(2))
     assert torch.equal(first, second)
     assert first.float().std().item() == pytest.approx(20, rel=0.02)
 
 
 def test_brightness_and_contrast_by_hand():
     image = torch.tensor([[0, 100], [200, 250]], dtype=torch.uint8).expand(1, 3, 2, 2)
-    assert corruptions.brightness(image, 30)[0, 0].tolist() == [[30, 130], [230, 255]]
-    (row,) = corruptions.contrast(image, 0.5)[:, 0].flatten(1).tolist()
+    assert corruptions.brighten(image, 30)[0, 0].tolist() == [[30, 130], [230, 255]]
+    (row,) = corruptions.reduce_contrast(image, 0.5)[:, 0].flatten(1).tolist()
     assert row == pytest.approx([(value + 137.5) / 2 for value in (0, 100, 200, 250)], abs=1)
 
 
 def test_pixelation_makes_blocks_of_their_means(images):
-    blocks = corruptions.pixelation(images, 2).float().unfold(2, 2, 2).unfold(3, 2, 2)
+    blocks = corruptions.pixelate(images, 2).float().unfold(2, 2, 2).unfold(3, 2, 2)
     assert (blocks.amax((4, 5)) == blocks.amin((4, 5))).all()
     means = images.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
     assert (blocks[..., 0, 0] - means).abs().max() <= 0.5
@@ -61,18 +69,34 @@ def test_cifar10_c_is_read_by_severity(tmp_path):
     stored = np.random.default_rng(0).integers(256, size=(5 * 4, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "fog.npy", stored)
     np.save(tmp_path / "labels.npy", np.zeros(20))
-    ((name, severities),) = cifar10_c(tmp_path, images=4)
+    ((name, severities),) = read_cifar10_c(tmp_path, images=4)
     assert name == "fog"
     assert np.array_equal(torch.cat(severities).permute(0, 2, 3, 1).numpy(), stored)
 
 
 def test_cifar10_c_of_another_size(tmp_path):
     np.save(tmp_path / "fog.npy", np.zeros((20, 32, 32, 3), dtype=np.uint8))
-    with pytest.raises(ValueError, match=r"fog\.npy must hold uint8 \(15, 32, 32, 3\), got \(20, 32, 32, 3\)"):
-        next(cifar10_c(tmp_path, images=3))
+    with pytest.raises(ValueError, match=r"fog\.npy must hold uint8 \(15, 32, 32, 3\), got uint8 \(20, 32, 32, 3\)"):
+        next(read_cifar10_c(tmp_path, images=3))
     (tmp_path / "fog.npy").write_text("fog")
-    with pytest.raises(ValueError, match=r"fog\.npy is no array of images"):
-        next(cifar10_c(tmp_path, images=3))
+    with pytest.raises(ValueError, match=r"fog\.npy is not an array of images"):
+        next(read_cifar10_c(tmp_path, images=3))
+
+
+@pytest.mark.parametrize("tta", ["none", "mirror"])
+def test_tta_is_restored_after_a_failure(images, tta):
+    """Test-time augmentation is off while corruptions are evaluated, and set again if that fails."""
+    seen = []
+
+    def fail(model, _):
+        seen.append(model.hparams["tta"])
+        raise RuntimeError("out of memory")
+
+    model = SimpleNamespace(hparams={"tta": tta})
+    data = SimpleNamespace(test=ImageSet(images, torch.zeros(8, dtype=torch.long)), hparams={"dataset": "digits"})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate_corruptions(model, data, SimpleNamespace(predict=fail))
+    assert (seen, model.hparams["tta"]) == (["none"], tta)
 
 
 def test_by_the_command_line(trained, capsys, tmp_path):

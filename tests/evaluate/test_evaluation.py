@@ -1,4 +1,4 @@
-"""What is told of logits, against plain sums over images and against numbers known beforehand."""
+"""Metrics of logits, compared with plain sums over images and with values computed by hand."""
 
 import math
 from types import SimpleNamespace
@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from lightning_cifar.evaluate import evaluation as module
-from lightning_cifar.evaluate.evaluation import COVERAGES, evaluation, fit_temperature, mistakes, risk_coverage, trust
+from lightning_cifar.evaluate.evaluation import (
+    COVERAGES,
+    evaluate_logits,
+    find_mistakes,
+    fit_temperature,
+    risk_coverage,
+    score_probabilities,
+)
 
 NAMES = ("a", "b", "c", "d")
 
@@ -21,7 +28,7 @@ def outputs():
 
 def test_counts(outputs):
     logits, labels = outputs
-    result = evaluation(logits, labels, NAMES, None)
+    result = evaluate_logits(logits, labels, NAMES, None)
     counts = [[0] * 4 for _ in range(4)]
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         counts[label][row.index(max(row))] += 1
@@ -32,7 +39,7 @@ def test_counts(outputs):
     assert result["temperature"] is result["temperature_scaled"] is None
 
 
-def test_trust_equals_sums_over_images(outputs):
+def test_scores_equal_sums_over_images(outputs):
     logits, labels = outputs
     loss = brier = 0.0
     bins = [[0, 0.0, 0] for _ in range(15)]  # images, confidence, right
@@ -46,16 +53,16 @@ def test_trust_equals_sums_over_images(outputs):
         place[2] += row.index(confidence) == label
     error = sum(abs(confidence - right) for _, confidence, right in bins) / 300
     expected = {"loss": loss / 300, "brier": brier / 300, "calibration_error": error}
-    found = trust(logits, labels)
+    found = score_probabilities(logits, labels)
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert found["reliability"]["images"] == [images for images, *_ in bins]
     for name, column in (("confidence", 1), ("accuracy", 2)):
         assert found["reliability"][name] == pytest.approx([one[column] / max(1, one[0]) for one in bins])
 
 
-def test_certainty_lies_in_the_last_bin(outputs):
+def test_confidence_near_one_is_in_the_last_bin(outputs):
     logits, labels = outputs
-    found = trust(100 * logits, labels)
+    found = score_probabilities(100 * logits, labels)
     bins = found["reliability"]
     gaps = [
         images * abs(confidence - accuracy)
@@ -70,12 +77,12 @@ def test_temperature_undoes_a_scale(outputs):
     found = fit_temperature(logits, labels)
     assert fit_temperature(5 * logits, labels) == pytest.approx(5 * found, rel=1e-4)
     assert fit_temperature(logits.log_softmax(1), labels) == pytest.approx(found, rel=1e-4)
-    losses = {scale: trust(logits / (scale * found), labels)["loss"] for scale in (0.99, 1.0, 1.01)}
+    losses = {scale: score_probabilities(logits / (scale * found), labels)["loss"] for scale in (0.99, 1.0, 1.01)}
     assert min(losses, key=losses.get) == 1.0
 
 
-def test_no_chance_at_all_has_a_logarithm(outputs):
-    """Softmax gives 0 where the logits are far apart."""
+def test_a_probability_of_zero_has_a_finite_temperature(outputs):
+    """Softmax underflows to 0 if logits are far apart."""
     logits, labels = outputs
     sure = (1000 * logits).softmax(1)
     assert (sure == 0).any()
@@ -86,15 +93,15 @@ def test_no_chance_at_all_has_a_logarithm(outputs):
         dataset=SimpleNamespace(class_names=NAMES),
     )
     model = SimpleNamespace(test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
-    result = module.tested(model, data, SimpleNamespace(predict=lambda *_: [sure]))
+    result = module.evaluate_test(model, data, SimpleNamespace(predict=lambda *_: [sure]))
     assert math.isfinite(result["temperature"])
 
 
 def test_temperature_is_used(outputs):
     logits, labels = outputs
-    result = evaluation(logits, labels, NAMES, 2.0)
-    assert result["temperature_scaled"] == trust(logits / 2, labels)
-    assert result["loss"] == trust(logits, labels)["loss"]
+    result = evaluate_logits(logits, labels, NAMES, 2.0)
+    assert result["temperature_scaled"] == score_probabilities(logits / 2, labels)
+    assert result["loss"] == score_probabilities(logits, labels)["loss"]
 
 
 def test_risk_coverage_by_hand():
@@ -110,7 +117,7 @@ def test_risk_coverage_by_hand():
 def test_mistakes_are_the_most_confident_wrong_ones():
     logits = torch.tensor([[3.0, 0, 0], [0, 2, 0], [0, 0, 5], [1, 0, 0]])
     labels = torch.tensor([1, 1, 0, 2])
-    found = mistakes(logits, labels, ("cat", "dog", "cow"))
+    found = find_mistakes(logits, labels, ("cat", "dog", "cow"))
     assert [(one["index"], one["label"], one["prediction"]) for one in found] == [
         (2, "cat", "cow"),
         (0, "dog", "cat"),
@@ -118,4 +125,4 @@ def test_mistakes_are_the_most_confident_wrong_ones():
     ]
     assert found[0]["probability"] == pytest.approx(logits[2].softmax(0)[2].item())
     assert found[0]["probability_of_label"] == pytest.approx(logits[2].softmax(0)[0].item())
-    assert mistakes(logits[1:2], labels[1:2], ("cat", "dog", "cow")) == []
+    assert find_mistakes(logits[1:2], labels[1:2], ("cat", "dog", "cow")) == []

@@ -1,4 +1,4 @@
-"""Explanations point at what counts: hide it, and the network is less sure."""
+"""Explanations: hiding the hottest cells lowers the logit; Grad-CAM, gates and figures."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lightning_cifar import ImageClassifier, load_pretrained
 from lightning_cifar.data.images import read_image
-from lightning_cifar.evaluate.explain import SIDE, explained, grad_cam, overlay, picture
+from lightning_cifar.evaluate.explain import SIDE, draw_explanation, draw_heat, explain_classes, grad_cam
 from lightning_cifar.model.flip_equivariance import FlipMean
 
 IMAGES = sorted((Path(__file__).parents[1] / "images").glob("*/*.jpg"))
@@ -33,7 +33,7 @@ def without(model, images, cells):
 
 
 @torch.no_grad()
-def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained, images):
+def test_hiding_the_hottest_cells_lowers_the_logit_more_than_the_coldest(pretrained, images):
     logits = pretrained(images)
     classes = logits.argmax(1)
     heat, _ = grad_cam(pretrained, images, classes)
@@ -43,7 +43,7 @@ def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained
         (logits - pretrained(without(pretrained, images, cells))).gather(1, classes[:, None])[:, 0]
         for cells in (order[:, -HIDDEN:], order[:, :HIDDEN])
     ]
-    # Measured: 0.80, 1.15 and -0.05. Of places at random: 0.5, 0.4 and 0.5.
+    # Measured: 0.80, 1.15 and -0.05. Random cells: 0.5, 0.4 and 0.5.
     assert (lost[0] > lost[1]).float().mean() >= 0.7
     assert lost[0].mean() > 0.7
     assert lost[1].mean() < 0.15
@@ -65,7 +65,7 @@ def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, images)
             expected.append(torch.einsum("bk,bkhw->bhw", weight, maps))
     expected = torch.stack(expected).mean(0).relu()
     highest = expected.amax((1, 2), keepdim=True)
-    assert (highest == 0).any()  # nothing speaks for a class: no heat
+    assert (highest == 0).any()  # no evidence for a class: no heat
     torch.testing.assert_close(heat, expected / highest.clamp(min=1e-9), rtol=1e-3, atol=1e-3)
 
 
@@ -85,19 +85,19 @@ def test_any_network(images, gate):
     used.clear()
     model(images[:3])
     torch.testing.assert_close(gates, torch.stack(used, 1))
-    for one in explained(model, images[:3], torch.tensor([0, 1, 2])):
+    for one in explain_classes(model, images[:3], torch.tensor([0, 1, 2])):
         assert (one.branches, np.shape(one.gates)) == (["3x3"] * 3, (5, 3))
-        picture(one, "a class with a long name", 1.0)
+        draw_explanation(one, "a class with a long name", 1.0)
 
 
-def test_the_picture_shows_what_is_hot(pretrained, images):
-    (one,) = explained(pretrained, images[:1], torch.tensor([0]))
+def test_the_figure_shows_the_heat(pretrained, images):
+    (one,) = explain_classes(pretrained, images[:1], torch.tensor([0]))
     one.heat = np.zeros((4, 4), np.float32)
     one.heat[0, 3] = 1
     one.pixels = np.full((32, 32, 3), 128, np.uint8)
-    brightness = np.asarray(overlay(one).convert("L"))
+    brightness = np.asarray(draw_heat(one).convert("L"))
     assert np.unravel_index(brightness.argmax(), brightness.shape)[0] < SIDE // 4
     assert np.unravel_index(brightness.argmax(), brightness.shape)[1] >= 3 * SIDE // 4
-    drawn = picture(one, "airplane", 0.5)
+    drawn = draw_explanation(one, "airplane", 0.5)
     assert drawn.width > 3 * SIDE
     assert drawn.getpixel((SIDE // 2, SIDE // 2)) == (128, 128, 128)

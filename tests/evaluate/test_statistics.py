@@ -42,7 +42,7 @@ def test_difference_is_welchs():
     assert found["distinct"]
 
 
-def test_equal_samples_are_not_told_apart():
+def test_equal_samples_are_not_distinguishable():
     found = difference([1.0, 2.0, 3.0], [3.0, 1.0, 2.0])
     assert (found["difference"], found["distinct"], found["seeds_needed"]) == (0, False, None)
 

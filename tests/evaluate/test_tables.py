@@ -5,9 +5,9 @@ import json
 
 import torch
 
-from lightning_cifar.evaluate.evaluation import evaluation
+from lightning_cifar.evaluate.evaluation import evaluate_logits
 from lightning_cifar.evaluate.tables import format_table, write_predictions
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import write_json
 
 LABELS = torch.tensor([0] * 10 + [1] * 30)
 PREDICTED = torch.tensor([0] * 8 + [1] * 2 + [0] + [1] * 29)
@@ -15,7 +15,7 @@ LOGITS = torch.nn.functional.one_hot(PREDICTED, 2) * torch.tensor(9.0).log()  # 
 
 
 def test_table():
-    lines = format_table(evaluation(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
+    lines = format_table(evaluate_logits(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
     assert lines == [
         "class        accuracy  images",
         "cat            80.00%      10",
@@ -27,20 +27,20 @@ def test_table():
 
 
 def test_table_says_what_test_time_augmentation_gave_and_a_temperature():
-    result = evaluation(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
+    result = evaluate_logits(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
     lines = format_table(result).splitlines()
     assert lines[4] == "without TTA    90.00%"
     assert lines[6].startswith("with temperature 2.000: loss ")
 
 
 def test_a_class_without_images_has_no_accuracy():
-    result = evaluation(LOGITS[:10], LABELS[:10], ("cat", "dog"), None)
+    result = evaluate_logits(LOGITS[:10], LABELS[:10], ("cat", "dog"), None)
     assert result["per_class"]["dog"] == {"accuracy": None, "images": 0}
     assert "dog                 -       0" in format_table(result)
 
 
 def test_json_is_what_was_evaluated(tmp_path):
-    result = evaluation(LOGITS, LABELS, ("cat", "dog"), None)
+    result = evaluate_logits(LOGITS, LABELS, ("cat", "dog"), None)
     write_json(tmp_path / "test.json", result)
     assert json.loads((tmp_path / "test.json").read_text()) == result
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_cifar.evaluate.charts import draw_evaluation
-from lightning_cifar.evaluate.evaluation import evaluation
+from lightning_cifar.evaluate.evaluation import evaluate_logits
 from lightning_cifar.run.wandb import finish, show_test, wandb_logger
 
 pytest.importorskip("wandb")
@@ -14,7 +14,7 @@ pytest.importorskip("wandb")
 @pytest.fixture
 def result(tmp_path):
     logits = 5 * torch.eye(3)[torch.arange(12) % 3]
-    found = evaluation(logits, torch.arange(12) % 3, ("ant", "bee", "cat"), None)
+    found = evaluate_logits(logits, torch.arange(12) % 3, ("ant", "bee", "cat"), None)
     draw_evaluation(tmp_path / "test.png", found)
     return {**found, "accuracy_without_tta": 1.0, "mistakes": []}
 

@@ -1,4 +1,4 @@
-"""The images that an exported model is checked on, and those that int8 is calibrated by."""
+"""Images to check an exported model on, and to calibrate int8 with."""
 
 from pathlib import Path
 from typing import Any
@@ -17,34 +17,34 @@ from lightning_cifar.train.weights import checkpoint_config
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
-def pictures(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor | None]:
-    """Words for them, uint8 images (N, 3, 32, 32) to check on, and such to calibrate by.
+def load_images(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor | None]:
+    """Return a description, uint8 images (N, 3, 32, 32) to check on, and images to calibrate with.
 
-    Those of ``paths`` for both, evenly spaced over all; without any the test images of the checkpoint's data, and
-    training images, where they lie on this machine; else random ones, by which nothing can be calibrated: None.
+    ``paths``, evenly sampled, serve for both. Without any, the checkpoint's own test and training images are used if
+    they are on this machine; otherwise random images, with None to calibrate with.
 
     Raises:
         InputError: one of ``paths`` cannot be read.
     """
     if paths:
-        images = torch.from_numpy(np.stack([read(paths[index]) for index in select_evenly(len(paths), CHECKED)]))
+        images = torch.from_numpy(np.stack([read_pixels(paths[index]) for index in select_evenly(len(paths), CHECKED)]))
         return "images of --images", images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
     config = checkpoint_config(checkpoint)
-    if (data := own_data(config["data"], config["model"]["class_names"])) is None:
+    if (data := find_data(config["data"], config["model"]["class_names"])) is None:
         random = torch.randint(256, (RANDOM, 3, SIZE, SIZE), dtype=torch.uint8)
-        return "random images (the model's own are not found, --images names others)", random, None
+        return "random images (the model's data was not found: name images by --images)", random, None
     return "test images", data.test.sample(CHECKED).images, data.train.sample(CALIBRATING).images
 
 
-def read(path: str) -> np.ndarray:
+def read_pixels(path: str) -> np.ndarray:
     try:
         return read_image(path)
     except Exception as error:  # each decoder fails in its own ways
-        raise InputError(f"--images {path} cannot be read ({error})") from error
+        raise InputError(f"--images {path} cannot be read ({error}): leave it out") from error
 
 
-def own_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset | None:
-    """What the model was trained on, where it lies: it has the model's classes; nothing is downloaded."""
+def find_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset | None:
+    """Return the data that the model was trained on if it is here with the same classes; downloads nothing."""
     data = CIFAR10DataModule(**options)
     archive = SETS.get(data.hparams["dataset"])
     if archive and not (data.root / archive.base_folder).is_dir():

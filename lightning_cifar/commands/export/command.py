@@ -1,12 +1,12 @@
-"""``export``: a trained model as one file to take away, held against the original before it is there, and its card."""
+"""``export``: a trained model as one file, checked against the PyTorch model, with a model card."""
 
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from lightning_cifar.data.listing import find_images
-from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.errors import InputError, require_extra
+from lightning_cifar.files import write_whole
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS, Arguments
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
@@ -16,86 +16,75 @@ EXTRA = ("onnx", "onnxscript", "onnxruntime")
 def parser() -> Arguments:
     arguments = Arguments(
         "export",
-        description="Writes a trained model as one file to take away, held against the original, and its model card.",
+        description="Write a trained model as one file, checked against the PyTorch model, with a model card.",
     )
     add = arguments.add_argument
     add("--ckpt_path", required=True, help=f"a checkpoint, a .safetensors file, or {PRETRAINED_NAME}")
-    add("--output", type=Path, required=True, help=f"a new file, {', '.join(SUFFIXES.values())}; its card: FILE.md")
-    add("--format", choices=SUFFIXES, help="default: what the suffix of --output says")
-    add("--int8", action="store_true", help="ONNX in 8 bits: smaller, faster on a CPU, a little less accurate")
-    add("--images", nargs="+", metavar="PATH", help="pictures to check it on, and to calibrate --int8 by: files, "
-        "folders, patterns; default: those the model was trained and tested on, where they are found")  # fmt: skip
+    add("--output", type=Path, required=True, help=f"new file: {', '.join(SUFFIXES.values())}; the card is FILE.md")
+    add("--format", choices=SUFFIXES, help="default: by the suffix of --output")
+    add("--int8", action="store_true", help="quantise ONNX to 8 bits: smaller, faster on a CPU, slightly less accurate")
+    add("--images", nargs="+", metavar="PATH", help="files, folders or patterns of images for the check and the "
+        "calibration of --int8; default: the model's test and training data, if found")  # fmt: skip
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Runs the command and returns its exit status.
+    """Run the command and return its exit status.
 
     Raises:
         InputError: bad arguments.
-        SystemExit: the file does not agree with the model, and was not kept.
+        SystemExit: the exported file disagrees with the model and was not written.
     """
-    own = parser().parse_args(args)
-    form = format_of(own.output, own.format, own.int8)
-    card = own.output.with_name(f"{own.output.name}.md")
-    for file in (own.output, card):
-        check_new(file)
-    paths = list(find_images(own.images or []))
-    if own.images and not paths:
-        raise InputError(f"--images {' '.join(own.images)}: there is no picture")
-    from lightning_cifar.commands.export.card import facts_of, model_card
-    from lightning_cifar.commands.export.check_images import pictures
-    from lightning_cifar.commands.export.formats import exported
+    options = parser().parse_args(args)
+    file_format = choose_format(options.output, options.format, options.int8)
+    card = options.output.with_name(f"{options.output.name}.md")
+    for file in (options.output, card):
+        check_new_file(file)
+    paths = list(find_images(options.images or []))
+    if options.images and not paths:
+        raise InputError(f"--images {' '.join(options.images)}: no image found")
+    from lightning_cifar.commands.export.card import collect_facts, format_card
+    from lightning_cifar.commands.export.check_images import load_images
+    from lightning_cifar.commands.export.formats import export_model
     from lightning_cifar.train.weights import find_checkpoint, get_class_names, load_model
 
-    checkpoint = find_checkpoint(own.ckpt_path)
+    checkpoint = find_checkpoint(options.ckpt_path)
     model = load_model(checkpoint)
-    facts = facts_of(checkpoint, get_class_names(model))
-    which, images, real = pictures(paths, checkpoint)
-    if own.int8 and real is None:
-        raise InputError(
-            "--int8 is calibrated on real images, and those of the model are not found: name some by --images"
-        )
-    content, check = exported(model, form, own.output.name, facts, images, real if own.int8 else None)
-    checked = check.told(which)
+    facts = collect_facts(checkpoint, get_class_names(model))
+    which, images, calibration = load_images(paths, checkpoint)
+    if options.int8 and calibration is None:
+        raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")
+    content, check = export_model(
+        model, file_format, options.output.name, facts, images, calibration if options.int8 else None
+    )
+    checked = check.describe(which)
     if not check.passed:
-        raise SystemExit(f"{own.output} was not written, for it does not agree with the model: {checked}")
-    keep(own.output, content)
-    keep(card, model_card(facts, dict(model.hparams), own.output.name, form, checked).encode())
-    print(f"checked: {checked}\nmodel: {own.output}, {len(content) / 1e6:.1f} MB\ncard: {card}")
+        raise SystemExit(f"{options.output} was not written because it disagrees with the model: {checked}")
+    write_whole(options.output, content)
+    write_whole(card, format_card(facts, dict(model.hparams), options.output.name, file_format, checked).encode())
+    print(f"checked: {checked}\nmodel: {options.output}, {len(content) / 1e6:.1f} MB\ncard: {card}")
     return 0
 
 
-def format_of(output: Path, named: str | None, int8: bool) -> str:
-    """The format that is asked for, by name or by suffix; what it needs must be installed."""
-    form = named or next((form for form, suffix in SUFFIXES.items() if suffix == output.suffix), None)
-    if form is None:
-        raise InputError(f"--output {output}: name it {', '.join(SUFFIXES.values())}, by what it is to be")
-    if output.suffix != SUFFIXES[form]:
-        raise InputError(f"--output {output}: a file of --format {form} is called {output.stem}{SUFFIXES[form]}")
-    if int8 and form != "onnx":
-        raise InputError(f"--int8 is for --format onnx, not {form}")
-    if form == "onnx" and not all(map(find_spec, EXTRA)):
-        raise InputError("export --format onnx needs the extra: pip install 'lightning-cifar[onnx]'")
-    return form
+def choose_format(output: Path, named: str | None, int8: bool) -> str:
+    """Return the format by its name or by the suffix of ``output``; the packages that it needs must be installed."""
+    chosen = named or next((name for name, suffix in SUFFIXES.items() if suffix == output.suffix), None)
+    if chosen is None:
+        raise InputError(f"--output {output}: the suffix must be one of {', '.join(SUFFIXES.values())}")
+    if output.suffix != SUFFIXES[chosen]:
+        raise InputError(f"--output {output}: --format {chosen} needs the suffix {SUFFIXES[chosen]}")
+    if int8 and chosen != "onnx":
+        raise InputError(f"--int8 needs --format onnx, got {chosen}")
+    if chosen == "onnx":
+        require_extra("export --format onnx", "onnx", EXTRA)
+    return chosen
 
 
-def check_new(file: Path) -> None:
-    """Before the work is done: whether it is a new file, where one can be written."""
+def check_new_file(file: Path) -> None:
+    """Raise `InputError` unless ``file`` is new and can be written, before the work is done."""
+    if os.path.lexists(file):
+        raise InputError(f"--output {file} exists: remove it or name another file")
     try:
-        if os.path.lexists(file):
-            raise InputError(f"--output: {file} is there already; remove it, or name another")
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
         raise InputError(f"--output {file}: {error.strerror}") from error
-
-
-def keep(file: Path, content: bytes) -> None:
-    from lightning_cifar.files import write_whole
-
-    try:
-        write_whole(file, content)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise
-        raise InputError(f"cannot write {file}: {error.strerror}") from error

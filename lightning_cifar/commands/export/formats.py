@@ -1,8 +1,7 @@
-"""Models to take away: a trained classifier as one file, of three formats, and its check against the original.
+"""Export of a trained classifier in three formats, each checked against the PyTorch model.
 
-Each takes what `ImageClassifier` takes, uint8 RGB images (B, 3, 32, 32) of any B, with the normalisation inside, and
-gives the same logits (B, K), before softmax and without test-time augmentation. What is exported is the classifier
-itself; no second form of the network is kept for it.
+An exported model takes uint8 RGB images (B, 3, 32, 32) of any B, with the normalisation inside, and returns logits
+(B, K) without test-time augmentation. The classifier itself is exported; there is no second definition of the network.
 """
 
 import copy
@@ -20,20 +19,20 @@ from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import load_pretrained, save_weights
 
-BATCH = 250  # images that are checked at once, after a few smaller batches
-TOLERANCE = 1e-4  # of float32, relative to the largest logit; 3e-6 has been seen
-LEAST_AGREEMENT = 0.9  # of int8; 0.97 has been seen
-FACTS = "facts.json"  # their name in torch.export's archive
+BATCH = 250  # images checked at once, after a few smaller batches
+TOLERANCE = 1e-4  # float32: largest difference relative to the largest logit; 3e-6 was measured
+LEAST_AGREEMENT = 0.9  # int8: fraction of images; 0.97 was measured
+FACTS = "facts.json"  # in torch.export's archive
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far an exported file agrees with the model, over ``images`` images."""
+    """Agreement of an exported file with the PyTorch model over ``images`` images."""
 
     images: int
-    difference: float  # the largest of any logit
-    largest: float  # absolute value of any logit
-    agreement: float  # share of images with the same likeliest class
+    difference: float  # largest, of any logit
+    largest: float  # largest absolute logit
+    agreement: float  # fraction of images with the same likeliest class
     int8: bool
 
     @property
@@ -42,46 +41,46 @@ class Check:
             return self.agreement >= LEAST_AGREEMENT
         return self.agreement == 1 and self.difference <= TOLERANCE * self.largest
 
-    def told(self, which: str) -> str:
-        """In one line; ``which`` says what images they were."""
+    def describe(self, which: str) -> str:
+        """Return one line; ``which`` names the images."""
         same = "all" if self.agreement == 1 else f"{self.agreement:.2%}"
         return (
             f"{'int8, ' if self.int8 else ''}same class on {same} of {self.images:,} {which}, "
-            f"largest difference of a logit {self.difference:.1e} (largest logit {self.largest:.1f})"
+            f"largest logit difference {self.difference:.1e} (largest logit {self.largest:.1f})"
         )
 
 
-def exported(
+def export_model(
     model: ImageClassifier,
-    form: str,
+    file_format: str,
     name: str,
     facts: dict[str, Any],
     images: Tensor,
     calibration: Tensor | None = None,
 ) -> tuple[bytes, Check]:
-    """The content of a file of that format, and how far it agrees with the model.
+    """Return the content of the file, and its agreement with the model.
 
     Args:
         model: on the CPU, in evaluation mode.
-        form: ``safetensors``, ``onnx`` or ``torch.export``.
-        name: of the file; of ``torch.export`` it must end in ``.pt2``.
-        facts: plain values that the file tells whoever opens it; ``held_out`` among them.
-        images: uint8 (N, 3, 32, 32) to check it on.
-        calibration: such images, real ones, by which ONNX is quantised to int8; None: it stays float32.
+        file_format: ``safetensors``, ``onnx`` or ``torch.export``.
+        name: of the file; for ``torch.export`` it must end in ``.pt2``.
+        facts: plain values stored in the file, among them ``held_out``.
+        images: uint8 (N, 3, 32, 32), to check the file on.
+        calibration: real images of the same shape, to quantise ONNX to int8 with; None: float32.
     """
-    write, opened = FORMATS[form]
+    write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:
         file = Path(folder) / name
         write(model, file, facts)
         if calibration is not None:
             quantise(file, calibration)
-        return file.read_bytes(), check(model, opened(file), images, calibration is not None)
+        return file.read_bytes(), compare_outputs(model, open_model(file), images, calibration is not None)
 
 
 @torch.inference_mode()
-def check(model: ImageClassifier, answer: Callable[[Tensor], Tensor], images: Tensor, int8: bool) -> Check:
+def compare_outputs(model: ImageClassifier, exported: Callable[[Tensor], Tensor], images: Tensor, int8: bool) -> Check:
     batches = [images[:1], images[1:3], images[3:10], *images[10:].split(BATCH)]
-    pairs = [(model(batch), answer(batch)) for batch in batches if len(batch)]
+    pairs = [(model(batch), exported(batch)) for batch in batches if len(batch)]
     ours, theirs = (torch.cat(logits) for logits in zip(*pairs, strict=True))
     return Check(
         len(images),
@@ -92,9 +91,9 @@ def check(model: ImageClassifier, answer: Callable[[Tensor], Tensor], images: Te
     )
 
 
-def portable(model: ImageClassifier) -> tuple[ImageClassifier, tuple[Tensor], tuple[dict[int, Any]]]:
-    """What torch's exporters take: the model, an example of its arguments, which of their dimensions are free."""
-    # Contiguous weights, for torch.export warns of others when it writes them.
+def prepare_for_export(model: ImageClassifier) -> tuple[ImageClassifier, tuple[Tensor], tuple[dict[int, Any]]]:
+    """Return what torch's exporters take: the model, example arguments, and their free dimensions."""
+    # torch.export warns when it writes weights that are not contiguous.
     model = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.contiguous_format)
     return model, (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
@@ -104,7 +103,7 @@ def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any])
 
 
 def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
-    model, example, free = portable(model)
+    model, example, free = prepare_for_export(model)
     program = torch.export.export(model, example, dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -112,14 +111,14 @@ def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> 
 
 
 def open_program(file: Path) -> Callable[[Tensor], Tensor]:
-    answer: Callable[[Tensor], Tensor] = torch.export.load(file).module()
-    return answer
+    program: Callable[[Tensor], Tensor] = torch.export.load(file).module()
+    return program
 
 
 def write_onnx(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
     import onnx
 
-    model, example, free = portable(model)
+    model, example, free = prepare_for_export(model)
     program = torch.onnx.export(
         model,
         example,
@@ -132,17 +131,17 @@ def write_onnx(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> Non
     assert program is not None
     proto = program.model_proto
     for part in (proto.graph, *proto.functions):
-        forget_sources(part.node)
+        remove_source_paths(part.node)
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
     file.write_bytes(proto.SerializeToString())
 
 
-def forget_sources(nodes: Iterable[Any]) -> None:
-    """Deletes what ONNX nodes, and those of loops and branches in them, tell of sources: paths of this machine."""
+def remove_source_paths(nodes: Iterable[Any]) -> None:
+    """Delete stack traces from ONNX nodes and their subgraphs: they hold paths of this machine."""
     for node in nodes:
         del node.metadata_props[:]
         for attribute in node.attribute:
-            forget_sources(attribute.g.node)
+            remove_source_paths(attribute.g.node)
 
 
 def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:

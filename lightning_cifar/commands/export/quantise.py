@@ -1,8 +1,8 @@
-"""int8 of an ONNX file: static quantisation of its convolutions and linear layers by ONNX Runtime.
+"""int8 quantisation of an ONNX file: convolutions and linear layers, static, by ONNX Runtime.
 
-Static, by the ranges that real images give: dynamic quantisation, which takes them from each batch, has no fast
-convolutions on a CPU. Weights are signed, with a scale for each channel; activations unsigned, which is what
-processors multiply fast.
+Static quantisation takes the ranges of activations from real images; dynamic quantisation, which takes them from each
+batch, has no fast convolutions on a CPU. Weights are signed with a scale for each channel, activations unsigned: the
+combination that processors multiply fast.
 """
 
 import logging
@@ -17,11 +17,11 @@ BATCH = 50
 
 
 def quantise(file: Path, images: Tensor) -> None:
-    """Puts the int8 form in the place of an ONNX file.
+    """Replace an ONNX file by its int8 version.
 
     Args:
-        file: as `export` writes it.
-        images: uint8 (N, 3, 32, 32), a few hundred real ones.
+        file: an ONNX file in float32.
+        images: uint8 (N, 3, 32, 32), a few hundred real images.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -34,7 +34,7 @@ def quantise(file: Path, images: Tensor) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {"images": batch.numpy()}
 
-    with quiet():
+    with disable_warnings():
         quant_pre_process(file, file, skip_symbolic_shape=True)
         quantize_static(
             file,
@@ -48,8 +48,8 @@ def quantise(file: Path, images: Tensor) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without what the tools remark on layers that stay as they are."""
+def disable_warnings() -> Iterator[None]:
+    """Hide warnings about layers that stay in float32."""
     logging.disable(logging.WARNING)
     try:
         yield

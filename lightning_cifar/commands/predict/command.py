@@ -1,18 +1,18 @@
-"""``predict --images``: the classes of one's own pictures, a row each, as many as there are."""
+"""``predict --images``: the classes of image files, a row for each."""
 
 import contextlib
 import csv
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from lightning_cifar.data.listing import allow_any_bytes, find_images
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.files import claim_directory, open_atomically
 from lightning_cifar.options import PRETRAINED_NAME, Arguments, check_output
 
 if TYPE_CHECKING:
@@ -24,63 +24,57 @@ PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
 def parser() -> Arguments:
-    arguments = Arguments("predict", description="Predicts the classes of pictures: 0 if all were read, 1 if not.")
+    arguments = Arguments(
+        "predict", description="Predict the classes of image files. Exit status 0 if all were read, 1 if not."
+    )
     add = arguments.add_argument
     add("--ckpt_path", required=True, help=f"a checkpoint, a .safetensors file, or {PRETRAINED_NAME}")
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, patterns; -: a list on stdin")
-    add("--top", type=int, default=3, help="how many classes of each, the likeliest first; default 3")
+    add("--top", type=int, default=3, help="number of classes for each image, the likeliest first; default 3")
     add("--format", choices=FORMATS, help="default: table on a terminal, else csv")
-    add("--output", type=Path, help="a file, written whole; default: standard output")
-    add("--explain", type=Path, metavar="DIR", help="a picture of each there: what spoke for its class, and the gates")
-    add("--tta", choices=TTA, help="test-time augmentation, instead of the model's own; none is the fastest")
-    add("--precision", choices=PRECISIONS, default="32-true", help="auto: the faster one here; default 32-true")
-    add("--batch_size", type=int, default=128, help="pictures that are classified at once; default 128")
+    add("--output", type=Path, help="file, written atomically; default: standard output")
+    add("--explain", type=Path, metavar="DIR", help="new directory for a figure of each image: Grad-CAM and gates")
+    add("--tta", choices=TTA, help="test-time augmentation; default: the model's; none is the fastest")
+    add("--precision", choices=PRECISIONS, default="32-true", help="auto: the faster one; default 32-true")
+    add("--batch_size", type=int, default=128, help="images classified at once; default 128")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Runs the command and returns its exit status.
+    """Run the command and return its exit status.
 
     Raises:
-        InputError: bad arguments, or no picture at all.
+        InputError: bad arguments, or no image at all.
     """
-    own = parser().parse_args(args)
-    if own.batch_size < 1 or own.top < 1:
-        raise InputError(f"--batch_size and --top must be at least 1, got {own.batch_size}, {own.top}")
-    paths = find_images(own.images)
+    options = parser().parse_args(args)
+    for name in ("batch_size", "top"):
+        check_range(f"--{name}", getattr(options, name), "[1, inf)")
+    paths = find_images(options.images)
     first = next(paths, None)
     if first is None:
-        raise InputError(f"--images {' '.join(own.images)}: there is no picture")
-    from tqdm import tqdm
-
-    from lightning_cifar.evaluate.pictures import rows
+        raise InputError(f"--images {' '.join(options.images)}: no image found")
+    from lightning_cifar.evaluate.prediction import predict_files
     from lightning_cifar.train.weights import load_named_model
 
-    model = load_named_model(own.ckpt_path, own.device)
-    own.top = min(own.top, model.hparams["num_classes"])
-    if own.tta:
-        model.hparams["tta"] = own.tta
-    precision = faster(model) if own.precision == "auto" else own.precision
-    if own.explain:
-        make_empty(own.explain)
-    failed = 0
-    with warnings.catch_warnings(), output(own.output) as opened, contextlib.suppress(BrokenPipeError):  # by `| head`
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF or palettes
-        write = writer(own.format or ("table" if opened.isatty() else "csv"), opened, own.top)
-        found_rows = rows(model, chain([first], paths), own.batch_size, own.top, precision, own.explain)
-        # A bar with count and images/s, where stderr is a terminal; rows in a terminal show progress themselves.
-        for row in tqdm(found_rows, "predicting", unit=" images", disable=True if opened.isatty() else None):
-            failed += row["error"] is not None
-            write(row)
-    if own.explain:
-        print(f"explanations: {own.explain}", file=sys.stderr)
+    model = load_named_model(options.ckpt_path, options.device)
+    if options.tta:
+        model.hparams["tta"] = options.tta
+    precision = measure_precision(model) if options.precision == "auto" else options.precision
+    if options.explain:
+        claim_directory(options.explain, "--explain")
+    top = min(options.top, model.hparams["num_classes"])
+    rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
+    failed = write_rows(rows, options.output, options.format, top)
+    if options.explain:
+        print(f"explanations: {options.explain}", file=sys.stderr)
     if failed:
-        print(f"{failed:,} could not be read: column `error` says why", file=sys.stderr)
+        print(f"{failed:,} images could not be read: see the column `error`", file=sys.stderr)
     return int(failed > 0)
 
 
-def faster(model: "ImageClassifier") -> str:
+def measure_precision(model: "ImageClassifier") -> str:
+    """Return the faster precision for this model on its device."""
     import torch
 
     from lightning_cifar.train.hardware import find_fastest_precision
@@ -89,63 +83,58 @@ def faster(model: "ImageClassifier") -> str:
     return find_fastest_precision(model.network, model.normalise(noise))
 
 
-def make_empty(folder: Path) -> None:
-    """Makes the directory.
+def write_rows(rows: Iterator[dict[str, Any]], output: Path | None, row_format: str | None, top: int) -> int:
+    """Write the rows of `predict_files` as they come; return how many images could not be read."""
+    from tqdm import tqdm
 
-    Raises:
-        InputError: it cannot be made, or it holds something.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"--explain {folder} is not empty: name a new directory")
-    except OSError as error:
-        raise InputError(f"--explain {folder}: {error.strerror}") from error
+    failed = 0
+    with warnings.catch_warnings(), open_output(output) as opened, contextlib.suppress(BrokenPipeError):  # `| head`
+        warnings.simplefilter("ignore")  # Pillow's, about odd EXIF data or palettes
+        on_terminal = opened.isatty()
+        write = make_writer(row_format or ("table" if on_terminal else "csv"), opened, top)
+        # The bar is shown if only stderr is a terminal: on a terminal the rows show the progress.
+        for row in tqdm(rows, "predicting", unit=" images", disable=True if on_terminal else None):
+            failed += row["error"] is not None
+            write(row)
+    return failed
 
 
 @contextlib.contextmanager
-def output(file: Path | None) -> Iterator[TextIO]:
-    """Standard output, or ``file``, which is there when it is whole."""
+def open_output(file: Path | None) -> Iterator[IO[str]]:
+    """Open standard output, or ``file``, which is replaced once it is complete."""
     if file is None:
         allow_any_bytes(sys.stdout)
         yield sys.stdout
         return
     check_output(file)
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        opened = partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise InputError(f"--output {file}: {error.strerror}") from error
-    try:
-        with opened:
-            yield opened
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)  # of a command that was stopped
+    if not file.parent.is_dir():
+        raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
+    with open_atomically(file, encoding="utf-8", errors="surrogateescape", newline="") as opened:
+        yield opened
     print(f"predictions: {file}", file=sys.stderr)
 
 
-def writer(form: str, opened: TextIO, top: int) -> Callable[[dict[str, Any]], object]:
-    """Writes a row of `rows` in one of `FORMATS`."""
-    if form == "jsonl":
+def make_writer(row_format: str, opened: IO[str], top: int) -> Callable[[dict[str, Any]], object]:
+    """Return a function that writes a row of `predict_files` in one of `FORMATS`."""
+    if row_format == "jsonl":
         return lambda row: opened.write(json.dumps(row) + "\n")
-    if form == "csv":
-        rest = [f"{what}{number}" for number in range(2, top + 1) for what in ("class", "probability")]
+    if row_format == "csv":
+        rest = [f"{column}{number}" for number in range(2, top + 1) for column in ("class", "probability")]
         lines = csv.writer(opened)
         lines.writerow(["file", "class", "probability", *rest, "error"])
-        return lambda row: lines.writerow([row["file"], *cells(row, top), row["error"] or ""])
-    return lambda row: opened.write(f"{printable(row['file'])}  {row['error'] or words(row)}\n")
+        return lambda row: lines.writerow([row["file"], *make_cells(row, top), row["error"] or ""])
+    return lambda row: opened.write(f"{escape_name(row['file'])}  {row['error'] or format_classes(row)}\n")
 
 
-def cells(row: dict[str, Any], top: int) -> list[str]:
-    found = list(chain(*((name, f"{probability:.6f}") for name, probability in row["classes"])))
-    return found + [""] * (2 * top - len(found))
+def make_cells(row: dict[str, Any], top: int) -> list[str]:
+    cells = list(chain(*((name, f"{probability:.6f}") for name, probability in row["classes"])))
+    return cells + [""] * (2 * top - len(cells))
 
 
-def words(row: dict[str, Any]) -> str:
+def format_classes(row: dict[str, Any]) -> str:
     return ", ".join(f"{name} {probability:.1%}" for name, probability in row["classes"])
 
 
-def printable(name: str) -> str:
-    """Without line breaks, control characters and what is no text."""
+def escape_name(name: str) -> str:
+    """Escape line breaks, control characters and undecodable bytes."""
     return name if name.isprintable() else repr(name)

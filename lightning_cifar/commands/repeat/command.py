@@ -1,7 +1,7 @@
-"""``repeat``: one recipe with n seeds, each trained by ``fit`` and tested once, and what they say together.
+"""``repeat``: train and test n seeds of a recipe, and summarise them: mean, spread, interval.
 
-Seeds are independent, so many machines share the work by seed: the engine that starts processes (a scheduler's array
-job, a shell loop over GPUs) gives each a ``--first_seed`` and all of them one ``--run_dir``.
+Seeds are independent, so several machines can share them: start the command once on each, with ``--first_seed`` and
+one common ``--run_dir``.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.tables import aligned
-from lightning_cifar.files import has_files
+from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.evaluate.tables import align_columns
+from lightning_cifar.files import claim_directory, make_timed_directory
 from lightning_cifar.options import Arguments, check_output, last_value
-from lightning_cifar.run.settings import layer, make_series_directory
+from lightning_cifar.run.settings import layer, name_settings
 
-MEASURES = {  # what a seed gives: its name and unit in tables, and the factor to that unit
+MEASURES = {  # results of a seed: their name and unit in tables, and the factor to that unit
     "accuracy": ("test accuracy", "%", 100),
     "accuracy_without_tta": ("without TTA", "%", 100),
     "train_seconds": ("training time", "s", 1),
@@ -28,128 +28,125 @@ MEASURES = {  # what a seed gives: its name and unit in tables, and the factor t
 def parser() -> Arguments:
     arguments = Arguments(
         "repeat",
-        description=__doc__.splitlines()[0],
-        epilog="Every option of fit may follow, but for --seed_everything. Stopped, the same command with the same "
-        "--run_dir trains the seeds that are missing.",
+        description="Trains and tests n seeds of a recipe, and prints mean, standard deviation and 95 % interval.",
+        epilog="Every option of fit may follow, except --seed_everything. If the command is stopped, the same command "
+        "with the same --run_dir trains the seeds that are missing.",
     )
-    arguments.add_argument("--n", type=int, default=5, help="how many seeds; default 5")
-    arguments.add_argument("--first_seed", type=int, default=0, help="the first of them; default 0")
-    arguments.add_argument("--run_dir", type=Path, help="a directory of this command, new or its own from before")
-    arguments.add_argument("--output", type=Path, help="where to write the result; default RUN_DIR/repeat.json")
-    arguments.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="of two such results: can they be told apart?"
-    )
+    add = arguments.add_argument
+    add("--n", type=int, default=5, help="number of seeds; default 5")
+    add("--first_seed", type=int, default=0, help="the first seed; default 0")
+    add("--run_dir", type=Path, help="a directory of repeat, new or from an earlier start")
+    add("--output", type=Path, help="where to write the result; default RUN_DIR/repeat.json")
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two such results instead")
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Runs ``repeat`` with these arguments and returns the exit status.
+    """Run ``repeat`` and return the exit status.
 
     Raises:
-        InputError: bad arguments.
+        InputError: an option cannot be used.
     """
-    own, rest = parser().parse_known_args(args)
+    own, options = parser().parse_known_args(args)
     if own.compare:
-        if rest:
-            raise InputError(f"--compare takes two files and no other option, got {rest[0]}")
+        if options:
+            raise InputError(f"--compare takes two files and no other option, got {options[0]}")
         print(format_comparison(*own.compare))
         return 0
-    if own.n < 1 or own.first_seed < 0:
-        raise InputError(f"--n must be at least 1 and --first_seed at least 0, got {own.n} and {own.first_seed}")
-    if last_value(rest, "--seed_everything") is not None:
+    check_range("--n", own.n, "[1, inf)")
+    check_range("--first_seed", own.first_seed, "[0, inf)")
+    if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     for name in ("--ckpt_path", "--resume"):
-        if last_value(rest, name) is not None:
-            raise InputError(f"{name}: repeat trains every seed from the start; --run_dir goes on with its own")
-    fit = layer(["fit", *rest])  # before torch is imported: typos are answered at once
+        if last_value(options, name) is not None:
+            raise InputError(f"{name}: repeat trains every seed from the start; --run_dir resumes an earlier repeat")
+    fit = layer(["fit", *options])  # before torch is imported: typing errors are answered at once
     is_new = own.run_dir is None or not own.run_dir.exists()
-    run_dir = own.run_dir or make_series_directory("repeat", rest)
+    run_dir = own.run_dir or make_timed_directory(Path("runs/repeat", name_settings(options)))
     output = own.output or run_dir / "repeat.json"
     try:
-        check_directories(run_dir, output)
-        repeat(fit, rest, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
+        claim_directory(run_dir, "--run_dir", lambda directory: any(directory.glob("seed*/config.yaml")))
+        check_output(output)
+        if output.parent != run_dir:
+            make_parent(output)
+        repeat(fit, options, range(own.first_seed, own.first_seed + own.n), run_dir, output, ["repeat", *args])
     finally:
         if is_new:
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it is not empty
                 run_dir.rmdir()
     return 0
 
 
-def check_directories(run_dir: Path, output: Path) -> None:
-    """Before hours of training: whether their results can be written.
+def make_parent(output: Path) -> None:
+    """Make the directory of ``--output`` before hours of training.
 
     Raises:
-        InputError: they cannot, or ``run_dir`` holds something else than seeds.
+        InputError: it cannot be made.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if has_files(run_dir) and not any(run_dir.glob("seed*/config.yaml")):
-            raise InputError(f"--run_dir {run_dir} is in use, and not by repeat")
-        check_output(output)
-        if output.parent != run_dir:
-            output.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {error.filename}: {error.strerror}") from error
 
 
 def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
-    """Trains and tests the seeds that have no result in ``run_dir`` yet, and sums up all that have one.
+    """Train and test the seeds that have no result in ``run_dir`` yet, and summarise all that have one.
 
     Args:
-        args: what `layer` gives for ``fit`` with the options ``typed``, which all seeds have.
-        typed: these.
-        seeds: the ones to train.
+        args: ``fit`` and its options, in layers.
+        typed: the options as the user typed them.
+        seeds: to train.
         run_dir: of all seeds, of other processes too.
-        output: where to write what they say together.
-        command: what was typed, for the record.
+        output: where to write the summary.
+        command: as typed, for the record.
 
     Raises:
-        InputError: seeds there were trained with other settings, or have lost their predictions.
+        InputError: earlier seeds have other settings, or have lost their predictions.
+        SystemExit: a signal stopped training.
     """
     from lightning_cifar.commands.repeat.seed import SEED, Shared, run_seed
-    from lightning_cifar.files import one_at_a_time
+    from lightning_cifar.files import one_at_a_time, write_json
     from lightning_cifar.run.job import parse
-    from lightning_cifar.run.record import write_json
     from lightning_cifar.run.series import refuse_other_settings
 
-    if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # else the first that is trained is held to it
+    if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # else the first one trained compares settings
         refuse_other_settings(parse(args), run_dir, SEED)
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:
         file = run_dir / f"seed{seed}.json"
         if file.exists():
-            print(f"{line(json.loads(file.read_text()))}, from before", flush=True)
+            print(f"{format_seed(json.loads(file.read_text()))}, from an earlier start", flush=True)
             continue
         try:
             result = run_seed(args, typed, seed, run_dir, shared)
         except SystemExit as stop:
             if stop.code:
-                print(f"stopped in seed {seed}; to go on: the same command with --run_dir {run_dir}", file=sys.stderr)
+                print(f"stopped in seed {seed}; to resume: the same command with --run_dir {run_dir}", file=sys.stderr)
             raise
         write_json(file, result)
-        print(line(result), flush=True)
-    with one_at_a_time(run_dir / ".sum.lock", "sums up"):
+        print(format_seed(result), flush=True)
+    with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
         runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
-        result = summed_up(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
-        print(format_summary(result))
-        write_json(output, result)
+        summary = summarise(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
+        print(format_summary(summary))
+        write_json(output, summary)
     print(f"result: {output}")
 
 
-def line(run: dict[str, Any]) -> str:
-    """``seed 0: test accuracy 83.83 %, without TTA 83.19 %, training time 119.21 s``."""
-    words = [f"{name} {factor * run[key]:.2f} {unit}" for key, (name, unit, factor) in shown([run]).items()]
+def format_seed(run: dict[str, Any]) -> str:
+    """Return such as ``seed 0: test accuracy 83.83 %, without TTA 83.19 %, training time 119.21 s``."""
+    words = [f"{name} {factor * run[key]:.2f} {unit}" for key, (name, unit, factor) in select_measures([run]).items()]
     return f"seed {run['seed']}: " + ", ".join(words)
 
 
-def shown(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str, int]]:
-    """The measures worth telling: not the accuracy without augmentation where none was used."""
+def select_measures(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str, int]]:
+    """Return the measures to show: all, without the accuracy without TTA if no run used TTA."""
     same = all(run["accuracy"] == run["accuracy_without_tta"] for run in runs)
     return {key: words for key, words in MEASURES.items() if not (same and key == "accuracy_without_tta")}
 
 
-def summed_up(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> dict[str, Any]:
+def summarise(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> dict[str, Any]:
     from lightning_cifar.evaluate.statistics import agreement, summary
 
     predictions = []
@@ -159,7 +156,7 @@ def summed_up(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> 
             with file.open(newline="") as opened:
                 predictions.append([row["prediction"] for row in csv.DictReader(opened)])
         except OSError as error:
-            again = f"without seed{run['seed']}.json the same command tests this seed again"
+            again = f"delete seed{run['seed']}.json, and the same command tests this seed again"
             raise InputError(f"{file} cannot be read ({error.strerror}): {again}") from error
     return {
         "command": " ".join(["python -m lightning_cifar", *command]),
@@ -171,37 +168,37 @@ def summed_up(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> 
 
 
 def format_summary(result: dict[str, Any]) -> str:
-    """A row for each measure: mean, spread, interval, extremes."""
+    """Return a table with a row for each measure: mean, standard deviation, interval, extremes."""
     rows = [[f"n = {result['n']}", "mean", "std", "95 % interval", "min", "max"]]
-    for key, (name, unit, factor) in shown(result["seeds"]).items():
+    for key, (name, unit, factor) in select_measures(result["seeds"]).items():
         values = result[key]
-        rows.append([f"{name}, {unit}", *(written(factor, values[column]) for column in ("mean", "std"))])
-        rows[-1] += [written(factor, *(values["interval"] or [None]))]
-        rows[-1] += [written(factor, values[end]) for end in ("min", "max")]
+        rows.append([f"{name}, {unit}", *(format_values(factor, values[column]) for column in ("mean", "std"))])
+        rows[-1] += [format_values(factor, *(values["interval"] or [None]))]
+        rows[-1] += [format_values(factor, values[end]) for end in ("min", "max")]
     agree = result["agreement"]
-    return aligned(rows) + (f"\ntwo seeds agree on {agree:.1%} of the images" if agree is not None else "")
+    return align_columns(rows) + (f"\ntwo seeds agree on {agree:.1%} of the images" if agree is not None else "")
 
 
 def format_comparison(first: Path, second: Path) -> str:
-    """How much more ``second`` gives than ``first``, and whether that can be told from chance."""
+    """Return a table of the differences B - A with their intervals, and whether they are statistically significant."""
     from lightning_cifar.evaluate.statistics import difference
 
     results = [read_result(first), read_result(second)]
-    rows = [["B - A", "A", "B", "difference", "95 % interval", "told apart", "seeds of each it takes"]]
-    for key, (name, unit, factor) in shown([run for result in results for run in result["seeds"]]).items():
+    rows = [["B - A", "A", "B", "difference", "95 % interval", "significant", "seeds of each to find it"]]
+    for key, (name, unit, factor) in select_measures([run for result in results for run in result["seeds"]]).items():
         values = [[run[key] for run in result["seeds"]] for result in results]
         found = difference(*values)
-        rows.append([f"{name}, {unit}", *(written(factor, statistics.mean(one)) for one in values)])
-        rows[-1] += [written(factor, found["difference"]), written(factor, *found["interval"])]
+        rows.append([f"{name}, {unit}", *(format_values(factor, statistics.mean(one)) for one in values)])
+        rows[-1] += [format_values(factor, found["difference"]), format_values(factor, *found["interval"])]
         rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """A file that `repeat` wrote.
+    """Read a result of `repeat`.
 
     Raises:
-        InputError: it is none, or has one seed alone, which has no spread.
+        InputError: the file is not one, or has only one seed, which has no spread.
     """
     try:
         result: dict[str, Any] = json.loads(file.read_text())
@@ -209,11 +206,11 @@ def read_result(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--compare {file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--compare {file} is no result of repeat") from error
+        raise InputError(f"--compare {file} is not a result of repeat") from error
     if len(runs) < 2:
-        raise InputError(f"--compare {file}: it takes two seeds at least to compare, this has {len(runs)}")
+        raise InputError(f"--compare {file}: at least two seeds are needed to compare, it has {len(runs)}")
     return result
 
 
-def written(factor: int, *values: float | None) -> str:
+def format_values(factor: int, *values: float | None) -> str:
     return " to ".join("-" if value is None else f"{factor * value:.2f}" for value in values)

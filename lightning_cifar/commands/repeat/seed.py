@@ -7,9 +7,9 @@ from typing import Any
 
 from lightning_cifar.commands.test import keep_result, make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.evaluate.evaluation import tested
+from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import write_predictions
-from lightning_cifar.evaluate.test_results import told_apart
+from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.job import Job, load_data, parse
@@ -77,9 +77,11 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     parts = [record, *record["resumed"]]
     record["data"].pop("root")  # results are shown to others
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
-    evaluation = tested(job.model, job.data, make_quiet_trainer(job, run))
+    evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
     checkpoint = run.saved("last")
-    keep_result(job, run, {**(told_apart(checkpoint, run.directory) if checkpoint else {}), **evaluation})
+    keep_result(
+        job, run, {**(identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}), **evaluation}
+    )
     logits, _, labels = job.model.test_outputs.compute()
     write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
     return {

@@ -1,54 +1,49 @@
-"""``report``: one HTML page of what runs left on disk, and its pictures."""
+"""``report``: one HTML page of one or more runs, and its figures."""
 
 from pathlib import Path
 
-from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.files import claim_directory
 from lightning_cifar.options import Arguments
 
 
 def parser() -> Arguments:
     arguments = Arguments(
         "report",
-        description="Writes one HTML page, with everything in it, of one or more runs, and its pictures as PNGs. Runs "
-        "that differ in the seed alone are put together: mean, standard deviation, 95 % interval.",
+        description="Write one self-contained HTML page of one or more runs, and its figures as PNGs. Runs that differ "
+        "only in the seed are grouped: mean, standard deviation, 95 % interval.",
     )
     arguments.add_argument(
         "runs",
         nargs="+",
         type=Path,
         metavar="RUN_DIR",
-        help="a directory of fit, test or repeat; tests are found by fit's",
+        help="directory of fit, test or repeat; the tests of a fit directory are found",
     )
     arguments.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="where to write it, over an earlier one; default RUN_DIR/report, of the first",
+        help="directory for the report, replaces an earlier one; default: report/ in the first RUN_DIR",
     )
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Runs the command and returns its exit status.
+    """Run the command and return its exit status.
 
     Raises:
         InputError: bad arguments.
     """
-    own = parser().parse_args(args)
+    options = parser().parse_args(args)
     from lightning_cifar.commands.report.page import write_report
     from lightning_cifar.commands.report.runs import read_runs
 
-    runs = read_runs(own.runs)
-    output = own.output or own.runs[0] / "report"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        page = write_report(runs, output)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise
-        raise InputError(f"cannot write to {error.filename}: {error.strerror}; name a directory by --output") from error
+    runs = read_runs(options.runs)
+    # Any directory will do: only the report's own files are replaced.
+    output = claim_directory(options.output or options.runs[0] / "report", "--output", owner=lambda _: True)
+    page = write_report(runs, output)
     for run in runs:
         for problem in run.problems:
-            print(f"left out: {problem}")
+            print(f"skipped: {problem}")
     print(f"report: {page}")
     return 0

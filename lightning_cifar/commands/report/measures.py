@@ -1,20 +1,20 @@
-"""What a report tells of runs in numbers: of each measure, mean, spread and 95 % interval over seeds."""
+"""Metrics of runs: mean, standard deviation and 95 % interval over seeds."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_cifar.commands.report.groups import Group
-from lightning_cifar.commands.report.runs import LeftRun
+from lightning_cifar.commands.report.runs import SavedRun
 
-NO_TTA = "without test-time augmentation, %"
+NO_TTA = "test accuracy without test-time augmentation, %"
 
 
 def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-Measure = Callable[[LeftRun], float | None]
-MEASURES: dict[str, tuple[str, Measure]] = {  # name: how it is written, and where it stands
+Measure = Callable[[SavedRun], float | None]
+MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
     "test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("accuracy"))),
     NO_TTA: ("{:.2f}", lambda run: percent(run.test.get("accuracy_without_tta"))),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),
@@ -23,62 +23,64 @@ MEASURES: dict[str, tuple[str, Measure]] = {  # name: how it is written, and whe
     "held-out loss, last epoch": ("{:.4f}", lambda run: run.last("val/loss", "test/loss")),
     "training accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("train/accuracy_epoch"))),
     "training loss, last epoch": ("{:.4f}", lambda run: run.last("train/loss_epoch")),
-    "training time, s": ("{:,.1f}", LeftRun.seconds),
-    "images/s": ("{:,.0f}", LeftRun.images_per_second),
+    "training time, s": ("{:,.1f}", SavedRun.seconds),
+    "images/s": ("{:,.0f}", SavedRun.images_per_second),
 }
 
 
-def measured(groups: Sequence[Group]) -> dict[str, tuple[str, list[list[float]]]]:
-    """Of each measure that some run has: how it is written, and the values of each group."""
+def collect_values(groups: Sequence[Group]) -> dict[str, tuple[str, list[list[float]]]]:
+    """Return, for each measure that any run has, its number format and the values of each group."""
     found = {}
-    for name, (form, of) in MEASURES.items():
-        values = [[value for run in group.runs if (value := of(run)) is not None] for group in groups]
+    for name, (form, read) in MEASURES.items():
+        values = [[value for run in group.runs if (value := read(run)) is not None] for group in groups]
         if any(values):
             found[name] = form, values
     if NO_TTA in found and found[NO_TTA] == found["test accuracy, %"]:
-        del found[NO_TTA]  # none was used
+        del found[NO_TTA]  # no run used it
     return found
 
 
-def means(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """A row for each measure: its name, and for each group its mean, and spread where there are several seeds."""
-    return [(name, [cell(form, one) for one in values]) for name, (form, values) in measured(groups).items()]
+def summarise_groups(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return a row for each measure: its name and, for each group, the mean and the spread over seeds."""
+    return [
+        (name, [format_cell(form, one) for one in values]) for name, (form, values) in collect_values(groups).items()
+    ]
 
 
-def cell(form: str, values: list[float]) -> dict[str, Any]:
+def format_cell(form: str, values: list[float]) -> dict[str, Any]:
     if len(values) < 2:
         return {"mean": form.format(*values) if values else "", "std": "", "interval": "", "n": len(values)}
-    from lightning_cifar.evaluate.statistics import summary  # here, for scipy takes a second
+    from lightning_cifar.evaluate.statistics import summary  # late: scipy takes a second to import
 
     found = summary(values)
     interval = " to ".join(form.format(end) for end in found["interval"])
     return {"mean": form.format(found["mean"]), "std": form.format(found["std"]), "interval": interval, "n": found["n"]}
 
 
-def difference(first: Group, second: Group) -> str | None:
-    """How much better the second is in the test, where both have seeds enough to say."""
+def compare_groups(first: Group, second: Group) -> str | None:
+    """Return a sentence that compares the test accuracies; None if either has fewer than two seeds."""
     ours, theirs = (
         [100 * run.test["accuracy"] for run in group.runs if "accuracy" in run.test] for group in (first, second)
     )
     if min(len(ours), len(theirs)) < 2:
         return None
-    from lightning_cifar.evaluate.statistics import difference as of_seeds
+    from lightning_cifar.evaluate.statistics import difference
 
-    found = of_seeds(ours, theirs)
+    found = difference(ours, theirs)
     low, high = found["interval"]
-    verdict = "the two can be told apart" if found["distinct"] else "the two cannot be told apart by these seeds"
+    verdict = "" if found["distinct"] else "not "
     return (
-        f"Test accuracy of {second.label} less that of {first.label}: {found['difference']:+.2f} points "
-        f"(95 % interval {low:+.2f} to {high:+.2f}): {verdict}."
+        f"Test accuracy of {second.label} minus that of {first.label}: {found['difference']:+.2f} points "
+        f"(95 % interval {low:+.2f} to {high:+.2f}), {verdict}statistically distinguishable at these numbers of seeds."
     )
 
 
-def every_run(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """A row for each run, where some are seeds of one configuration."""
+def tabulate_runs(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """Return a table with a row for each run; None if every group is a single run."""
     pairs = [(group, run) for group in groups for run in group.runs]
     if len(pairs) == len(groups):
         return None
-    columns = measured([Group([run]) for _, run in pairs])
+    columns = collect_values([Group([run]) for _, run in pairs])
     rows = []
     for place, (group, run) in enumerate(pairs):
         values = [(form, found[place]) for form, found in columns.values()]

@@ -1,7 +1,7 @@
-"""The web page and JSON API of ``serve``: pictures in, classes and what spoke for them out.
+"""Web page and JSON API of ``serve``: images in, classes and class-activation maps out.
 
-Nothing comes from another host and nothing is kept: bodies are read into temporary files that end with their request.
-Requests are answered one after the other, each with all of its pictures as one batch.
+The page loads nothing from another host. Nothing is stored: request bodies are temporary files, deleted after the
+request. Requests are classified one after the other, each with its images as one batch.
 """
 
 import base64
@@ -20,13 +20,14 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from lightning_cifar.data.images import MAX_PIXELS
-from lightning_cifar.evaluate.explain import data_uri, overlay, seen
-from lightning_cifar.evaluate.pictures import answers, read
+from lightning_cifar.evaluate.charts import data_uri, encode_png
+from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
+from lightning_cifar.evaluate.prediction import predict_batch, read_pixels
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names
 
-MAX_BYTES = 32 << 20  # of a request
-MAX_FILES = 64  # of a request
+MAX_BYTES = 32 << 20  # in a request
+MAX_FILES = 64  # in a request
 OWN_PAGE = ("none", "same-origin")
 PAGE = Path(__file__).with_name("web.html")
 
@@ -37,21 +38,21 @@ class ClassProbability(BaseModel):
 
 
 class Explained(BaseModel):
-    seen: str = Field(description="the 32x32 pixels that the network saw: a PNG as data URI")
-    heat_map: str = Field(description="Grad-CAM of the likeliest class over the picture: a PNG as data URI")
+    seen: str = Field(description="the 32x32 network input, enlarged: a PNG as data URI")
+    heat_map: str = Field(description="Grad-CAM of the likeliest class over the image: a PNG as data URI")
     branches: list[str] = Field(description="names of a block's branches")
-    gates: list[list[float]] = Field(description="for each block, the weight of each branch")
+    gates: list[list[float]] = Field(description="weight of each branch, for each block")
 
 
 class Picture(BaseModel):
-    file: str = Field(description="its name, as it was sent")
-    classes: list[ClassProbability] = Field(description="the likeliest first; none where there is an error")
-    error: str | None = Field(description="why it could not be read")
-    explanation: Explained | None = Field(description="where ?explain=true asks for it")
+    file: str = Field(description="file name, as sent")
+    classes: list[ClassProbability] = Field(description="likeliest first; empty if there is an error")
+    error: str | None = Field(description="why the image could not be read")
+    explanation: Explained | None = Field(description="only with ?explain=true")
 
 
 class Answer(BaseModel):
-    pictures: list[Picture] = Field(description="in the order that they were sent in")
+    pictures: list[Picture] = Field(description="in the order sent")
 
 
 class Problem(BaseModel):
@@ -63,26 +64,27 @@ class Health(BaseModel):
     classes: list[str]
 
 
-def application(model: ImageClassifier, hosts: Collection[str] | None = None) -> FastAPI:
-    """The ASGI application that serves ``model``, which is in evaluation mode.
+def create_application(model: ImageClassifier, hosts: Collection[str] | None = None) -> FastAPI:
+    """Create the ASGI application.
 
     Args:
-        model: what answers.
-        hosts: the names by which it may be asked, and by its own page alone: else any page that is open in a browser
-            here could ask it, by a name of its own that leads to this machine (DNS rebinding). None: by any, and any.
+        model: in evaluation mode.
+        hosts: host names that requests may use; POST requests must then come from the application's own page. Without
+            this check, any page open in a local browser could use the server through a host name that resolves to this
+            machine (DNS rebinding). None: no check.
     """
-    # No /docs: fastapi's page loads its scripts from another host.
+    # No /docs: fastapi's page loads scripts from another host.
     app = FastAPI(title="lightning-cifar", docs_url=None, redoc_url=None)
     page = PAGE.read_text(encoding="utf-8").replace("MAX_BYTES", str(MAX_BYTES))
     policy = content_security_policy(page)
-    one_at_a_time = threading.Lock()  # what a request needs of memory is then bounded, and threads of torch suffice
+    one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
         return page
 
     @app.get("/health")
-    async def health() -> Health:  # async, to be answered while requests wait for the model
+    async def health() -> Health:  # async: answers while requests wait for the model
         return Health(status="ok", classes=get_class_names(model))
 
     @app.post(
@@ -90,67 +92,71 @@ def application(model: ImageClassifier, hosts: Collection[str] | None = None) ->
         max_body_size=MAX_BYTES,
         form_limits={"max_files": MAX_FILES},
         responses={status: {"model": Problem} for status in (400, 403, 413, 422)},
-        description=f"Classes of up to {MAX_FILES} pictures, of at most {MAX_BYTES:,} bytes together and "
-        f"{MAX_PIXELS:,} pixels each. Status 422 where none of them could be read.",
+        description=f"Classify up to {MAX_FILES} images, of at most {MAX_BYTES:,} bytes together and "
+        f"{MAX_PIXELS:,} pixels each. Status 422 if none of them can be read.",
     )
     def predict(
         files: list[UploadFile],
-        top: Annotated[int, Query(ge=1, description="how many classes of each picture")] = 3,
-        explain: Annotated[bool, Query(description="also what spoke for the likeliest class")] = False,
+        top: Annotated[int, Query(ge=1, description="number of classes for each image")] = 3,
+        explain: Annotated[bool, Query(description="add Grad-CAM of the likeliest class and the gates")] = False,
     ) -> Answer:
         with one_at_a_time, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF or palettes
-            batch = [(file.filename or "", read(file.file)) for file in files]
-            rows = list(answers(model, batch, top, explain=explain))
+            warnings.simplefilter("ignore")  # Pillow's, about odd EXIF data or palettes
+            batch = [(file.filename or "", read_pixels(file.file)) for file in files]
+            rows = list(predict_batch(model, batch, top, explain=explain))
         if all(row["error"] for row, _ in rows):
             first, _ = rows[0]
             raise HTTPException(422, f"{first['file']}: {first['error']}")
-        return Answer(pictures=[as_picture(row, explanation) for row, explanation in rows])
+        return Answer(pictures=[to_picture(row, explanation) for row, explanation in rows])
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        # Browsers say who asks; other clients say nothing. Another port of this machine is another page too.
+        # Browsers send this header, other clients do not. Another port of this machine is a foreign page too.
         foreign = request.method == "POST" and request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGE
         if hosts is not None and (foreign or request.url.hostname not in hosts):
-            response: Response = problem(403, f"asked from another page, or by another name than {', '.join(hosts)}")
+            response: Response = error_response(403, f"only this server's own page may use it, at {', '.join(hosts)}")
         else:
             response = await call_next(request)
-        if response.status_code == 413:  # said by the library, in plain text
-            response = problem(413, f"a request has at most {MAX_BYTES:,} bytes: send fewer or smaller pictures")
+        if response.status_code == 413:  # the library answers in plain text
+            response = error_response(
+                413, f"a request may have at most {MAX_BYTES:,} bytes: send fewer or smaller images"
+            )
         response.headers["Content-Security-Policy"] = policy
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]  # at ("body", "files"), say
-        return problem(422, f"{first['loc'][1]}: {first['msg']}")
+    def explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]  # its place is ("body", "files"), for example
+        return error_response(422, f"{first['loc'][1]}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, error.detail)
+    def explain_refusal(_: Request, error: HTTPException) -> JSONResponse:
+        return error_response(error.status_code, error.detail)
 
     return app
 
 
-def as_picture(row: dict[str, Any], explanation: Any) -> Picture:
-    found = explanation and Explained(
-        seen=data_uri(seen(explanation)),
-        heat_map=data_uri(overlay(explanation)),
-        branches=explanation.branches,
-        gates=explanation.gates,
-    )
+def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
+    explained = None
+    if explanation is not None:
+        explained = Explained(
+            seen=data_uri(encode_png(draw_input(explanation))),
+            heat_map=data_uri(encode_png(draw_heat(explanation))),
+            branches=explanation.branches,
+            gates=explanation.gates,
+        )
     classes = [ClassProbability(name=name, probability=probability) for name, probability in row["classes"]]
-    return Picture(file=row["file"], classes=classes, error=row["error"], explanation=found)
+    return Picture(file=row["file"], classes=classes, error=row["error"], explanation=explained)
 
 
-def problem(status: int, words: str) -> JSONResponse:
+def error_response(status: int, words: str) -> JSONResponse:
     return JSONResponse({"error": " ".join(words.split())}, status)
 
 
 def content_security_policy(page: str) -> str:
-    """Lets the page run its own script and style, show pictures from memory, ask this server, and nothing else."""
+    """Return a policy that allows only the page's own script and style, images from memory, and this server."""
 
     def digests(tag: str) -> str:
         inside = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

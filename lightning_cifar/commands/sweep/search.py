@@ -24,8 +24,8 @@ from lightning_cifar.commands.sweep.study import (
 from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.errors import DivergenceError, is_about_input, is_out_of_memory, reason
-from lightning_cifar.evaluate.tables import aligned
-from lightning_cifar.run.record import write_json
+from lightning_cifar.evaluate.tables import align_columns
+from lightning_cifar.files import write_json
 
 SHOWN = 10  # rows of the table
 
@@ -93,7 +93,7 @@ class Search:
                         if not isinstance(stop, Exception):
                             where = f"--run_dir {self.run_dir}"
                             print(
-                                f"stopped in trial {self.trial}; to go on: the same command with {where}",
+                                f"stopped in trial {self.trial}; to resume: the same command with {where}",
                                 file=sys.stderr,
                             )
                     raise
@@ -156,7 +156,7 @@ class Search:
             {"space": self.study.user_attrs["space"], "n": len(found), "fit": command, "trials": found},
         )
         write_csv(self.run_dir / "trials.csv", found)
-        print(aligned([["trial", *self.space, "accuracy, %", "epochs", "s", ""], *map(cells, found[:SHOWN])]))
+        print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "s", ""], *map(cells, found[:SHOWN])]))
         if len(found) > SHOWN:
             print(f"and {len(found) - SHOWN} more: {self.run_dir / 'trials.csv'}")
         for file in (self.run_dir / "sweep.json", *draw(self.study, self.run_dir)):

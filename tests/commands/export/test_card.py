@@ -1,4 +1,4 @@
-"""The card says what run and test have left, with the interval of the textbook, and what it does not know."""
+"""The model card: facts of run and test, Wilson intervals, and missing facts."""
 
 import json
 
@@ -6,10 +6,9 @@ import pytest
 import yaml
 
 from lightning_cifar import InputError
-from lightning_cifar.commands.export.card import facts_of, model_card
+from lightning_cifar.commands.export.card import collect_facts, format_card
 from lightning_cifar.evaluate.statistics import share_interval
-from lightning_cifar.files import digest_of
-from lightning_cifar.run.record import write_json
+from lightning_cifar.files import digest_of, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import PRETRAINED
 
@@ -26,7 +25,7 @@ WHOLE = {**FACTS, **TEST, "data": "CIFAR-10 (JPEG)"}
 
 
 def card(facts, form="onnx") -> tuple[dict, str]:
-    text = model_card(facts, {"widths": (4, 8), "num_classes": 2}, "my.onnx", form, "same class on all")
+    text = format_card(facts, {"widths": (4, 8), "num_classes": 2}, "my.onnx", form, "same class on all")
     nothing, matter, body = text.split("---\n", 2)
     assert nothing == ""
     return yaml.safe_load(matter), body
@@ -37,7 +36,7 @@ def test_wilsons_interval():
     assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
 
 
-def test_what_is_known():
+def test_known_facts():
     matter, body = card(WHOLE)
     (result,) = matter["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9046}]
@@ -45,17 +44,17 @@ def test_what_is_known():
     low, high = share_interval(0.9046, 10_000)
     assert f"- 90.46% on the test images, 95 % interval {low:.2%} to {high:.2%} (Wilson, 10,000 images)" in body
     assert "- 91.84% with the model's test-time augmentation, 95 % interval" in body
-    assert "Divide the logits by 1.250" in body
+    assert "divide the logits by 1.250" in body
     assert 'onnxruntime.InferenceSession("my.onnx")' in body
     assert "same class on all." in body
     assert "- seed: `3`" in body
 
 
-def test_what_is_not_known():
+def test_unknown_facts():
     matter, body = card(FACTS)
     assert "model-index" not in matter
     assert "Not tested: " in body
-    assert "Trained on data that nothing is said of, less a validation split." in body
+    assert "Trained on unknown data, without a validation split." in body
 
 
 def test_of_several_seeds():
@@ -64,7 +63,7 @@ def test_of_several_seeds():
 
 
 def test_of_the_model_in_the_package():
-    facts = facts_of(PRETRAINED, ["cat"])
+    facts = collect_facts(PRETRAINED, ["cat"])
     assert (facts["recipe"], facts["data"], facts["seed"]) == ("accurate", "CIFAR-10 (JPEG)", 0)
 
 
@@ -72,7 +71,7 @@ def test_of_a_run_and_its_test(trained, tmp_path):
     checkpoint = tmp_path / "runs/demo/TIME/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes((trained / "checkpoints/last.ckpt").read_bytes())
-    assert facts_of(checkpoint, ["0"]).keys() == {"package", "classes", "held_out", "data"}
+    assert collect_facts(checkpoint, ["0"]).keys() == {"package", "classes", "held_out", "data"}
     run = checkpoint.parents[1]
     (run / "run.json").write_bytes((trained / "run.json").read_bytes())
     digest = {"checkpoint_sha256": digest_of(checkpoint)}
@@ -84,11 +83,11 @@ def test_of_a_run_and_its_test(trained, tmp_path):
     ):
         folder.mkdir(parents=True)
         write_json(folder / "test.json", result)
-    facts = facts_of(checkpoint, ["0"])
+    facts = collect_facts(checkpoint, ["0"])
     assert (facts["recipe"], facts["accuracy"], facts["data"]) == ("demo", 0.9184, "scikit-learn's digits")
     save_checkpoint(load_checkpoint(checkpoint) | {"epoch": 99}, checkpoint)  # trained on since
-    assert "accuracy" not in facts_of(checkpoint, ["0"])
+    assert "accuracy" not in collect_facts(checkpoint, ["0"])
     (run / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json is damaged"):
-        facts_of(checkpoint, ["0"])
+        collect_facts(checkpoint, ["0"])
     assert json.loads((trained / "run.json").read_text())["recipe"] == "demo"

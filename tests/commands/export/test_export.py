@@ -1,4 +1,4 @@
-"""`export`: what lies there afterwards is what the model is, in every format and batch size; or nothing lies there."""
+"""`export`: every file agrees with the model at every batch size, or is not written."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from lightning_cifar import ImageClassifier, main
 from lightning_cifar.commands.export import command as command
 from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import USES
-from lightning_cifar.commands.export.check_images import own_data
+from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import read_weights
 
@@ -62,24 +62,28 @@ def test_says_what_it_did(checkpoint, tmp_path, capsys):
     status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--output", file)
     assert status == 0
     checked, model, card = out.splitlines()
-    assert checked.startswith("checked: same class on all of 360 test images, largest difference of a logit 0.0e+00 (")
+    assert checked.startswith("checked: same class on all of 360 test images, largest logit difference 0.0e+00 (")
     assert (model.split(",")[0], card) == (f"model: {file}", f"card: {file}.md")
     assert {one.name for one in tmp_path.iterdir() if one.is_file()} == {file.name, f"{file.name}.md"}
 
 
-def test_facts_lie_in_each_file_and_no_path_of_this_machine(models):
+def test_each_file_holds_facts_and_no_local_path(models):
     import onnx
 
     proto = onnx.load(models / "model.onnx")
-    told = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
-    assert (told["classes"], told["recipe"], told["data"]) == (list("0123456789"), "demo", "scikit-learn's digits")
+    stored = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
+    assert (stored["classes"], stored["recipe"], stored["data"]) == (
+        list("0123456789"),
+        "demo",
+        "scikit-learn's digits",
+    )
     assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in proto.graph.input] == [
         ("images", "batch")
     ]
     extra = {export.FACTS: ""}
     torch.export.load(models / "model.pt2", extra_files=extra)
-    assert json.loads(extra[export.FACTS]) == told
-    assert read_weights(models / "model.safetensors")[1] == told
+    assert json.loads(extra[export.FACTS]) == stored
+    assert read_weights(models / "model.safetensors")[1] == stored
     for _, suffix in FORMATS:
         content = (models / f"model{suffix}").read_bytes()
         assert not any(path in content for path in (str(ROOT).encode(), str(models.parent).encode()))
@@ -93,12 +97,12 @@ def test_safetensors_is_a_checkpoint_again(models, tmp_path, capsys):
     assert all(second[2][name].equal(value) for name, value in first[2].items())
 
 
-def test_images_of_ones_own_or_random_ones(models, tmp_path, capsys):
+def test_given_images_or_random_ones(models, tmp_path, capsys):
     args = ["--ckpt_path", models / "model.safetensors", "--output"]
     _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", IMAGES)
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
-    assert "same class on all of 100 random images (the model's own are not found, --images names others), " in out
+    assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
 
 
 def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
@@ -106,14 +110,14 @@ def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
     save_checkpoint(stored, tmp_path / "other.ckpt")
     status, out, _ = run(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
     assert (status, "on all of 100 random images" in out) == (0, True)
-    assert "data that nothing is said of.\n" in (tmp_path / "a.safetensors.md").read_text()
+    assert "unknown data.\n" in (tmp_path / "a.safetensors.md").read_text()
 
 
 def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):
     monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(image_folder))
     options = {"dataset": "folder", "held_out": "val"}
-    assert own_data(options, ["cat", "dog"]) is not None
-    assert own_data(options, ["cat", "cow"]) is None
+    assert find_data(options, ["cat", "dog"]) is not None
+    assert find_data(options, ["cat", "cow"]) is None
 
 
 @pytest.mark.slow
@@ -123,7 +127,7 @@ def test_int8(checkpoint, tmp_path, capsys):
     assert (status, float(share) >= 90) == (0, True)
 
 
-def test_what_does_not_agree_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
     def spoil(model, file, facts):
         model = copy.deepcopy(model)
         model.network.classifier[-1].bias.data[0] += 0.01
@@ -132,7 +136,7 @@ def test_what_does_not_agree_is_not_written(checkpoint, tmp_path, capsys, monkey
     monkeypatch.setitem(export.FORMATS, "safetensors", (spoil, export.load_pretrained))
     file = tmp_path / "model.safetensors"
     status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", file)
-    assert (status, err.startswith(f"{file} was not written, for it does not agree with the model: ")) == (1, True)
+    assert (status, err.startswith(f"{file} was not written because it disagrees with the model: ")) == (1, True)
     assert not list(tmp_path.glob("model*"))
 
 
@@ -143,16 +147,16 @@ def test_what_does_not_agree_is_not_written(checkpoint, tmp_path, capsys, monkey
         ("--ckpt_path x", "export: the following arguments are required: --output"),
         (
             "--ckpt_path x --output x.pt --format torch.export",
-            "--output x.pt: a file of --format torch.export is called x.pt2",
+            "--output x.pt: --format torch.export needs the suffix .pt2",
         ),
-        ("--ckpt_path x --output x.pt2 --int8", "--int8 is for --format onnx, not torch.export"),
+        ("--ckpt_path x --output x.pt2 --int8", "--int8 needs --format onnx, got torch.export"),
         ("--ckpt_path absent.ckpt --output x.pt2", "--ckpt_path absent.ckpt: no such file"),
         ("--ckpt_path x --output absent/x.pt2", "--output absent/x.pt2: No such file or directory"),
         ("--ckpt_path x --output /dev/null/x.pt2", "--output /dev/null/x.pt2: Not a directory"),
-        ("--ckpt_path pretrained --output x.pt2 --images *.png", "--images *.png: there is no picture"),
+        ("--ckpt_path pretrained --output x.pt2 --images *.png", "--images *.png: no image found"),
         (
             "--ckpt_path pretrained --output x.onnx --int8",
-            "--int8 is calibrated on real images, and those of the model are not found: name some by --images",
+            "--int8 needs images to calibrate with, and the model's data was not found: set --images",
         ),
     ],
 )
@@ -172,12 +176,12 @@ def test_bad_files_are_one_line(checkpoint, models, tmp_path, capsys):
     assert (status, err.startswith(f"error: --images {tmp_path / 'x.png'} cannot be read (")) == (2, True)
 
 
-def test_nothing_is_written_over(checkpoint, tmp_path, capsys):
+def test_existing_files_are_not_overwritten(checkpoint, tmp_path, capsys):
     for name in ("old.pt2", "new.pt2.md"):
         (tmp_path / name).write_text("mine")
     for output, there in (("old.pt2", "old.pt2"), ("new.pt2", "new.pt2.md")):
         status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / output)
-        message = f"error: --output: {tmp_path / there} is there already; remove it, or name another\n"
+        message = f"error: --output {tmp_path / there} exists: remove it or name another file\n"
         assert (status, err, (tmp_path / there).read_text()) == (2, message, "mine")
 
 
@@ -211,11 +215,11 @@ def test_the_example_for_onnx_needs_no_torch(models, capsys):
     assert done.stdout.strip() == name
 
 
-def test_sources_are_forgotten_inside_of_branches_too():
+def test_source_paths_are_removed_from_subgraphs_too():
     from onnx import helper
 
     inner = helper.make_node("Identity", ["x"], ["y"])
     inner.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me")
     outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
-    export.forget_sources([outer])
+    export.remove_source_paths([outer])
     assert b"/home/me" not in outer.SerializeToString()

@@ -1,4 +1,4 @@
-"""`predict --images`: own pictures in every form that they come in, well or ill meant; a row each."""
+"""`predict --images`: a row for each file, in every format, readable or not."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from PIL import Image
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.images import read_image
 from lightning_cifar.data.listing import find_images_below
-from lightning_cifar.evaluate.pictures import AHEAD, read_ahead
+from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
 
 COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
 
@@ -83,7 +83,7 @@ def test_below_a_folder_pictures_go_by_their_suffix(tmp_path, suffix):
     assert [Path(name).suffix for name in find_images_below(str(tmp_path))] == [suffix]
 
 
-def test_json_lines_and_words(checkpoint, pictures, capsys):
+def test_json_lines_and_table(checkpoint, pictures, capsys):
     args = ["--ckpt_path", checkpoint, "--images", pictures / "a.jpg", "--format"]
     _, out, _ = run(capsys, *args, "jsonl")
     (row,) = (json.loads(line) for line in out.splitlines())
@@ -93,18 +93,18 @@ def test_json_lines_and_words(checkpoint, pictures, capsys):
     assert out.startswith(f"{pictures / 'a.jpg'}  {name} {probability:.1%}, ")
 
 
-def test_a_file_of_results_is_whole(checkpoint, pictures, capsys, tmp_path):
+def test_the_output_file_is_written_atomically(checkpoint, pictures, capsys, tmp_path):
     output = tmp_path / "out.csv"
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", output]
     status, out, err = run(capsys, *args)
     assert (status, out, f"predictions: {output}" in err, len(table(output.read_text()))) == (0, "", True, 5)
     assert not list(tmp_path.glob(".*partial"))
     status, _, err = run(capsys, *args[:-1], tmp_path / "absent/out.csv")
-    assert (status, err.splitlines()[-1].endswith("No such file or directory")) == (2, True)
+    assert (status, err.splitlines()[-1].endswith("absent is not a directory: make it first")) == (2, True)
 
 
 @pytest.mark.slow
-def test_names_that_are_no_text_come_through(checkpoint, tmp_path):
+def test_undecodable_names_are_kept(checkpoint, tmp_path):
     """From a list on standard input, to standard output."""
     name = os.fsencode(tmp_path / "pictures ") + b"\xff.png"
     Path(os.fsdecode(name)).write_bytes(sized(2, 2))
@@ -114,7 +114,7 @@ def test_names_that_are_no_text_come_through(checkpoint, tmp_path):
     assert done.stderr == b""  # no bar where it is no terminal
 
 
-def test_it_does_not_wait_for_the_end_of_a_list():
+def test_a_list_is_read_in_batches():
     """Of ten million names it reads a few batches' while the first is classified."""
     asked = 0
 
@@ -131,7 +131,7 @@ def test_it_does_not_wait_for_the_end_of_a_list():
         assert asked == 8 * (AHEAD + 2)
 
 
-def test_a_bar_with_count_and_speed_on_a_terminal(checkpoint, pictures, capsys, monkeypatch):
+def test_a_progress_bar_on_a_terminal(checkpoint, pictures, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     _, out, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
     assert len(table(out)) == 5
@@ -172,12 +172,12 @@ def test_explanations(pictures, capsys, tmp_path):
     with Image.open(folder / "000002-a.png") as drawn:
         assert drawn.width > 2 * drawn.height
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    assert run(capsys, *args)[0::2] == (2, f"error: --explain {folder} is not empty: name a new directory\n")
+    assert run(capsys, *args)[0::2] == (2, f"error: --explain {folder} is not empty: name a new or empty directory\n")
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
-    assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory\n")
+    assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory; name another directory\n")
 
 
-def test_faster_ways_say_nearly_the_same(capsys, checkpoint):
+def test_faster_options_predict_nearly_the_same(capsys, checkpoint):
     folder = Path(__file__).parents[2] / "images"
     args = ["--ckpt_path", "pretrained", "--images", folder / "cat", folder / "ship", "--top", "1", "--tta"]
     ways = (["none"], ["none", "--precision", "bf16-mixed"], ["translate"])
@@ -190,11 +190,11 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint):
     assert run(capsys, "--ckpt_path", checkpoint, "--images", folder / "cat", "--precision", "auto")[0] == 0
 
 
-def test_stopped_it_leaves_nothing_half(checkpoint, pictures, capsys, tmp_path, monkeypatch):
+def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp_path, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lightning_cifar.evaluate.pictures.likeliest", stopped)
+    monkeypatch.setattr("lightning_cifar.evaluate.prediction.rank_classes", stopped)
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
     assert run(capsys, *args) == (130, "", "interrupted\n")
     assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
@@ -263,7 +263,7 @@ NOT_READ = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
+def test_hostile_files(checkpoint, tmp_path, capsys, form):
     folder = tmp_path / "ill"
     folder.mkdir()
     for name, content in {**READ, **{name: content for name, (content, _) in NOT_READ.items()}}.items():
@@ -273,12 +273,16 @@ def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.png").mkdir()
     reasons = {name: words for name, (_, words) in NOT_READ.items()}
-    reasons |= {"broken link.png": "no file", "itself.png": "no file", "pipe.png": "no file"}
+    reasons |= {
+        "broken link.png": "not a regular file",
+        "itself.png": "not a regular file",
+        "pipe.png": "not a regular file",
+    }
     output = tmp_path / "out"
     named = [folder, folder / "absent.png", folder / "folder.png" / "x.png"]
     args = ["--ckpt_path", checkpoint, "--images", *named, "--format", form, "--output", output]
     status, _, err = run(capsys, *args)
-    assert (status, err.splitlines()[-1]) == (1, f"{len(reasons) + 2} could not be read: column `error` says why")
+    assert (status, err.splitlines()[-1]) == (1, f"{len(reasons) + 2} images could not be read: see the column `error`")
     text = output.read_bytes().decode(errors="surrogateescape")
     rows = table(text) if form == "csv" else [json.loads(line) for line in text.splitlines()]
     found = {Path(row["file"]).name: row["error"] for row in rows}
@@ -294,8 +298,8 @@ def test_pictures_that_wish_ill(checkpoint, tmp_path, capsys, form):
     [
         (["--images", "x"], "predict: the following arguments are required: --ckpt_path"),
         (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
-        (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: there is no picture"),
-        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--batch_size and --top must be at least 1, got 128, 0"),
+        (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: no image found"),
+        (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--top must be at least 1, got 0"),
         (["--ckpt_path", "x", "--images", "x", "--tops", "1"], "predict: unrecognized arguments: --tops 1"),
     ],
 )  # fmt: skip

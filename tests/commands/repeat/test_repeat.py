@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from lightning_cifar import files as places
 from lightning_cifar import main
 from lightning_cifar.options import RECIPES
-from lightning_cifar.run.settings import make_series_directory
+
+FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"
 
 
 def run(capsys, *args):
@@ -57,7 +57,7 @@ def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, c
     status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
     assert status == 0
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed")] == ["seed 0", "seed 1"]
-    assert ", from before" in out.split("seed 1")[0]
+    assert ", from an earlier start" in out.split("seed 1")[0]
     after = json.loads((repeated / "seed1.json").read_text())
     same = ("loss", "directory", "train_seconds", "steps")
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
@@ -85,7 +85,7 @@ def test_what_was_lost_is_named(repeated, tmp_path, capsys, tiny):
     file = run_dir / "seed0/predictions.csv"
     file.unlink()
     status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
-    again = "without seed0.json the same command tests this seed again"
+    again = "delete seed0.json, and the same command tests this seed again"
     assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {again}\n")
 
 
@@ -102,11 +102,6 @@ def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
     assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == chosen
 
 
-def test_commands_of_the_same_second_have_directories_of_their_own(monkeypatch):
-    monkeypatch.setattr(places, "timestamp", lambda: "now")
-    assert [make_series_directory("repeat", []).name for _ in range(2)] == ["now", "now-2"]
-
-
 def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
     assert run(capsys, "repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none")[0] == 2
     assert not [*(tmp_path / "runs/repeat/report").iterdir()]
@@ -118,7 +113,7 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start_python):
     children = [start_python("-m", "lightning_cifar", *command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
     assert [child.wait(120) for child in children] == [0, 0]
     status, out, _ = run(capsys, *command, "--n", "2")
-    assert (status, out.count(", from before"), out.count("two seeds agree")) == (0, 2, 1)
+    assert (status, out.count(", from an earlier start"), out.count("two seeds agree")) == (0, 2, 1)
 
 
 @pytest.mark.slow
@@ -130,7 +125,7 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_p
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert f"stopped in seed 0; to go on: the same command with --run_dir {run_dir}" in err
+    assert f"stopped in seed 0; to resume: the same command with --run_dir {run_dir}" in err
     assert not (run_dir / "seed0.json").exists()
     status, out, _ = run(capsys, *args, run_dir)
     assert (status, "resuming from" in out) == (0, True)
@@ -155,11 +150,14 @@ def test_compare(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "is no result of repeat"),
-        ("no JSON", "is no result of repeat"),
-        ('{"seeds": [{"accuracy": 0.8}]}', "is no result of repeat"),
-        ('{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}', "is no result of repeat"),
-        ('{"seeds": []}', ": it takes two seeds at least to compare, this has 0"),
+        ("[]", "is not a result of repeat"),
+        ("no JSON", "is not a result of repeat"),
+        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat"),
+        (
+            '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}',
+            "is not a result of repeat",
+        ),
+        ('{"seeds": []}', ": at least two seeds are needed to compare, it has 0"),
     ],
 )
 def test_compare_of_something_else(capsys, tmp_path, content, message):
@@ -174,11 +172,11 @@ def test_compare_of_something_else(capsys, tmp_path, content, message):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--n", "0"], "--n must be at least 1 and --first_seed at least 0, got 0 and 0"),
-        (["--first_seed", "-1"], "--n must be at least 1 and --first_seed at least 0, got 5 and -1"),
+        (["--n", "0"], "--n must be at least 1, got 0"),
+        (["--first_seed", "-1"], "--first_seed must be at least 0, got -1"),
         (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
-        (["--ckpt_path", "x"], "--ckpt_path: repeat trains every seed from the start; --run_dir goes on with its own"),
-        (["--resume", "x"], "--resume: repeat trains every seed from the start; --run_dir goes on with its own"),
+        (["--ckpt_path", "x"], FROM_START.format("--ckpt_path")),
+        (["--resume", "x"], FROM_START.format("--resume")),
         (["--recipe", "fats"], f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}"),
         (["--compare", "a", "b", "--recipe", "fast"], "--compare takes two files and no other option, got --recipe"),
     ],
@@ -191,7 +189,7 @@ def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
     file = tmp_path / "file"
     file.write_text("")
     for run_dir, why in ((file, "File exists"), (file / "run", "Not a directory")):
-        message = f"error: cannot write to {run_dir}: {why}\n"
+        message = f"error: --run_dir {run_dir}: {why}; name another directory\n"
         assert run(capsys, "repeat", *tiny, "--run_dir", run_dir) == (2, "", message)
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
     assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
@@ -214,4 +212,4 @@ def test_several_devices(capsys, tmp_path, tiny):
 def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):
     (tmp_path / "mine").write_text("")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path)
-    assert (status, err) == (2, f"error: --run_dir {tmp_path} is in use, and not by repeat\n")
+    assert (status, err) == (2, f"error: --run_dir {tmp_path} is not empty: name a new or empty directory\n")

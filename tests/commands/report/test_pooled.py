@@ -1,21 +1,21 @@
-"""The tests of two seeds as one, against an evaluation of the images of both."""
+"""Tests of two seeds pooled, compared with one evaluation of all images."""
 
 import pytest
 import torch
 
-from lightning_cifar.commands.report.pooled import pooled
-from lightning_cifar.evaluate.evaluation import evaluation
+from lightning_cifar.commands.report.pooled import pool_tests
+from lightning_cifar.evaluate.evaluation import evaluate_logits
 
 
-def test_two_halves_are_the_whole():
+def test_two_halves_pool_to_the_whole():
     logits, labels = 2 * torch.randn(400, 4), torch.randint(4, (400,))
     logits[torch.arange(400), labels] += 1.5
     names = ("a", "b", "c", "d")
-    whole = evaluation(logits, labels, names, 2.0)
-    halves = [evaluation(logits[part], labels[part], names, 2.0) for part in (slice(200), slice(200, 400))]
+    whole = evaluate_logits(logits, labels, names, 2.0)
+    halves = [evaluate_logits(logits[part], labels[part], names, 2.0) for part in (slice(200), slice(200, 400))]
     for half in halves:
         half["accuracy_without_tta"] = half["accuracy"]
-    found = pooled(halves)
+    found = pool_tests(halves)
     assert found["confusion"] == whole["confusion"]
     for one, other in ((found, whole), (found["temperature_scaled"], whole["temperature_scaled"])):
         assert one["calibration_error"] == pytest.approx(other["calibration_error"], abs=1e-6)
@@ -25,6 +25,6 @@ def test_two_halves_are_the_whole():
     assert found["accuracy_without_tta"] == pytest.approx(whole["accuracy"])
 
 
-def test_one_is_itself():
+def test_a_single_test_is_returned():
     test = {"accuracy": 0.5}
-    assert pooled([test]) is test
+    assert pool_tests([test]) is test

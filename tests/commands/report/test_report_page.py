@@ -1,4 +1,4 @@
-"""`report` by the command line: what the page holds of one run, of seeds, of two configurations, and of damage."""
+"""`report` from the command line: one run, several seeds, two configurations, damaged files."""
 
 import errno
 import json
@@ -83,13 +83,13 @@ def test_one_run(runs, capsys, tmp_path):
     for name in ("loss", "accuracy", "confusion", "calibration", "risk"):
         with Image.open(tmp_path / f"out/{name}.png") as picture:
             assert picture.size == (780, 660)
-    assert "Left out" not in page
-    # It needs nothing from elsewhere.
+    assert "Missing or damaged" not in page
+    # The page is self-contained.
     assert set(re.findall(r'(?:src|href)="(.{8})', page)) == {"data:ima"}
     assert not re.search(r"<script|<link|https?://|url\(", page)
 
 
-def test_the_pictures_are_those_of_the_test_set(runs):
+def test_mistakes_are_images_of_the_test_set(runs):
     images, labels = load_digits().test.images, load_digits().test.labels
     with Image.open(runs / "test/one/mistakes.png") as sheet:
         assert sheet.size == (8 * 32, 3 * 32)
@@ -114,7 +114,7 @@ def test_seeds_of_a_repeat(copied, capsys):
     assert cells(page, "runs") == ["3"]
     assert page.count("<tr><td>demo</td><td>") == 3
     assert "python -m lightning_cifar repeat --n 3" in page
-    assert "How the configurations differ" not in page
+    assert "Differences in configuration" not in page
 
 
 def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
@@ -133,16 +133,16 @@ def test_two_configurations(copied, capsys, tmp_path):
     status, *_ = run(capsys, "report", copied / "a", copied / "b", "--output", tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()
     assert status == 0
-    assert page.split("How the configurations differ")[1].count("<tr>") == 2 + page.split("Environment")[1].count(
-        "<tr>"
-    )
+    assert page.split("Differences in configuration")[1].count("<tr>") == 2 + page.split("Environment")[1].count("<tr>")
     assert cells(page, "model.learning_rate") == ["0.001", "0.01"]
     first, second = (rf"demo \(learning_rate {rate}\)" for rate in ("0.001", "0.01"))
-    assert re.search(rf"{second} less that of {first}: \+20.50 points \(95 % interval .*can be told apart", page)
+    assert re.search(
+        rf"{second} minus that of {first}: \+20.50 points \(95 % interval [^)]*[)], statistically distinguishable", page
+    )
     assert (tmp_path / "out/confusion-2.png").exists()
 
 
-def test_of_an_earlier_page_no_picture_is_left(copied, capsys, tmp_path):
+def test_figures_of_an_earlier_report_are_deleted(copied, capsys, tmp_path):
     out = tmp_path / "out"
     seed_of(copied, "wide", 0, 0.7, widths=[8, 8, 16, 16, 32])
     run(capsys, "report", copied / "demo/run", copied / "wide", "--output", out)
@@ -174,13 +174,13 @@ def test_the_test_is_found_from_anywhere(copied, capsys, monkeypatch, place):
         assert (status, out) == (0, f"report: {Path(named, 'report/report.html')}\n")
 
 
-def test_a_test_of_an_earlier_state_is_left_out(copied, capsys):
+def test_a_test_of_an_earlier_checkpoint_is_skipped(copied, capsys):
     with (copied / "demo/run/checkpoints/last.ckpt").open("ab") as checkpoint:
         checkpoint.write(b"trained on since")
     status, out, _ = run(capsys, "report", copied / "demo/run")
-    first = f"left out: {copied / 'test/one'} is of an earlier state of {copied / 'demo/run'}: "
+    first = f"skipped: {copied / 'test/one'} tested an earlier checkpoint of {copied / 'demo/run'}: "
     assert (status, out.startswith(first)) == (0, True)
-    assert "What the test says" not in (copied / "demo/run/report/report.html").read_text()
+    assert "Test results" not in (copied / "demo/run/report/report.html").read_text()
 
 
 def test_a_test_alone(copied, capsys):
@@ -188,18 +188,18 @@ def test_a_test_alone(copied, capsys):
     status, out, _ = run(capsys, "report", copied / "test/one")
     page = (copied / "test/one/report/report.html").read_text()
     assert (status, len(out.splitlines())) == (0, 1)
-    assert ("What the test says" in page, "Curves" in page) == (True, False)
+    assert ("Test results" in page, "Curves" in page) == (True, False)
 
 
 def test_a_run_without_a_test(trained, capsys, tmp_path):
     status, out, _ = run(capsys, "report", trained, "--output", tmp_path)
     assert status == 0
     command = f"python -m lightning_cifar test --ckpt_path {trained / 'checkpoints/last.ckpt'}"
-    assert out.splitlines()[0] == f"left out: {trained} was not tested: {command}"
-    assert "What the test says" not in (tmp_path / "report.html").read_text()
+    assert out.splitlines()[0] == f"skipped: {trained} was not tested: {command}"
+    assert "Test results" not in (tmp_path / "report.html").read_text()
 
 
-def test_what_users_name_is_only_text(copied, capsys):
+def test_names_are_escaped(copied, capsys):
     evil = "<script>alert('1')</script>"
     file = copied / "test/one/test.json"
     test = json.loads(file.read_text())
@@ -220,7 +220,7 @@ SECTIONS = {  # what a file gives to the page
     "config.yaml": "config.yaml</summary>",
     "run.json": "Environment",
     "metrics.csv": "Curves",
-    "test.json": "What the test says",
+    "test.json": "Test results",
 }
 
 
@@ -232,7 +232,7 @@ SECTIONS = {  # what a file gives to the page
         (None, None, b"epoch,step\n", b"{}"),
     ],
 )
-def test_what_is_damaged_is_left_out_and_said(copied, capsys, contents):
+def test_damaged_files_are_skipped_and_listed(copied, capsys, contents):
     directory = seed_of(copied, "other", 0, 0.5)  # all in one place
     for name, content in zip(SECTIONS, contents, strict=True):
         file = directory / name
@@ -241,14 +241,14 @@ def test_what_is_damaged_is_left_out_and_said(copied, capsys, contents):
     page = (directory / "report/report.html").read_text()
     assert (status, err, len(out.splitlines())) == (0, "", 5)
     for name, section in SECTIONS.items():
-        assert f"left out: {directory / name} is " in out
+        assert f"skipped: {directory / name} is " in out
         assert f"<li>{directory / name} is " in page
         assert section not in page
 
 
 @pytest.mark.parametrize("form", ["none", "EPS", "a broken PNG"])
-def test_mistakes_without_their_pictures(copied, capsys, form):
-    """EPS would be a program to run."""
+def test_mistakes_without_their_images(copied, capsys, form):
+    """EPS would run a program."""
     file = copied / "test/one/mistakes.png"
     content = b"no picture"
     if form == "EPS":
@@ -259,16 +259,16 @@ def test_mistakes_without_their_pictures(copied, capsys, form):
     file.write_bytes(content)
     status, out, _ = run(capsys, "report", copied / "demo/run")
     page = (copied / "demo/run/report/report.html").read_text()
-    assert (status, out.startswith(f"left out: {file} is ")) == (0, True)
+    assert (status, out.startswith(f"skipped: {file} is ")) == (0, True)
     assert (page.count("<small>test image "), page.count('alt="test image ')) == (24, 0)
 
 
 @pytest.mark.parametrize("field", ["confusion", "reliability", "mistakes"])
-def test_a_test_of_which_a_part_is_damaged(copied, capsys, field):
+def test_a_test_that_is_partly_damaged(copied, capsys, field):
     change_json(copied / "test/one/test.json", **{field: [{}]})
     status, out, err = run(capsys, "report", copied / "demo/run")
     assert (status, err) == (0, "")
-    assert "left out: " in out
+    assert "skipped: " in out
     assert cells((copied / "demo/run/report/report.html").read_text(), "training loss, last epoch")
 
 
@@ -282,11 +282,11 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
         ([tmp_path / "file"], f"report {tmp_path / 'file'}: no such directory"),
         (
             [tmp_path / "empty"],
-            f"report {tmp_path / 'empty'}: no run's directory: there is no config.yaml, metrics.csv or test.json in it",
+            f"report {tmp_path / 'empty'}: not a run directory: it has no config.yaml, metrics.csv or test.json",
         ),
         (
             [trained, "--output", tmp_path / "file"],
-            f"cannot write to {tmp_path / 'file'}: File exists; name a directory by --output",
+            f"--output {tmp_path / 'file'}: File exists; name another directory",
         ),
     ):
         assert run(capsys, "report", *args) == (2, "", f"error: {message}\n")
@@ -311,7 +311,7 @@ def test_one_test_of_several_seeds_says_so(copied, capsys):
     assert "n =" not in cells(page, "training loss, last epoch")[0]
 
 
-def test_does_not_wait_for_torch(runs, tmp_path):
+def test_does_not_import_torch(runs, tmp_path):
     code = "import sys; from lightning_cifar import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

@@ -1,4 +1,4 @@
-"""`serve` as it is used: from the command line, and in a browser."""
+"""`serve` from the command line and in a browser."""
 
 import json
 import os
@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import load_pretrained, main
-from lightning_cifar.commands.serve import command as serve
-from lightning_cifar.evaluate.pictures import rows
+from lightning_cifar import errors, load_pretrained, main
+from lightning_cifar.evaluate.prediction import predict_files
 
 IMAGES = Path(__file__).parents[2] / "images"
 
@@ -48,7 +47,9 @@ def test_a_port_in_use_is_one_line(capsys):
         port = str(taken.getsockname()[1])
         assert main(["serve", "--ckpt_path", "pretrained", "--port", port]) == 2
     where = f"--host 127.0.0.1 --port {port}"
-    assert capsys.readouterr().err == f"error: {where}: Address already in use; --port names another port, 0 is any\n"
+    assert (
+        capsys.readouterr().err == f"error: {where}: Address already in use; set another --port, 0 for any free one\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,14 +70,14 @@ def test_bad_input_is_one_line(capsys, args, words):
 
 
 def test_the_missing_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
     assert main(["serve", "--ckpt_path", "pretrained"]) == 2
     assert capsys.readouterr().err == "error: serve needs the extra: pip install 'lightning-cifar[serve]'\n"
 
 
 @pytest.mark.slow
 def test_in_a_browser(tmp_path):
-    """A picture is dropped, its class is seen; names are text; nothing comes from elsewhere."""
+    """Drop an image and read its class; file names are text; nothing is loaded from another host."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("there is no chromium")
     hostile = tmp_path / "<img src=x onerror=alert(1)>.jpg"
@@ -96,19 +97,21 @@ def test_in_a_browser(tmp_path):
         for kind in ("dragEnter", "dragOver", "drop"):
             event = {"type": kind, "x": 180, "y": 100, "data": data}
             page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
-        (row,) = rows(load_pretrained(), [str(IMAGES / "horse/0000.jpg")], 1, 1)
+        (row,) = predict_files(load_pretrained(), [str(IMAGES / "horse/0000.jpg")], 1, 1)
         ((name, probability),) = row["classes"]
         page.get_by_text(f"{hostile.name}: {name}, {100 * probability:.1f} %", exact=True).wait_for()
         assert page.locator("article h2").inner_text() == hostile.name
         assert page.locator("article li").first.inner_text().split() == ["horse", f"{100 * probability:.1f}", "%"]
-        assert [image.get_attribute("alt") for image in page.locator("article img").all()][2].endswith("for horse")
+        assert [image.get_attribute("alt") for image in page.locator("article img").all()][2].endswith(
+            "the class horse"
+        )
         page.set_input_files("#files", [tmp_path / "notes.png", IMAGES / "cat/0000.jpg"])
         page.get_by_text("cannot identify image file").wait_for()
-        page.get_by_text("what spoke for cat").wait_for()
+        page.get_by_text("Grad-CAM: cat").wait_for()
         page.get_by_text("1 classified, 1 could not be read").wait_for()
         for given, words in (
-            ({"items": [{"mimeType": "text/plain", "data": "a cat"}], "files": []}, "that was no picture file"),
-            ({"items": [], "files": [str(tmp_path)]}, "a folder: drop the pictures in it"),
+            ({"items": [{"mimeType": "text/plain", "data": "a cat"}], "files": []}, "no image file found"),
+            ({"items": [], "files": [str(tmp_path)]}, "this is a folder: drop the images in it"),
         ):
             for kind in ("dragEnter", "dragOver", "drop"):
                 event = {"type": kind, "x": 180, "y": 100, "data": given | {"dragOperationsMask": 1}}

@@ -1,4 +1,4 @@
-"""The JSON API of `serve`: what it takes, what it refuses and in which words, and what its page may do."""
+"""The JSON API of `serve`: requests, errors, and the security headers of its page."""
 
 import base64
 import http.client
@@ -19,7 +19,7 @@ from PIL import Image
 from lightning_cifar import load_pretrained
 from lightning_cifar.commands.serve import web
 from lightning_cifar.commands.serve.command import LOCAL
-from lightning_cifar.evaluate.pictures import rows
+from lightning_cifar.evaluate.prediction import predict_files
 
 IMAGES = Path(__file__).parents[2] / "images"
 
@@ -44,13 +44,13 @@ def client_of(application):
 
 @pytest.fixture(scope="module")
 def client(model):
-    with client_of(web.application(model)) as opened:
+    with client_of(web.create_application(model)) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def local_client(model):
-    with client_of(web.application(model, LOCAL)) as opened:
+    with client_of(web.create_application(model, LOCAL)) as opened:
         yield opened
 
 
@@ -58,11 +58,11 @@ def sent(*names):
     return [("files", (name, (IMAGES / name).read_bytes())) for name in names]
 
 
-def test_classes_as_predict_says_them(client, model):
+def test_classes_are_those_of_predict(client, model):
     names = ["cat/0000.jpg", "ship/0001.jpg", "frog/0000.jpg"]
     answer = client.post("/predict?top=2", files=sent(*names))
     assert answer.status_code == 200
-    expected = rows(model, [str(IMAGES / name) for name in names], 3, 2)
+    expected = predict_files(model, [str(IMAGES / name) for name in names], 3, 2)
     for picture, name, row in zip(answer.json()["pictures"], names, expected, strict=True):
         assert (picture["file"], picture["error"], picture["explanation"]) == (name, None, None)
         assert [one["name"] for one in picture["classes"]] == [one for one, _ in row["classes"]]
@@ -140,14 +140,14 @@ def test_what_is_refused_is_one_line_of_json(client, query, options, status, wor
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize("length_is_told", [True, False])
-def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_told):
+@pytest.mark.parametrize("length_is_sent", [True, False])
+def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_sent):
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
-    length = f"Content-Length: {web.MAX_BYTES + 1}" if length_is_told else "Transfer-Encoding: chunked"
+    length = f"Content-Length: {web.MAX_BYTES + 1}" if length_is_sent else "Transfer-Encoding: chunked"
     lines = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n{length}\r\n\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=60) as connection:
         connection.sendall(lines.encode())
-        if not length_is_told:
+        if not length_is_sent:
             chunk = bytes(1 << 20)
             for part in (head, *[chunk] * (web.MAX_BYTES // len(chunk))):
                 connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
@@ -155,7 +155,7 @@ def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_to
         answer.begin()
         assert answer.status == 413
         words = json.loads(answer.read())
-    assert words == {"error": "a request has at most 33,554,432 bytes: send fewer or smaller pictures"}
+    assert words == {"error": "a request may have at most 33,554,432 bytes: send fewer or smaller images"}
 
 
 def test_too_many_pixels_are_refused_by_the_header(client):

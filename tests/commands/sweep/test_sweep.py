@@ -12,8 +12,7 @@ import optuna
 import pytest
 import yaml
 
-from lightning_cifar import main
-from lightning_cifar.commands.sweep import command as sweep
+from lightning_cifar import errors, main
 from lightning_cifar.commands.sweep.space import default_space, distribution, drawn, typed
 from lightning_cifar.commands.sweep.study import open_study
 from lightning_cifar.run.throughput import Throughput
@@ -57,7 +56,7 @@ def said_by(args, status):
 
 def test_stopped_it_goes_on_within_the_trial(swept):
     run_dir, [(_, err), (out, nothing)] = swept
-    assert err == f"stopped in trial 0; to go on: the same command with --run_dir {run_dir}\n"
+    assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\n"
     assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
     assert nothing == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
@@ -204,10 +203,13 @@ def test_without_a_search_learning_rate_and_batch_size_are():
     ("args", "message"),
     [
         (["--n_trials", "0"], "--n_trials must be at least 1, got 0"),
-        (["--ckpt_path", "x"], "--ckpt_path: sweep trains every trial from the start; --run_dir goes on with its own"),
+        (
+            ["--ckpt_path", "x"],
+            "--ckpt_path: sweep trains every trial from the start; --run_dir resumes an earlier one",
+        ),
         (
             ["--data.held_out", "test"],
-            "--data.held_out test: sweep chooses, and that by validation images alone",
+            "--data.held_out test: a sweep may choose by validation images only",
         ),
         (["--recipe", "dem"], "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, report"),
         (["--search", "model.dropuot=0:1"], "no option --model.dropuot: did you mean --model.dropout?"),
@@ -239,7 +241,7 @@ def test_without_a_search_learning_rate_and_batch_size_are():
         ),
         (
             ["--search", "model.dropout=0:0.5", "--model.dropout", "0.1"],
-            "--model.dropout is given, and searched by --search model.dropout=...: one of both",
+            "--model.dropout is given and also searched by --search model.dropout=...: remove one of them",
         ),
         (
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
@@ -254,7 +256,7 @@ def test_bad_input_is_one_line(capsys, args, message):
 
 
 def test_without_the_extra(capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
     message = "error: sweep needs the extra: pip install 'lightning-cifar[sweep]'\n"
     assert run(capsys, "sweep", "--recipe", "demo") == (2, "", message)
 
@@ -263,7 +265,7 @@ def test_files_that_are_no_study_of_a_sweep(capsys, tmp_path):
     database = tmp_path / "sweep.db"
     args = ("sweep", "--recipe", "demo", "--run_dir", tmp_path)
     (tmp_path / "mine").write_text("")
-    assert run(capsys, *args) == (2, "", f"error: --run_dir {tmp_path} is in use, and not by sweep\n")
+    assert run(capsys, *args) == (2, "", f"error: --run_dir {tmp_path} is not empty: name a new or empty directory\n")
     database.write_bytes(b"no database " * 100)
     assert run(capsys, *args) == (2, "", f"error: {database} cannot be used: file is not a database\n")
     database.unlink()
@@ -271,7 +273,10 @@ def test_files_that_are_no_study_of_a_sweep(capsys, tmp_path):
     message = f"{database} holds another study, 'mine': name another --run_dir"
     assert run(capsys, *args) == (2, "", f"error: {message}\n")
     status, _, err = run(capsys, "sweep", "--recipe", "demo", "--run_dir", tmp_path / "mine/below")
-    assert (status, err) == (2, f"error: cannot write to {tmp_path / 'mine/below'}: Not a directory\n")
+    assert (status, err) == (
+        2,
+        f"error: --run_dir {tmp_path / 'mine/below'}: Not a directory; name another directory\n",
+    )
 
 
 def test_what_is_wrong_with_all_trials_ends_the_sweep(capsys, tmp_path, tiny):

@@ -1,0 +1,129 @@
+"""Predictions for any number of image files: a few batches in memory, read ahead in threads.
+
+Files are decoded as in `data.images`: the centred square, scaled to 32x32. A file that cannot be read gets a row with
+the error.
+
+Threads suffice, and processes would each import torch: large images are decoded outside the interpreter's lock, and
+one thread decodes small ones many times faster than a CPU classifies them.
+"""
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cifar.data.folder import count_cores
+from lightning_cifar.data.images import read_image
+from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
+from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.weights import get_class_names
+
+AHEAD = 4  # batches read while one is classified
+FILES_PER_TASK = 32  # small files take hardly longer to read than a thread to be scheduled
+
+
+def predict_files(
+    model: ImageClassifier,
+    paths: Iterable[str],
+    batch_size: int,
+    top: int,
+    precision: str = "32-true",
+    explain: Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each path, in order: ``file``, ``classes`` of (name, probability), ``error`` or None.
+
+    Args:
+        model: in evaluation mode.
+        paths: image files; any number.
+        batch_size: images classified at once.
+        top: number of classes, the likeliest first.
+        precision: ``32-true``, or ``bf16-mixed``, which is faster on processors with bfloat16.
+        explain: directory for a figure of each image (see `draw_explanation`): ``<row number>-<name>.png``.
+    """
+    number = 0
+    with ThreadPoolExecutor(count_cores()) as pool:
+        try:
+            for batch in read_ahead(pool, iter(paths), batch_size):
+                for row, explanation in predict_batch(model, batch, top, precision, explain is not None):
+                    number += 1
+                    if explain is not None and explanation is not None:
+                        figure = draw_explanation(explanation, *row["classes"][0])
+                        figure.save(explain / f"{number:06}-{make_file_name(Path(row['file']).stem)}.png")
+                    yield row
+        finally:  # if stopped early, files that are queued are not read
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def predict_batch(
+    model: ImageClassifier, batch: list[tuple[str, Any]], top: int, precision: str = "32-true", explain: bool = False
+) -> Iterator[tuple[dict[str, Any], Explanation | None]]:
+    """Yield the row of `predict_files` and the explanation, or None, of each (name, result of `read_pixels`)."""
+    pixels = [content for _, content in batch if not isinstance(content, str)]
+    classes: Iterator[list[tuple[str, float]]] = iter(())
+    explanations: Iterator[Explanation] = iter(())
+    if pixels:
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
+        probabilities = predict_probabilities(model, images, precision)
+        classes = iter(rank_classes(model, probabilities, top))
+        if explain:
+            explanations = explain_classes(model, images, probabilities.argmax(1))
+    for name, content in batch:
+        if isinstance(content, str):
+            yield {"file": name, "classes": [], "error": content}, None
+        else:
+            yield {"file": name, "classes": next(classes), "error": None}, next(explanations, None)
+
+
+def read_ahead(pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int) -> Iterator[list[tuple[str, Any]]]:
+    """Yield batches of (path, result of `read_file`) while the next ones are read."""
+    waiting: deque[list[Future[list[tuple[str, Any]]]]] = deque()
+    while batch := list(islice(paths, batch_size)):
+        parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
+        waiting.append([pool.submit(lambda part: [(path, read_file(path)) for path in part], part) for part in parts])
+        if len(waiting) > AHEAD:
+            yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
+    while waiting:
+        yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
+
+
+def read_file(path: str) -> Any:
+    """`read_pixels` of a regular file: reading a pipe would block."""
+    if not os.path.isfile(path):
+        return "no such file" if not os.path.lexists(path) else "not a regular file"
+    return read_pixels(path)
+
+
+def read_pixels(source: str | BinaryIO) -> Any:
+    """Return an image's pixels, uint8 (32, 32, 3), or the reason, in one line, why it cannot be read."""
+    try:
+        return read_image(source)
+    except Exception as error:  # each decoder fails in its own ways
+        return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
+
+
+def predict_probabilities(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:
+    """Return probabilities (B, num_classes) for uint8 images (B, 3, 32, 32)."""
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+    with torch.inference_mode(), mixed:
+        return model.predict_step(images, 0)
+
+
+def rank_classes(model: ImageClassifier, probabilities: Tensor, top: int) -> list[list[tuple[str, float]]]:
+    """Return the ``top`` classes, at most all, of each row of ``probabilities``: (name, probability)."""
+    names = get_class_names(model)
+    ranked = probabilities.topk(min(top, len(names)))
+    pairs = zip(ranked.values.tolist(), ranked.indices.tolist(), strict=True)
+    return [[(names[k], p) for p, k in zip(*pair, strict=True)] for pair in pairs]
+
+
+def make_file_name(name: str) -> str:
+    """Replace every character but ASCII letters, digits, ``-`` and ``_`` by ``_``; return at most 60 characters."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:60]

@@ -1,0 +1,69 @@
+"""Which directories a command may write to, and files that are replaced atomically."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import InputError, files
+from lightning_cifar.files import claim_directory, make_timed_directory, open_atomically, write_whole
+
+
+def test_new_and_empty_directories_can_be_claimed(tmp_path):
+    directory = tmp_path / "a/b"
+    assert claim_directory(directory, "--output") == directory
+    (directory / ".lock").touch()
+    assert claim_directory(directory, "--output") == directory
+
+
+def test_a_directory_with_files_needs_its_owner(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"^--output .* is not empty: name a new or empty directory$"):
+        claim_directory(tmp_path, "--output")
+    with pytest.raises(InputError, match="is not empty"):
+        claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "report.html").exists())
+    assert claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "mine.txt").exists()) == tmp_path
+
+
+def test_a_directory_that_cannot_be_made_names_the_option(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--explain .*file/x: Not a directory; name another directory$"):
+        claim_directory(tmp_path / "file/x", "--explain")
+
+
+def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        claim_directory(tmp_path / "new", "--output")
+    assert not isinstance(caught.value, InputError)
+
+
+def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
+    file = tmp_path / "out.csv"
+    with open_atomically(file) as opened:
+        opened.write("old")
+        assert not file.exists()
+
+    def write_half() -> None:
+        with open_atomically(file) as opened:
+            opened.write("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert (file.read_text(), [*tmp_path.glob(".*partial")]) == ("old", [])
+
+
+def test_an_error_in_writing_names_the_file(tmp_path):
+    file = tmp_path / "absent/out.bin"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(file, b"x")
+    assert caught.value.filename == str(file)
+
+
+def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "timestamp", lambda: "now")
+    assert [make_timed_directory(tmp_path / "runs").name for _ in range(3)] == ["now", "now-2", "now-3"]
