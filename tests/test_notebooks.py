@@ -11,7 +11,6 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-IMAGES = Path(__file__).parent / "images"  # of CIFAR-10
 SHAPES = ("circle", "square", "triangle")
 
 
@@ -62,9 +61,9 @@ def test_tour(tmp_path):
 
 
 @pytest.mark.slow
-def test_tour_of_the_model_in_the_package(tmp_path):
+def test_tour_of_the_model_in_the_package(tmp_path, drawn_folder):
     for part in ("train", "test"):
-        shutil.copytree(IMAGES, tmp_path / "data" / part)
+        shutil.copytree(drawn_folder, tmp_path / "data" / part)
     first, shapes, *_, held, explained = outputs("tour", tmp_path)
     assert "2 network(s); folder: 20 test images of airplane, " in text(first)
     assert "accuracy of the first network" in text(shapes)
