@@ -181,9 +181,8 @@ def drawn_folder(tmp_path_factory) -> Path:
     for label, name in enumerate(CIFAR_CLASSES):
         (root / name).mkdir()
         for number in range(2):
-            Image.fromarray(draw_pixels(label, number)).save(
-                root / name / f"{number:04}.jpg", quality=95, subsampling=0
-            )
+            image = Image.fromarray(draw_pixels(label, number))
+            image.save(root / name / f"{number:04}.jpg", quality=95, subsampling=0)
     return root
 
 
