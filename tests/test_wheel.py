@@ -15,7 +15,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCES = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "data", "runs", "site")
 
 
 def run(*command: object, **options: object) -> str:
@@ -35,7 +34,7 @@ def wheel(tmp_path_factory) -> Path:
     sources.mkdir()
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
-    shutil.copytree(ROOT / "lightning_cifar", sources / "lightning_cifar", ignore=NOT_SOURCES)
+    shutil.copytree(ROOT / "lightning_cifar", sources / "lightning_cifar", ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, sources, cwd=folder)
     (file,) = folder.glob("*.whl")
     return file
@@ -43,7 +42,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """The programs of a new environment with the wheel, which finds its dependencies in the environment of the tests."""
+    """The programs of a new environment with the wheel; dependencies come from the environment of the tests."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     programs = folder / "bin"
@@ -70,9 +69,8 @@ def test_the_installed_package_trains_and_predicts(installed, tmp_path, drawn_fo
     program = installed / "lightning-cifar"
     assert run(program, "--version", cwd=tmp_path) == f"lightning-cifar {version('lightning-cifar')}\n"
     run(program, "fit", "--recipe", "demo", "--run_dir", tmp_path / "run", cwd=tmp_path)
-    assert json.loads((tmp_path / "run/run.json").read_text())["versions"]["lightning-cifar"] == version(
-        "lightning-cifar"
-    )
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["versions"]["lightning-cifar"] == version("lightning-cifar")
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
     images = ["--images", drawn_folder / "bird/0000.jpg", "--format", "csv"]
     header, row = run(program, "predict", "--ckpt_path", "pretrained", *images, cwd=tmp_path).splitlines()
