@@ -4,37 +4,37 @@ RUN := runs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)
 
 .PHONY: help demo test test-all test-gpu lint format docs clean
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/demo ## install, train on scikit-learn's digits (no download), test, say where everything is
+demo: .venv/demo ## install, train on scikit-learn's digits (no download), test
 	$(BIN)/python -m lightning_cifar fit --recipe demo --run_dir $(RUN)
 	$(BIN)/python -m lightning_cifar test --ckpt_path $(RUN)/checkpoints/best.ckpt --run_dir $(RUN)/test
-	@echo "to go on: source .venv/bin/activate, then python -m lightning_cifar --help"
+	@echo "next: source .venv/bin/activate, then python -m lightning_cifar --help"
 
-test: .venv/test ## install what tests need, run the default suite (offline, two minutes)
+test: .venv/test ## install the test extra, run the default suite (offline, two minutes)
 	$(BIN)/python -m pytest
 
-test-all: .venv/test ## every test that needs no GPU, slow ones included
+test-all: .venv/test ## run every test that needs no GPU, slow ones included
 	$(BIN)/python -m pytest -m "not gpu"
 
-test-gpu: .venv/test ## those that need one
+test-gpu: .venv/test ## run the tests that need a GPU
 	CUDA_VISIBLE_DEVICES=0 $(BIN)/python -m pytest -m gpu -n 0
 
-lint: .venv/test ## style (ruff) and types (mypy)
+lint: .venv/test ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/test ## rewrite the sources in the project's style
+format: .venv/test ## format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/docs ## the site, into site/, with warnings as errors
+docs: .venv/docs ## build the site into site/, with warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "to read it, with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+	@echo "read it, with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
-clean: ## remove the environment, the site and caches; keeps data/ and runs/
+clean: ## remove environment, site and caches; keep data/ and runs/
 	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 .venv/demo: setup.cfg pyproject.toml

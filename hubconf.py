@@ -1,4 +1,4 @@
-"""For ``torch.hub.load("OWNER/REPOSITORY", "five_block_net", pretrained=True)``; of a checkout: ``source="local"``."""
+"""Entry points of ``torch.hub.load("OWNER/REPOSITORY", "five_block_net", pretrained=True)``."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ dependencies = ["torch", "torchvision", "lightning", "torchmetrics", "safetensor
 
 
 def five_block_net(pretrained: bool = False, **arguments: Any) -> ImageClassifier:
-    """A classifier of uint8 images (B, 3, 32, 32), in evaluation mode, which gives logits (B, K).
+    """Return a classifier in evaluation mode: uint8 images (B, 3, 32, 32) to logits (B, K).
 
     Args:
-        pretrained: the one in the package (CIFAR-10), instead of a new one.
-        arguments: of `ImageClassifier`, for a new one.
+        pretrained: return the trained CIFAR-10 model of the package instead of a new one.
+        arguments: arguments of `ImageClassifier` for a new model.
     """
     return load_pretrained() if pretrained else ImageClassifier(**arguments).eval()

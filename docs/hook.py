@@ -1,7 +1,6 @@
-"""mkdocs: pages that lie outside docs/, and links as a forge understands them.
+"""Hook of mkdocs: add the pages outside docs/, and rewrite links to files of the repository.
 
-On a forge, links lead to files of the repository. On the site those to pages become links to pages; of those to other
-files the text remains.
+Links to pages become links of the site. Links to other files become plain text.
 """
 
 import re
@@ -21,21 +20,23 @@ OUTSIDE = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages outside docs/."""
     for name, page in OUTSIDE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Return the page's text with the links of the site."""
     here = Path(page.file.abs_src_path or "").parent
 
-    def of_the_site(link: re.Match[str]) -> str:
+    def rewrite_link(link: re.Match[str]) -> str:
         text, target, part = link.groups()
         path = (here / target).resolve()
-        if "://" in target or not path.exists():  # mkdocs warns of what leads nowhere
+        if "://" in target or not path.exists():  # mkdocs warns of broken links
             return link[0]
         name = path.relative_to(ROOT).as_posix()
         name = OUTSIDE.get(name, name.removeprefix("docs/"))
         return f"[{text}]({name}{part or ''})" if files.get_file_from_path(name) else text
 
-    return re.sub(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)", of_the_site, markdown)
+    return re.sub(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)", rewrite_link, markdown)

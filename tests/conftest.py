@@ -140,6 +140,52 @@ def image_folder(tmp_path: Path) -> Path:
     return root
 
 
+CIFAR10_ROOT = os.environ.get("LIGHTNING_CIFAR_DATA")  # before `isolated` hides it
+
+
+@pytest.fixture(scope="session")
+def cifar10_root() -> str:
+    """The directory of the original CIFAR-10 that LIGHTNING_CIFAR_DATA names; the test is skipped without it."""
+    if not CIFAR10_ROOT or not Path(CIFAR10_ROOT, "cifar-10-batches-py").is_dir():
+        pytest.skip("LIGHTNING_CIFAR_DATA names no directory with cifar-10-batches-py")
+    return CIFAR10_ROOT
+
+
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def draw_pixels(label: int, number: int) -> np.ndarray:
+    """Draw a striped blob on a smooth ground, uint8 (32, 32, 3); shape and colours follow from label and number."""
+    y, x = np.mgrid[:32, :32] / 32
+    turn = 2.4 * (2 * label + number)
+    ground = 0.3 * np.sin(6 * (x * np.cos(turn) + y * np.sin(turn))[..., None] + turn + np.arange(3) * (1 + label / 5))
+    blob = np.sin(4 * turn + 2 * np.arange(3)) + 0.3 * np.sin((20 + 3 * label) * x + 10 * number * y)[..., None]
+    across = (x - 0.5 - 0.15 * np.cos(3 * turn)) / (0.2 + 0.1 * np.cos(5 * turn))
+    down = (y - 0.5 - 0.15 * np.sin(3 * turn)) / (0.2 + 0.1 * np.sin(7 * turn))
+    roundness = 1.5 + label % 3
+    inside = (np.abs(across) ** roundness + np.abs(down) ** roundness < 1)[..., None]
+    return (127.5 + 90 * np.where(inside, blob, ground)).clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def drawn_images() -> torch.Tensor:
+    """Two drawn images of each of ten labels, uint8 (20, 3, 32, 32); no data set is needed for them."""
+    pixels = np.stack([draw_pixels(label, number) for label in range(10) for number in range(2)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(tmp_path_factory) -> Path:
+    """The drawn images as JPEGs, ``<class>/0000.jpg`` and ``<class>/0001.jpg``, by the names of CIFAR-10's classes."""
+    root = tmp_path_factory.mktemp("drawn")
+    for label, name in enumerate(CIFAR_CLASSES):
+        (root / name).mkdir()
+        for number in range(2):
+            image = Image.fromarray(draw_pixels(label, number))
+            image.save(root / name / f"{number:04}.jpg", quality=95, subsampling=0)
+    return root
+
+
 TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")
 
 

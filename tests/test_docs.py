@@ -1,4 +1,4 @@
-"""The site has every page and every public name, builds without a warning, and loads nothing from elsewhere."""
+"""The site has every page and every public name, builds without a warning, and loads nothing external."""
 
 import re
 import subprocess
@@ -15,16 +15,16 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {"index.md", "security.md", "changelog.md", "contributing.md"}  # docs/hook.py adds them
 
 
-def pages(nav: object) -> Iterator[str]:
+def iterate_pages(nav: object) -> Iterator[str]:
     if isinstance(nav, str):
         yield nav
     for entry in nav if isinstance(nav, list) else nav.values() if isinstance(nav, dict) else ():
-        yield from pages(entry)
+        yield from iterate_pages(entry)
 
 
 def test_every_page_is_in_the_navigation_once():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    assert sorted(pages(nav)) == sorted(OUTSIDE | {file.name for file in (ROOT / "docs").glob("*.md")})
+    assert sorted(iterate_pages(nav)) == sorted(OUTSIDE | {file.name for file in (ROOT / "docs").glob("*.md")})
 
 
 def test_every_public_name_is_in_the_api():
@@ -34,7 +34,7 @@ def test_every_public_name_is_in_the_api():
 
 @pytest.mark.slow
 def test_the_site_builds(tmp_path):
-    """As `make docs` does; it needs the extra `docs`. CI builds it by that command."""
+    """Build as `make docs` does; skipped without the extra `docs`."""
     for name in ("material", "mkdocstrings_handlers.python"):
         pytest.importorskip(name)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", ROOT / "mkdocs.yml"]

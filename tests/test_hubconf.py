@@ -1,4 +1,4 @@
-"""torch.hub finds the model in a checkout."""
+"""torch.hub loads models from a checkout."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from lightning_cifar import load_pretrained
 ROOT = str(Path(__file__).parents[1])
 
 
-def test_pretrained():
+def test_the_pretrained_model_is_that_of_the_package():
     model = torch.hub.load(ROOT, "five_block_net", pretrained=True, source="local")
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
         assert model(images).equal(load_pretrained()(images))
 
 
-def test_a_new_one():
+def test_a_new_model_takes_arguments():
     model = torch.hub.load(ROOT, "five_block_net", num_classes=3, widths=(4, 4, 4, 4, 4), source="local")
     assert model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 3)

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, show what they promise, and lie in git without output."""
+"""The notebooks run from top to bottom, show their figures and numbers, and are stored without output."""
 
 import re
 import shutil
@@ -11,18 +11,17 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-IMAGES = Path(__file__).parent / "images"  # of CIFAR-10
 SHAPES = ("circle", "square", "triangle")
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_stripped(file):
+def test_notebooks_are_stored_without_output(file):
     for cell in nbformat.read(file, as_version=4).cells:
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
-def outputs(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
-    """What each code cell of the notebook shows, run in the directory, with other values of what is named."""
+def run_notebook(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
+    """Run a notebook in the directory, with other values of named options; return the outputs of each code cell."""
     notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
     for cell in notebook.cells:
         for option, value in shorter.items():
@@ -31,50 +30,50 @@ def outputs(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def pictures(shown: list[Any]) -> int:
+def count_figures(shown: list[Any]) -> int:
     return sum("image/png" in output.get("data", {}) for output in shown)
 
 
-def text(shown: list[Any]) -> str:
+def read_text(shown: list[Any]) -> str:
     return "".join(output.get("text", "") for output in shown)
 
 
 @pytest.mark.slow
 def test_quickstart(tmp_path):
-    train, test, _, predicted = outputs("quickstart", tmp_path, max_epochs="2")
-    assert pictures(train) == 1  # redrawn in place: one figure, however often it was drawn
+    train, test, _, predicted = run_notebook("quickstart", tmp_path, max_epochs="2")
+    assert count_figures(train) == 1  # redrawn in place
     result = eval(test[-1]["data"]["text/plain"])
     assert result["test/accuracy"] >= 0.8
-    assert pictures(predicted) == 1
+    assert count_figures(predicted) == 1
     assert (tmp_path / "runs/notebook/version_0/curves.png").exists()
 
 
 @pytest.mark.slow
 def test_tour(tmp_path):
-    _, shapes, by_class, spread, extremes, held, explained = outputs("tour", tmp_path)
-    assert "block 5: (128, 2, 2) to (128, 1, 1)" in text(shapes)
-    assert [pictures(shown) for shown in (by_class, extremes, explained)] == [1, 1, 3]
-    assert text(spread).count("shut") == 5
-    (accuracy,) = re.findall(r"accuracy (.+)%", text(shapes))
+    _, shapes, by_class, spread, extremes, averaged, explained = run_notebook("tour", tmp_path)
+    assert "block 5: (128, 2, 2) to (128, 1, 1)" in read_text(shapes)
+    assert [count_figures(shown) for shown in (by_class, extremes, explained)] == [1, 1, 3]
+    assert read_text(spread).count("% zero") == 5
+    (accuracy,) = re.findall(r"accuracy (.+)%", read_text(shapes))
     assert float(accuracy) >= 95
-    assert re.search(rf"as trained: +{accuracy}%", text(held))
-    assert "all held" in text(held)
+    assert re.search(rf"as trained: +{accuracy}%", read_text(averaged))
+    assert "in all blocks" in read_text(averaged)
 
 
 @pytest.mark.slow
-def test_tour_of_the_model_in_the_package(tmp_path):
+def test_tour_with_the_pretrained_model(tmp_path, drawn_folder):
     for part in ("train", "test"):
-        shutil.copytree(IMAGES, tmp_path / "data" / part)
-    first, shapes, *_, held, explained = outputs("tour", tmp_path)
-    assert "2 network(s); folder: 20 test images of airplane, " in text(first)
-    assert "accuracy of the first network" in text(shapes)
-    assert len(re.findall(r"held: +[\d.]+%, \d+ otherwise", text(held))) == 6
-    assert pictures(explained) == 3
+        shutil.copytree(drawn_folder, tmp_path / "data" / part)
+    first, shapes, *_, averaged, explained = run_notebook("tour", tmp_path)
+    assert "2 network(s); folder: 20 test images of airplane, " in read_text(first)
+    assert "accuracy of the first network" in read_text(shapes)
+    assert len(re.findall(r"(?:block \d|blocks): +[\d.]+%, \d+ changed", read_text(averaged))) == 6
+    assert count_figures(explained) == 3
 
 
 @pytest.mark.slow
 def test_own_data(tmp_path):
-    _, _, test, predicted, explained = outputs("own_data", tmp_path)
+    _, _, test, predicted, explained = run_notebook("own_data", tmp_path)
     assert eval(test[-1]["data"]["text/plain"])["test/accuracy"] >= 0.95
-    assert re.findall(r"new/(\w+)\.png +(\w+)", text(predicted)) == [(shape, shape) for shape in SHAPES]
-    assert pictures(explained) == len(SHAPES)
+    assert re.findall(r"new/(\w+)\.png +(\w+)", read_text(predicted)) == [(shape, shape) for shape in SHAPES]
+    assert count_figures(explained) == len(SHAPES)

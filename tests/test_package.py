@@ -1,4 +1,4 @@
-"""The public names, and that importing the package does not import torch."""
+"""Public names exist, and importing the package does not import torch."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def test_unknown_names_are_attribute_errors():
         lightning_cifar.nosuch  # noqa: B018
 
 
-def test_import_is_light():
+def test_import_does_not_import_torch():
     code = "import sys, lightning_cifar; print(lightning_cifar.__version__, 'torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed == f"{lightning_cifar.__version__} False\n"

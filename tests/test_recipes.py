@@ -1,4 +1,4 @@
-"""The recipes `fast` and `fast94` by the command line, small, on digits; test_cli.py has `report` and `demo`."""
+"""Recipes `fast` and `fast94` on the command line, with small networks on digits; test_cli.py has `report`, `demo`."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ SMALL += ["--trainer.log_every_n_steps", "5"]
 
 
 @pytest.mark.parametrize("recipe", ["fast", pytest.param("fast94", marks=pytest.mark.slow)])
-def test_trains_and_is_tested_with_and_without_augmentation(recipe, tmp_path, capsys):
+def test_fit_and_test_with_and_without_test_time_augmentation(recipe, tmp_path, capsys):
     run_dir = tmp_path / "run"
     options = [*SMALL, "--data.flip", "false", "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]
     assert main(["fit", "--recipe", recipe, *options]) == 0
@@ -24,7 +24,7 @@ def test_trains_and_is_tested_with_and_without_augmentation(recipe, tmp_path, ca
         rows = list(csv.DictReader(opened))
     losses = [float(row["train/loss_epoch"]) for row in rows if row.get("train/loss_epoch")]
     assert losses[1] < losses[0] - 0.2
-    assert not any(name.startswith(("val/", "test/")) for name in rows[0])  # nothing is watched
+    assert not any(name.startswith(("val/", "test/")) for name in rows[0])  # no validation
 
     tested = tmp_path / "tested"
     assert main(["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(tested)]) == 0

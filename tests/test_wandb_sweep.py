@@ -1,4 +1,4 @@
-"""docs/wandb-sweep.yaml, as wandb's agent reads it: the command that it makes is one that `fit` takes."""
+"""`fit` accepts the command that wandb's agent builds from docs/wandb-sweep.yaml."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SWEEP = yaml.safe_load((Path(__file__).parents[1] / "docs/wandb-sweep.yaml").rea
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands that an agent starts, which are not run."""
+    """Commands that an agent starts, recorded instead of run."""
     commands = []
     monkeypatch.setattr("wandb.wandb_agent.AgentProcess", lambda command, **_: commands.append(command) or Process())
     return commands
@@ -23,10 +23,10 @@ class Process:
     last_sigterm_time = None
 
 
-def test_the_agents_command_is_one_that_fit_takes(started, monkeypatch, capsys):
+def test_fit_accepts_the_agents_command(started, monkeypatch, capsys):
     values = {"model.learning_rate": {"value": 0.00123}, "data.batch_size": {"value": 256}}
     assert values.keys() == SWEEP["parameters"].keys()
-    monkeypatch.setenv("WANDB_RUN_ID", "")  # the agent sets it, and others
+    monkeypatch.setenv("WANDB_RUN_ID", "")  # set by the agent, like others
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "")
     agent = object.__new__(Agent)
     agent._in_jupyter, agent._function, agent._forward_signals = False, None, False
@@ -40,6 +40,6 @@ def test_the_agents_command_is_one_that_fit_takes(started, monkeypatch, capsys):
     assert (config["data"]["held_out"], config["wandb"]) == ("val", "online")
 
 
-def test_what_is_maximised_is_what_fit_logs(trained):
+def test_fit_logs_the_metric_of_the_sweep(trained):
     header = next(trained.glob("metrics.csv")).read_text().splitlines()[0]
     assert SWEEP["metric"]["name"] in header.split(",")

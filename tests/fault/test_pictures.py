@@ -19,10 +19,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", "JP
 MEMORY = 1 << 30  # more than the process has when it begins
 
 
-def whole(form: str) -> bytes:
-    """One of the sample images, in another format."""
+def whole(form: str, sample: Path) -> bytes:
+    """The sample image in another format."""
     file = io.BytesIO()
-    sample = next((Path(__file__).parents[1] / "images/frog").glob("*.jpg"))
     Image.open(sample).resize((48, 40)).save(file, form)
     return file.getvalue()
 
@@ -76,11 +75,11 @@ def predicted(start, folder: Path) -> dict[str, str]:
         return {Path(row["file"]).name: row["error"] for row in csv.DictReader(opened)}
 
 
-def test_malformed_pictures(start, tmp_path, survived):
+def test_malformed_pictures(start, drawn_folder, tmp_path, survived):
     folder, draw = tmp_path / "pictures", random.Random(0)
     folder.mkdir()
     for form in FORMATS:
-        content = whole(form)
+        content = whole(form, drawn_folder / "frog/0000.jpg")
         (folder / f"{form}.png").write_bytes(content)  # by its content, whatever it is called
         for harm, harmed in HARMS.items():
             (folder / f"{form}, {harm}.png").write_bytes(harmed(content, draw))
@@ -92,9 +91,9 @@ def test_malformed_pictures(start, tmp_path, survived):
 
 
 @pytest.mark.slow
-def test_fuzzed_pictures(start, tmp_path, survived):
+def test_fuzzed_pictures(start, drawn_folder, tmp_path, survived):
     folder, draw, times = tmp_path / "pictures", random.Random(0), 12_000
-    contents = [whole(form) for form in FORMATS]
+    contents = [whole(form, drawn_folder / "frog/0000.jpg") for form in FORMATS]
     for first in range(0, times, 3000):  # of which a child has time for all
         folder.mkdir()
         numbers = range(first, min(first + 3000, times))

@@ -21,7 +21,6 @@ from lightning_cifar.train.weights import read_weights
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/export.md").read_text()
-IMAGES = ROOT / "tests/images"
 FORMATS = [*command.SUFFIXES.items()]
 
 
@@ -89,17 +88,20 @@ def test_each_file_holds_facts_and_no_local_path(models):
         assert not any(path in content for path in (str(ROOT).encode(), str(models.parent).encode()))
 
 
-def test_safetensors_is_a_checkpoint_again(models, tmp_path, capsys):
+def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsys):
     weights = models / "model.safetensors"
-    assert run(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", IMAGES)[0] == 0
+    assert (
+        run(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", drawn_folder)[0]
+        == 0
+    )
     first, second = read_weights(weights), read_weights(tmp_path / "again.safetensors")
     assert first[:2] == second[:2]
     assert all(second[2][name].equal(value) for name, value in first[2].items())
 
 
-def test_given_images_or_random_ones(models, tmp_path, capsys):
+def test_images_of_ones_own_or_random_ones(models, drawn_folder, tmp_path, capsys):
     args = ["--ckpt_path", models / "model.safetensors", "--output"]
-    _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", IMAGES)
+    _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
     assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
@@ -203,9 +205,9 @@ def test_the_page_and_the_card_have_the_same_examples(models):
         assert code in (models / f"model{suffix}.md").read_text()
 
 
-def test_the_example_for_onnx_needs_no_torch(models, capsys):
+def test_the_example_for_onnx_needs_no_torch(models, drawn_folder, capsys):
     """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
-    picture = Image.open(IMAGES / "frog/0000.jpg").resize((90, 64))
+    picture = Image.open(drawn_folder / "frog/0000.jpg").resize((90, 64))
     picture.save(models / "my.jpg")
     code = USES["onnx"].replace("FILE", "model.onnx") + "import sys\nassert 'torch' not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=models, capture_output=True, text=True, check=True)

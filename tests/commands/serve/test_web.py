@@ -8,7 +8,6 @@ import re
 import socket
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -20,8 +19,6 @@ from lightning_cifar import load_pretrained
 from lightning_cifar.commands.serve import web
 from lightning_cifar.commands.serve.command import LOCAL
 from lightning_cifar.evaluate.prediction import predict_files
-
-IMAGES = Path(__file__).parents[2] / "images"
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +51,17 @@ def local_client(model):
         yield opened
 
 
-def sent(*names):
-    return [("files", (name, (IMAGES / name).read_bytes())) for name in names]
+@pytest.fixture
+def sent(drawn_folder):
+    """Return the form fields of drawn images by their names."""
+    return lambda *names: [("files", (name, (drawn_folder / name).read_bytes())) for name in names]
 
 
-def test_classes_are_those_of_predict(client, model):
+def test_classes_as_predict_says_them(client, model, sent, drawn_folder):
     names = ["cat/0000.jpg", "ship/0001.jpg", "frog/0000.jpg"]
     answer = client.post("/predict?top=2", files=sent(*names))
     assert answer.status_code == 200
-    expected = predict_files(model, [str(IMAGES / name) for name in names], 3, 2)
+    expected = predict_files(model, [str(drawn_folder / name) for name in names], 3, 2)
     for picture, name, row in zip(answer.json()["pictures"], names, expected, strict=True):
         assert (picture["file"], picture["error"], picture["explanation"]) == (name, None, None)
         assert [one["name"] for one in picture["classes"]] == [one for one, _ in row["classes"]]
@@ -93,7 +92,7 @@ def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, si
     assert status != 403 or "127.0.0.1" in answer.json()["error"]
 
 
-def test_an_explanation_where_one_is_asked_for(client):
+def test_an_explanation_where_one_is_asked_for(client, sent):
     (picture,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["pictures"]
     found = picture["explanation"]
     assert (found["branches"], np.shape(found["gates"])) == (["3x3", "1x1", "1x1"], (5, 3))
@@ -103,7 +102,7 @@ def test_an_explanation_where_one_is_asked_for(client):
         assert Image.open(io.BytesIO(base64.b64decode(content))).size == (256, 256)
 
 
-def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client):
+def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client, sent):
     files = [*sent("cat/0000.jpg"), ("files", ("<b>text</b>.png", b"no picture"))]
     answer = client.post("/predict", files=files)
     good, bad = answer.json()["pictures"]
@@ -166,7 +165,7 @@ def test_too_many_pixels_are_refused_by_the_header(client):
     assert answer.json()["error"].startswith("large.png: 9000x9000 pixels are more than")
 
 
-def test_requests_at_once_are_each_answered_by_their_own(client):
+def test_requests_at_once_are_each_answered_by_their_own(client, sent):
     names = [f"{kind}/000{number}.jpg" for kind in ("cat", "ship", "frog", "horse") for number in (0, 1)]
     alone = {name: client.post("/predict", files=sent(name)).json() for name in names}
     together = {}
