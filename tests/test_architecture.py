@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_cifar"
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or not file.name.startswith("__"))
 LAYERS = ("ground", "data", "model", "train", "run", "evaluate", "commands")
-CORE_LINES, MODULE_LINES = 3300, 250
+CORE_LINES, MODULE_LINES = 2700, 250  # the core's without blank lines
 
 
 def layer(file: Path) -> str:
@@ -70,4 +70,4 @@ def test_a_module_can_be_read_in_one_sitting(file):
 
 def test_the_core_can_be_read_in_one_sitting():
     core = [file for file in FILES if layer(file) in ("ground", "data", "model", "train")]
-    assert sum(len(file.read_text().splitlines()) for file in core) <= CORE_LINES
+    assert sum(bool(line.strip()) for file in core for line in file.read_text().splitlines()) <= CORE_LINES

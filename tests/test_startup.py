@@ -99,7 +99,7 @@ def test_version():
         (["repeat", "--compare", "no.json", "no.json"], "--compare no.json: No such file or directory"),
         (
             ["export", "--ckpt_path", "x", "--output", "x.bin"],
-            "--output x.bin: name it .safetensors, .onnx, .pt2, by what it is to be",
+            "--output x.bin: the suffix must be one of .safetensors, .onnx, .pt2",
         ),
         (["sweep", "--search", "model.width=1,2"], "no option --model.width: did you mean --model.widths?"),
         (["sweep", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),

@@ -6,7 +6,7 @@ from lightning import Trainer
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
-from lightning_cifar.evaluate.explain import evidence, grad_cam
+from lightning_cifar.evaluate.explain import grad_cam, weigh_maps
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.run.guards import GateStatistics
 from lightning_cifar.train.optim import group_parameters
@@ -93,7 +93,7 @@ def test_heat_and_gates_are_means_over_members(ensemble_and_members, images):
     ensemble, alone, _ = ensemble_and_members
     classes = torch.arange(6)
     heat, gates = grad_cam(ensemble, images, classes)
-    maps, weights = zip(*(evidence(one.network, one.normalise(images), classes) for one in alone), strict=True)
+    maps, weights = zip(*(weigh_maps(one.network, one.normalise(images), classes) for one in alone), strict=True)
     expected = (sum(maps) / 2).relu()
     torch.testing.assert_close(heat * expected.amax((1, 2), keepdim=True), expected)
     torch.testing.assert_close(gates, sum(weights) / 2)
