@@ -25,7 +25,6 @@ IRRELEVANT = (
     "Checkpoint directory .* exists and is not empty",  # that of a resumed run
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
     "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
-    "Be aware that when using `ckpt_path`",  # ModelCheckpoint has no part in a test, and `fit` always has one
 )
 
 

@@ -23,8 +23,8 @@ def test(job: Job) -> None:
     with open_run(job) as run:
         check_options(job, run)
         assert job.ckpt_path is not None
-        identity = identify_checkpoint(job.ckpt_path, run.directory)  # now, for training may overwrite it meanwhile
-        run.trainer.test(job.model, job.data, ckpt_path=load_weights(job), weights_only=True, verbose=False)
+        identity = identify_checkpoint(job.ckpt_path, run.directory, load_weights(job))
+        run.trainer.test(job.model, job.data, verbose=False)
         if "test/loss" not in run.trainer.callback_metrics:
             raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         if not run.trainer.is_global_zero:

@@ -8,5 +8,5 @@ def validate(job: Job) -> None:
     load_data(job)
     choose_precision(job)
     with open_run(job) as run:
-        checkpoint, verbose = load_weights(job), job.settings["verbose"]
-        run.trainer.validate(job.model, job.data, ckpt_path=checkpoint, weights_only=True, verbose=verbose)
+        load_weights(job)
+        run.trainer.validate(job.model, job.data, verbose=job.settings["verbose"])

@@ -21,12 +21,16 @@ DAMAGED = (
 )
 
 
-def identify_checkpoint(checkpoint: str | Path, directory: Path) -> dict[str, str]:
+def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
     """Return the entries of ``test.json`` in ``directory`` that identify the checkpoint: relative path and SHA-256.
 
-    Reads the whole file: call it once, before the test, since training may go on and replace the checkpoint.
+    Args:
+        checkpoint: the tested file.
+        directory: of ``test.json``.
+        digest: SHA-256 of the content that was loaded; None: of the file as it is now.
     """
-    return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest_of(Path(checkpoint))}
+    digest = digest or digest_of(Path(checkpoint))
+    return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest}
 
 
 def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:

@@ -16,9 +16,11 @@ from lightning.pytorch.utilities.model_summary import summarize
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
+from lightning_cifar.files import digest_of
 from lightning_cifar.options import WEIGHTS, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
+from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.hardware import find_fastest_precision
 from lightning_cifar.train.weights import describe_weights, read_weights
@@ -123,14 +125,27 @@ def load_data(job: Job) -> None:
     job.model.adopt(job.data)
 
 
-def load_weights(job: Job) -> Path | None:
-    """Load a ``.safetensors`` file into the model; return the checkpoint that is left for Lightning to load, if any."""
-    if job.ckpt_path is None or job.ckpt_path.suffix != WEIGHTS:
-        return job.ckpt_path
-    _, facts, tensors = read_weights(job.ckpt_path)
-    job.model.load_state_dict(tensors)
-    print(f"weights: {describe_weights(facts)}")
-    return None
+def load_weights(job: Job) -> str:
+    """Load the weights of ``--ckpt_path`` into the model, and return the SHA-256 of the file.
+
+    Raises:
+        InputError: the file is damaged, or holds the weights of another network.
+    """
+    assert job.ckpt_path is not None
+    if job.ckpt_path.suffix == WEIGHTS:
+        _, facts, tensors = read_weights(job.ckpt_path)
+        print(f"weights: {describe_weights(facts)}")
+        digest = digest_of(job.ckpt_path)
+    else:
+        content, digest = read_checkpoint(job.ckpt_path)
+        tensors = content["state_dict"]
+    try:
+        job.model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
+        ) from error
+    return digest
 
 
 def choose_precision(job: Job) -> None:

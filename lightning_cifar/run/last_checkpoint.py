@@ -137,6 +137,8 @@ class LastCheckpoint(Checkpoint):
         self.due = time.monotonic() + self.seconds
 
     def state_dict(self) -> dict[str, Any]:
+        if not hasattr(self, "module"):  # it has not trained
+            return {}
         reduce = partial(resume.sum_over_processes, self.trainer)
         return {
             "random": random_states(),

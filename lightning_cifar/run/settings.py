@@ -21,6 +21,9 @@ from lightning_cifar.options import (
     values_of,
 )  # fmt: skip
 
+# Options that may change when a run is resumed, with everything that begins with ``trainer.``.
+MAY_CHANGE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+
 
 def layer(args: list[str]) -> list[str]:
     """Return the arguments with the recipe's and the checkpoint's settings put before them as ``--config``.
@@ -122,5 +125,21 @@ def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tu
     """Yield each option that differs: its name, such as ``data.root``, its value and the stored value."""
     for group in SIGNATURES:
         for name, value in settings[group].items():
-            if value != (other := stored[group].get(name)):
+            if value != (other := (stored.get(group) or {}).get(name)):
                 yield f"{group}.{name}", value, other
+
+
+def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """Return a line for each option that differs from the ``stored`` settings of the run.
+
+    Raises:
+        InputError: an option differs that would make it another run.
+    """
+    changes = []
+    for name, value, before in differences(settings, stored):
+        if not name.startswith("trainer.") and name not in MAY_CHANGE:
+            raise InputError(f"--{name} {value}: the run to resume was started with {before}")
+        changes.append(f"--{name} {value}, before {before}")
+    if settings["seed_everything"] != stored["seed_everything"]:
+        raise InputError(f"--seed_everything: the run to resume has the seed {stored['seed_everything']}")
+    return changes

@@ -24,14 +24,11 @@ from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, recorded_recipe
-from lightning_cifar.run.settings import differences
+from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, earlier_run, finish, public, wandb_logger
 from lightning_cifar.train.checkpoint import DurableIO
 from lightning_cifar.train.hardware import keep_freed_memory
-
-# Options that may change when a run is resumed, with everything that begins with ``trainer.``.
-MAY_CHANGE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
 
 @dataclass
@@ -90,13 +87,14 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
+    is_new = named is None or not Path(named).exists()
     directory = claim_directory(Path(named), "--run_dir") if named else make_timed_directory(Path("runs", job.group))
     hold(directory, job, ending)
     try:
         write_whole(directory / "config.yaml", job.dump().encode())
         return build_run(job, directory, callbacks)
     except Exception:
-        if not named:
+        if is_new:
             shutil.rmtree(directory)
         else:
             shutil.rmtree(directory / "wandb", ignore_errors=True)
@@ -138,22 +136,6 @@ def directory_of_rank_zero(job: Job) -> Path:
     if named is None:
         raise InputError("several processes were started at once: name one directory for all by --run_dir")
     return Path(named)
-
-
-def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """Return a line for each option that differs from the ``stored`` settings of the run.
-
-    Raises:
-        InputError: an option differs that would make it another run.
-    """
-    changes = []
-    for name, value, before in differences(settings, stored):
-        if not name.startswith("trainer.") and name not in MAY_CHANGE:
-            raise InputError(f"--{name} {value}: the run to resume was started with {before}")
-        changes.append(f"--{name} {value}, before {before}")
-    if settings["seed_everything"] != stored["seed_everything"]:
-        raise InputError(f"--seed_everything: the run to resume has the seed {stored['seed_everything']}")
-    return changes
 
 
 def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int = 0) -> Run:

@@ -47,7 +47,15 @@ def append_digest(archive: bytes) -> bytes:
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint: see `read_checkpoint`."""
+    return read_checkpoint(file)[0]
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
     """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one.
+
+    Returns:
+        Its content, and the SHA-256 of the whole file.
 
     Raises:
         InputError: the file is damaged or no checkpoint.
@@ -55,12 +63,15 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = file.read_bytes()
         end = content[content.rfind(ZIP_SIGNATURE) :]
-        if not end.endswith(NO_COMMENT, 0, ZIP_END) and append_digest(content[:-DIGEST]) != content:
+        body, tail = content[: -DIGEST - 2], content[-DIGEST - 2 :]
+        digest = sha256(body)
+        if not end.endswith(NO_COMMENT, 0, ZIP_END) and tail[2:] != digest.hexdigest().encode():
             raise ValueError("its SHA-256 differs from the one stored in it")
+        digest.update(tail)
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"it holds a {type(checkpoint).__name__}")
     except Exception as error:  # damage raises many types of errors
         line = f"{type(error).__name__} {error}".splitlines()[0]
         raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error
-    return checkpoint
+    return checkpoint, digest.hexdigest()

@@ -1,6 +1,8 @@
 """Weights: a network with its hyper-parameters and facts about it in one safetensors file, which cannot hold code."""
 
+import copy
 import json
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,11 @@ def get_class_names(model: ImageClassifier) -> list[str]:
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
     file = find_checkpoint(str(file))
+    return copy.deepcopy(read_config(file, file.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=1)  # a command asks more than once; a file that was replaced has another time
+def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, _ = read_weights(file)
         return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]} if facts["held_out"] else {}}

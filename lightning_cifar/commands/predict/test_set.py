@@ -16,8 +16,8 @@ def predict(job: Job) -> None:
     with open_run(job) as run:
         if run.trainer.world_size > 1:
             raise InputError("predict works in one process: --trainer.devices 1")
-        checkpoint = load_weights(job)
-        batches: Any = run.trainer.predict(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
+        load_weights(job)
+        batches: Any = run.trainer.predict(job.model, job.data)
         if not batches:
             raise InputError("no image was predicted: --trainer.limit_predict_batches must be above 0")
         probabilities = torch.cat(batches)
