@@ -50,7 +50,7 @@ def tabulate_step_choices() -> str:
         [row["choice"], f"{row['step']} ms", f"{row['convolutions']} ms", f"{row['step'] / row['convolutions']:.2f}"]
         for row in load_result("fast_choices")["step_milliseconds"]["rows"]
     ]
-    return format_table(["a step of 250 images", "whole", "convolutions alone", "ratio"], rows)
+    return format_table(["a step of 250 images", "whole", "convolutions only", "ratio"], rows)
 
 
 def tabulate_operations() -> str:

@@ -134,7 +134,7 @@ def tabulate_throughput() -> str:
     result = load_result("distributed")
     right, speed = result["right_answers"], result["throughput"]
     head = ["", "1 process", "2 processes", "3 processes"]
-    rows = [["test images classified rightly", *(f"{right[count]:,}" for count in ("1", "2", "3"))]]
+    rows = [["test images classified correctly", *(f"{right[count]:,}" for count in ("1", "2", "3"))]]
     one, two = (f"{speed['median'][name]:,.0f} images/s" for name in ("one process, two threads", "two processes"))
     rows.append(["`fast94` on two cores", f"{one} by two threads", f"{two} ({speed['ratio']:.2f}x)", ""])
     return format_table(head, rows)

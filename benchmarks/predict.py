@@ -104,7 +104,7 @@ def tabulate() -> str:
     for form, found in result["forms"].items():
         speed = f"{found['images_per_second']['median']:,.0f} images/s"
         rows.append([form, speed, f"{found['ratio']:.2f}x", f"{found['other_classes']:,}"])
-    head = [f"{result['files']:,} files", "speed", "over one by one", "other class than one by one"]
+    head = [f"{result['files']:,} files", "speed", "compared with one by one", "images with another class"]
     return format_table(head, rows, result["command"])
 
 

@@ -69,7 +69,7 @@ def tabulate_accurate_variants() -> str:
         "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
         "accurate": "two networks of half the cost, flip-equivariant: `accurate`",
     }
-    return format_table(["form", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
+    return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
 
 
 def tabulate_fast94_gates() -> str:

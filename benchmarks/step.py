@@ -166,7 +166,17 @@ def tabulate_steps() -> str:
                 ", ".join(rest),
             ]
         )
-    head = ["recipe", "an image", "step", "convolutions alone", "ratio", "GFLOP/s", "alone", "images/s", "the rest"]
+    head = [
+        "recipe",
+        "an image",
+        "step",
+        "convolutions only",
+        "ratio",
+        "GFLOP/s: step",
+        "convolutions",
+        "images/s",
+        "the rest",
+    ]
     return format_table(head, rows, result["command"])
 
 
@@ -185,7 +195,7 @@ def tabulate_compilations() -> str:
             ]
         )
     return format_table(
-        ["`--model.compile true`", "first step", "eager step", "compiled", "speed-up", "pays after"], rows
+        ["`--model.compile true`", "first step", "eager step", "compiled", "speed-up", "saves time after"], rows
     )
 
 

@@ -141,7 +141,7 @@ def process_settings() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb keeps a process of its own
+        for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb's process lives on
             if name not in environment:
                 del os.environ[name]
         os.environ.update(environment)

@@ -47,5 +47,5 @@ def test_the_site_builds(tmp_path):
         assert loaded
         assert not [address for address in loaded if re.match(r"(https?:)?//", address)]
     api = (tmp_path / "site/api.html").read_text()
-    assert "odd sizes of the convolutions" in api  # of GatedBlock's docstring
+    assert "odd sizes of the N convolutions" in api  # of GatedBlock's docstring
     assert "../benchmarks" not in (tmp_path / "site/results.html").read_text()

@@ -1,1 +1,1 @@
-"""Commands of this package's own: each a module with ``main(args) -> int``, found by its name."""
+"""Commands: a module or folder each, with a function of its name or, if it parses its words itself, ``main``."""

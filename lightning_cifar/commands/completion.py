@@ -59,4 +59,4 @@ def format_script() -> str:
 
 def read_options(parser: Arguments) -> list[str]:
     """Return a parser's long options, from its usage line: argparse has no public list of them."""
-    return ["--help", *re.findall(r"(?<=[\s\[|(])--[a-z_]+", parser.format_usage())]
+    return ["--help", *re.findall(r"(?<=[\s\[|(])--[a-z0-9_]+", parser.format_usage())]

@@ -86,7 +86,7 @@ def check_machine() -> Iterator[Finding]:
     from lightning_cifar.train.hardware import find_fastest_precision
     from lightning_cifar.train.weights import load_pretrained
 
-    yield True, f"CPU: {cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    yield True, f"CPU: {cpu_name()}, {os.cpu_count()} cores; threads of torch: {torch.get_num_threads()}"
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         yield True, f"GPU {index}: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
@@ -105,7 +105,8 @@ def check_machine() -> Iterator[Finding]:
 
 def check_data() -> Iterator[Finding]:
     root = Path(os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
-    named = f"{root} (LIGHTNING_CIFAR_DATA)" if "LIGHTNING_CIFAR_DATA" in os.environ else f"{root} (default)"
+    source = "LIGHTNING_CIFAR_DATA" if "LIGHTNING_CIFAR_DATA" in os.environ else "default"
+    named = f"the directory {root} ({source})"
     for name, folder in (("CIFAR-10", "cifar-10-batches-py"), ("CIFAR-100", "cifar-100-python")):
         found = (root / folder).is_dir()
         yield found, f"{name} in {named}" if found else f"{name} is not in {named}: fit downloads it, 170 MB"

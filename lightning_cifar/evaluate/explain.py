@@ -104,21 +104,21 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
         name: the class that the heat map is for.
         probability: of that class.
     """
-    drawn = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
+    figure = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
     titles = ("network input, 32x32", f"Grad-CAM: {name[:16]} {probability:.1%}", "gates: weight of each branch")
-    write = ImageDraw.Draw(drawn)
+    write = ImageDraw.Draw(figure)
     panels = (draw_input(explanation), draw_heat(explanation), draw_gates(explanation))
     for column, (title, panel) in enumerate(zip(titles, panels, strict=True)):
         left = MARGIN + column * (SIDE + MARGIN)
         write.text((left, 8), title, "black", font(15))
-        drawn.paste(panel, (left, TITLE))
-    return drawn
+        figure.paste(panel, (left, TITLE))
+    return figure
 
 
 def draw_gates(explanation: Explanation) -> Image.Image:
     """Draw a bar for each branch of each block, scaled to the largest of its block: blocks cannot be compared."""
-    drawn = Image.new("RGB", (SIDE, SIDE), "white")
-    write = ImageDraw.Draw(drawn)
+    figure = Image.new("RGB", (SIDE, SIDE), "white")
+    write = ImageDraw.Draw(figure)
     start = 88
     room = SIDE - start - 40
     block_height = SIDE / len(explanation.gates)
@@ -133,7 +133,7 @@ def draw_gates(explanation: Explanation) -> Image.Image:
             write.rectangle((start, top + 1, start + length, top + height - 2), colour)
             write.text((start - 5, top + height / 2), explanation.branches[branch], "black", font(11), anchor="rm")
             write.text((start + length + 4, top + height / 2), f"{weight:.2f}", "black", font(11), anchor="lm")
-    return drawn
+    return figure
 
 
 @cache

@@ -22,7 +22,7 @@ def format_table(result: dict[str, Any]) -> str:
         lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
     lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
-        lines.append(f"with temperature {result['temperature']:.3f}: {format_scores(scaled)}")
+        lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
     return "\n".join(lines)
 

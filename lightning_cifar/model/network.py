@@ -121,7 +121,7 @@ class FiveBlockNet(nn.Module):
         check_range("dropout", dropout, "[0, 1)")
         check_choice("global_pool", global_pool, GlobalPool)
         self.stem, channels = None, in_channels
-        partner = torch.arange(in_channels) if flip_equivariant else None  # each colour is its own mirror twin
+        partner = torch.arange(in_channels) if flip_equivariant else None  # each colour is the mirror twin of itself
         if stem_kernel:
             self.stem = WhiteningStem(in_channels, stem_kernel, stem_stride, activation, stem_bias, flip_equivariant)
             channels, partner = self.stem.out_channels, self.stem.partner

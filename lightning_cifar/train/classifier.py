@@ -191,7 +191,7 @@ class ImageClassifier(LightningModule):
         return [network(pixels) for network in networks]
 
     def sum_losses(self, each: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Sum the cross-entropies of the networks' logits, so that each network learns as if alone."""
+        """Sum the cross-entropies of the networks' logits, so that each network learns as if trained separately."""
         smoothing = self.hparams["label_smoothing"]
         return torch.stack([F.cross_entropy(logits, targets, label_smoothing=smoothing) for logits in each]).sum()
 

@@ -29,6 +29,7 @@ def test_completes_commands_options_recipes_and_files(complete, tmp_path):
     assert complete("fit", "--model.w") == ["--model.weight_decay", "--model.warmup", "--model.widths"]
     assert complete("fit", "--recipe", "fast") == ["fast", "fast94"]
     assert complete("predict", "--im") == ["--images"]
+    assert complete("export", "--int") == ["--int8"]
     assert complete("sweep", "--se") == ["--search", "--seed_everything"]
     assert complete("fit", "--help") == ["--help", "--help-all"]
     assert complete("sweep", "--help") == ["--help"]

@@ -35,8 +35,8 @@ def test_this_machine_can_train(tmp_path):
     command = [sys.executable, "-m", "lightning_cifar", "doctor"]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "\n  no" not in out
-    assert f"  ok  CIFAR-10 in {tmp_path} (LIGHTNING_CIFAR_DATA)\n" in out
-    assert f"  -   CIFAR-100 is not in {tmp_path}" in out
+    assert f"  ok  CIFAR-10 in the directory {tmp_path} (LIGHTNING_CIFAR_DATA)\n" in out
+    assert f"  -   CIFAR-100 is not in the directory {tmp_path}" in out
     assert "  ok  W&B: logged in" in out
     assert "0123456789" not in out
     assert out.endswith("training is possible\n")

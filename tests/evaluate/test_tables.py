@@ -30,7 +30,7 @@ def test_table_says_what_test_time_augmentation_gave_and_a_temperature():
     result = evaluate_logits(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
     lines = format_table(result).splitlines()
     assert lines[4] == "without TTA    90.00%"
-    assert lines[6].startswith("with temperature 2.000: loss ")
+    assert lines[6].startswith("after temperature scaling by 2.000: loss ")
 
 
 def test_a_class_without_images_has_no_accuracy():

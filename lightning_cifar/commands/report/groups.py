@@ -50,9 +50,9 @@ def group_runs(runs: Sequence[SavedRun]) -> list[Group]:
 
 def describe_difference(group: Group, alike: Sequence[SavedRun]) -> str:
     """Return the settings that set the group apart, as ``gate softmax``; if too long, its directory's name."""
-    own, others = select_settings(group.runs[0]), [select_settings(run) for run in alike]
-    differing = [name for name, value in own.items() if any(other.get(name) != value for other in others)]
-    words = ", ".join(f"{name.split('.')[-1]} {own[name]}" for name in differing)
+    settings, others = select_settings(group.runs[0]), [select_settings(run) for run in alike]
+    differing = [name for name, value in settings.items() if any(other.get(name) != value for other in others)]
+    words = ", ".join(f"{name.split('.')[-1]} {settings[name]}" for name in differing)
     return words if 0 < len(words) <= LABEL else group.directory.name
 
 
