@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from lightning_cifar.errors import InputError
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
+PRETRAINED_NAME = "pretrained"  # value of --ckpt_path for the model in this package
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",
@@ -29,7 +29,7 @@ OWN_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "completion": "print a script that completes commands and options in bash or zsh",
 }
 SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
-FLAGS = {  # of the commands of the Trainer: what follows the option, and its meaning
+FLAGS = {  # options of the Trainer's commands: placeholder of the value, and meaning
     "recipe": ("NAME", f"one of {', '.join(RECIPES)}; default report"),
     "config": ("FILE", "settings as YAML, such as the config.yaml of a run"),
     "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
@@ -49,7 +49,7 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and the rest of Lightning's Trainer",
 }
-# Whose signatures define the options of a group: package, file, class.
+# Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
     "model": [
@@ -68,7 +68,7 @@ class Arguments(argparse.ArgumentParser):
         self.command = command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, but answer ``--help`` even if other options are missing or incomplete."""
+        """Parse as argparse does, but show ``--help`` even if other options are missing or incomplete."""
         return super().parse_known_args(["--help"] if "--help" in (args or ()) else args, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -87,7 +87,7 @@ def parameters(group: str) -> list[str]:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
                 names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return list(dict.fromkeys(names))  # two classes may share one
+    return list(dict.fromkeys(names))  # two classes may have an option in common
 
 
 def overview() -> str:
@@ -127,7 +127,7 @@ def check_option(flag: str) -> None:
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
     if group in SIGNATURES and rest:
-        name = f"{group}.{rest[0]}"  # the parser checks what is below a parameter
+        name = f"{group}.{rest[0]}"  # the parser checks names below a parameter
         known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
