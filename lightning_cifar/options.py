@@ -19,7 +19,7 @@ TRAINER_COMMANDS = {
     "test": "evaluate a checkpoint on the test images: a table, and test.json",
     "predict": "classify the test images, or your images (--images), and write a CSV file",
 }
-OWN_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
+PACKAGE_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "repeat": "train and test n seeds of a recipe: mean, spread, interval; or compare two results",
     "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
@@ -28,7 +28,7 @@ OWN_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "doctor": "list what is installed, the hardware, the data found, the W&B login",
     "completion": "print a script that completes commands and options in bash or zsh",
 }
-SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
+SUBCOMMANDS = TRAINER_COMMANDS | PACKAGE_COMMANDS
 FLAGS = {  # options of the Trainer's commands: placeholder of the value, and meaning
     "recipe": ("NAME", f"one of {', '.join(RECIPES)}; default report"),
     "config": ("FILE", "settings as YAML, such as the config.yaml of a run"),
@@ -75,7 +75,7 @@ class Arguments(argparse.ArgumentParser):
         raise InputError(f"{self.command}: {message}")
 
 
-def parameters(group: str) -> list[str]:
+def list_parameters(group: str) -> list[str]:
     """Return the option names of a group of `SIGNATURES`, read from the source without importing it."""
     names = []
     for package, file, class_name in SIGNATURES[group]:
@@ -90,7 +90,7 @@ def parameters(group: str) -> list[str]:
     return list(dict.fromkeys(names))  # two classes may have an option in common
 
 
-def overview() -> str:
+def format_overview() -> str:
     """Return the text of ``--help``: a line for each command and recipe."""
     lines = ["usage: python -m lightning_cifar COMMAND [options]", "", "commands:"]
     lines += [f"  {name:<10} {meaning}" for name, meaning in SUBCOMMANDS.items()]
@@ -102,7 +102,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def short_help(command: str) -> str:
+def format_short_help(command: str) -> str:
     """Return the text of ``fit --help``: flags with a line each, and the names of all other options."""
     lines = [f"usage: python -m lightning_cifar {command} [options]", "", TRAINER_COMMANDS[command], ""]
     lines += [f"  --{f'{name} {value}':<22} {meaning}" for name, (value, meaning) in FLAGS.items()]
@@ -110,7 +110,7 @@ def short_help(command: str) -> str:
         lines += ["  --images PATH...         your images; options: predict --images --help"]
     for group, claim in GROUPS.items():
         lines += ["", f"--{group}.NAME VALUE, {claim}:"]
-        lines += wrap(" ".join(parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
+        lines += wrap(" ".join(list_parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -128,7 +128,7 @@ def check_option(flag: str) -> None:
     group, *rest = name.split(".")
     if group in SIGNATURES and rest:
         name = f"{group}.{rest[0]}"  # the parser checks names below a parameter
-        known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
+        known = [f"{group}.{parameter}" for parameter in ("help", *list_parameters(group))]
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
@@ -140,7 +140,7 @@ def check_option(flag: str) -> None:
 def name_flag(message: str) -> str:
     """Return a library's message about an argument with the argument's option: ``--data.val_size must be ...``."""
     first = message.partition(" ")[0]
-    groups = [group for group in ("data", "model") if first in parameters(group)]
+    groups = [group for group in ("data", "model") if first in list_parameters(group)]
     return f"--{groups[0]}.{message}" if groups else message
 
 
