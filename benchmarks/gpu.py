@@ -26,7 +26,7 @@ from formatting import format_percent, format_table, load_result
 from training_step import Step
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.evaluate.statistics import summary
+from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import write_json
 from lightning_cifar.run.record import describe_device
@@ -44,7 +44,7 @@ def train_recipe(recipe: str, root: str, seeds: int, extra: list[str]) -> dict[s
         found: dict[str, Any] = json.loads((run_dir / "repeat.json").read_text())
     first, *others = (run["train_seconds"] for run in found["seeds"])
     command_line = " ".join(["python -m lightning_cifar", *command])
-    return found | {"command": command_line, "first_seconds": first, "train_seconds": summary(others)}
+    return found | {"command": command_line, "first_seconds": first, "train_seconds": summarise(others)}
 
 
 def run_peer(script: Path, data: CIFAR10DataModule, runs: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def run_peer(script: Path, data: CIFAR10DataModule, runs: int) -> dict[str, Any]
     (seconds,) = (name for name in names if name.endswith("time_seconds"))
     columns = {"accuracy": "tta_val_acc", "accuracy_without_tta": "val_acc", "train_seconds": seconds}
     found = {key: [float(run[name]) for run in ended[1:]] for key, name in columns.items()}
-    return {"n": runs, **{key: {**summary(values), "all": values} for key, values in found.items()}}
+    return {"n": runs, **{key: {**summarise(values), "all": values} for key, values in found.items()}}
 
 
 def main(known: argparse.Namespace, extra: list[str]) -> None:

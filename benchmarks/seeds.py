@@ -16,7 +16,7 @@ from typing import Any
 from formatting import MEASURES, format_interval, format_percent, format_spread, format_table, load_result
 
 from lightning_cifar.commands.repeat.command import format_summary
-from lightning_cifar.evaluate.statistics import difference, summary
+from lightning_cifar.evaluate.statistics import compare, summarise
 from lightning_cifar.files import write_json
 
 KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
@@ -42,7 +42,7 @@ def tabulate_recipes() -> str:
     """Format the results of all recipes, one row each."""
     report = load_result("report")
     epochs, minutes = report["final"]["epoch"], report["wall_seconds"] / 60
-    seeds = summary(collect_report_accuracies())
+    seeds = summarise(collect_report_accuracies())
     rows = [
         ["the report itself", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
         ["`report`", report["data"], format_spread(seeds), "", f"{seeds['n']}", f"{epochs}", f"{minutes:.0f} min"],
@@ -85,7 +85,7 @@ def tabulate_fast94_gates() -> str:
 
 def tabulate_report_seeds() -> str:
     others, shares = load_result("report_seeds"), collect_report_accuracies()
-    found = summary(shares)
+    found = summarise(shares)
     low, high = found["interval"]
     cells = [format_percent(share) for share in shares]
     numbers = [0, *(one["seed"] for one in others["seeds"])]
@@ -123,7 +123,7 @@ def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) ->
     """Return cells of both accuracies, each with its difference from those in ``before``, if there are any."""
     cells = []
     for key, values in collect_accuracies(found).items():
-        gap = difference(before[key], values) if key in before else None
+        gap = compare(before[key], values) if key in before else None
         cells += [format_spread(found[key]), format_interval(gap, gap["distinct"]) if gap else ""]
     return cells
 

@@ -23,7 +23,7 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.evaluate.statistics import difference
+from lightning_cifar.evaluate.statistics import compare
 from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import write_json
 
@@ -94,7 +94,7 @@ def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: li
         if forms and seeds > 1:
             other = [*forms.values()][0 if study.against == "first" else -1]
             found["difference"] = {
-                key: difference(*([seed[key] for seed in one["seeds"]] for one in (other, found))) for key in MEASURES
+                key: compare(*([seed[key] for seed in one["seeds"]] for one in (other, found))) for key in MEASURES
             }
         forms[form] = found
     result = {

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_cifar.errors import explain
-from lightning_cifar.options import OWN_COMMANDS, TRAINER_COMMANDS, name_flag, overview, short_help
+from lightning_cifar.options import PACKAGE_COMMANDS, TRAINER_COMMANDS, format_overview, format_short_help, name_flag
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
@@ -59,10 +59,10 @@ def answer(args: list[str]) -> int:
         print(f"lightning-cifar {version('lightning-cifar')}")
         return 0
     if args in (["--help"], ["-h"]):
-        print(overview())
+        print(format_overview())
         return 0
     if args[:1] and args[0] in TRAINER_COMMANDS and args[1:] in (["--help"], ["-h"]):
-        print(short_help(args[0]))
+        print(format_short_help(args[0]))
         return 0
     with process_settings():
         try:
@@ -88,7 +88,7 @@ def answer(args: list[str]) -> int:
 
 def run(args: list[str]) -> None:
     """Run a command: its module's ``main`` gets the words after it; a Trainer's command gets a parsed job."""
-    if args and (args[0] in OWN_COMMANDS or predicts_files(args)):
+    if args and (args[0] in PACKAGE_COMMANDS or predicts_files(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if word == "--help-all" else word for word in args]
     layered = layer(args)  # before torch is imported, which takes seconds: typing errors are answered at once

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from lightning_cifar.errors import InputError
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-PRETRAINED_NAME = "pretrained"  # for --ckpt_path: the model in this package
+PRETRAINED_NAME = "pretrained"  # value of --ckpt_path for the model in this package
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",
@@ -19,7 +19,7 @@ TRAINER_COMMANDS = {
     "test": "evaluate a checkpoint on the test images: a table, and test.json",
     "predict": "classify the test images, or your images (--images), and write a CSV file",
 }
-OWN_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
+PACKAGE_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "repeat": "train and test n seeds of a recipe: mean, spread, interval; or compare two results",
     "export": "write a model as safetensors, ONNX or torch.export, checked, with a model card",
     "sweep": "search hyper-parameters of a recipe by validation accuracy, with Optuna",
@@ -28,8 +28,8 @@ OWN_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "doctor": "list what is installed, the hardware, the data found, the W&B login",
     "completion": "print a script that completes commands and options in bash or zsh",
 }
-SUBCOMMANDS = TRAINER_COMMANDS | OWN_COMMANDS
-FLAGS = {  # of the commands of the Trainer: what follows the option, and its meaning
+SUBCOMMANDS = TRAINER_COMMANDS | PACKAGE_COMMANDS
+FLAGS = {  # options of the Trainer's commands: placeholder of the value, and meaning
     "recipe": ("NAME", f"one of {', '.join(RECIPES)}; default report"),
     "config": ("FILE", "settings as YAML, such as the config.yaml of a run"),
     "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
@@ -49,7 +49,7 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and the rest of Lightning's Trainer",
 }
-# Whose signatures define the options of a group: package, file, class.
+# Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
     "model": [
@@ -68,14 +68,14 @@ class Arguments(argparse.ArgumentParser):
         self.command = command
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, but answer ``--help`` even if other options are missing or incomplete."""
+        """Parse as argparse does, but show ``--help`` even if other options are missing or incomplete."""
         return super().parse_known_args(["--help"] if "--help" in (args or ()) else args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.command}: {message}")
 
 
-def parameters(group: str) -> list[str]:
+def list_parameters(group: str) -> list[str]:
     """Return the option names of a group of `SIGNATURES`, read from the source without importing it."""
     names = []
     for package, file, class_name in SIGNATURES[group]:
@@ -87,10 +87,10 @@ def parameters(group: str) -> list[str]:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
                 names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return list(dict.fromkeys(names))  # two classes may share one
+    return list(dict.fromkeys(names))  # two classes may have an option in common
 
 
-def overview() -> str:
+def format_overview() -> str:
     """Return the text of ``--help``: a line for each command and recipe."""
     lines = ["usage: python -m lightning_cifar COMMAND [options]", "", "commands:"]
     lines += [f"  {name:<10} {meaning}" for name, meaning in SUBCOMMANDS.items()]
@@ -102,7 +102,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def short_help(command: str) -> str:
+def format_short_help(command: str) -> str:
     """Return the text of ``fit --help``: flags with a line each, and the names of all other options."""
     lines = [f"usage: python -m lightning_cifar {command} [options]", "", TRAINER_COMMANDS[command], ""]
     lines += [f"  --{f'{name} {value}':<22} {meaning}" for name, (value, meaning) in FLAGS.items()]
@@ -110,7 +110,7 @@ def short_help(command: str) -> str:
         lines += ["  --images PATH...         your images; options: predict --images --help"]
     for group, claim in GROUPS.items():
         lines += ["", f"--{group}.NAME VALUE, {claim}:"]
-        lines += wrap(" ".join(parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
+        lines += wrap(" ".join(list_parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
@@ -127,8 +127,8 @@ def check_option(flag: str) -> None:
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
     if group in SIGNATURES and rest:
-        name = f"{group}.{rest[0]}"  # the parser checks what is below a parameter
-        known = [f"{group}.{parameter}" for parameter in ("help", *parameters(group))]
+        name = f"{group}.{rest[0]}"  # the parser checks names below a parameter
+        known = [f"{group}.{parameter}" for parameter in ("help", *list_parameters(group))]
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
@@ -140,7 +140,7 @@ def check_option(flag: str) -> None:
 def name_flag(message: str) -> str:
     """Return a library's message about an argument with the argument's option: ``--data.val_size must be ...``."""
     first = message.partition(" ")[0]
-    groups = [group for group in ("data", "model") if first in parameters(group)]
+    groups = [group for group in ("data", "model") if first in list_parameters(group)]
     return f"--{groups[0]}.{message}" if groups else message
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.commands.sweep.space import space_of
+from lightning_cifar.commands.sweep.space import parse_space
 from lightning_cifar.options import SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def parse(monkeypatch, trained, capsys):
         if words[0] == "export":
             assert parsed.output.suffix in (".onnx", ".pt2", ".safetensors")
         if words[0] == "sweep":
-            space_of(parsed.search)
+            parse_space(parsed.search)
         if words[0] in ("repeat", "sweep") and not getattr(parsed, "compare", None):
             parse_trainer_command(["fit", *rest])
         else:
@@ -168,7 +168,7 @@ def test_options_named_alone_exist(span, parse):
     if not any(others) and not name.endswith(".NAME") and name not in {"--version", *OTHER_PROGRAMS}:
         check_option(name)
     for search in value if name == "--search" else []:
-        assert space_of([search])
+        assert parse_space([search])
     return None
 
 

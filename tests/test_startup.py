@@ -96,7 +96,7 @@ def test_version():
         (["repeat", "--corruptions"], "--corruptions goes with test: test --ckpt_path FILE --corruptions"),
         (["repeat", "--n", "two"], "repeat: argument --n: invalid int value: 'two'"),
         (["repeat", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
-        (["repeat", "--compare", "no.json", "no.json"], "--compare no.json: No such file or directory"),
+        (["repeat", "--compare", "no.json", "no.json"], "--compare no.json cannot be read: No such file or directory"),
         (
             ["export", "--ckpt_path", "x", "--output", "x.bin"],
             "--output x.bin: the suffix must be one of .safetensors, .onnx, .pt2",

@@ -3,7 +3,15 @@
 import re
 from importlib import import_module
 
-from lightning_cifar.options import FLAGS, OWN_COMMANDS, RECIPES, SIGNATURES, SUBCOMMANDS, Arguments, parameters
+from lightning_cifar.options import (
+    FLAGS,
+    PACKAGE_COMMANDS,
+    RECIPES,
+    SIGNATURES,
+    SUBCOMMANDS,
+    Arguments,
+    list_parameters,
+)
 
 WITH_FIT_OPTIONS = ("repeat", "sweep")  # commands that pass options on to fit
 SCRIPT = """\
@@ -43,15 +51,15 @@ def main(args: list[str]) -> int:
 
 def format_script() -> str:
     fit_options = [f"--{name}" for name in FLAGS]
-    fit_options += [f"--{group}.{name}" for group in SIGNATURES for name in parameters(group)]
+    fit_options += [f"--{group}.{name}" for group in SIGNATURES for name in list_parameters(group)]
     cases = []
     for command in SUBCOMMANDS:
         options: list[str] = []
-        if command in (*OWN_COMMANDS, "predict"):
+        if command in (*PACKAGE_COMMANDS, "predict"):
             options += read_options(import_module(f"lightning_cifar.commands.{command}").parser())
-        if command not in OWN_COMMANDS or command in WITH_FIT_OPTIONS:
+        if command not in PACKAGE_COMMANDS or command in WITH_FIT_OPTIONS:
             options += fit_options
-        if command not in OWN_COMMANDS:
+        if command not in PACKAGE_COMMANDS:
             options.append("--help-all")
         cases.append(f'        {command}) options="{" ".join(dict.fromkeys(options))}" ;;')
     return SCRIPT.format(recipes=" ".join(RECIPES), commands=" ".join(SUBCOMMANDS), cases="\n".join(cases))

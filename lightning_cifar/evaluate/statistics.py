@@ -9,10 +9,10 @@ from typing import Any
 from scipy import stats
 
 CONFIDENCE, POWER = 0.95, 0.8
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
+def summarise(values: Sequence[float]) -> dict[str, Any]:
     """Return n, mean, standard deviation, 95 % t-interval of the mean, median, minimum and maximum.
 
     ``std`` and ``interval`` are None for a single value.
@@ -25,13 +25,13 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return result | {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def share_interval(share: float, count: int) -> tuple[float, float]:
+def estimate_share_interval(share: float, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval for a fraction ``share`` of ``count`` images."""
     found = stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 
-def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Compare two means by Welch's t-test, and estimate the seeds needed to distinguish them.
 
     Args:
@@ -39,9 +39,9 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any
         second: at least two values.
 
     Returns:
-        ``difference`` of the means (second less first), its 95 % ``interval``, ``distinct`` (whether the interval
-        excludes 0) and ``seeds_needed``: of each, for a two-sided t-test at 5 % to detect a difference of this size
-        with probability 0.8; None if more than 10,000.
+        ``difference`` of the means (second minus first), its 95 % ``interval``, ``distinct`` (whether the interval
+        excludes 0) and ``seeds_needed``, the number of seeds of each with which a two-sided t-test at 5 % detects this
+        difference with probability 0.8; None if more than 10,000.
     """
     means, variances = (statistics.mean(first), statistics.mean(second)), [*map(statistics.variance, (first, second))]
     gap = means[1] - means[0]
@@ -54,19 +54,19 @@ def difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any
         "difference": gap,
         "interval": interval,
         "distinct": not interval[0] <= 0 <= interval[1],
-        "seeds_needed": seeds_needed(abs(gap) / spread),
+        "seeds_needed": count_seeds_needed(abs(gap) / spread),
     }
 
 
-def agreement(predictions: Sequence[Sequence[str]]) -> float | None:
-    """Return the mean, over pairs of seeds, of the fraction of images classified alike; None for fewer than two."""
+def measure_agreement(predictions: Sequence[Sequence[str]]) -> float | None:
+    """Return the fraction of images classified alike, averaged over pairs of seeds; None for fewer than two seeds."""
     pairs = [*combinations(predictions, 2)]
     shares = [sum(map(eq, first, second)) / len(first) for first, second in pairs]
     return statistics.mean(shares) if shares else None
 
 
-def seeds_needed(effect: float) -> int | None:
-    """Return the seeds of each recipe needed to detect ``effect`` standard deviations; None if over 10,000."""
+def count_seeds_needed(effect: float) -> int | None:
+    """Return the seeds of each recipe needed to detect a gap of ``effect`` standard deviations; None if over 10,000."""
 
     def suffices(n: int) -> bool:
         freedom = 2 * n - 2
@@ -74,9 +74,9 @@ def seeds_needed(effect: float) -> int | None:
         # The other tail is negligible where this one is near 0.8.
         return bool(stats.nct.sf(threshold, freedom, effect * (n / 2) ** 0.5) >= POWER)
 
-    if not suffices(MOST_SEEDS):
+    if not suffices(MAX_SEEDS):
         return None
-    low, high = 1, MOST_SEEDS  # high suffices; low does not, as one value has no spread
+    low, high = 1, MAX_SEEDS  # high suffices; low does not, because one value has no spread
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)

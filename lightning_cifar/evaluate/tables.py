@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def format_table(result: dict[str, Any]) -> str:
-    """Return the result of `evaluate_test` as text: a row for each class, then accuracy and calibration."""
+    """Return the result of `evaluate_test` as a text table: a row for each class, then accuracy and calibration."""
     width = max(len("all classes"), *map(len, result["per_class"]))
     lines = [f"{'class':<{width}}  accuracy  images"]
     for name, row in result["per_class"].items():
@@ -33,7 +33,14 @@ def format_scores(result: dict[str, Any]) -> str:
 
 
 def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
-    """Write a CSV with a row for each image, in the order of the data, atomically."""
+    """Write a CSV file with a row for each image, in the order of the data, atomically.
+
+    Args:
+        file: path of the CSV file.
+        probabilities: of every class, (N, classes).
+        labels: class indices, (N,).
+        class_names: by class index.
+    """
     confidence, predicted = probabilities.max(1)
     with open_atomically(file, newline="") as opened:
         writer = csv.writer(opened)
@@ -44,7 +51,7 @@ def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", cla
 
 
 def align_columns(rows: list[list[str]]) -> str:
-    """Return a text table with the first column aligned left and the others right."""
+    """Return a text table, with the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -31,7 +31,7 @@ from lightning_cifar.data.dataset import Dataset
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PAUSES", (0, 0, 0))
 
 
@@ -60,8 +60,8 @@ class Published:
         )
 
 
-def pickled(content: dict) -> bytes:
-    """Pickle as Python 2 and NumPy did in 2009: the old module name, integers for the flags of the dtype."""
+def pickle_as_published(content: dict) -> bytes:
+    """Pickle like Python 2 and NumPy in 2009: old module name, integers for the flags of the dtype."""
     return pickle.dumps(content, 2).replace(b"numpy._core", b"numpy.core").replace(b"\x89\x88\x87", b"K\0K\1\x87", 1)
 
 
@@ -82,9 +82,9 @@ def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
                 content["labels"] = labels[part][chunk]
             else:
                 content |= {"fine_labels": labels[part][chunk], "coarse_labels": [0] * 6}
-            files[file] = pickled(content)
+            files[file] = pickle_as_published(content)
     class_names = tuple(f"class {index}" for index in rng.permutation(classes))
-    files[source.meta["filename"]] = pickled({source.meta["key"]: list(class_names)})
+    files[source.meta["filename"]] = pickle_as_published({source.meta["key"]: list(class_names)})
 
     archive = tmp_path / "made.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
@@ -104,31 +104,31 @@ def published(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 class Mirror(ThreadingHTTPServer):
-    """Server of one folder that records requests, and can hang up or stop sending after some bytes of a body."""
+    """Server of one folder that records requested ranges. It can break off or stall after some bytes of a body."""
 
     last_byte: int | None = None
-    silent: threading.Event | None = None
+    silent: threading.Event | None = None  # stall until it is set
     ranges: bool = False  # whether range requests are supported
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.asked: list[str | None] = []
+        self.requested: list[str | None] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class Answer(SimpleHTTPRequestHandler):
+class Handler(SimpleHTTPRequestHandler):
     server: Mirror
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
-        if not (asked and self.server.ranges):
+        requested = self.headers.get("Range")
+        self.server.requested.append(requested)
+        if not (requested and self.server.ranges):
             return super().do_GET()
         content = Path(self.translate_path(self.path)).read_bytes()
-        first = int(asked.removeprefix("bytes=").removesuffix("-"))
+        first = int(requested.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - first))
@@ -149,7 +149,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     """HTTP server of the folder ``www``."""
     monkeypatch.setenv("no_proxy", "*")
     (tmp_path / "www").mkdir()
-    with Mirror(("127.0.0.1", 0), partial(Answer, directory=tmp_path / "www")) as server:
+    with Mirror(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "www")) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -162,7 +162,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     """Return the entries of ``folder`` except locks and partial downloads."""
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith((".lock", ".partial")))
 
@@ -172,9 +172,12 @@ Offer = Callable[[bytes], tuple[dict[str, object], object]]
 
 @pytest.fixture(params=["url", "archive", "root"])
 def offer(request: pytest.FixtureRequest, published: Published, mirror: Mirror, root: Path, tmp_path: Path) -> Offer:
-    """Offer an archive in one of three ways: (arguments of `load_cifar`, the source that errors must name)."""
+    """Return a function that offers an archive in one of three ways.
 
-    def by_way(content: bytes) -> tuple[dict[str, object], object]:
+    It returns the arguments of `load_cifar`, and the source that errors must name.
+    """
+
+    def make_offer(content: bytes) -> tuple[dict[str, object], object]:
         if request.param == "url":
             (tmp_path / "www" / "mirrored.tar.gz").write_bytes(content)
             return {"url": f"{mirror.url}/mirrored.tar.gz"}, f"{mirror.url}/mirrored.tar.gz"
@@ -185,28 +188,28 @@ def offer(request: pytest.FixtureRequest, published: Published, mirror: Mirror, 
         (root / published.source.filename).write_bytes(content)
         return {}, root / published.source.filename
 
-    return by_way
+    return make_offer
 
 
 @pytest.fixture
 def installed(published: Published, root: Path) -> Path:
-    """The extracted folder, as a user would put it there."""
+    """Extracted folder, as a user would place it."""
     with tarfile.open(published.archive) as tar:
         tar.extractall(root, filter="data")
     return root / published.source.base_folder
 
 
-def test_cifar_is_what_the_archive_holds(published, offer, root):
-    given, _ = offer(published.archive.read_bytes())
-    assert published.equals(load_cifar(published.name, root, **given))
-    assert set(names(root)) - {published.source.filename} == {published.source.base_folder}
+def test_cifar_equals_the_archive(published, offer, root):
+    arguments, _ = offer(published.archive.read_bytes())
+    assert published.equals(load_cifar(published.name, root, **arguments))
+    assert set(list_names(root)) - {published.source.filename} == {published.source.base_folder}
 
 
-def test_cifar_comes_from_the_authors_host_by_default(published, mirror, root, tmp_path, monkeypatch):
+def test_cifar_is_downloaded_from_the_authors_host_by_default(published, mirror, root, tmp_path, monkeypatch):
     shutil.copy(published.archive, tmp_path / "www" / "original.tar.gz")
     monkeypatch.setattr(published.source, "url", f"{mirror.url}/original.tar.gz")
     assert published.equals(load_cifar(published.name, root))
-    assert names(root) == [published.source.base_folder]
+    assert list_names(root) == [published.source.base_folder]
 
 
 def test_cifar_is_installed_once(published, root):
@@ -216,9 +219,9 @@ def test_cifar_is_installed_once(published, root):
 
 
 @pytest.mark.usefixtures("installed")
-def test_cifar_from_an_extracted_folder(published, root):
+def test_an_extracted_folder_is_used(published, root):
     assert published.equals(load_cifar(published.name, root))
-    assert names(root) == [published.source.base_folder]
+    assert list_names(root) == [published.source.base_folder]
 
 
 def test_images_are_channels_last(published, root):
@@ -238,7 +241,7 @@ def install(root: Path, url: str, archive: tuple[int, str], listed: dict[str, An
     cifar.install_cifar(CIFAR10, root, url, None)
 
 
-def child(root: Path, url: str) -> multiprocessing.Process:
+def start_child(root: Path, url: str) -> multiprocessing.Process:
     listed = {name: getattr(CIFAR10, name) for name in ("train_list", "test_list", "meta")}
     process = CONTEXT.Process(target=install, args=(root, url, cifar.PUBLISHED[CIFAR10.filename], listed))
     process.start()
@@ -248,13 +251,13 @@ def child(root: Path, url: str) -> multiprocessing.Process:
 @pytest.mark.fault
 @pytest.mark.parametrize("published", [("cifar10", CIFAR10)], indirect=True)
 @pytest.mark.slow
-def test_eight_processes_download_once_though_the_first_is_killed(published, mirror, root, tmp_path, eventually):
+def test_eight_processes_download_once_even_if_the_first_is_killed(published, mirror, root, tmp_path, eventually):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     url = f"{mirror.url}/mirrored.tar.gz"
     mirror.last_byte, mirror.silent = 1000, threading.Event()
-    first = child(root, url)
-    eventually(lambda: len(mirror.asked) == 1)
-    others = [child(root, url) for _ in range(7)]
+    first = start_child(root, url)
+    eventually(lambda: len(mirror.requested) == 1)
+    others = [start_child(root, url) for _ in range(7)]
     first.kill()
     first.join(10)
     mirror.last_byte = None
@@ -262,22 +265,22 @@ def test_eight_processes_download_once_though_the_first_is_killed(published, mir
     for other in others:
         other.join(60)
     assert [other.exitcode for other in others] == [0] * 7
-    assert len(mirror.asked) == 2
+    assert len(mirror.requested) == 2
     assert published.equals(load_cifar(published.name, root))
 
 
-@pytest.mark.parametrize("ranges", [True, False], ids=["from where it broke off", "from the start"])
-def test_a_download_resumes(published, mirror, root, tmp_path, ranges):
+@pytest.mark.parametrize("ranges", [True, False], ids=["from the last byte", "from the start"])
+def test_a_download_resumes_or_restarts(published, mirror, root, tmp_path, ranges):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     mirror.last_byte, mirror.ranges = 1000, ranges
     url = f"{mirror.url}/mirrored.tar.gz"
     with pytest.raises(cifar.InputError, match="broke off after"):
         load_cifar(published.name, root, url)
-    assert len(mirror.asked) == len(download.PAUSES)
+    assert len(mirror.requested) == len(download.PAUSES)
     mirror.last_byte = None
     assert published.equals(load_cifar(published.name, root, url))
-    assert mirror.asked[-1] == f"bytes={3000 if ranges else 1000}-"
-    assert names(root) == [published.source.base_folder]
+    assert mirror.requested[-1] == f"bytes={3000 if ranges else 1000}-"
+    assert list_names(root) == [published.source.base_folder]
 
 
 def test_a_bad_partial_download_is_discarded(published, mirror, root, tmp_path):
@@ -288,10 +291,10 @@ def test_a_bad_partial_download_is_discarded(published, mirror, root, tmp_path):
     assert published.equals(load_cifar(published.name, root, f"{mirror.url}/mirrored.tar.gz"))
 
 
-def test_the_next_mirror_is_tried(published, mirror, refused, root, tmp_path):
+def test_the_next_mirror_is_tried_after_a_failure(published, mirror, refusing_url, root, tmp_path):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     (tmp_path / "www" / "page.tar.gz").write_bytes(b"<html>")
-    urls = [refused, f"{mirror.url}/absent", f"{mirror.url}/page.tar.gz", f"{mirror.url}/mirrored.tar.gz"]
+    urls = [refusing_url, f"{mirror.url}/absent", f"{mirror.url}/page.tar.gz", f"{mirror.url}/mirrored.tar.gz"]
     assert published.equals(load_cifar(published.name, root, ",".join(urls)))
 
 
@@ -345,7 +348,7 @@ def test_an_archive_writes_nothing_outside_the_root(published, root, tmp_path, m
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(cifar.PUBLISHED, published.source.filename, (len(content), digest))
     assert published.equals(load_cifar(published.name, root, archive=crafted))
-    assert names(root) == [published.source.base_folder]
+    assert list_names(root) == [published.source.base_folder]
     assert not (tmp_path / "outside").exists()
     assert not Path("/absolute").exists()
 
@@ -353,98 +356,98 @@ def test_an_archive_writes_nothing_outside_the_root(published, root, tmp_path, m
 # -------------------------------------------------------------------------------------------------- CIFAR, bad input
 
 
-def truncated(content: bytes) -> bytes:
+def truncate(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def altered(content: bytes) -> bytes:
+def alter(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def an_error_page(content: bytes) -> bytes:
+def make_error_page(content: bytes) -> bytes:
     return b"<html>Please accept our cookies</html>"
 
 
-@pytest.mark.parametrize("damage", [truncated, altered, an_error_page])
-def test_damaged_archive(published, offer, root, bad_input, damage):
-    given, named = offer(damage(published.archive.read_bytes()))
-    before = names(root) if root.exists() else []
-    reason = "broke off" if "url" in given and damage is not altered else "truncated or altered"
+@pytest.mark.parametrize("damage", [truncate, alter, make_error_page])
+def test_damaged_archive_is_refused(published, offer, root, bad_input, damage):
+    arguments, named = offer(damage(published.archive.read_bytes()))
+    before = list_names(root) if root.exists() else []
+    reason = "broke off" if "url" in arguments and damage is not alter else "truncated or altered"
     with bad_input(named, reason, published.source.filename, "url", "archive to"):
-        load_cifar(published.name, root, **given)
-    assert names(root) == before
+        load_cifar(published.name, root, **arguments)
+    assert list_names(root) == before
 
 
 @pytest.fixture
-def refused() -> Iterator[str]:
-    """URL of a port that is taken but not listened on."""
+def refusing_url() -> Iterator[str]:
+    """URL of a port on which no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/x.tar.gz"
 
 
-def cannot_download(published, root, bad_input, url, *reasons):
+def check_download_fails(published, root, bad_input, url, *reasons):
     with bad_input(url, *reasons, "Set url", "archive to", "root to", published.source.base_folder):
         load_cifar(published.name, root, url)
-    assert names(root) == []
+    assert list_names(root) == []
 
 
-def test_not_found(published, mirror, root, bad_input):
-    cannot_download(published, root, bad_input, f"{mirror.url}/absent.tar.gz", "not found")
+def test_missing_url_is_named(published, mirror, root, bad_input):
+    check_download_fails(published, root, bad_input, f"{mirror.url}/absent.tar.gz", "not found")
     gc.collect()  # a connection left open would warn here
 
 
-def test_connection_refused(published, refused, root, bad_input):
-    cannot_download(published, root, bad_input, refused, "refused")
+def test_refused_connection_is_named(published, refusing_url, root, bad_input):
+    check_download_fails(published, root, bad_input, refusing_url, "refused")
 
 
 @pytest.mark.parametrize(
     "url", ["cifar-10-python.tar.gz", "htp://x/y.tar.gz", "http://x y/z", "http://[x/y", "file:///absent"]
 )
-def test_bad_url(published, root, bad_input, url):
-    cannot_download(published, root, bad_input, url)
+def test_bad_url_is_named(published, root, bad_input, url):
+    check_download_fails(published, root, bad_input, url)
 
 
-def test_server_stops_sending(published, mirror, root, tmp_path, bad_input, monkeypatch):
+def test_a_silent_server_times_out(published, mirror, root, tmp_path, bad_input, monkeypatch):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     mirror.last_byte, mirror.silent = 1000, threading.Event()
-    cannot_download(published, root, bad_input, f"{mirror.url}/mirrored.tar.gz", "timed out")
+    check_download_fails(published, root, bad_input, f"{mirror.url}/mirrored.tar.gz", "timed out")
     mirror.silent.set()
 
 
-def test_server_hangs_up(published, mirror, root, tmp_path, bad_input):
+def test_a_broken_connection_is_named(published, mirror, root, tmp_path, bad_input):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     mirror.last_byte = 1000
     url = f"{mirror.url}/mirrored.tar.gz"
     with bad_input(url, "url", "archive to"):
         load_cifar(published.name, root, url)
-    assert names(root) == []
+    assert list_names(root) == []
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["absent", "directory"])
-def test_archive_is_not_a_file(published, root, tmp_path, bad_input, make):
+def test_an_archive_must_be_a_file(published, root, tmp_path, bad_input, make):
     make(tmp_path / "mine.tar.gz")
     with bad_input("archive", tmp_path / "mine.tar.gz", "no such file"):
         load_cifar(published.name, root, archive=tmp_path / "mine.tar.gz")
-    assert names(root) == []
+    assert list_names(root) == []
 
 
-@pytest.mark.parametrize("damage", [truncated, altered, None], ids=["truncated", "altered", "missing"])
+@pytest.mark.parametrize("damage", [truncate, alter, None], ids=["truncated", "altered", "missing"])
 @pytest.mark.parametrize("which", ["train_list", "test_list", "meta"])
-def test_damaged_batch(published, installed, root, bad_input, which, damage):
+def test_damaged_batch_is_refused_and_kept(published, installed, root, bad_input, which, damage):
     listed = getattr(published.source, which)
     batch = installed / (listed["filename"] if which == "meta" else listed[0][0])
     batch.write_bytes(damage(batch.read_bytes())) if damage else batch.unlink()
-    before = names(installed)
+    before = list_names(installed)
     with bad_input(installed, "incomplete or altered", "delete it"):
         load_cifar(published.name, root)
-    assert names(installed) == before  # the user's files are not deleted
+    assert list_names(installed) == before  # the user's files are not deleted
 
 
 @pytest.mark.parametrize("below", ["", "root"], ids=["is a file", "is below a file"])
-def test_root_cannot_be_made(published, tmp_path, bad_input, below):
+def test_a_root_that_cannot_be_made_is_named(published, tmp_path, bad_input, below):
     (tmp_path / "file").write_text("mine")
     root = tmp_path / "file" / below
     with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
@@ -453,16 +456,16 @@ def test_root_cannot_be_made(published, tmp_path, bad_input, below):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_root_cannot_be_written(published, root, bad_input):
+def test_an_unwritable_root_is_named(published, root, bad_input):
     root.mkdir(mode=0o555)
     with bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
         load_cifar(published.name, root, archive=published.archive)
-    assert names(root) == []
+    assert list_names(root) == []
 
 
-def test_disk_is_full(published, offer, root, bad_input, full_disk):
-    given, _ = offer(published.archive.read_bytes())
-    before = names(root) if root.exists() else []
+def test_a_full_disk_leaves_no_partial_data(published, offer, root, bad_input, full_disk):
+    arguments, _ = offer(published.archive.read_bytes())
+    before = list_names(root) if root.exists() else []
     with full_disk(10_000), bad_input(root, "cannot write", "set root", "LIGHTNING_CIFAR_DATA"):
-        load_cifar(published.name, root, **given)
-    assert names(root) == before
+        load_cifar(published.name, root, **arguments)
+    assert list_names(root) == before

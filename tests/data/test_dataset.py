@@ -38,7 +38,7 @@ def test_split_is_ascending():
         assert torch.equal(part, part.sort().values)
 
 
-def test_split_is_exact_where_shares_are_whole():
+def test_split_is_exact_if_every_class_divides_evenly():
     _, held_out = stratified_split(LABELS["balanced"], 30, seed=0)
     assert torch.equal(LABELS["balanced"][held_out].bincount(), torch.full((10,), 3))
 
@@ -46,7 +46,7 @@ def test_split_is_exact_where_shares_are_whole():
 def test_split_depends_only_on_its_seed():
     splits = []
     for seed in (1, 1, 2):
-        torch.manual_seed(len(splits))  # must not matter
+        torch.manual_seed(len(splits))  # must have no effect
         splits.append(stratified_split(LABELS["balanced"], 30, seed)[1].tolist())
     assert splits[0] == splits[1] != splits[2]
 
@@ -98,7 +98,7 @@ def test_digits_test_set_is_stratified():
     assert ((digits.test.labels.bincount() - counts / 1797 * 360).abs() < 1).all()
 
 
-def test_digits_are_the_same_each_time():
+def test_digits_do_not_depend_on_the_seed():
     torch.manual_seed(1)
     first = load_digits().fingerprint()
     torch.manual_seed(2)

@@ -20,16 +20,16 @@ from lightning_cifar.data.images import read_image, to_pixels
 # ------------------------------------------------------------------------------------------------ decoding
 
 
-def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+def make_noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(256, size=(height, width, channels), dtype=np.uint8).squeeze()
 
 
-def pillow(file: Path, mode: str | None = None) -> np.ndarray:
+def read_with_pillow(file: Path, mode: str | None = None) -> np.ndarray:
     with Image.open(file) as image:
         return np.asarray(image.convert(mode))
 
 
-def rgb(grey: np.ndarray) -> np.ndarray:
+def repeat_channels(grey: np.ndarray) -> np.ndarray:
     return np.stack([grey] * 3, axis=-1)
 
 
@@ -46,59 +46,59 @@ def read(image_folder: Path) -> Callable[..., np.ndarray]:
 
 @pytest.mark.parametrize(("name", "options"), [("0.png", {}), ("0.bmp", {}), ("0.webp", {"lossless": True})])
 def test_lossless_formats_keep_every_pixel(read, name, options):
-    assert np.array_equal(read(Image.fromarray(noise(32, 32)), name, **options), noise(32, 32))
+    assert np.array_equal(read(Image.fromarray(make_noise(32, 32)), name, **options), make_noise(32, 32))
 
 
 @pytest.mark.parametrize("name", ["0.jpg", "0.webp", "0.gif", "0.TIFF"])
-def test_other_formats_are_as_pillow_decodes_them(read, image_folder, name):
-    found = read(Image.fromarray(noise(32, 32)), name)
-    assert np.array_equal(found, pillow(image_folder / "test" / "cat" / name, "RGB"))
+def test_other_formats_equal_pillows_decoding(read, image_folder, name):
+    found = read(Image.fromarray(make_noise(32, 32)), name)
+    assert np.array_equal(found, read_with_pillow(image_folder / "test" / "cat" / name, "RGB"))
 
 
 def test_format_is_recognised_by_content_not_by_name(read):
-    assert np.array_equal(read(Image.fromarray(noise(32, 32)), "0.jpg", format="png"), noise(32, 32))
+    assert np.array_equal(read(Image.fromarray(make_noise(32, 32)), "0.jpg", format="png"), make_noise(32, 32))
 
 
-def test_greyscale(read):
-    grey = noise(32, 32, 1)
-    assert np.array_equal(read(Image.fromarray(grey), "0.png"), rgb(grey))
+def test_greyscale_is_repeated_in_three_channels(read):
+    grey = make_noise(32, 32, 1)
+    assert np.array_equal(read(Image.fromarray(grey), "0.png"), repeat_channels(grey))
 
 
-def test_black_and_white(read):
-    bits = noise(32, 32, 1) > 127
-    assert np.array_equal(read(Image.fromarray(bits), "0.png"), rgb(bits * np.uint8(255)))
+def test_black_and_white_is_0_and_255(read):
+    bits = make_noise(32, 32, 1) > 127
+    assert np.array_equal(read(Image.fromarray(bits), "0.png"), repeat_channels(bits * np.uint8(255)))
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.tiff", "0.pgm"])
 def test_16_bit_greyscale_keeps_its_upper_8_bits(read, name):
     grey = (np.arange(32 * 32) * 64 + 63).astype(np.uint16).reshape(32, 32)  # 63 ... 65535
-    assert np.array_equal(read(Image.fromarray(grey), name), rgb((grey >> 8).astype(np.uint8)))
+    assert np.array_equal(read(Image.fromarray(grey), name), repeat_channels((grey >> 8).astype(np.uint8)))
 
 
-def palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
+def make_palette_image() -> tuple[Image.Image, np.ndarray, np.ndarray]:
     """Return a palette image, its indices and its colours."""
-    indices, colours = noise(32, 32, 1) % 16, noise(16, 3, 1, seed=1)
+    indices, colours = make_noise(32, 32, 1) % 16, make_noise(16, 3, 1, seed=1)
     image = Image.fromarray(indices)
     image.putpalette(colours.tobytes())
     return image, indices, colours
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.gif"])
-def test_palette(read, name):
-    image, indices, colours = palette_image()
+def test_palette_colours_are_exact(read, name):
+    image, indices, colours = make_palette_image()
     assert np.array_equal(read(image, name), colours[indices])
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.gif"])
 def test_palette_with_transparency_is_composited_over_white(read, name):
-    image, indices, colours = palette_image()
+    image, indices, colours = make_palette_image()
     colours[5] = 255
     assert np.array_equal(read(image, name, transparency=5), colours[indices])
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.webp"])
 def test_alpha_is_composited_over_white(read, name):
-    colours, alpha = noise(32, 32), noise(32, 32, 1, seed=1)
+    colours, alpha = make_noise(32, 32), make_noise(32, 32, 1, seed=1)
     alpha[:8], alpha[8:16] = 0, 255
     found = read(Image.fromarray(np.dstack([colours, alpha])), name, lossless=True, exact=True)
     assert (found[:8] == 255).all()  # the colour hidden under alpha 0 is gone
@@ -108,11 +108,11 @@ def test_alpha_is_composited_over_white(read, name):
 
 
 def test_greyscale_with_alpha_is_composited_over_white(read):
-    grey, alpha = noise(32, 32, 1), np.full((32, 32), 255, np.uint8)
+    grey, alpha = make_noise(32, 32, 1), np.full((32, 32), 255, np.uint8)
     alpha[:8] = 0
     found = read(Image.fromarray(np.dstack([grey, alpha])), "0.png")
     grey[:8] = 255
-    assert np.array_equal(found, rgb(grey))
+    assert np.array_equal(found, repeat_channels(grey))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_greyscale_with_alpha_is_composited_over_white(read):
     ],
 )
 @pytest.mark.parametrize("name", ["0.jpg", "0.tiff"])
-def test_cmyk(read, name, ink, colour):
+def test_cmyk_is_converted_to_rgb(read, name, ink, colour):
     found = read(Image.new("CMYK", (32, 32), ink), name)
     assert np.abs(found.astype(int) - colour).max() <= 2  # JPEG is lossy
 
 
 @pytest.mark.parametrize(
-    ("orientation", "turned"),
+    ("orientation", "transform"),
     [
         (1, lambda stored: stored),
         (2, np.fliplr),
@@ -144,15 +144,15 @@ def test_cmyk(read, name, ink, colour):
     ],
 )
 @pytest.mark.parametrize("name", ["0.png", "0.jpg"])
-def test_exif_orientation_is_applied(read, image_folder, name, orientation, turned):
+def test_exif_orientation_is_applied(read, image_folder, name, orientation, transform):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = read(Image.fromarray(noise(32, 32)), name, exif=exif)
-    assert np.array_equal(found, turned(pillow(image_folder / "test" / "cat" / name)))
+    found = read(Image.fromarray(make_noise(32, 32)), name, exif=exif)
+    assert np.array_equal(found, transform(read_with_pillow(image_folder / "test" / "cat" / name)))
 
 
 @pytest.mark.parametrize("name", ["0.gif", "0.webp", "0.png"])
-def test_first_frame_of_an_animation(read, name):
+def test_an_animation_is_read_as_its_first_frame(read, name):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     found = read(frames[0], name, save_all=True, append_images=frames[1:], lossless=True)
     assert (found == (255, 0, 0)).all()
@@ -163,7 +163,7 @@ def test_other_sizes_are_the_centred_square_resized_with_antialiasing(read, widt
     width, height = width_height
     side = min(width_height)
     left, top = (width - side) / 2, (height - side) / 2
-    image = Image.fromarray(noise(height, width).reshape(height, width, 3))
+    image = Image.fromarray(make_noise(height, width).reshape(height, width, 3))
     square = image.resize((32, 32), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     assert np.array_equal(read(image, "0.png"), np.asarray(square))
 
@@ -173,12 +173,12 @@ def test_pillows_warnings_are_not_shown(read, monkeypatch):
     assert (read(Image.new("RGB", (64, 64), "red"), "0.png") == (255, 0, 0)).all()
 
 
-def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monkeypatch):
-    """The first of two readers ends while the second reads: saved filters would be restored in the wrong order."""
+def test_reading_in_threads_does_not_change_the_warning_filters(image_folder, monkeypatch):
+    """The first of two readers ends while the second reads; saved filters would be restored in the wrong order."""
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
     transpose = ImageOps.exif_transpose
 
-    def in_turn(image, **options):
+    def take_turns(image, **options):
         if not first_in.is_set():
             first_in.set()
             second_in.wait(5)
@@ -187,7 +187,7 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monke
             first_out.wait(5)
         return transpose(image, **options)
 
-    monkeypatch.setattr(ImageOps, "exif_transpose", in_turn)
+    monkeypatch.setattr(ImageOps, "exif_transpose", take_turns)
     before, path = list(warnings.filters), str(image_folder / "train" / "cat" / "image-00.bmp")
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -205,13 +205,13 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(image_folder, monke
 # -------------------------------------------------------------------------------------------------- listing
 
 
-def test_parts_labels_and_names(image_folder):
+def test_parts_labels_and_names_follow_the_folders(image_folder):
     dataset = load_folder(image_folder)
     assert dataset.class_names == ("cat", "dog")
     for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test)):
         files = sorted((image_folder / name).glob("*/*"))
         assert part.labels.tolist() == [("cat", "dog").index(file.parent.name) for file in files]
-        assert np.array_equal(part.images.permute(0, 2, 3, 1), [pillow(file) for file in files])
+        assert np.array_equal(part.images.permute(0, 2, 3, 1), [read_with_pillow(file) for file in files])
         assert part.images.dtype == torch.uint8
         assert part.labels.dtype == torch.int64
         assert part.images.is_contiguous(memory_format=torch.channels_last)
@@ -295,7 +295,7 @@ def test_image_folder_is_not_modified(image_folder):
 
 def change(file: Path) -> None:
     size = file.stat().st_size
-    Image.fromarray(noise(32, 32, seed=9)).save(file)
+    Image.fromarray(make_noise(32, 32, seed=9)).save(file)
     assert file.stat().st_size == size
 
 
@@ -347,7 +347,7 @@ def remove_val(file: Path) -> None:
         ("train", remove_val),
     ],
 )
-def test_cache_is_refused_after_any_edit(image_folder, tmp_path, monkeypatch, part, edit):
+def test_cache_is_replaced_after_any_edit(image_folder, tmp_path, monkeypatch, part, edit):
     before = load_folder(image_folder).fingerprint()
     edit(image_folder / part / "cat" / "image-00.bmp")
     after = load_folder(image_folder).fingerprint()
@@ -368,7 +368,7 @@ def flip_a_pixel(cache: bytes, pixels: bytes) -> bytes:
         pytest.param(lambda cache, _: cache[: len(cache) // 2], id="half"),
         pytest.param(lambda cache, _: cache[:-1], id="all but a byte"),
         pytest.param(lambda cache, _: b"not a cache\n", id="text"),
-        pytest.param(lambda cache, _: noise(1, 1000, 1).tobytes(), id="noise"),
+        pytest.param(lambda cache, _: make_noise(1, 1000, 1).tobytes(), id="noise"),
         pytest.param(lambda cache, _: b"\x80\x02.", id="pickle of nothing"),
         pytest.param(lambda cache, _: cache.replace(b"serialization_id", b"serialization_i\xe4"), id="broken name"),
         pytest.param(flip_a_pixel, id="one bit of a pixel"),
@@ -397,7 +397,7 @@ def test_cache_of_another_layout_is_ignored(image_folder, cache_home, stored):
     assert load_folder(image_folder).fingerprint() == expected
 
 
-def test_cache_of_altered_pixels_is_ignored_though_well_formed(image_folder, cache_home):
+def test_a_well_formed_cache_of_altered_pixels_is_ignored(image_folder, cache_home):
     expected = load_folder(image_folder).fingerprint()
     (cache,) = cache_home.glob("*.pt")
     stored = torch.load(cache, weights_only=True)
@@ -414,7 +414,7 @@ def test_cache_that_cannot_be_written_only_warns(image_folder, tmp_path, monkeyp
         assert load_folder(image_folder).fingerprint() == expected
 
 
-def test_full_disk_only_warns_and_leaves_no_half_cache(image_folder, cache_home, full_disk):
+def test_full_disk_only_warns_and_leaves_no_partial_cache(image_folder, cache_home, full_disk):
     with full_disk(20_000), pytest.warns(UserWarning, match="could not be cached"):
         dataset = load_folder(image_folder)
     assert len(dataset.train) == 18
@@ -460,28 +460,28 @@ def add_class(part: Path) -> None:
         ),
     ],
 )
-def test_bad_layout(image_folder, cache_home, bad_input, damage, words):
+def test_bad_layout_is_named(image_folder, cache_home, bad_input, damage, words):
     damage(image_folder)
     with bad_input(*words):
         load_folder(image_folder)
     assert not cache_home.exists()
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["0.jpg", "0.png", "0.webp", "0.bmp", "0.gif", "0.tiff"])
-def test_truncated_image(image_folder, cache_home, bad_input, name, kept):
+def test_truncated_image_is_named(image_folder, cache_home, bad_input, name, fraction):
     file = image_folder / "test" / "dog" / name
-    Image.fromarray(noise(32, 32)).save(file)
-    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    Image.fromarray(make_noise(32, 32)).save(file)
+    file.write_bytes(file.read_bytes()[: int(fraction * file.stat().st_size)])
     with bad_input(file, "remove it"):
         load_folder(image_folder)
     assert list(cache_home.glob("*.pt")) == []
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
-def test_damaged_avif(image_folder, bad_input):
+def test_damaged_avif_is_named(image_folder, bad_input):
     file = image_folder / "test" / "dog" / "0.avif"
-    Image.fromarray(noise(32, 32)).save(file)
+    Image.fromarray(make_noise(32, 32)).save(file)
     content = file.read_bytes()
     middle = content.index(b"mdat") + 4
     file.write_bytes(content[:middle] + bytes(len(content) - middle))
@@ -489,7 +489,7 @@ def test_damaged_avif(image_folder, bad_input):
         load_folder(image_folder)
 
 
-def test_decompression_bomb(image_folder, bad_input, monkeypatch):
+def test_decompression_bomb_is_refused(image_folder, bad_input, monkeypatch):
     file = image_folder / "train" / "cat" / "bomb.png"
     Image.new("RGB", (64, 64)).save(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)
@@ -507,14 +507,14 @@ def test_decompression_bomb(image_folder, bad_input, monkeypatch):
         pytest.param(lambda file: file.symlink_to(file.name), id="link to itself"),
     ],
 )
-def test_not_an_image(image_folder, bad_input, make):
+def test_a_file_that_is_not_an_image_is_named(image_folder, bad_input, make):
     file = image_folder / "train" / "dog" / "labels.csv"
     make(file)
     with bad_input(file, "remove it"):
         load_folder(image_folder)
 
 
-def test_a_large_jpeg_decoded_at_reduced_size_looks_the_same(tmp_path):
+def test_a_large_jpeg_decoded_at_reduced_size_has_nearly_the_same_pixels(tmp_path):
     ramp = np.linspace(0, 255, 1200).astype(np.uint8)
     pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None]), -1)
     file = tmp_path / "large.jpg"

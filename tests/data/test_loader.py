@@ -17,7 +17,7 @@ def data() -> ImageSet:
     return ImageSet(labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4), labels)
 
 
-def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
+def list_order(loader: BatchLoader, epoch: int = 0) -> list[int]:
     loader.sampler.set_epoch(epoch)
     return torch.cat([labels for _, labels in loader]).tolist()
 
@@ -27,7 +27,7 @@ def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
 def test_every_image_once_per_epoch(data, seed, batch_size):
     loader = BatchLoader(data, batch_size, seed)
     for epoch in range(3):
-        assert sorted(order(loader, epoch)) == list(range(N))
+        assert sorted(list_order(loader, epoch)) == list(range(N))
 
 
 def test_images_keep_their_labels(data):
@@ -48,36 +48,36 @@ def test_length_is_the_number_of_batches(data, batch_size, batches):
 
 
 def test_order_depends_only_on_seed_and_epoch(data):
-    first = order(BatchLoader(data, 10, seed=5), epoch=3)
-    torch.manual_seed(123)  # must not matter
+    first = list_order(BatchLoader(data, 10, seed=5), epoch=3)
+    torch.manual_seed(123)  # must have no effect
     used = BatchLoader(data, 7, seed=5)  # nor the batch size, nor earlier iterations
-    order(used, epoch=0)
-    assert order(used, epoch=3) == first
+    list_order(used, epoch=0)
+    assert list_order(used, epoch=3) == first
 
 
-def test_iterating_leaves_the_global_generator_alone(data):
+def test_iterating_does_not_use_the_global_generator(data):
     state = torch.get_rng_state()
-    order(BatchLoader(data, 10, seed=5))
+    list_order(BatchLoader(data, 10, seed=5))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_epoch_stays_until_it_is_set(data):
+def test_epoch_does_not_advance_by_itself(data):
     loader = BatchLoader(data, 10, seed=5)
-    assert order(loader) == [label for _, labels in loader for label in labels.tolist()]
+    assert list_order(loader) == [label for _, labels in loader for label in labels.tolist()]
 
 
 def test_orders_of_all_seeds_and_epochs_differ(data):
-    orders = {tuple(order(BatchLoader(data, 10, seed), epoch)) for seed in range(20) for epoch in range(20)}
+    orders = {tuple(list_order(BatchLoader(data, 10, seed), epoch)) for seed in range(20) for epoch in range(20)}
     assert len(orders) == 400
 
 
 def test_next_epoch_is_not_the_next_seed(data):
-    assert order(BatchLoader(data, 10, seed=0), epoch=1) != order(BatchLoader(data, 10, seed=1), epoch=0)
+    assert list_order(BatchLoader(data, 10, seed=0), epoch=1) != list_order(BatchLoader(data, 10, seed=1), epoch=0)
 
 
-def test_order_is_kept_without_a_seed(data):
+def test_without_a_seed_the_order_is_that_of_the_set(data):
     loader = BatchLoader(data, 10)
-    assert order(loader, 0) == order(loader, 1) == list(range(N))
+    assert list_order(loader, 0) == list_order(loader, 1) == list(range(N))
 
 
 def test_lightning_sets_the_epoch(data):
@@ -87,11 +87,11 @@ def test_lightning_sets_the_epoch(data):
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, N), (10, 10), (N - 1, 1), (N, 1)])
-def test_drop_last_leaves_out_a_batch_that_is_not_full(data, batch_size, batches):
+def test_drop_last_drops_a_partial_batch(data, batch_size, batches):
     loader, whole = BatchLoader(data, batch_size, seed=0, drop_last=True), BatchLoader(data, batch_size, seed=0)
     assert [len(labels) for _, labels in loader] == [batch_size] * batches
     assert len(loader) == batches
-    assert order(loader) == order(whole)[: batches * batch_size]
+    assert list_order(loader) == list_order(whole)[: batches * batch_size]
 
 
 def test_positions_are_those_of_the_images_in_the_set(data):
@@ -114,15 +114,14 @@ def test_a_set_that_is_channels_last_is_not_copied():
     assert BatchLoader(ImageSet(images, torch.arange(10)), 10).pixels.data_ptr() == images.data_ptr()
 
 
-def test_order_is_a_sampler():
-    """A DataLoader can use an Order."""
+def test_order_is_a_sampler_for_a_dataloader():
     sampler = Order(N, seed=5)
     sampler.set_epoch(3)
     assert list(sampler) == sampler.positions().tolist() != list(Order(N, seed=5))
     assert len(sampler) == N
 
 
-def test_the_set_and_its_batches_are_on_the_given_device(data):
+def test_batches_are_on_the_given_device(data):
     loader = BatchLoader(data, 10, seed=0, positions=True, device="meta")
     assert {tensor.device.type for batch in loader for tensor in batch} == {"meta"}
 

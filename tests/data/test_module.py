@@ -19,18 +19,18 @@ from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule
 
 
-def ready(*args: object, **options: object) -> CIFAR10DataModule:
+def make_module(*args: object, **options: object) -> CIFAR10DataModule:
     module = CIFAR10DataModule(*args, **options)
     module.prepare_data()
     module.setup()
     return module
 
 
-def equal(one: ImageSet, other: ImageSet) -> bool:
+def are_equal(one: ImageSet, other: ImageSet) -> bool:
     return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-def contents(*parts: ImageSet) -> list[tuple[bytes, int]]:
+def list_contents(*parts: ImageSet) -> list[tuple[bytes, int]]:
     """Return pixels and label of every image, sorted."""
     return sorted(
         (image.numpy().tobytes(), int(label))
@@ -55,14 +55,14 @@ def test_bad_choice_is_named(bad_input, name, given):
 
 
 def test_val_is_cut_from_train():
-    digits, module = load_digits(), ready("digits", val_size=200)
+    digits, module = load_digits(), make_module("digits", val_size=200)
     assert (len(module.train), len(module.val)) == (1237, 200)
-    assert contents(module.train, module.val) == contents(digits.train)
-    assert equal(module.test, digits.test)
+    assert list_contents(module.train, module.val) == list_contents(digits.train)
+    assert are_equal(module.test, digits.test)
 
 
 def test_val_is_stratified():
-    module = ready("digits", val_size=200)
+    module = make_module("digits", val_size=200)
     shares = load_digits().train.labels.bincount() * 200 / 1437
     assert ((module.val.labels.bincount() - shares).abs() < 1).all()
 
@@ -70,49 +70,49 @@ def test_val_is_stratified():
 def test_split_depends_only_on_split_seed():
     splits = []
     for split_seed in (3, 3, 4):
-        torch.manual_seed(len(splits))  # the run's seed must not matter
-        splits.append(contents(ready("digits", val_size=200, split_seed=split_seed).val))
+        torch.manual_seed(len(splits))  # the run's seed must have no effect
+        splits.append(list_contents(make_module("digits", val_size=200, split_seed=split_seed).val))
     assert splits[0] == splits[1] != splits[2]
 
 
 def test_held_out_test_trains_on_everything():
-    digits, module = load_digits(), ready("digits", held_out="test")
-    assert equal(module.train, digits.train)
-    assert equal(module.val, digits.test)
-    assert equal(module.test, digits.test)
+    digits, module = load_digits(), make_module("digits", held_out="test")
+    assert are_equal(module.train, digits.train)
+    assert are_equal(module.val, digits.test)
+    assert are_equal(module.test, digits.test)
 
 
 def test_the_val_of_a_folder_is_used(image_folder):
-    module = ready("folder", str(image_folder))  # val_size is not used
-    assert equal(module.val, module.dataset.val)
-    assert equal(module.train, module.dataset.train)
+    module = make_module("folder", str(image_folder))  # val_size is not used
+    assert are_equal(module.val, module.dataset.val)
+    assert are_equal(module.train, module.dataset.train)
     assert len(module.val) == 3
 
 
 def test_held_out_test_ignores_the_val_of_a_folder(image_folder):
-    module = ready("folder", str(image_folder), held_out="test")
-    assert equal(module.val, module.dataset.test)
+    module = make_module("folder", str(image_folder), held_out="test")
+    assert are_equal(module.val, module.dataset.test)
 
 
 def test_a_folder_without_val_is_split(without_val):
-    module = ready("folder", str(without_val), val_size=3)
+    module = make_module("folder", str(without_val), val_size=3)
     assert module.val.labels.tolist() == [0, 0, 1]  # 12 cats, 6 dogs
     assert len(module.train) == 15
 
 
 def test_default_val_size_is_a_tenth_of_few_images(without_val):
-    assert len(ready("digits").val) == 143
-    assert len(ready("folder", str(without_val)).val) == 1
+    assert len(make_module("digits").val) == 143
+    assert len(make_module("folder", str(without_val)).val) == 1
 
 
 @pytest.mark.parametrize("val_size", [-1, 0, 18, 19])
-def test_bad_val_size(without_val, bad_input, val_size):
+def test_bad_val_size_is_named(without_val, bad_input, val_size):
     with bad_input("val_size", f"got {val_size}", "17"):
-        ready("folder", str(without_val), val_size=val_size)
+        make_module("folder", str(without_val), val_size=val_size)
 
 
 def test_setup_again_keeps_the_split(without_val):
-    module = ready("folder", str(without_val), val_size=3)
+    module = make_module("folder", str(without_val), val_size=3)
     before = module.train, module.val
     module.setup("test")
     assert (module.train, module.val) == before
@@ -121,44 +121,44 @@ def test_setup_again_keeps_the_split(without_val):
 # --------------------------------------------------------------------------------------------- statistics, fingerprint
 
 
-def numpy_statistics(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def measure_with_numpy(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     values = images.numpy().astype(np.float64) / 255
     return values.mean((0, 2, 3)), values.std((0, 2, 3))
 
 
 def test_mean_and_std_are_numpys_of_the_training_part(without_val):
-    module = ready("folder", str(without_val), val_size=9)
-    mean, std = numpy_statistics(module.train.images)
+    module = make_module("folder", str(without_val), val_size=9)
+    mean, std = measure_with_numpy(module.train.images)
     assert module.mean == pytest.approx(mean, abs=1e-6)
     assert module.std == pytest.approx(std, abs=1e-6)
     assert module.mean[0] > module.mean[1] > module.mean[2]  # the folder's blue is the darkest: channels are not mixed
-    whole, _ = numpy_statistics(module.dataset.train.images)
+    whole, _ = measure_with_numpy(module.dataset.train.images)
     assert module.mean != pytest.approx(whole, abs=1e-6)  # the held-out images are excluded
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 256), (200, 202), (255, 256)], ids=["noise", "low contrast", "white"])
-def test_statistics_of_many_images(low, high):
+def test_statistics_of_many_images_equal_numpys(low, high):
     images = torch.randint(low, high, (2500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = numpy_statistics(images)
+    mean, std = measure_with_numpy(images)
     assert measure_channels(images)[0] == pytest.approx(mean, abs=1e-6)
     assert measure_channels(images)[1] == pytest.approx(std, abs=1e-6)
 
 
 def test_statistics_are_plain_floats(image_folder):
-    module = ready("folder", str(image_folder))
+    module = make_module("folder", str(image_folder))
     assert {type(value) for value in [*module.mean, *module.std]} == {float}
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_fingerprint_changes_with_one_pixel(image_folder, part):
-    before = ready("folder", str(image_folder)).dataset.fingerprint()
-    assert ready("folder", str(image_folder)).dataset.fingerprint() == before
+    before = make_module("folder", str(image_folder)).dataset.fingerprint()
+    assert make_module("folder", str(image_folder)).dataset.fingerprint() == before
     file = image_folder / part / "dog" / "image-00.bmp"
     with Image.open(file) as image:
         pixels = np.array(image)
     pixels[31, 31, 2] ^= 1
     Image.fromarray(pixels).save(file)
-    assert ready("folder", str(image_folder)).dataset.fingerprint() != before
+    assert make_module("folder", str(image_folder)).dataset.fingerprint() != before
 
 
 # --------------------------------------------------------------------------------------------------------- construction
@@ -222,7 +222,7 @@ def test_num_classes_is_known_before_anything_is_read(image_folder, dataset, cla
 
 
 def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):
-    module = ready("folder", str(image_folder), batch_size=7)
+    module = make_module("folder", str(image_folder), batch_size=7)
     hyper_parameters = dict(module.hparams)
     assert json.loads(json.dumps(hyper_parameters)) == hyper_parameters
     assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, type(None)}
@@ -238,7 +238,7 @@ def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):
     [("train", [7, 7, 4]), ("val", [2, 1]), ("test", [2, 1]), ("predict", [2, 1])],
 )
 def test_batches_are_uint8(image_folder, name, sizes):
-    module = ready("folder", str(image_folder), batch_size=7, eval_batch_size=2)
+    module = make_module("folder", str(image_folder), batch_size=7, eval_batch_size=2)
     batches = list(getattr(module, f"{name}_dataloader")())
     assert [images.shape for images, _ in batches] == [(size, 3, 32, 32) for size in sizes]
     assert [labels.shape for _, labels in batches] == [(size,) for size in sizes]
@@ -246,15 +246,15 @@ def test_batches_are_uint8(image_folder, name, sizes):
 
 
 @pytest.mark.parametrize(("name", "part"), [("val", "val"), ("test", "test"), ("predict", "test")])
-def test_evaluation_keeps_the_order(image_folder, name, part):
-    module = ready("folder", str(image_folder), eval_batch_size=2)
+def test_evaluation_preserves_the_order(image_folder, name, part):
+    module = make_module("folder", str(image_folder), eval_batch_size=2)
     batches = list(getattr(module, f"{name}_dataloader")())
     seen = ImageSet(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))
-    assert equal(seen, getattr(module, part))
+    assert are_equal(seen, getattr(module, part))
 
 
 def test_training_order_follows_the_runs_seed(image_folder):
-    module = ready("folder", str(image_folder), batch_size=18)
+    module = make_module("folder", str(image_folder), batch_size=18)
     orders = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -289,7 +289,7 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def quiet_trainer(root: Path, max_epochs: int) -> Trainer:
+def make_trainer(root: Path, max_epochs: int) -> Trainer:
     return Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -304,10 +304,10 @@ def quiet_trainer(root: Path, max_epochs: int) -> Trainer:
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     torch.manual_seed(0)
-    return quiet_trainer(tmp_path, max_epochs=10)
+    return make_trainer(tmp_path, max_epochs=10)
 
 
-def augmented(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
+def augment(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
     """Augment one image (3, 32, 32) with NumPy."""
     padded = np.pad(image[:, :, ::-1] if mirrored else image, [(0, 0), (padding,) * 2, (padding,) * 2], mode="reflect")
     return padded[:, top : top + 32, left : left + 32]
@@ -332,34 +332,34 @@ def test_training_images_are_flipped_and_cropped_independently(image_folder, tra
         assert torch.equal(seen_labels, labels)
         assert seen.dtype == torch.uint8
         for found, image in zip(seen.numpy(), images.numpy(), strict=True):
-            (draw,) = [draw for draw in choices if np.array_equal(found, augmented(image, padding, *draw))]
+            (draw,) = [draw for draw in choices if np.array_equal(found, augment(image, padding, *draw))]
             drawn.append(draw)
     assert set(drawn) == set(choices)  # at most 18 of them, in 180 draws
 
 
-def fitted(trainer: Trainer, *args: object, **options: object) -> tuple[CIFAR10DataModule, Recorder]:
+def fit(trainer: Trainer, *args: object, **options: object) -> tuple[CIFAR10DataModule, Recorder]:
     module, recorder = CIFAR10DataModule(*args, **options), Recorder()
     trainer.fit(recorder, module)
     return module, recorder
 
 
 def test_alternating_flips_are_random_first_and_then_every_other_epoch(image_folder, trainer):
-    module, recorder = fitted(trainer, "folder", str(image_folder), batch_size=7, flip="alternating", crop_padding=0)
+    module, recorder = fit(trainer, "folder", str(image_folder), batch_size=7, flip="alternating", crop_padding=0)
     plain = {image.numpy().tobytes(): position for position, image in enumerate(module.train.images)}
     mirrored = torch.zeros(10, 18, dtype=torch.bool)
     for step, (images, labels) in enumerate(recorder.train_batches):
         for image, label in zip(images, labels, strict=True):
-            as_it_is = image.numpy().tobytes() in plain
-            position = plain[image.numpy().tobytes() if as_it_is else image.flip(-1).numpy().tobytes()]
+            unflipped = image.numpy().tobytes() in plain
+            position = plain[image.numpy().tobytes() if unflipped else image.flip(-1).numpy().tobytes()]
             assert module.train.labels[position] == label
-            mirrored[step // 3, position] = not as_it_is
+            mirrored[step // 3, position] = not unflipped
     assert 0 < mirrored[0].sum() < 18
     for epoch in range(1, 10):
         assert torch.equal(mirrored[epoch], ~mirrored[epoch - 1])
 
 
 def test_alternating_flips_depend_on_the_seed(image_folder):
-    module = ready("folder", str(image_folder), flip="alternating")
+    module = make_module("folder", str(image_folder), flip="alternating")
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -370,9 +370,9 @@ def test_alternating_flips_depend_on_the_seed(image_folder):
 
 def test_cutout_paints_one_square_in_the_mean_colour_on_each_image(image_folder, trainer):
     options = {"batch_size": 18, "flip": False, "crop_padding": 0, "cutout": 6}
-    module, recorder = fitted(trainer, "folder", str(image_folder), **options)
+    module, recorder = fit(trainer, "folder", str(image_folder), **options)
     colour = (torch.tensor(module.mean) * 255).round().to(torch.uint8)
-    loader, places = BatchLoader(module.train, 18, seed=0), set()
+    loader, corners = BatchLoader(module.train, 18, seed=0), set()
     for epoch, (seen, _) in enumerate(recorder.train_batches):
         loader.sampler.set_epoch(epoch)
         ((images, _),) = loader
@@ -382,27 +382,27 @@ def test_cutout_paints_one_square_in_the_mean_colour_on_each_image(image_folder,
             assert bottom - top <= 6
             assert right - left <= 6
             assert (found[:, top:bottom, left:right] == colour[:, None, None]).all()
-            places.add((int(top), int(left)))
-    assert len(places) > 90  # of 180 draws, over 29 times 29 corners and more at the edges
+            corners.add((int(top), int(left)))
+    assert len(corners) > 90  # of 180 draws, over 29 times 29 corners and more at the edges
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_drop_last_leaves_out_the_last_training_batch(image_folder, in_memory):
+def test_drop_last_drops_the_partial_training_batch(image_folder, in_memory):
     options = {"drop_last": True, "in_memory": in_memory, "num_workers": 0}
-    module = ready("folder", str(image_folder), batch_size=7, eval_batch_size=2, **options)
+    module = make_module("folder", str(image_folder), batch_size=7, eval_batch_size=2, **options)
     assert [len(labels) for _, labels in module.train_dataloader()] == [7, 7]
     assert [len(labels) for _, labels in module.val_dataloader()] == [2, 1]
 
 
 @pytest.mark.parametrize(("num_workers", "expected"), [(None, count_cores()), (0, 0), (1, 1)])
 def test_num_workers_defaults_to_one_per_core(image_folder, num_workers, expected):
-    module = ready("folder", str(image_folder), in_memory=False, num_workers=num_workers)
+    module = make_module("folder", str(image_folder), in_memory=False, num_workers=num_workers)
     assert module.train_dataloader().num_workers == expected
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_drop_last_with_too_large_a_batch(image_folder, bad_input, in_memory):
-    module = ready("folder", str(image_folder), batch_size=19, drop_last=True, in_memory=in_memory)
+def test_drop_last_needs_one_full_batch(image_folder, bad_input, in_memory):
+    module = make_module("folder", str(image_folder), batch_size=19, drop_last=True, in_memory=in_memory)
     with bad_input("drop_last", "batch_size", "18", "got 19"):
         module.train_dataloader()
 
@@ -414,7 +414,7 @@ def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_pa
     for in_memory in (True, False):
         torch.manual_seed(0)
         options = {"batch_size": 7, "flip": flip, "cutout": 4, "in_memory": in_memory, "num_workers": 0}
-        runs.append(fitted(quiet_trainer(tmp_path, max_epochs=3), "folder", str(image_folder), **options))
+        runs.append(fit(make_trainer(tmp_path, max_epochs=3), "folder", str(image_folder), **options))
     (one, recorded), (other, also_recorded) = runs
     assert (one.mean, one.std) == (other.mean, other.std)  # the sample is the whole set here
     for name in ("train_batches", "other_batches"):
@@ -424,7 +424,7 @@ def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_pa
 
 def test_the_first_epochs_train_on_small_images(image_folder, trainer):
     options = {"batch_size": 18, "flip": False, "crop_padding": 0, "small_epochs": 3, "small_size": 24}
-    module, recorder = fitted(trainer, "folder", str(image_folder), **options)
+    module, recorder = fit(trainer, "folder", str(image_folder), **options)
     loader = BatchLoader(module.train, 18, seed=0)
     for epoch, (seen, _) in enumerate(recorder.train_batches):
         loader.sampler.set_epoch(epoch)

@@ -10,7 +10,7 @@ from lightning_cifar.data.streaming import list_folder, make_file_loader
 from lightning_cifar.distributed import Shard
 
 
-def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
+def are_equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -27,7 +27,7 @@ def test_batches_equal_those_of_the_batch_loader(image_folder, seed, drop_last, 
             loader.sampler.set_epoch(epoch)
         batches = list(lazy)
         assert all(images.is_contiguous(memory_format=torch.channels_last) for images, *_ in batches)
-        assert all(same(one, other) for one, other in zip(batches, eager, strict=True))
+        assert all(are_equal(one, other) for one, other in zip(batches, eager, strict=True))
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last"), [(6, False), (7 + 1, True)])
@@ -42,9 +42,9 @@ def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_l
         parts.append(list(eager))
         for one, other in zip(lazy, parts[-1], strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    for (images, labels), *shares in zip(whole, *parts, strict=True):
-        assert torch.equal(torch.cat([share[0] for share in shares]), images)
-        assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+    for (images, labels), *shards in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([shard[0] for shard in shards]), images)
+        assert torch.equal(torch.cat([shard[1] for shard in shards]), labels)
 
 
 def test_lightning_does_not_divide_the_batches_again(image_folder):
@@ -52,9 +52,9 @@ def test_lightning_does_not_divide_the_batches_again(image_folder):
     assert isinstance(loader.sampler, DistributedSampler)  # Lightning replaces any other with use_distributed_sampler
 
 
-def test_batches_without_positions_are_pairs(image_folder):
+def test_batches_without_positions_are_pairs_of_images_and_labels(image_folder):
     (batch,) = make_file_loader(list_folder(image_folder).test, 10)
-    assert same(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
+    assert are_equal(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
 
 
 def test_parts_names_and_labels_equal_those_in_memory(image_folder):
@@ -69,16 +69,16 @@ def test_parts_names_and_labels_equal_those_in_memory(image_folder):
 def test_a_subset_equals_that_in_memory(image_folder, indices):
     lazy, eager = list_folder(image_folder).train[indices], load_folder(image_folder).train[indices]
     (batch,) = make_file_loader(lazy, 20)
-    assert same(batch, (eager.images, eager.labels))
+    assert are_equal(batch, (eager.images, eager.labels))
 
 
 @pytest.mark.parametrize("size", [1, 5, 18, 100])
 def test_sample_equals_that_in_memory(image_folder, size):
     lazy, eager = (read(image_folder).train.sample(size) for read in (list_folder, load_folder))
-    assert same((lazy.images, lazy.labels), (eager.images, eager.labels))
+    assert are_equal((lazy.images, lazy.labels), (eager.images, eager.labels))
 
 
-def test_iterating_leaves_the_global_generator_alone(image_folder):
+def test_iterating_does_not_use_the_global_generator(image_folder):
     loader, state = make_file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
@@ -94,7 +94,7 @@ def test_fingerprint_covers_names_and_sizes(image_folder):
     assert list_folder(moved).fingerprint() != before
 
 
-def test_names_need_not_be_utf_8(image_folder):
+def test_file_names_need_not_be_utf_8(image_folder):
     odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
     (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
     (batch,) = make_file_loader(list_folder(image_folder).test, 10)

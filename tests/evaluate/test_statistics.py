@@ -6,12 +6,12 @@ import statistics
 import pytest
 import torch
 
-from lightning_cifar.evaluate.statistics import agreement, difference, seeds_needed, summary
+from lightning_cifar.evaluate.statistics import compare, count_seeds_needed, measure_agreement, summarise
 
 
 def test_interval_of_five_values():
     values = [0.83, 0.84, 0.82, 0.85, 0.83]
-    found = summary(values)
+    found = summarise(values)
     half = 2.7764451 * statistics.stdev(values) / math.sqrt(5)  # the t table at 4 degrees of freedom
     assert found["interval"] == pytest.approx([statistics.mean(values) - half, statistics.mean(values) + half])
     assert (found["n"], found["median"], found["min"], found["max"]) == (5, 0.83, 0.82, 0.85)
@@ -19,19 +19,20 @@ def test_interval_of_five_values():
 
 
 def test_one_value_has_no_spread():
-    assert summary([2.0]) == {"n": 1, "mean": 2.0, "std": None, "interval": None, "median": 2.0, "min": 2.0, "max": 2.0}
+    same = dict.fromkeys(("mean", "median", "min", "max"), 2.0)
+    assert summarise([2.0]) == {"n": 1, "std": None, "interval": None, **same}
 
 
-def test_interval_covers_the_truth_as_often_as_it_says():
+def test_interval_covers_the_mean_with_its_confidence():
     samples = torch.randn(1000, 4, dtype=torch.float64).tolist()
-    covered = sum(low <= 0 <= high for low, high in (summary(sample)["interval"] for sample in samples))
+    covered = sum(low <= 0 <= high for low, high in (summarise(sample)["interval"] for sample in samples))
     assert 0.93 < covered / 1000 < 0.97
 
 
-def test_difference_is_welchs():
+def test_compare_is_welchs_t_test():
     """Unequal variances and sizes: the textbook's degrees of freedom."""
     first, second = [1.0, 2.0, 3.0], [4.0, 4.5, 5.0, 6.0, 5.5]
-    found = difference(first, second)
+    found = compare(first, second)
     a, b = statistics.variance(first) / 3, statistics.variance(second) / 5
     freedom = (a + b) ** 2 / (a**2 / 2 + b**2 / 4)
     assert 3 < freedom < 4
@@ -43,20 +44,20 @@ def test_difference_is_welchs():
 
 
 def test_equal_samples_are_not_distinguishable():
-    found = difference([1.0, 2.0, 3.0], [3.0, 1.0, 2.0])
+    found = compare([1.0, 2.0, 3.0], [3.0, 1.0, 2.0])
     assert (found["difference"], found["distinct"], found["seeds_needed"]) == (0, False, None)
 
 
-def test_no_spread_at_all():
-    assert difference([1.0, 1.0], [2.0, 2.0])["distinct"]
-    assert not difference([1.0, 1.0], [1.0, 1.0])["distinct"]
+def test_values_without_spread_differ_if_their_means_do():
+    assert compare([1.0, 1.0], [2.0, 2.0])["distinct"]
+    assert not compare([1.0, 1.0], [1.0, 1.0])["distinct"]
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17)])  # Cohen 1988, table 2.4.1
-def test_seeds_needed(effect, seeds):
-    assert seeds_needed(effect) == seeds
+def test_seeds_needed_equal_cohens_table(effect, seeds):
+    assert count_seeds_needed(effect) == seeds
 
 
-def test_agreement():
-    assert agreement(["abcd", "abcx", "abxx"]) == pytest.approx((0.75 + 0.5 + 0.75) / 3)
-    assert agreement(["abcd"]) is None
+def test_agreement_is_the_mean_over_pairs():
+    assert measure_agreement(["abcd", "abcx", "abxx"]) == pytest.approx((0.75 + 0.5 + 0.75) / 3)
+    assert measure_agreement(["abcd"]) is None

@@ -14,7 +14,7 @@ from lightning_cifar.model.gates import GateName
 ORDERS = list(permutations(("activation", "sum", "norm", "pool")))
 
 
-def formula(block: GatedBlock, x: Tensor) -> Tensor:
+def apply_formula(block: GatedBlock, x: Tensor) -> Tensor:
     """The report's block, sample by sample, branch by branch."""
     linear = block.gate.layers[0]
     outputs = []
@@ -28,7 +28,7 @@ def formula(block: GatedBlock, x: Tensor) -> Tensor:
     return torch.stack(outputs)
 
 
-def plain(block: GatedBlock, x: Tensor) -> Tensor:
+def apply_plain(block: GatedBlock, x: Tensor) -> Tensor:
     """The block's steps as plain operations that autograd differentiates."""
     gates = block.gate(x.mean((2, 3)))[..., None, None].unbind(1)
     maps = [branch(x) for branch in block.branches]
@@ -43,7 +43,7 @@ def plain(block: GatedBlock, x: Tensor) -> Tensor:
     return maps[0]
 
 
-def random_block(kernel_sizes=(3, 3, 3), **arguments) -> GatedBlock:
+def make_random_block(kernel_sizes=(3, 3, 3), **arguments) -> GatedBlock:
     torch.manual_seed(0)
     block = GatedBlock(5, 8, kernel_sizes, **arguments)
     for layer in block.gate.layers:
@@ -52,7 +52,7 @@ def random_block(kernel_sizes=(3, 3, 3), **arguments) -> GatedBlock:
     return block
 
 
-def test_one_pixel_computed_by_hand():
+def test_one_pixel_equals_the_hand_computed_value():
     """One pixel, one channel, x = 2: gates relu(3*2-5, -2+1, 0.5*2) = (1, 0, 1); branches relu(8, 2, -6+1)."""
     block = GatedBlock(1, 1, (1, 1, 1))
     with torch.no_grad():
@@ -66,21 +66,21 @@ def test_one_pixel_computed_by_hand():
 
 @pytest.mark.parametrize("kernel_sizes", [(3, 3, 3), (1, 3, 5)])
 def test_equals_the_formula(kernel_sizes):
-    block, x = random_block(kernel_sizes), torch.randn(4, 5, 9, 12)
-    torch.testing.assert_close(block(x), formula(block, x))
+    block, x = make_random_block(kernel_sizes), torch.randn(4, 5, 9, 12)
+    torch.testing.assert_close(block(x), apply_formula(block, x))
 
 
-def outputs_and_gradients(form, block: GatedBlock, x: Tensor, autocast: bool = False) -> list[Tensor]:
+def differentiate(forward, block: GatedBlock, x: Tensor, autocast: bool = False) -> list[Tensor]:
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        output = form(block, x)
+        output = forward(block, x)
     weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
     block.zero_grad()
     (output.float() * weights).sum().backward()
     return [output, x.grad, *(parameter.grad.clone() for parameter in block.parameters())]
 
 
-def largest_error(ours: Tensor, theirs: Tensor) -> float:
+def measure_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp(min=1e-3)).item()
 
 
@@ -96,23 +96,23 @@ def largest_error(ours: Tensor, theirs: Tensor) -> float:
     ids=["float64", "float32", "bf16-mixed", "bf16-true"],
 )
 def test_gated_sum_has_the_gradients_of_autograd(dtype, autocast, tolerance, layout):
-    block = random_block().to(dtype, memory_format=layout)
+    block = make_random_block().to(dtype, memory_format=layout)
     x = torch.randn(4, 5, 8, 8, dtype=dtype).contiguous(memory_format=layout)
-    ours, theirs = (outputs_and_gradients(form, block, x, autocast) for form in (GatedBlock.__call__, plain))
-    assert max(map(largest_error, ours, theirs)) <= tolerance
+    ours, theirs = (differentiate(forward, block, x, autocast) for forward in (GatedBlock.__call__, apply_plain))
+    assert max(map(measure_error, ours, theirs)) <= tolerance
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_every_order_of_steps_equals_plain_operations(order, activation):
-    block = random_block(order=order, activation=activation).double()
+    block = make_random_block(order=order, activation=activation).double()
     x = torch.randn(4, 5, 8, 8, dtype=torch.float64)
-    ours, theirs = (outputs_and_gradients(form, block, x) for form in (GatedBlock.__call__, plain))
+    ours, theirs = (differentiate(forward, block, x) for forward in (GatedBlock.__call__, apply_plain))
     # A bias before batch norm has gradient 0, which rounding makes 1e-17.
-    assert max(map(largest_error, ours, theirs)) <= 1e-10
+    assert max(map(measure_error, ours, theirs)) <= 1e-10
 
 
-def test_dirac_starts_as_the_identity():
+def test_dirac_initialises_the_identity():
     block, x = GatedBlock(5, 8, (3, 3, 1), bias=False, dirac=True), torch.randn(2, 5, 6, 6)
     first, *others = (branch(x) for branch in block.branches)
     torch.testing.assert_close(first[:, :5], x)
@@ -120,7 +120,7 @@ def test_dirac_starts_as_the_identity():
     assert all((other[:, :5] - x).std() > 0.5 for other in others)
 
 
-def test_norm_scale_and_momentum():
+def test_norm_scale_and_momentum_reach_every_norm():
     block = GatedBlock(3, 4, order=("norm", "sum", "activation"), norm_scale=False, norm_momentum=0.4)
     assert len(block.norms) == 3
     for norm in block.norms:
@@ -129,9 +129,9 @@ def test_norm_scale_and_momentum():
 
 
 def test_depth_adds_residual_convolutions():
-    block = random_block(order=("pool", "norm", "activation", "sum"), activation="gelu", depth=2).double()
+    block = make_random_block(order=("pool", "norm", "activation", "sum"), activation="gelu", depth=2).double()
     x = torch.randn(4, 5, 8, 8, dtype=torch.float64)
-    expected = plain(block, x)
+    expected = apply_plain(block, x)
     for residual in block.residuals:
         y = F.conv2d(expected, residual.conv.weight, padding=1)
         expected = expected + F.gelu(F.batch_norm(y, None, None, residual.norm.weight, residual.norm.bias, True))
@@ -142,20 +142,20 @@ def test_depth_adds_residual_convolutions():
 @pytest.mark.parametrize("kernel_sizes", [(3,), (3, 1), (1, 3, 3, 5)])
 @pytest.mark.parametrize("gate", get_args(GateName))
 def test_every_gate_and_number_of_branches_equals_plain_operations(gate, kernel_sizes):
-    block = random_block(kernel_sizes, order=("norm", "activation", "sum"), gate=gate, temperature=2.0).double()
+    block = make_random_block(kernel_sizes, order=("norm", "activation", "sum"), gate=gate, temperature=2.0).double()
     x = torch.randn(4, 5, 8, 8, dtype=torch.float64)
-    ours, theirs = (outputs_and_gradients(form, block, x) for form in (GatedBlock.__call__, plain))
-    assert max(map(largest_error, ours, theirs)) <= 1e-10
+    ours, theirs = (differentiate(forward, block, x) for forward in (GatedBlock.__call__, apply_plain))
+    assert max(map(measure_error, ours, theirs)) <= 1e-10
 
 
 @pytest.mark.parametrize("kernel_sizes", [(2, 3, 3), (0, 3, 3), (-1, 3, 3), ()])
-def test_refuses_kernel_sizes(kernel_sizes):
+def test_refuses_bad_kernel_sizes(kernel_sizes):
     with pytest.raises(ValueError, match=r"kernel_sizes must be odd numbers, got \["):
         GatedBlock(3, 4, kernel_sizes)
 
 
 @pytest.mark.parametrize("order", [("activation",), ("sum", "sum"), ("sum", "dropout")])
-def test_refuses_orders(order):
+def test_refuses_bad_orders(order):
     with pytest.raises(
         ValueError,
         match=r"order must contain sum, and each of \('activation', 'sum', 'norm', 'pool'\) at most once, got",

@@ -1,4 +1,4 @@
-"""Ensemble: each member trains as if alone, and the outputs are the mean over members."""
+"""Ensemble: each member trains like a single model, and the outputs are means over members."""
 
 import pytest
 import torch
@@ -43,14 +43,14 @@ def train(model):
 
 @pytest.fixture(scope="module")
 def ensemble_and_members():
-    """A trained ensemble, models trained alone from the same weights as its members, and the metrics of all."""
+    """Trained ensemble, single models trained from the initial weights of its members, and the metrics of all."""
     torch.manual_seed(0)
     ensemble = ImageClassifier(members=2, **SMALL)
-    alone = [ImageClassifier(**SMALL) for _ in range(2)]
-    for model, member in zip(alone, ensemble.networks, strict=True):
+    singles = [ImageClassifier(**SMALL) for _ in range(2)]
+    for model, member in zip(singles, ensemble.networks, strict=True):
         model.network.load_state_dict(member.state_dict())
-    logged = [train(model) for model in (ensemble, *alone)]
-    return ensemble.eval(), [model.eval() for model in alone], logged
+    logged = [train(model) for model in (ensemble, *singles)]
+    return ensemble.eval(), [model.eval() for model in singles], logged
 
 
 def test_members_start_from_different_weights():
@@ -58,48 +58,49 @@ def test_members_start_from_different_weights():
     assert not torch.equal(one.blocks[0].branches[0].weight, other.blocks[0].branches[0].weight)
 
 
-def test_each_member_is_trained_as_it_would_be_alone(ensemble_and_members):
-    ensemble, alone, (together, *apart) = ensemble_and_members
-    for member, model in zip(ensemble.networks, alone, strict=True):
-        for (name, weight), own in zip(member.state_dict().items(), model.network.state_dict().values(), strict=True):
-            assert torch.equal(weight, own), name
+def test_each_member_is_trained_like_a_single_model(ensemble_and_members):
+    ensemble, singles, (together, *apart) = ensemble_and_members
+    for member, model in zip(ensemble.networks, singles, strict=True):
+        expected = model.network.state_dict()
+        for name, weight in member.state_dict().items():
+            assert torch.equal(weight, expected[name]), name
     for name in ("train/loss_epoch", "gates/block2_branch1", "gates/block5_dead"):
         torch.testing.assert_close(together[name], sum(logged[name] for logged in apart) / 2)
 
 
 def test_logits_are_the_mean_over_members(ensemble_and_members, images):
-    ensemble, alone, _ = ensemble_and_members
-    expected = sum(model(images) for model in alone) / 2
+    ensemble, singles, _ = ensemble_and_members
+    expected = sum(model(images) for model in singles) / 2
     assert isinstance(ensemble.network, Ensemble)
     torch.testing.assert_close(ensemble(images), expected)
     ensemble.log = lambda *_, **__: None
     ensemble.train_accuracy.reset()
     labels = expected.argmax(1)
     loss = ensemble.training_step((images, labels), 0)
-    torch.testing.assert_close(loss, sum(F.cross_entropy(model(images), labels) for model in alone))
+    torch.testing.assert_close(loss, sum(F.cross_entropy(model(images), labels) for model in singles))
     assert ensemble.train_accuracy.compute() == 1  # the labels are the classes of the mean logits
 
 
 def test_every_parameter_keeps_its_role(ensemble_and_members):
-    ensemble, (alone, _), _ = ensemble_and_members
+    ensemble, (single, _), _ = ensemble_and_members
     ours, one = (
         {group["role"]: len(group["params"]) for group in group_parameters(model.network, RATES)}
-        for model in (ensemble, alone)
+        for model in (ensemble, single)
     )
     assert ours == {role: 2 * count for role, count in one.items()}
 
 
 def test_heat_and_gates_are_means_over_members(ensemble_and_members, images):
-    ensemble, alone, _ = ensemble_and_members
+    ensemble, singles, _ = ensemble_and_members
     classes = torch.arange(6)
     heat, gates = grad_cam(ensemble, images, classes)
-    maps, weights = zip(*(weigh_maps(one.network, one.normalise(images), classes) for one in alone), strict=True)
+    maps, weights = zip(*(weigh_maps(one.network, one.normalise(images), classes) for one in singles), strict=True)
     expected = (sum(maps) / 2).relu()
     torch.testing.assert_close(heat * expected.amax((1, 2), keepdim=True), expected)
     torch.testing.assert_close(gates, sum(weights) / 2)
 
 
-def test_weights_files_hold_all_members(ensemble_and_members, images, tmp_path):
+def test_weights_files_contain_all_members(ensemble_and_members, images, tmp_path):
     ensemble, *_ = ensemble_and_members
     save_weights(ensemble, tmp_path / "two.safetensors", held_out="val")
     assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images), ensemble(images))

@@ -30,11 +30,11 @@ SPEED = {  # the options of the recipe `accurate`
 }
 
 
-def mirrored(maps: torch.Tensor) -> torch.Tensor:
+def mirror(maps: torch.Tensor) -> torch.Tensor:
     return maps.flip(3)[:, pair_halves(maps.shape[1])]
 
 
-def with_random_gates(net: FiveBlockNet) -> FiveBlockNet:
+def randomise_gates(net: FiveBlockNet) -> FiveBlockNet:
     for block in net.blocks:
         for layer in block.gate.layers:
             if isinstance(layer, nn.Linear):
@@ -56,7 +56,7 @@ def test_convolution_is_a_plain_one_with_twin_filters(partner, bias):
                 plain.bias[k] = plain.bias[4 + k] = flip.bias[k]
     x = torch.randn(3, 6, 7, 10, dtype=torch.float64)
     torch.testing.assert_close(flip(x), plain(x))
-    torch.testing.assert_close(flip(x.flip(3)[:, partner]), mirrored(flip(x)))
+    torch.testing.assert_close(flip(x.flip(3)[:, partner]), mirror(flip(x)))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -91,7 +91,7 @@ def test_stem_filters_are_mirror_images_of_their_partners(kernel):
 def test_mirrored_images_have_mirrored_maps_and_the_same_logits(options, size):
     torch.manual_seed(0)
     options = options | ({"pools": (True, True, True, True, False)} if size == 24 else {})
-    net = with_random_gates(FiveBlockNet(7, widths=WIDTHS, flip_equivariant=True, **options)).double()
+    net = randomise_gates(FiveBlockNet(7, widths=WIDTHS, flip_equivariant=True, **options)).double()
     height, width = (size, size) if isinstance(size, int) else size
     x = torch.randn(5, 3, height, width, dtype=torch.float64)
     if net.stem is not None:
@@ -108,22 +108,22 @@ def test_mirrored_images_have_mirrored_maps_and_the_same_logits(options, size):
         torch.testing.assert_close(net(x.flip(3)), logits)
     for (gates, maps), (others, theirs) in zip(net.iterate_blocks(x), net.iterate_blocks(x.flip(3)), strict=True):
         torch.testing.assert_close(others, gates)
-        torch.testing.assert_close(theirs, mirrored(maps))
+        torch.testing.assert_close(theirs, mirror(maps))
 
 
 @pytest.mark.parametrize("gate", get_args(GateName))
 def test_every_gate_treats_twins_alike(gate):
     torch.manual_seed(0)
-    net = with_random_gates(FiveBlockNet(widths=WIDTHS, gate=gate, flip_equivariant=True)).eval()
+    net = randomise_gates(FiveBlockNet(widths=WIDTHS, gate=gate, flip_equivariant=True)).eval()
     x = torch.randn(4, 3, 32, 32)
     torch.testing.assert_close(net(x.flip(3)), net(x))
 
 
-def test_learns_half_the_parameters():
-    def filters(net: FiveBlockNet) -> int:
+def test_half_the_filters_are_learned():
+    def count_filters(net: FiveBlockNet) -> int:
         return sum(parameter.numel() for name, parameter in net.named_parameters() if parameter.ndim == 4)
 
-    assert filters(FiveBlockNet(flip_equivariant=True)) * 2 == filters(FiveBlockNet())
+    assert count_filters(FiveBlockNet(flip_equivariant=True)) * 2 == count_filters(FiveBlockNet())
 
 
 def test_dirac_passes_on_one_of_two_twins():
@@ -153,6 +153,6 @@ def test_torch_export_leaves_the_batch_free():
         ),
     ],
 )
-def test_refuses_what_cannot_be_mirrored(options, message):
+def test_refuses_options_that_cannot_be_mirrored(options, message):
     with pytest.raises(ValueError, match=message):
         FiveBlockNet(flip_equivariant=True, **options)

@@ -32,7 +32,7 @@ def train(model, data, **settings):
     return trainer
 
 
-def test_adam_with_the_values_of_the_report():
+def test_default_optimizer_is_adam_with_the_reports_values():
     optimiser = ImageClassifier().configure_optimizers()
     assert type(optimiser) is torch.optim.Adam
     assert {key: optimiser.param_groups[0][key] for key in ("lr", "weight_decay")} == {
@@ -51,8 +51,8 @@ def test_loss_is_softmax_cross_entropy_on_logits():
 
 
 @pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
-def test_labels_are_mixed_as_the_pixels_are(mixing):
-    """Every pixel of an image of class k is k: the mean pixel of a mixed one is the mean class of its target."""
+def test_labels_are_mixed_like_pixels(mixing):
+    """Images of class k have only pixels k / 10, so ten times the mean pixel is the mean class of the target."""
     model, seen = ImageClassifier(mean=[0.0] * 3, std=[1.0] * 3, **SMALL, **mixing).eval(), []
     model.log = lambda *_, **__: None
     model.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
@@ -86,10 +86,10 @@ GOLDEN = (2.39329355, 2.34319689, 2.33733171, 2.22197169, 2.31072678)
 GOLDEN += (2.26754637, 2.32653734, 2.19250603, 2.11223553, 2.23590112)
 
 
-def test_golden_ten_steps():
-    """A refactor keeps these losses; a change of results shows n seeds beside it.
+def test_ten_steps_have_the_stored_losses():
+    """Refactoring must not change these losses; an intended change needs new results over seeds.
 
-    In float64, where neither threads nor processors differ by enough to change which pixel a max pool takes.
+    In float64, differences between threads and processors are too small to change which pixel a max pool selects.
     """
     seed_everything(0, verbose=False)
     losses = []
@@ -125,7 +125,7 @@ def test_a_checkpoint_is_self_contained(trained):
     assert torch.equal(loaded(batch), model(batch))
 
 
-def test_a_checkpoint_holds_plain_values_only(trained):
+def test_a_checkpoint_has_only_plain_values(trained):
     checkpoint = torch.load(trained[2], weights_only=True)
     for values in (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]):
         for value in values.values():
@@ -153,9 +153,9 @@ def test_metrics_equal_a_plain_count(trained):
     right = logits.argmax(1) == data.test.labels
     assert result["test/accuracy"] == pytest.approx(right.float().mean().item())
     assert result["test/loss"] == pytest.approx(F.cross_entropy(logits, data.test.labels).item(), rel=1e-5)
-    kept, alone, labels = model.test_outputs.compute()
-    torch.testing.assert_close(kept, logits)
-    assert torch.equal(kept, alone)
+    averaged, plain, labels = model.test_outputs.compute()
+    torch.testing.assert_close(averaged, logits)
+    assert torch.equal(averaged, plain)
     assert torch.equal(labels, data.test.labels)
     (result,) = trainer.validate(model, data, verbose=False)
     with torch.inference_mode():
@@ -163,7 +163,7 @@ def test_metrics_equal_a_plain_count(trained):
     assert result["val/accuracy"] == pytest.approx(right.float().mean().item())
 
 
-def test_watching_the_test_set_logs_test_metrics(trained):
+def test_validation_on_the_test_set_logs_test_metrics(trained):
     data = CIFAR10DataModule("digits", held_out="test")
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     (result,) = trainer.validate(trained[0], data, verbose=False)
@@ -178,7 +178,7 @@ def test_predictions_are_probabilities(trained):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
 
 
-def test_a_second_test_starts_its_metrics_anew(trained):
+def test_a_second_test_resets_its_metrics(trained):
     model, data, _ = trained
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     with torch.inference_mode():
@@ -192,17 +192,17 @@ def test_a_second_test_starts_its_metrics_anew(trained):
 def test_given_normalisation_is_kept():
     data = CIFAR10DataModule("digits", val_size=200)
     data.setup()
-    own = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    model = ImageClassifier(**own, **SMALL)
+    given = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    model = ImageClassifier(**given, **SMALL)
     model.adopt(data)
-    assert {name: model.hparams[name] for name in own} == own
-    assert model.mean.tolist() == pytest.approx(own["mean"])
+    assert {name: model.hparams[name] for name in given} == given
+    assert model.mean.tolist() == pytest.approx(given["mean"])
     assert model.hparams["class_names"] == [str(digit) for digit in range(10)]
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_normalisation_of_training_is_kept_when_the_data_changes():
-    """Trained on custom loaders it normalises by CIFAR-10's values, and still does on other data."""
+    """A model trained on custom loaders keeps CIFAR-10's mean and std for other data."""
     model = ImageClassifier(**SMALL)
     digits = load_digits().train
     train(model, BatchLoader(digits, 64), max_epochs=1, limit_train_batches=1)
@@ -264,13 +264,13 @@ def test_compile_needs_a_compiler(monkeypatch):
 
 
 def test_the_compiled_network_gets_only_full_batches(monkeypatch):
-    """With a stand-in for the compiler; checkpoints do not change either."""
+    """With a fake compiler; weights do not change either."""
     sizes = []
 
-    def compiled(function, dynamic):
+    def fake_compile(function, dynamic):
         return lambda pixels: sizes.append(len(pixels)) or function(pixels)
 
-    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch, "compile", fake_compile)
     fitted = []
     for option in (True, False):
         torch.manual_seed(0)
@@ -296,9 +296,9 @@ def test_the_compiled_network_has_the_same_outputs_and_gradients(network, member
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     pixels = torch.randn(16, 3, 32, 32, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     results = []
-    for form in (lambda pixels: torch.stack(model.forward_members(pixels)).mean(0), model.network):
+    for forward in (lambda pixels: torch.stack(model.forward_members(pixels)).mean(0), model.network):
         model.zero_grad()
-        logits = form(pixels)
+        logits = forward(pixels)
         logits.square().sum().backward()
         results.append([logits, *(weight.grad.clone() for weight in weights)])
     for ours, plain in zip(*results, strict=True):

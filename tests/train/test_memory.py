@@ -1,4 +1,4 @@
-"""malloc keeps freed memory: page faults of large arrays."""
+"""Freed memory is reused without new page faults."""
 
 import subprocess
 import sys
@@ -20,10 +20,10 @@ print([faults() for _ in range(20)][-1])  # the heap has settled by then
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 @pytest.mark.slow
-def test_an_allocation_like_the_last_touches_no_new_pages():
+def test_a_repeated_allocation_causes_few_page_faults():
     def run(keep: bool) -> int:
         command = [sys.executable, "-c", FAULTS.format(keep=keep)]
         return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    kept, returned = run(True), run(False)
-    assert kept < returned / 10
+    with_setting, without = run(True), run(False)
+    assert with_setting < without / 10

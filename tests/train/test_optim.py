@@ -25,8 +25,8 @@ def test_every_trainable_parameter_has_one_role():
     assert groups["head"]["params"] == [network.classifier[2].weight]
 
 
-def newton_schulz_by_hand(matrix):
-    """Muon's iteration as it is published, on one matrix."""
+def newton_schulz_reference(matrix):
+    """Muon's published iteration, on one matrix."""
     x = matrix / matrix.norm()
     for _ in range(3):
         square = x @ x.T
@@ -35,38 +35,40 @@ def newton_schulz_by_hand(matrix):
 
 
 @pytest.mark.parametrize("shape", [(16, 72), (72, 16), (16, 16), (1, 9)])
-def test_newton_schulz_equals_its_plain_form(shape):
+def test_newton_schulz_equals_the_reference(shape):
     matrices = [torch.randn(shape), torch.randn(shape), torch.randn(16, 20)]  # the last shares their batch if as high
     for matrix, result in zip(matrices, newton_schulz(matrices), strict=True):
-        torch.testing.assert_close(result.float(), newton_schulz_by_hand(matrix), atol=0.02, rtol=0.02)
+        torch.testing.assert_close(result.float(), newton_schulz_reference(matrix), atol=0.02, rtol=0.02)
 
 
-def muon_by_hand(weight, gradients, rate, momentum):
-    """One matrix at a time."""
+def muon_reference(weight, gradients, rate, momentum):
+    """Muon's steps on one filter tensor."""
     buffer = torch.zeros_like(weight)
     for gradient in gradients:
         buffer = momentum * buffer + gradient
         step = (gradient + momentum * buffer).flatten(1)
         weight = weight * weight.shape[0] ** 0.5 / weight.norm()
-        weight = weight - rate * newton_schulz_by_hand(step).view(weight.shape)
+        weight = weight - rate * newton_schulz_reference(step).view(weight.shape)
     return weight
 
 
-def test_muon_equals_its_plain_form():
-    """Filters one by one; the rest as torch's SGD with Nesterov momentum, whose decay follows the rate."""
+def test_muon_equals_the_reference():
+    """Filters against the reference; other weights against torch's SGD, with decay divided by the rate."""
     torch.manual_seed(0)
-    network, twin = FiveBlockNet(**FAST), FiveBlockNet(**FAST)
-    twin.load_state_dict(network.state_dict())
-    groups, twins = (group_parameters(net, RATES) for net in (network, twin))
+    network, copy = FiveBlockNet(**FAST), FiveBlockNet(**FAST)
+    copy.load_state_dict(network.state_dict())
+    groups, copy_groups = (group_parameters(net, RATES) for net in (network, copy))
     muon = Muon(groups, momentum=0.85, filter_momentum=0.6, weight_decay=1e-3)
     decay = {"gate": 0, "norm": 1e-3, "head": 1e-3}
-    plain = [{"params": g["params"], "lr": g["lr"], "weight_decay": decay[g["role"]] / g["lr"]} for g in twins[1:]]
+    plain = [
+        {"params": g["params"], "lr": g["lr"], "weight_decay": decay[g["role"]] / g["lr"]} for g in copy_groups[1:]
+    ]
     sgd = torch.optim.SGD(plain, momentum=0.85, nesterov=True)
     starts = [p.detach().clone() for p in groups[0]["params"]]
     history = [[] for _ in starts]
     for _ in range(3):
-        for ours, theirs in zip(groups, twins, strict=True):
-            for a, b in zip(ours["params"], theirs["params"], strict=True):
+        for ours, reference in zip(groups, copy_groups, strict=True):
+            for a, b in zip(ours["params"], reference["params"], strict=True):
                 a.grad = b.grad = torch.randn_like(a)
         for gradients, parameter in zip(history, groups[0]["params"], strict=True):
             gradients.append(parameter.grad)
@@ -74,9 +76,9 @@ def test_muon_equals_its_plain_form():
         sgd.step()
     for start, gradients, parameter in zip(starts, history, groups[0]["params"], strict=True):
         # the iteration is in bfloat16
-        torch.testing.assert_close(parameter.data, muon_by_hand(start, gradients, 0.2, 0.6), atol=5e-3, rtol=0)
-    for ours, theirs in zip(groups[1:], twins[1:], strict=True):
-        for a, b in zip(ours["params"], theirs["params"], strict=True):
+        torch.testing.assert_close(parameter.data, muon_reference(start, gradients, 0.2, 0.6), atol=5e-3, rtol=0)
+    for ours, reference in zip(groups[1:], copy_groups[1:], strict=True):
+        for a, b in zip(ours["params"], reference["params"], strict=True):
             torch.testing.assert_close(a.data, b.data)
 
 
@@ -87,11 +89,11 @@ def test_orthogonalise_keeps_singular_vectors_and_brings_values_close_to_1(shape
     u, _, v = torch.linalg.svd(matrix.flatten(1), full_matrices=False)
     (result,) = orthogonalise([matrix])
     assert (result.shape, result.dtype) == (shape, matrix.dtype)
-    in_its_frame = u.T @ result.flatten(1) @ v.T
-    sizes = in_its_frame.diagonal()
+    in_singular_vectors = u.T @ result.flatten(1) @ v.T
+    sizes = in_singular_vectors.diagonal()
     assert sizes.min() > 0.4
     assert sizes.max() < 1.6
-    assert (in_its_frame - sizes.diag()).abs().max() < 0.05
+    assert (in_singular_vectors - sizes.diag()).abs().max() < 0.05
 
 
 def test_matrices_of_one_height_share_a_batch(monkeypatch):
@@ -103,7 +105,7 @@ def test_matrices_of_one_height_share_a_batch(monkeypatch):
     assert sorted(batches) == [(1, 8, 8), (3, 4, 4)]
 
 
-def test_triangular_schedule_by_step():
+def test_triangular_schedule_has_these_factors():
     factors = [build_triangle(10, 0.4)(step) for step in range(11)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
     assert [build_triangle(4, 0.0)(step) for step in range(5)] == [1, 0.75, 0.5, 0.25, 0]
@@ -166,7 +168,7 @@ def test_refuses_values_out_of_range(arguments, message):
         ImageClassifier(**arguments)
 
 
-def test_triangular_schedule_needs_a_finite_training():
+def test_triangular_schedule_needs_max_epochs_or_max_steps():
     model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
     with pytest.raises(
         InputError, match=r"schedule triangular needs the training's length: set the Trainer's max_epochs or max_steps"

@@ -11,15 +11,15 @@ from lightning_cifar.train.tta import make_views
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
 
 
-def by_hand(model, image, tta):
-    """Mean logits of one normalised image (C, H, W), view by view."""
+def average_by_hand(model, image, tta):
+    """Return the mean logits of one normalised image (C, H, W), view by view."""
     padded = v2.Pad(1, padding_mode="reflect")(image)
     up, down = TF.crop(padded, 0, 0, 32, 32), TF.crop(padded, 2, 2, 32, 32)
-    kinds = {"none": [(1, image)], "mirror": [(1, image)], "translate": [(2, image), (1, up), (1, down)]}[tta]
+    views = {"none": [(1, image)], "mirror": [(1, image)], "translate": [(2, image), (1, up), (1, down)]}[tta]
     if tta != "none":
-        kinds += [(weight, TF.hflip(view)) for weight, view in kinds]
-    total = sum(weight for weight, _ in kinds)
-    return sum(weight / total * model.network(view[None])[0] for weight, view in kinds)
+        views += [(weight, TF.hflip(view)) for weight, view in views]
+    total = sum(weight for weight, _ in views)
+    return sum(weight / total * model.network(view[None])[0] for weight, view in views)
 
 
 @pytest.mark.parametrize("flip_equivariant", [False, True])
@@ -27,7 +27,7 @@ def by_hand(model, image, tta):
 def test_logits_are_the_mean_over_views(tta, flip_equivariant):
     model = ImageClassifier(tta=tta, flip_equivariant=flip_equivariant, **SMALL).eval()
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
-    expected = torch.stack([by_hand(model, image, tta) for image in model.normalise(images)])
+    expected = torch.stack([average_by_hand(model, image, tta) for image in model.normalise(images)])
     averaged, plain = model.average_views(images)
     torch.testing.assert_close(averaged, expected)
     torch.testing.assert_close(plain, model(images))

@@ -35,7 +35,7 @@ def test_classifies_like_the_model(exported):
     assert load_pretrained(file).hparams == model.hparams
 
 
-def test_metadata_holds_the_known_facts(exported):
+def test_metadata_has_the_given_facts(exported):
     with safe_open(exported[1], "pt") as opened:
         assert json.loads(opened.metadata()["known"]) == {"held_out": "val", "recipe": "demo"}
 
@@ -65,7 +65,7 @@ def test_refuses_damaged_files(exported, tmp_path, capsys, damage):
 
 
 @pytest.mark.parametrize("change", ["a parameter", "another shape"])
-def test_of_another_version(exported, drawn_folder, tmp_path, capsys, change):
+def test_refuses_weights_of_another_version(exported, drawn_folder, tmp_path, capsys, change):
     file = tmp_path / "odd.safetensors"
     hyper_parameters, known, tensors = read_weights(exported[1])
     hyper_parameters |= {"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]}
@@ -76,9 +76,9 @@ def test_of_another_version(exported, drawn_folder, tmp_path, capsys, change):
     assert line.startswith(f"error: {file} holds no model of this package (")
 
 
-# ------------------------------------------------------------------------------------------------------- in the package
+# ---------------------------------------------------------------------------------------------------------- pretrained
 
-# Logits of the model in the package for three of the drawn images, as first stored.
+# Stored logits of the pretrained model for three of the drawn images.
 LOGITS = {
     2: [1.384, 0.001, 0.268, -0.450, -0.530, -0.820, 1.627, -0.630, -0.129, -0.705],
     7: [2.779, -0.583, 0.576, -0.283, -0.400, -0.585, -0.042, -0.558, -0.379, -0.513],
@@ -86,15 +86,15 @@ LOGITS = {
 }
 
 
-def test_logits_of_the_model_in_the_package_are_the_stored_ones(drawn_images):
+def test_pretrained_logits_equal_the_stored_ones(drawn_images):
     with torch.inference_mode():
         logits = load_pretrained()(drawn_images[list(LOGITS)])
     torch.testing.assert_close(logits, torch.tensor([*LOGITS.values()]), rtol=0, atol=2e-3)
 
 
 @pytest.mark.slow
-def test_the_model_in_the_package_classifies_cifar10(cifar10_root):
-    """On the original images, of which it has seen only JPEG-compressed copies."""
+def test_pretrained_classifies_cifar10(cifar10_root):
+    """On original images; the model was trained on JPEG-compressed copies."""
     data = CIFAR10DataModule(root=cifar10_root)
     data.setup()
     test = data.test.sample(2000)
@@ -119,7 +119,7 @@ def test_results_name_the_digest_of_pretrained():
     assert measured == dict.fromkeys(measured, digest_of(PRETRAINED))
 
 
-def test_it_predicts_by_name(drawn_folder, capsys):
+def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):
     assert main(["predict", "--ckpt_path", "pretrained", "--images", str(drawn_folder), "--top", "1"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     assert [row["file"] for row in rows] == [str(file) for file in sorted(drawn_folder.glob("*/*.jpg"))]

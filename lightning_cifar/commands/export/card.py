@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.statistics import share_interval
+from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
 from lightning_cifar.options import WEIGHTS
 from lightning_cifar.train.weights import checkpoint_config, read_weights
@@ -158,7 +158,7 @@ def format_accuracy(facts: dict[str, Any]) -> str:
     for share, words in shares.items():
         lines.append(f"- {share:.2%} {words}")
         if images := facts.get("images"):
-            low, high = share_interval(share, images)
+            low, high = estimate_share_interval(share, images)
             lines[-1] += f", 95 % interval {low:.2%} to {high:.2%} (Wilson, {images:,} images)"
     seeds = facts.get("recipe_accuracy")
     if seeds and seeds["interval"]:

@@ -1,4 +1,4 @@
-"""One seed of ``repeat``: trained as ``fit`` does and tested as ``test`` does, in ``seed<n>`` of the series."""
+"""One seed of ``repeat``: trained as ``fit`` does and tested as ``test`` does, in the directory ``seed<n>``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from lightning_cifar.run.series import (
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import Run, open_run
 
-SEED = "seed"  # what a run of this series is called
-RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # of run.json
+SEED = "seed"  # name of a run in this series
+RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # fields of run.json in results
 
 
 @dataclass
 class Shared:
-    """What the first seed of a process leaves to the next ones: the data, and the network, compiled perhaps."""
+    """Objects that the seeds of a process reuse: the dataset, and the network, which may be compiled."""
 
     source: Dataset | None = None
     network: FiveBlockNet | Ensemble | None = None
@@ -41,20 +41,20 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
     """Train and test one seed, or resume it, and return its result.
 
     Args:
-        args: ``fit`` and its options, in layers, without seed and run directory.
+        args: ``fit`` and its options, as `layer` returns them, without seed and run directory.
         typed: the options as the user typed them.
         seed: at least 0.
-        repeat_dir: of all seeds.
-        shared: by the seeds of this process.
+        repeat_dir: directory of all seeds.
+        shared: objects to reuse, which this function sets for the next seed.
 
     Raises:
-        InputError: earlier seeds have other settings.
+        InputError: the options do not suit a series, or differ from those of earlier seeds.
         SystemExit: a signal stopped training.
     """
-    directory, own = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
-    job = parse([*args, *own, *resume_options(directory)], ["fit", *typed, *own])
-    refuse_unsuitable(job, SEED, "share out the seeds by --first_seed")
-    share(job, shared)
+    directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
+    job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])
+    refuse_unsuitable(job, SEED, "distribute the seeds by --first_seed")
+    reuse(job, shared)
     load_data(job)
     choose_series_precision(job, repeat_dir, SEED)
     refuse_other_settings(job, repeat_dir, SEED)
@@ -64,7 +64,8 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
         return test_seed(job, run, seed)
 
 
-def share(job: Job, shared: Shared) -> None:
+def reuse(job: Job, shared: Shared) -> None:
+    """Put the shared objects in place of the new ones of ``job``; the network keeps the new weights."""
     job.data.source = shared.source
     if shared.network is not None:
         shared.network.load_state_dict(job.model.network.state_dict())
@@ -72,10 +73,10 @@ def share(job: Job, shared: Shared) -> None:
 
 
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
-    """Test the last weights once, in float32, write the evaluation, and return the seed's result."""
+    """Test the final weights once, in float32, write the evaluation, and return the result of the seed."""
     record = callback_of(run, RunRecord).record
     parts = [record, *record["resumed"]]
-    record["data"].pop("root")  # results are shown to others
+    record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
     checkpoint = run.saved("last")

@@ -50,9 +50,9 @@ def summarise_groups(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, 
 def format_cell(form: str, values: list[float]) -> dict[str, Any]:
     if len(values) < 2:
         return {"mean": form.format(*values) if values else "", "std": "", "interval": "", "n": len(values)}
-    from lightning_cifar.evaluate.statistics import summary  # late: scipy takes a second to import
+    from lightning_cifar.evaluate.statistics import summarise  # late: scipy takes a second to import
 
-    found = summary(values)
+    found = summarise(values)
     interval = " to ".join(form.format(end) for end in found["interval"])
     return {"mean": form.format(found["mean"]), "std": form.format(found["std"]), "interval": interval, "n": found["n"]}
 
@@ -64,9 +64,9 @@ def compare_groups(first: Group, second: Group) -> str | None:
     )
     if min(len(ours), len(theirs)) < 2:
         return None
-    from lightning_cifar.evaluate.statistics import difference
+    from lightning_cifar.evaluate.statistics import compare
 
-    found = difference(ours, theirs)
+    found = compare(ours, theirs)
     low, high = found["interval"]
     verdict = "" if found["distinct"] else "not "
     return (

@@ -1,4 +1,4 @@
-"""Search: a study of Optuna and its trials, one after the other, until there are enough of them."""
+"""The search: runs trials of an Optuna study until there are enough, then reports the results."""
 
 import shlex
 import sys
@@ -10,16 +10,16 @@ from filelock import FileLock
 from optuna import Trial, TrialPruned
 from optuna.samplers import TPESampler
 
-from lightning_cifar.commands.sweep.space import Space, described, drawn, holds, typed
+from lightning_cifar.commands.sweep.space import Space, contains, describe_range, draw_values, format_options
 from lightning_cifar.commands.sweep.study import (
-    counted,
-    draw,
-    give_back,
-    in_words,
+    count_trials,
+    explain_database_errors,
+    list_trials,
     open_study,
-    rows,
-    unstable,
+    requeue_trial,
+    silence_experimental,
     write_csv,
+    write_plots,
 )
 from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
@@ -27,69 +27,73 @@ from lightning_cifar.errors import DivergenceError, is_about_input, is_out_of_me
 from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import write_json
 
-SHOWN = 10  # rows of the table
+MAX_ROWS = 10  # of the printed table
 
 
 class Search:
-    """A study, and what its trials are trained with.
+    """Search of one process; processes with the same study share the trials.
 
     Args:
-        fit: what `layered` gives for ``fit`` with the options that all trials have.
-        typed: these options as they were typed.
-        space: what is searched.
-        file: of the study, new or from before, in the directory of the sweep.
-        pruning: end trials that fall behind.
+        fit: ``fit`` and the options of all trials, as `layer` returns them.
+        typed: these options as the user typed them.
+        space: the values to search.
+        file: database of the study, new or existing, in the directory of the sweep.
+        pruning: stop trials that are below the median.
+
+    Raises:
+        InputError: the database cannot be used.
     """
 
     def __init__(self, fit: list[str], typed: list[str], space: Space, file: Path, pruning: bool) -> None:
         self.fit, self.typed, self.space, self.file, self.run_dir = fit, typed, space, file, file.parent
-        self.source: Dataset | None = None  # what the first trial has read
-        self.works = False  # a trial of this process was trained
-        self.trial: int | None = None  # the number of the one that runs
-        self.waited_for: list[int] = []
-        # One process at a time opens the study, counts its trials and begins another.
-        self.turn = FileLock(self.run_dir / ".turn")
-        words = {name: described(searched) for name, searched in space.items()}
-        with self.turn:
-            self.study = open_study(file, words, pruning)
+        self.source: Dataset | None = None  # read by the first trial
+        self.has_trained = False  # a trial of this process was trained
+        self.trial: int | None = None  # number of the running trial
+        self.awaited: list[int] = []
+        # Only one process at a time opens the study, or counts trials and starts another.
+        self.lock = FileLock(self.run_dir / ".turn")
+        ranges = {name: describe_range(searched) for name, searched in space.items()}
+        with self.lock:
+            self.study = open_study(file, ranges, pruning)
         print(f"run directory: {self.run_dir}")
-        for name, values in words.items():
+        for name, values in ranges.items():
             print(f"searching {name}: {values}")
 
     def run(self, n_trials: int, known: dict[str, Any]) -> None:
-        """Trains until there are so many trials, then tells what came of them.
+        """Train until ``n_trials`` trials have ended, then report the results.
 
         Args:
-            n_trials: of all processes together, with those from before.
-            known: what the run has without a search; where this is in the space, it is the first trial.
+            n_trials: number of trials of all processes, earlier ones included.
+            known: values without a search; they are the first trial if the space contains them.
         """
-        with in_words(self.file):
-            with self.turn:
-                self.begin_with(known)
-            while self.one_more(n_trials):
+        with explain_database_errors(self.file):
+            with self.lock:
+                self.enqueue_first(known)
+            while self.advance(n_trials):
                 self.trial = None
-            with self.turn:  # several processes may come to the end together
-                self.tell()
+            with self.lock:  # several processes may finish together
+                self.report()
 
-    def begin_with(self, known: dict[str, Any]) -> None:
-        inside = all(name in known and holds(searched, known[name]) for name, searched in self.space.items())
+    def enqueue_first(self, known: dict[str, Any]) -> None:
+        inside = all(name in known and contains(searched, known[name]) for name, searched in self.space.items())
         if inside and not self.study.trials:
             self.study.enqueue_trial({name: known[name] for name in self.space})
 
-    def one_more(self, n_trials: int) -> bool:
-        """Trains a trial, or waits a moment for those of other processes; False where all have ended."""
-        with self.turn:
-            ended, running = counted(self.study)
+    def advance(self, n_trials: int) -> bool:
+        """Train one trial, or wait a second for those of other processes; return False if all have ended."""
+        with self.lock:
+            ended, running = count_trials(self.study)
             if ended >= n_trials:
                 return False
             if ended + len(running) < n_trials:
-                with unstable():  # trials that run elsewhere count as poor ones, so that no two try the same
+                with silence_experimental():
+                    # constant_liar: running trials count as poor, so that no two processes try the same values.
                     self.study.sampler = TPESampler(seed=len(self.study.trials), constant_liar=True)
                 try:
                     self.study.optimize(self.train, n_trials=1)
                 except BaseException as stop:
                     if self.trial is not None:
-                        give_back(self.study, self.trial)
+                        requeue_trial(self.study, self.trial)
                         if not isinstance(stop, Exception):
                             where = f"--run_dir {self.run_dir}"
                             print(
@@ -98,78 +102,79 @@ class Search:
                             )
                     raise
                 return True
-        if running != self.waited_for:
+        if running != self.awaited:
             print(f"waiting for trials of other processes: {', '.join(map(str, running))}", flush=True)
-            self.waited_for = running
+            self.awaited = running
         time.sleep(1)
         return True
 
     def train(self, trial: Trial) -> float:
-        """The validation accuracy of a trial that Optuna has begun.
+        """Train a trial that Optuna has started, and return its validation accuracy.
 
         Raises:
-            TrialPruned: it fell behind, or its values do not work.
+            TrialPruned: the trial was pruned, or its values do not work.
         """
         self.trial = trial.number
-        values = shlex.join(typed(drawn(trial, self.space)))
-        self.turn.release()
-        directory = trial.user_attrs.get("directory", f"trial{trial.number}")  # where it was stopped, if it was
+        values = shlex.join(format_options(draw_values(trial, self.space)))
+        self.lock.release()
+        directory = trial.user_attrs.get("directory", f"trial{trial.number}")  # a resumed trial keeps its directory
         trial.set_user_attr("directory", directory)
         print(f"trial {trial.number}: {values}", flush=True)
         try:
             outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
         except Exception as error:
-            if (why := self.fault_of_values(error)) is None:
+            if (why := self.classify_failure(error)) is None:
                 raise
             trial.set_user_attr("ended", why)
             print(f"trial {trial.number}: {why}: {reason(error)}", flush=True)
             raise TrialPruned from error
-        self.source, self.works = outcome.source, True
+        self.source, self.has_trained = outcome.source, True
         self.study.set_user_attr("typed", self.typed)  # all trials have the same settings
         trial.set_user_attr("epochs", outcome.epochs)
         trial.set_user_attr("train_seconds", round(outcome.seconds, 2))
-        told = f"validation accuracy {outcome.accuracy:.2%}, {outcome.seconds:.1f} s"
+        result = f"validation accuracy {outcome.accuracy:.2%}, {outcome.seconds:.1f} s"
         if outcome.pruned:
-            print(f"trial {trial.number}: pruned after epoch {outcome.epochs}: {told}", flush=True)
+            print(f"trial {trial.number}: pruned after epoch {outcome.epochs}: {result}", flush=True)
             raise TrialPruned
-        print(f"trial {trial.number}: {told}", flush=True)
+        print(f"trial {trial.number}: {result}", flush=True)
         return outcome.accuracy
 
-    def fault_of_values(self, error: Exception) -> str | None:
-        """How a trial ended whose values do not work; None where the error is about more than this trial."""
+    def classify_failure(self, error: Exception) -> str | None:
+        """Return how a trial ended if its values caused the error; None if the sweep must end."""
         if isinstance(error, DivergenceError) or is_out_of_memory(error):
-            self.works = True
+            self.has_trained = True
             return "diverged" if isinstance(error, DivergenceError) else "out of memory"
-        # What the first one is refused for, it may be that all would be.
-        return "refused" if self.works and is_about_input(error) else None
+        # Bad input in the first trial is likely to be in every trial.
+        return "refused" if self.has_trained and is_about_input(error) else None
 
-    def tell(self) -> None:
-        """Prints the table, and the command of the best trial; writes them, and the pictures."""
-        found = rows(self.study)
-        best = found[0]
+    def report(self) -> None:
+        """Print the table and the command of the best trial; write the result, the trials and the plots."""
+        trials = list_trials(self.study)
+        best = trials[0]
         command = None
         if best["ended"] == "complete":
-            fixed = self.study.user_attrs["typed"]  # by who trained, and not by who only asks what came of it
-            command = shlex.join(["python", "-m", "lightning_cifar", "fit", *fixed, *typed(best["values"])])
+            typed = self.study.user_attrs["typed"]  # options of the trained trials; those of this command may differ
+            command = shlex.join(["python", "-m", "lightning_cifar", "fit", *typed, *format_options(best["values"])])
         write_json(
             self.run_dir / "sweep.json",
-            {"space": self.study.user_attrs["space"], "n": len(found), "fit": command, "trials": found},
+            {"space": self.study.user_attrs["space"], "n": len(trials), "fit": command, "trials": trials},
         )
-        write_csv(self.run_dir / "trials.csv", found)
-        print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "s", ""], *map(cells, found[:SHOWN])]))
-        if len(found) > SHOWN:
-            print(f"and {len(found) - SHOWN} more: {self.run_dir / 'trials.csv'}")
-        for file in (self.run_dir / "sweep.json", *draw(self.study, self.run_dir)):
+        write_csv(self.run_dir / "trials.csv", trials)
+        rows = map(format_row, trials[:MAX_ROWS])
+        print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "s", ""], *rows]))
+        if len(trials) > MAX_ROWS:
+            print(f"and {len(trials) - MAX_ROWS} more: {self.run_dir / 'trials.csv'}")
+        for file in (self.run_dir / "sweep.json", *write_plots(self.study, self.run_dir)):
             print(f"{file.stem}: {file}")
         if command is None:
-            print("no trial came to its end: another --search may")
+            print("no trial was completed: try other values for --search")
         else:
-            print(f"the best, trial {best['trial']}:\n{command}")
+            print(f"best trial: {best['trial']}\n{command}")
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """A row of the table."""
-    accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f}"
-    seconds = "-" if row["train_seconds"] is None else f"{row['train_seconds']:.1f}"
-    ended = "" if row["ended"] == "complete" else row["ended"]
-    return [str(row["trial"]), *map(str, row["values"].values()), accuracy, str(row["epochs"] or "-"), seconds, ended]
+def format_row(trial: dict[str, Any]) -> list[str]:
+    accuracy = "-" if trial["accuracy"] is None else f"{100 * trial['accuracy']:.2f}"
+    seconds = "-" if trial["train_seconds"] is None else f"{trial['train_seconds']:.1f}"
+    ended = "" if trial["ended"] == "complete" else trial["ended"]
+    values = map(str, trial["values"].values())
+    return [str(trial["trial"]), *values, accuracy, str(trial["epochs"] or "-"), seconds, ended]

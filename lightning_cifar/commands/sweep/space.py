@@ -1,4 +1,4 @@
-"""What ``sweep`` searches: parameters of a run by name, each with a range or a list of values."""
+"""Search space of ``sweep``: options of a run by name, each with a range or a list of values."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
-FORMS = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
-# What decides which images trials are trained on and judged by: with others, they could not be compared.
+SYNTAX = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
+# Options that decide which images trials are trained and validated on: trials that differ in them are not comparable.
 FIXED = {
     *(f"data.{name}" for name in ("dataset", "root", "url", "archive", "in_memory")),
     *(f"data.{name}" for name in ("held_out", "val_size", "split_seed")),
@@ -23,55 +23,55 @@ FIXED = {
 }
 
 
-def space_of(searches: Sequence[str]) -> Space:
-    """The space that ``--search`` options give.
+def parse_space(searches: Sequence[str]) -> Space:
+    """Return the search space given by the values of ``--search``.
 
     Raises:
-        InputError: one of them cannot be read, or names what cannot be searched.
+        InputError: a value cannot be read, or names an option that cannot be searched.
     """
     space: Space = {}
     for text in searches:
         name, equals, values = text.partition("=")
         if not equals or name.split(".")[0] not in SIGNATURES or "." not in name:
-            raise InputError(f"--search {text}: write {FORMS}, with a name as model.learning_rate")
+            raise InputError(f"--search {text}: write {SYNTAX}, with a name such as model.learning_rate")
         check_option(f"--{name}")
         if name in FIXED:
-            raise InputError(f"--search {text}: trials that differ in {name} could not be compared")
+            raise InputError(f"--search {text}: trials that differ in {name} cannot be compared; search another option")
         if name in space:
-            raise InputError(f"--search {text}: {name} is there twice")
+            raise InputError(f"--search {text}: {name} is searched twice; remove one of them")
         try:
-            space[name] = distribution(values)
+            space[name] = parse_distribution(values)
         except ValueError as error:
             raise InputError(f"--search {text}: {error}") from None
     return space
 
 
-def distribution(values: str) -> BaseDistribution:
-    """``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (whole numbers), ``128,256`` or ``adam,sgd``.
+def parse_distribution(values: str) -> BaseDistribution:
+    """Parse ``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (integers), ``128,256`` or ``adam,sgd``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``values`` is none of these.
     """
     if ":" not in values:
-        choices = [value_of(choice) for choice in values.split(",")]
+        choices = [parse_value(choice) for choice in values.split(",")]
         if len({*choices}) < max(2, len(choices)) or "" in choices:
-            raise ValueError("a list takes two values at least, each once")
+            raise ValueError("a list needs at least two values, all different")
         return CategoricalDistribution(choices)
     log = values.startswith("log:")
-    ends = [end for text in values.removeprefix("log:").split(":") if not isinstance(end := value_of(text), str)]
+    ends = [end for text in values.removeprefix("log:").split(":") if not isinstance(end := parse_value(text), str)]
     if len(ends) != 2 or values.removeprefix("log:").count(":") != 1 or not all(map(math.isfinite, ends)):
-        raise ValueError("a range is two numbers, LOW:HIGH or log:LOW:HIGH")
+        raise ValueError("a range is two finite numbers, LOW:HIGH or log:LOW:HIGH")
     low, high = ends
     if not low < high:
         raise ValueError(f"LOW must be below HIGH, got {low} and {high}")
     if log and low <= 0:
-        raise ValueError(f"a logarithmic range starts above 0, got {low}")
+        raise ValueError(f"LOW of a logarithmic range must be above 0, got {low}")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)
 
 
-def value_of(text: str) -> int | float | str:
+def parse_value(text: str) -> int | float | str:
     for kind in (int, float):
         try:
             return kind(text)
@@ -80,8 +80,8 @@ def value_of(text: str) -> int | float | str:
     return text
 
 
-def described(searched: BaseDistribution) -> str:
-    """``0.0001 to 0.01, logarithmic``, ``2 to 8, whole numbers`` or ``128, 256``."""
+def describe_range(searched: BaseDistribution) -> str:
+    """Return such as ``0.0001 to 0.01, logarithmic``, ``2 to 8, whole numbers`` or ``128, 256``."""
     if isinstance(searched, CategoricalDistribution):
         return ", ".join(map(str, searched.choices))
     assert isinstance(searched, IntDistribution | FloatDistribution)
@@ -90,15 +90,16 @@ def described(searched: BaseDistribution) -> str:
     return ", ".join([f"{searched.low} to {searched.high}", *words])
 
 
-def holds(searched: BaseDistribution, value: Any) -> bool:
+def contains(searched: BaseDistribution, value: Any) -> bool:
+    """Whether ``value`` is in a range or a list."""
     if isinstance(searched, CategoricalDistribution):
         return value in searched.choices
     assert isinstance(searched, IntDistribution | FloatDistribution)
     return isinstance(value, int | float) and searched.low <= value <= searched.high
 
 
-def drawn(trial: Trial, space: Space) -> dict[str, Any]:
-    """A trial's values, as Optuna's sampler draws them."""
+def draw_values(trial: Trial, space: Space) -> dict[str, Any]:
+    """Let Optuna's sampler draw the values of a trial, and return them."""
     for name, searched in space.items():
         if isinstance(searched, CategoricalDistribution):
             trial.suggest_categorical(name, searched.choices)
@@ -109,51 +110,53 @@ def drawn(trial: Trial, space: Space) -> dict[str, Any]:
     return trial.params
 
 
-def typed(values: dict[str, Any]) -> list[str]:
-    """The options that give a run these values; numbers to four digits, so that what was trained is what is typed."""
+def format_options(values: dict[str, Any]) -> list[str]:
+    """Return values as options. Floats have four digits, so that the printed values are the trained ones."""
     options = []
     for name, value in values.items():
         options += [f"--{name}", f"{value:.4g}" if isinstance(value, float) else str(value)]
     return options
 
 
-def own_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
-    """What a run has for these parameters without a search, of those that are known before it is set up.
+def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
+    """Return the values that options have without a search, from configurations and from defaults.
+
+    Options without a value before the run is set up are left out.
 
     Args:
-        fit: what `layer` gives for ``fit``.
-        names: as ``model.learning_rate``.
+        fit: ``fit`` and its options, as `layer` returns them.
+        names: of the options, such as ``model.learning_rate``.
 
     Raises:
         InputError: a configuration cannot be read.
     """
-    from lightning_cifar.data.module import CIFAR10DataModule  # here, for typos do not wait for torch
+    from lightning_cifar.data.module import CIFAR10DataModule  # late: typing errors are reported before torch loads
     from lightning_cifar.train.classifier import ImageClassifier
 
-    own: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
-        own |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
+        known |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
     for file in values_of(fit, "--config", "-c"):
         try:
             config = yaml.safe_load(Path(file).read_text())
             for group in {*SIGNATURES} & {*config}:
-                own |= {f"{group}.{name}": value_of(str(value)) for name, value in config[group].items()}
+                known |= {f"{group}.{name}": parse_value(str(value)) for name, value in config[group].items()}
         except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
             raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
-    return {name: own[name] for name in names if name in own}
+    return {name: known[name] for name in names if name in known}
 
 
-def default_space(own: dict[str, Any], fixed: Sequence[str]) -> Space:
-    """Learning rate and batch size around those of the run: a factor of ten, and of two, to both sides.
+def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
+    """Return the default space: the learning rate times 0.1 to 10, and the batch size times 0.5, 1 and 2.
 
     Args:
-        own: of `own_values`.
-        fixed: options that are given, and not searched.
+        known: learning rate and batch size without a search, from `read_values`.
+        given: options that the user gives, which are not searched.
 
     Raises:
-        InputError: nothing is left.
+        InputError: both options are given, or one of them is not positive.
     """
-    rate, images = own["model.learning_rate"], own["data.batch_size"]
+    rate, images = known["model.learning_rate"], known["data.batch_size"]
     for name, value, kinds in (("model.learning_rate", rate, (int, float)), ("data.batch_size", images, int)):
         if not isinstance(value, kinds) or value <= 0:
             raise InputError(f"--{name} must be above 0, got {value}")
@@ -161,7 +164,7 @@ def default_space(own: dict[str, Any], fixed: Sequence[str]) -> Space:
         "model.learning_rate": FloatDistribution(rate / 10, rate * 10, log=True),
         "data.batch_size": CategoricalDistribution(sorted({max(1, images // 2), images, images * 2})),
     }
-    space = {name: searched for name, searched in space.items() if name not in fixed}
+    space = {name: searched for name, searched in space.items() if name not in given}
     if not space:
-        raise InputError("learning rate and batch size are given: say what to search by --search")
+        raise InputError("learning rate and batch size are both given: name the options to search by --search")
     return space

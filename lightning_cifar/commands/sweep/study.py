@@ -1,4 +1,4 @@
-"""A study of Optuna in an SQLite file: opened, for several processes at once; told as a table, JSON, CSV, pictures."""
+"""Optuna study in an SQLite file, which several processes can share, and its results: records, CSV file, plots."""
 
 import csv
 import io
@@ -18,26 +18,26 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 
 NAME = "sweep"  # of the study in its file
-# Seconds: between two signs of life of a trial, after which without one it counts as dead, and to wait for the file.
+# Seconds between heartbeats of a trial, without one until its process counts as dead, and to wait for the database.
 HEARTBEAT, GRACE, PATIENCE = 10, 60, 120
 RETRIES = 3  # of a trial whose process died
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def open_study(file: Path, space: dict[str, str], pruning: bool = True) -> optuna.Study:
-    """The study in ``file``, new or from before.
+    """Open the study in ``file``, or create it.
 
     Args:
-        file: SQLite; one process at a time may open it, then all may use it.
-        space: what is searched, in words, by name.
-        pruning: end trials that are below the median of those before them, after the same number of epochs.
+        file: SQLite database. Only one process at a time may open it; then all may use it.
+        space: description of the values searched, by option name.
+        pruning: stop trials that are below the median of earlier trials after the same number of epochs.
 
     Raises:
-        InputError: it is damaged, or holds something else.
+        InputError: the file is damaged, or holds another study or another space.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.MedianPruner(n_warmup_steps=1) if pruning else optuna.pruners.NopPruner()
-    with in_words(file), unstable():
+    with explain_database_errors(file), silence_experimental():
         storage = RDBStorage(
             f"sqlite:///{file}",
             engine_kwargs={"connect_args": {"timeout": PATIENCE}},
@@ -56,14 +56,14 @@ def open_study(file: Path, space: dict[str, str], pruning: bool = True) -> optun
         stored = study.user_attrs.get("space", {})
     for name in sorted({*space, *stored}):
         if space.get(name) != stored.get(name):
-            now, then = (f"searches {known[name]}" if name in known else "is fixed" for known in (space, stored))
-            raise InputError(f"{name} {now} here, and {then} in {file}: name another --run_dir")
+            now, before = (f"searched over {known[name]}" if name in known else "fixed" for known in (space, stored))
+            raise InputError(f"{name} is {now} here, but {before} in {file}: name another --run_dir")
     return study
 
 
 @contextmanager
-def in_words(file: Path) -> Iterator[None]:
-    """Has what the database complains of end in one line."""
+def explain_database_errors(file: Path) -> Iterator[None]:
+    """Turn errors of the database into an `InputError` of one line that names its file."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -77,40 +77,40 @@ def in_words(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def unstable() -> Iterator[None]:
-    """Silences Optuna's notes that heartbeats and pictures may change in a later version."""
+def silence_experimental() -> Iterator[None]:
+    """Silence Optuna's warnings that heartbeats and samplers are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
-def give_back(study: optuna.Study, number: int) -> None:
-    """Has the next start of the sweep go on with a trial that was stopped."""
+def requeue_trial(study: optuna.Study, number: int) -> None:
+    """Queue a stopped trial again, so that the next process resumes it."""
     study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-    with unstable():
+    with silence_experimental():
         retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
     retry(study, study.trials[number])
 
 
-def counted(study: optuna.Study) -> tuple[int, list[int]]:
-    """How many trials have ended, and the numbers of those that run, here or in another process.
+def count_trials(study: optuna.Study) -> tuple[int, list[int]]:
+    """Return the number of trials that have ended, and the numbers of those that run in any process.
 
-    Those whose process died are given back before; trials that were stopped do not count.
+    Trials of dead processes are queued again first. Stopped trials are not counted.
     """
-    with unstable():
+    with silence_experimental():
         optuna.storages.fail_stale_trials(study)
     trials = study.get_trials(deepcopy=False)
     running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
     return sum(trial.state in ENDED for trial in trials), running
 
 
-def rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """What is known of each trial that has ended, the best one first."""
-    found = [row(trial) for trial in study.trials if trial.state in ENDED]
-    return sorted(found, key=lambda one: (one["ended"] != "complete", -(one["accuracy"] or 0)))
+def list_trials(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return a record of each trial that has ended: completed ones first, then by accuracy, highest first."""
+    records = [make_record(trial) for trial in study.trials if trial.state in ENDED]
+    return sorted(records, key=lambda one: (one["ended"] != "complete", -(one["accuracy"] or 0)))
 
 
-def row(trial: FrozenTrial) -> dict[str, Any]:
+def make_record(trial: FrozenTrial) -> dict[str, Any]:
     last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
     known = trial.user_attrs
     return {
@@ -118,7 +118,7 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
         "accuracy": trial.value if trial.state == TrialState.COMPLETE else last,
         "ended": known.get("ended", trial.state.name.lower()),
         **{name: known.get(name) for name in ("epochs", "train_seconds", "directory")},
-        # As they were typed, and trained with.
+        # Rounded as in `format_options`, which the trial was trained with.
         "values": {
             name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in trial.params.items()
         },
@@ -126,40 +126,43 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def write_csv(file: Path, trials: list[dict[str, Any]]) -> None:
-    """A line for each of `rows`, a column for each parameter."""
+    """Write a row for each record of `list_trials`, with a column for each searched option, atomically."""
     text = io.StringIO()
     flat = [{**{key: cell for key, cell in one.items() if key != "values"}, **one["values"]} for one in trials]
-    lines = csv.DictWriter(text, [*flat[0]], lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(flat)
+    writer = csv.DictWriter(text, [*flat[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
     write_whole(file, text.getvalue().encode())
 
 
-def draw(study: optuna.Study, directory: Path) -> list[Path]:
-    """Optuna's pictures that the trials so far allow, as PNG: history, slices, contours, importances."""
-    from optuna.visualization import matplotlib as pictures
+def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
+    """Write Optuna's plots as PNG files and return them: history, slices, contours, importances.
+
+    Plots that need more completed trials are left out.
+    """
+    from optuna.visualization import matplotlib as plots
 
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    kinds: dict[str, Any] = {"history": pictures.plot_optimization_history}
+    kinds: dict[str, Any] = {"history": plots.plot_optimization_history}
     if len(complete) > 1:
-        kinds["slice"] = pictures.plot_slice
+        kinds["slice"] = plots.plot_slice
     if len({trial.value for trial in complete}) > 1 and len(complete[0].params) > 1:
-        kinds |= {"contour": pictures.plot_contour, "importances": pictures.plot_param_importances}
+        kinds |= {"contour": plots.plot_contour, "importances": plots.plot_param_importances}
     files, backend = [], pyplot.get_backend()
     pyplot.switch_backend("agg")  # no window
     try:
         for name, plot in kinds.items() if complete else ():
             with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a parameter that had one value so far, say
+                warnings.simplefilter("ignore")  # such as for an option with a single value so far
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")
                 for axes in pyplot.gcf().axes:
-                    # Less than a decade has labels between its powers of ten, which would overlap.
+                    # On a range below a decade, the labels between powers of ten would overlap.
                     axes.tick_params(axis="x", which="minor", labelrotation=90)
-                picture = io.BytesIO()
-                pyplot.gcf().savefig(picture, dpi=120, format="png", bbox_inches="tight")
+                content = io.BytesIO()
+                pyplot.gcf().savefig(content, dpi=120, format="png", bbox_inches="tight")
                 pyplot.close()
             files.append(directory / f"{name}.png")
-            write_whole(files[-1], picture.getvalue())
+            write_whole(files[-1], content.getvalue())
     finally:
         pyplot.switch_backend(backend)
     return files

@@ -1,4 +1,4 @@
-"""One trial of ``sweep``: trained as ``fit`` does, and judged by its accuracy on the validation images."""
+"""One trial of ``sweep``: trained as ``fit`` does, then evaluated on the validation images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
-from lightning_cifar.commands.sweep.space import typed as as_options
+from lightning_cifar.commands.sweep.space import format_options
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, load_data, parse
@@ -22,11 +22,11 @@ from lightning_cifar.run.series import (
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import open_run
 
-TRIAL = "trial"  # what a run of this series is called
+TRIAL = "trial"  # name of a run in this series
 
 
 class Outcome(NamedTuple):
-    """What came of a trial: validation accuracy in [0, 1], epochs and seconds of training, whether it was pruned."""
+    """Result of a trial: validation accuracy in [0, 1], epochs and seconds of training, whether it was pruned."""
 
     accuracy: float
     epochs: int
@@ -38,18 +38,22 @@ class Outcome(NamedTuple):
 def run_trial(
     args: Sequence[str], typed: Sequence[str], trial: Trial, directory: Path, source: Dataset | None
 ) -> Outcome:
-    """Train with a trial's values, or resume it. The test images are never evaluated.
+    """Train a trial, or resume it, and return its result. The test images are never evaluated.
 
     Args:
-        args: ``fit`` and its options, in layers, without the searched options and the run directory.
+        args: ``fit`` and its options, as `layer` returns them, without the searched options and the run directory.
         typed: the options as the user typed them.
-        trial: of Optuna, with its values.
-        directory: of this run.
-        source: the images, if an earlier trial has read them.
+        trial: of Optuna, with its values drawn.
+        directory: the trial's run directory.
+        source: the dataset, if an earlier trial has read it.
+
+    Raises:
+        InputError: the options do not suit a sweep, or differ from those of earlier trials.
+        SystemExit: a signal stopped training.
     """
-    values = as_options(trial.params)
+    values = format_options(trial.params)
     job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
-    refuse_unsuitable(job, TRIAL, "start the same sweep once for each device")
+    refuse_unsuitable(job, TRIAL, "start the same command once for each device")
     job.data.source = source
     load_data(job)
     choose_series_precision(job, directory.parent, TRIAL)
@@ -58,31 +62,31 @@ def run_trial(
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
         epochs, seconds = run.trainer.current_epoch, callback_of(run, Throughput).seconds
-        # Once more: --trainer.max_steps ends an epoch before its validation.
+        # Validate again, because --trainer.max_steps can end an epoch before its validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
         return Outcome(measured["val/accuracy"], epochs, seconds, pruning.pruned, job.data.dataset)
 
 
 def hold_out(args: list[str], typed: list[str], announce: bool) -> Job:
-    """Parse a trial; if its recipe holds no validation images out, hold them out."""
+    """Parse the options of a trial, and hold out validation images if its recipe holds out none."""
     job = parse(args, typed)
     if job.selects_by_validation:
         return job
     if announce:
-        print("a sweep chooses by validation images, and the recipe holds none out: --data.held_out val does here")
+        print("the recipe holds out no validation images: this sweep sets --data.held_out val")
     limit = [] if job.trainer["limit_val_batches"] != 0 else ["--trainer.limit_val_batches", "1.0"]
     return parse([*args, "--data.held_out", "val", *limit], typed)
 
 
 class Pruning(Callback):
-    """Report the validation accuracy to Optuna after each epoch, and end training when the trial is to be pruned.
+    """Report the validation accuracy to Optuna after each epoch, and stop training if Optuna prunes the trial.
 
-    Optuna's callback (optuna-integration) raises in mid-training, and cannot resume a run.
+    Optuna's callback (optuna-integration) raises an exception during training, and cannot resume a run.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.pruned = trial, False
-        self.known = {*trial.study.trials[trial.number].intermediate_values}  # from before the trial was stopped
+        self.known = {*trial.study.trials[trial.number].intermediate_values}  # reported before the trial was stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
@@ -91,5 +95,5 @@ class Pruning(Callback):
         if epoch not in self.known:
             self.known.add(epoch)
             self.trial.report(float(trainer.callback_metrics["val/accuracy"]), epoch)
-        if epoch + 1 != trainer.max_epochs and self.trial.should_prune():  # after the last there is nothing to save
+        if epoch + 1 != trainer.max_epochs and self.trial.should_prune():  # not at the last: it saves no time
             self.pruned = trainer.should_stop = True

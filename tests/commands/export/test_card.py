@@ -7,7 +7,7 @@ import yaml
 
 from lightning_cifar import InputError
 from lightning_cifar.commands.export.card import collect_facts, format_card
-from lightning_cifar.evaluate.statistics import share_interval
+from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.files import digest_of, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import PRETRAINED
@@ -32,7 +32,7 @@ def card(facts, form="onnx") -> tuple[dict, str]:
 
 
 def test_wilsons_interval():
-    low, high = share_interval(0.8, 10)  # Wilson 1927, z = 1.96: 0.4902 to 0.9433
+    low, high = estimate_share_interval(0.8, 10)  # Wilson 1927, z = 1.96: 0.4902 to 0.9433
     assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
 
 
@@ -41,7 +41,7 @@ def test_known_facts():
     (result,) = matter["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9046}]
     assert result["dataset"] == {"name": "CIFAR-10 (JPEG)", "type": "cifar10"}
-    low, high = share_interval(0.9046, 10_000)
+    low, high = estimate_share_interval(0.9046, 10_000)
     assert f"- 90.46% on the test images, 95 % interval {low:.2%} to {high:.2%} (Wilson, 10,000 images)" in body
     assert "- 91.84% with the model's test-time augmentation, 95 % interval" in body
     assert "divide the logits by 1.250" in body

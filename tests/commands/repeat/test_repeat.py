@@ -1,4 +1,4 @@
-"""`repeat` by the command line, on digits: the same seeds as by `fit` and `test`, in one process or several."""
+"""`repeat` on the command line, on digits: seeds equal runs of `fit` and `test`, in one process or several."""
 
 import json
 import shutil
@@ -14,20 +14,20 @@ FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an 
 
 
 def run(capsys, *args):
-    """Exit status, standard output, standard error."""
+    """Run a command; return exit status, standard output and standard error."""
     status = main([str(argument) for argument in args])
     return status, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
 def repeated(tmp_path_factory, tiny):
-    """The directory of a `repeat` of two seeds."""
+    """Directory of a `repeat` of two seeds."""
     run_dir = tmp_path_factory.mktemp("repeated") / "run"
     assert main(["repeat", "--n", "2", *tiny, "--run_dir", str(run_dir)]) == 0
     return run_dir
 
 
-def test_a_seed_is_what_fit_and_test_make_of_it(repeated, capsys, tmp_path, tiny):
+def test_a_seed_equals_fit_and_test(repeated, capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
     checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
     assert run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "test")[0] == 0
@@ -40,7 +40,7 @@ def test_a_seed_is_what_fit_and_test_make_of_it(repeated, capsys, tmp_path, tiny
     assert json.loads((repeated / "seed0.json").read_text())["loss"] != seed["loss"]
 
 
-def test_the_result_says_every_seed(repeated):
+def test_the_result_lists_every_seed(repeated):
     result = json.loads((repeated / "repeat.json").read_text())
     runs = [json.loads((repeated / f"seed{seed}.json").read_text()) for seed in range(2)]
     assert result["seeds"] == runs
@@ -51,7 +51,7 @@ def test_the_result_says_every_seed(repeated):
     assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)
 
 
-def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, capsys, tiny):
+def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeated, capsys, tiny):
     before = json.loads((repeated / "seed1.json").read_text())
     (repeated / "seed1.json").unlink()
     status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
@@ -63,8 +63,8 @@ def test_a_seed_without_a_result_is_gone_on_with_and_the_others_stay(repeated, c
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
-def test_other_settings_do_not_mix(repeated, capsys, tiny):
-    """Neither where a seed is missing nor where none is."""
+def test_other_settings_are_refused(repeated, capsys, tiny):
+    """With a missing seed, and without."""
     message = f"error: --model.learning_rate 0.5: the seeds in {repeated} are trained with 0.001"
     before = (repeated / "repeat.json").read_text()
     for n in ("3", "2"):
@@ -75,25 +75,25 @@ def test_other_settings_do_not_mix(repeated, capsys, tiny):
     assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", repeated)[0] == 0
 
 
-def test_each_seed_has_the_command_that_trains_it_alone(repeated, tiny):
+def test_each_seed_records_the_command_that_trains_only_it(repeated, tiny):
     command = json.loads((repeated / "seed1/run.json").read_text())["command"]
     assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, "--seed_everything", "1"]
 
 
-def test_what_was_lost_is_named(repeated, tmp_path, capsys, tiny):
+def test_missing_predictions_are_named(repeated, tmp_path, capsys, tiny):
     run_dir = shutil.copytree(repeated, tmp_path / "run")
     file = run_dir / "seed0/predictions.csv"
     file.unlink()
     status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
-    again = "delete seed0.json, and the same command tests this seed again"
-    assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {again}\n")
+    remedy = "delete seed0.json, and run the same command to test this seed again"
+    assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {remedy}\n")
 
 
-def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
-    """By who begins first; the others take it, though they would find another."""
+def test_precision_is_measured_once_for_all_seeds(tmp_path, tiny, capsys):
+    """The first process measures; others use its result, even if they would measure another."""
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    (run_dir / ".precision").write_text("bf16-mixed")  # of a process that has chosen, and not yet begun
+    (run_dir / ".precision").write_text("bf16-mixed")  # of a process that has chosen, but not started training
     assert run(capsys, "repeat", "--n", "1", *tiny, "--trainer.precision", "auto", "--run_dir", run_dir)[0] == 0
     assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == "bf16-mixed"
     run_dir = tmp_path / "other"
@@ -102,7 +102,7 @@ def test_precision_is_measured_once_for_all(tmp_path, tiny, capsys):
     assert json.loads((run_dir / "seed0.json").read_text())["run"]["precision"] == chosen
 
 
-def test_what_could_not_begin_leaves_no_directory(tmp_path, capsys):
+def test_a_failed_start_leaves_no_directory(tmp_path, capsys):
     assert run(capsys, "repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none")[0] == 2
     assert not [*(tmp_path / "runs/repeat/report").iterdir()]
 
@@ -113,11 +113,11 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start_python):
     children = [start_python("-m", "lightning_cifar", *command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
     assert [child.wait(120) for child in children] == [0, 0]
     status, out, _ = run(capsys, *command, "--n", "2")
-    assert (status, out.count(", from an earlier start"), out.count("two seeds agree")) == (0, 2, 1)
+    assert (status, out.count(", from an earlier start"), out.count("pairs of seeds agree")) == (0, 2, 1)
 
 
 @pytest.mark.slow
-def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_python, eventually):
+def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]
     child = start_python("-m", "lightning_cifar", *args, run_dir, stderr=subprocess.PIPE)
@@ -132,15 +132,16 @@ def test_interrupted_it_goes_on_where_it_stopped(tmp_path, tiny, capsys, start_p
     assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
 
 
-def result_of(tmp_path, name, accuracies):
+def write_result(tmp_path, name, accuracies):
     runs = [{"accuracy": one, "accuracy_without_tta": one, "train_seconds": 60 + one} for one in accuracies]
     file = tmp_path / name
     file.write_text(json.dumps({"seeds": runs}))
     return file
 
 
-def test_compare(capsys, tmp_path):
-    first, second = result_of(tmp_path, "a.json", [0.80, 0.81, 0.82]), result_of(tmp_path, "b.json", [0.84, 0.85, 0.86])
+def test_compare_prints_difference_interval_and_significance(capsys, tmp_path):
+    first = write_result(tmp_path, "a.json", [0.80, 0.81, 0.82])
+    second = write_result(tmp_path, "b.json", [0.84, 0.85, 0.86])
     status, out, _ = run(capsys, "repeat", "--compare", first, second)
     assert status == 0
     (row,) = (line.split() for line in out.splitlines() if line.startswith("test accuracy"))
@@ -150,17 +151,17 @@ def test_compare(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "is not a result of repeat"),
-        ("no JSON", "is not a result of repeat"),
-        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat"),
+        ("[]", "is not a result of repeat: name its repeat.json"),
+        ("no JSON", "is not a result of repeat: name its repeat.json"),
+        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat: name its repeat.json"),
         (
             '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}',
-            "is not a result of repeat",
+            "is not a result of repeat: name its repeat.json",
         ),
-        ('{"seeds": []}', ": at least two seeds are needed to compare, it has 0"),
+        ('{"seeds": []}', " must have at least two seeds, got 0"),
     ],
 )
-def test_compare_of_something_else(capsys, tmp_path, content, message):
+def test_compare_refuses_other_files(capsys, tmp_path, content, message):
     file = tmp_path / "other.json"
     file.write_text(content)
     status, _, err = run(capsys, "repeat", "--compare", file, file)
@@ -185,31 +186,34 @@ def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "repeat", *args) == (2, "", f"error: {message}\n")
 
 
-def test_where_nothing_can_be_written(capsys, tmp_path, tiny):
+def test_unwritable_paths_are_named(capsys, tmp_path, tiny):
     file = tmp_path / "file"
     file.write_text("")
     for run_dir, why in ((file, "File exists"), (file / "run", "Not a directory")):
         message = f"error: --run_dir {run_dir}: {why}; name another directory\n"
         assert run(capsys, "repeat", *tiny, "--run_dir", run_dir) == (2, "", message)
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", file / "result.json")
-    assert (status, err) == (2, f"error: cannot write to {file}: File exists\n")
+    assert (status, err) == (
+        2,
+        f"error: --output {file / 'result.json'}: cannot write to {file}: File exists; name another file\n",
+    )
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path / "run", "--output", tmp_path)
     assert (status, err) == (2, f"error: --output {tmp_path} is not a file: name a new file, or one to overwrite\n")
     assert not (tmp_path / "run").exists()
 
 
-def test_barebones(capsys, tmp_path, tiny):
+def test_barebones_is_refused(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
     assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; a seed needs it off\n")
 
 
-def test_several_devices(capsys, tmp_path, tiny):
+def test_several_devices_are_refused(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", *tiny, "--trainer.devices", "2", "--run_dir", tmp_path / "run")
-    message = "error: --trainer.devices 2: a seed is trained on one device; share out the seeds by --first_seed\n"
+    message = "error: --trainer.devices 2: a seed is trained on one device; distribute the seeds by --first_seed\n"
     assert (status, err) == (2, message)
 
 
-def test_a_directory_with_something_else_is_not_touched(capsys, tmp_path, tiny):
+def test_a_directory_with_other_files_is_refused(capsys, tmp_path, tiny):
     (tmp_path / "mine").write_text("")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path)
     assert (status, err) == (2, f"error: --run_dir {tmp_path} is not empty: name a new or empty directory\n")

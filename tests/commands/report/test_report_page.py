@@ -16,7 +16,7 @@ from PIL import Image
 
 from lightning_cifar import main
 from lightning_cifar.data.digits import load_digits
-from lightning_cifar.evaluate.statistics import summary
+from lightning_cifar.evaluate.statistics import summarise
 
 
 def run(capsys, *args):
@@ -107,7 +107,7 @@ def test_seeds_of_a_repeat(copied, capsys):
     status, out, _ = run(capsys, "report", copied / "repeat")
     assert (status, out) == (0, f"report: {copied / 'repeat/report/report.html'}\n")
     page = (copied / "repeat/report/report.html").read_text()
-    wanted = summary([100 * accuracy for accuracy in accuracies])
+    wanted = summarise([100 * accuracy for accuracy in accuracies])
     low, high = wanted["interval"]
     (found,) = cells(page, "test accuracy, %")
     assert found == f"{wanted['mean']:.2f} ± {wanted['std']:.2f} {low:.2f} to {high:.2f}"

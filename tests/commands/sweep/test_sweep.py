@@ -1,4 +1,4 @@
-"""`sweep` by the command line, on digits: trials are what `fit` makes of them, and a stopped sweep goes on."""
+"""`sweep` on the command line, on digits: trials equal runs of `fit`, and a stopped sweep resumes."""
 
 import contextlib
 import csv
@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lightning_cifar import errors, main
-from lightning_cifar.commands.sweep.space import default_space, distribution, drawn, typed
+from lightning_cifar.commands.sweep.space import draw_values, format_options, make_default_space, parse_distribution
 from lightning_cifar.commands.sweep.study import open_study
 from lightning_cifar.run.throughput import Throughput
 
@@ -22,54 +22,54 @@ WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.batch_size"
 
 
 def run(capsys, *args):
-    """Exit status, standard output, standard error."""
+    """Run a command; return exit status, standard output and standard error."""
     status = main([str(argument) for argument in args])
     return status, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, tiny):
-    """The directory of a `sweep` of two trials that was stopped in its first one; what it said, and then the next."""
+    """Directory of a sweep of two trials, stopped in the first and resumed; the output of both commands."""
     run_dir = tmp_path_factory.mktemp("swept") / "run"
     args = ["sweep", *tiny, *SPACE, "--n_trials", "2", "--run_dir", str(run_dir)]
-    step, said = Throughput.on_train_batch_end, []
+    on_train_batch_end, outputs = Throughput.on_train_batch_end, []
 
-    def stopped(self, trainer, *args):
-        step(self, trainer, *args)
+    def stop_at_step_5(self, trainer, *args):
+        on_train_batch_end(self, trainer, *args)
         if trainer.global_step == 5:
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Throughput, "on_train_batch_end", stopped)
-        said.append(said_by(args, 143))
-    said.append(said_by(args, 0))
-    return run_dir, said
+        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_5)
+        outputs.append(capture(args, 143))
+    outputs.append(capture(args, 0))
+    return run_dir, outputs
 
 
-def said_by(args, status):
-    """Standard output and standard error of a command that ends with ``status``."""
+def capture(args, status):
+    """Run a command that must end with ``status``; return standard output and standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         assert main(args) == status
     return out.getvalue(), err.getvalue()
 
 
-def test_stopped_it_goes_on_within_the_trial(swept):
-    run_dir, [(_, err), (out, nothing)] = swept
+def test_a_stopped_sweep_resumes_within_the_trial(swept):
+    run_dir, [(_, err), (out, second_err)] = swept
     assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\n"
     assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
-    assert nothing == ""
+    assert second_err == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
 
 
-def test_the_result_says_every_trial_and_the_best_command(swept, tiny, capsys):
+def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):
     run_dir, _ = swept
     result = json.loads((run_dir / "sweep.json").read_text())
     trials = result["trials"]
     assert (result["n"], result["space"], sorted(one["trial"] for one in trials)) == (2, WORDS, [1, 2])
     assert [one["accuracy"] for one in trials] == sorted((one["accuracy"] for one in trials), reverse=True)
     (first,) = (one for one in trials if one["directory"] == "trial0")
-    assert first["values"] == {"model.learning_rate": 0.001, "data.batch_size": 64}  # the recipe's own
+    assert first["values"] == {"model.learning_rate": 0.001, "data.batch_size": 64}  # the recipe's values
     assert all(one["epochs"] == 1 and one["train_seconds"] > 0 for one in trials)
     with (run_dir / "trials.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
@@ -77,43 +77,43 @@ def test_the_result_says_every_trial_and_the_best_command(swept, tiny, capsys):
         one["values"]["model.learning_rate"] for one in trials
     ]
     command = shlex.split(result["fit"])
-    assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, *typed(trials[0]["values"])]
+    assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, *format_options(trials[0]["values"])]
     assert main([*command[3:], "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["data"]["batch_size"] == trials[0]["values"]["data.batch_size"]
     for name in ("history", "slice"):
         assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_trial_is_what_fit_makes_of_its_values(swept, tiny, tmp_path, capsys):
+def test_a_trial_equals_fit_with_its_values(swept, tiny, tmp_path, capsys):
     best = json.loads((swept[0] / "sweep.json").read_text())["trials"][0]
-    assert run(capsys, "fit", *tiny, *typed(best["values"]), "--run_dir", tmp_path / "fit")[0] == 0
+    assert run(capsys, "fit", *tiny, *format_options(best["values"]), "--run_dir", tmp_path / "fit")[0] == 0
     assert json.loads((tmp_path / "fit/run.json").read_text())["metrics"]["val/accuracy"] == best["accuracy"]
 
 
-def test_other_settings_and_other_spaces_do_not_mix(swept, tiny, capsys):
+def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     run_dir, _ = swept
     args = ("sweep", *tiny, "--n_trials", "9", "--run_dir", run_dir)
     status, _, err = run(capsys, *args, *SPACE, "--model.dropout", "0.1")
     assert status == 2
     assert err.splitlines()[-1].startswith("error: --model.dropout 0.1: the trials in ")
     status, _, err = run(capsys, *args, *SPACE[:2])
-    message = f"data.batch_size is fixed here, and searches 64, 128 in {run_dir}/sweep.db: name another --run_dir"
+    message = f"data.batch_size is fixed here, but searched over 64, 128 in {run_dir}/sweep.db: name another --run_dir"
     assert (status, err) == (2, f"error: {message}\n")
-    before = (run_dir / "sweep.json").read_text()  # where nothing is left to train, what was trained is told
+    before = (run_dir / "sweep.json").read_text()  # with no trial left to train, the result is printed again
     assert (
         run(capsys, "sweep", *tiny, "--n_trials", "2", "--run_dir", run_dir, *SPACE, "--model.dropout", "0.1")[0] == 0
     )
     assert (run_dir / "sweep.json").read_text() == before
 
 
-def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, capsys):
+def test_pruning_uses_validation_images_only(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
     good = optuna.create_trial(
         value=1.0,
         params={"model.learning_rate": 1e-3, "data.batch_size": 64},
         distributions={
-            "model.learning_rate": distribution("log:1e-4:1e-2"),
-            "data.batch_size": distribution("64,128"),
+            "model.learning_rate": parse_distribution("log:1e-4:1e-2"),
+            "data.batch_size": parse_distribution("64,128"),
         },
         intermediate_values=dict.fromkeys(range(4), 1.0),
     )
@@ -123,7 +123,7 @@ def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, 
     args = [*tiny, "--config", recipe, "--trainer.max_epochs", "4", *SPACE, "--run_dir", tmp_path / "run"]
     status, out, _ = run(capsys, "sweep", *args, "--n_trials", "6")
     assert status == 0
-    assert "a sweep chooses by validation images, and the recipe holds none out: --data.held_out val does here" in out
+    assert "the recipe holds out no validation images: this sweep sets --data.held_out val" in out
     assert "trial 5: pruned after epoch 2: " in out
     trial = tmp_path / "run/trial5"
     assert yaml.safe_load((trial / "config.yaml").read_text())["data"]["held_out"] == "val"
@@ -131,7 +131,7 @@ def test_what_falls_behind_is_pruned_by_validation_images_alone(tmp_path, tiny, 
     assert json.loads((tmp_path / "run/sweep.json").read_text())["trials"][-1]["ended"] == "pruned"
 
 
-def test_values_that_do_not_work_end_their_trial_alone(tmp_path, tiny, capsys):
+def test_failing_values_end_only_their_trial(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
     study = open_study(tmp_path / "run/sweep.db", {"model.learning_rate": "0.001, 1e+30", "model.mixup": "0, -1"})
     for rate, mixup in ((1e30, 0), (1e-3, -1), (1e-3, 0)):
@@ -156,7 +156,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, tiny, start_python, eventually):
+def test_processes_share_the_trials_and_take_over_those_of_a_killed_one(tmp_path, tiny, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["sweep", *tiny, *SPACE, "--n_trials", "6", "--trainer.max_epochs", "4", "--run_dir", str(run_dir)]
 
@@ -175,27 +175,27 @@ def test_two_processes_share_the_trials_and_one_that_dies_is_replaced(tmp_path, 
     assert all("trial " in text for text in out)
 
 
-def test_a_space_is_drawn_as_it_was_typed():
+def test_values_are_drawn_from_the_space():
     space = {
-        "a": distribution("0:0.5"),
-        "b": distribution("log:1e-4:1e-2"),
-        "c": distribution("2:8"),
-        "d": distribution("adam,sgd"),
+        "a": parse_distribution("0:0.5"),
+        "b": parse_distribution("log:1e-4:1e-2"),
+        "c": parse_distribution("2:8"),
+        "d": parse_distribution("adam,sgd"),
     }
-    values = drawn(optuna.create_study().ask(), space)
+    values = draw_values(optuna.create_study().ask(), space)
     assert 0 <= values["a"] <= 0.5
     assert 1e-4 <= values["b"] <= 1e-2
     assert isinstance(values["c"], int)
     assert values["d"] in ("adam", "sgd")
-    assert typed({"a": 0.123456, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
+    assert format_options({"a": 0.123456, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
 
 
-def test_without_a_search_learning_rate_and_batch_size_are():
-    space = default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, [])
+def test_the_default_space_has_learning_rate_and_batch_size():
+    space = make_default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, [])
     assert space["model.learning_rate"].log
     assert (space["model.learning_rate"].low, space["model.learning_rate"].high) == pytest.approx((0.01, 1))
     assert space["data.batch_size"].choices == (32, 64, 128)
-    given = default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, ["data.batch_size"])
+    given = make_default_space({"model.learning_rate": 0.1, "data.batch_size": 64}, ["data.batch_size"])
     assert [*given] == ["model.learning_rate"]
 
 
@@ -205,39 +205,43 @@ def test_without_a_search_learning_rate_and_batch_size_are():
         (["--n_trials", "0"], "--n_trials must be at least 1, got 0"),
         (
             ["--ckpt_path", "x"],
-            "--ckpt_path: sweep trains every trial from the start; --run_dir resumes an earlier one",
+            "--ckpt_path: sweep trains every trial from the start; --run_dir resumes an earlier sweep",
         ),
         (
             ["--data.held_out", "test"],
-            "--data.held_out test: a sweep may choose by validation images only",
+            "--data.held_out test: a sweep selects by validation images only; use val",
         ),
         (["--recipe", "dem"], "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, report"),
         (["--search", "model.dropuot=0:1"], "no option --model.dropuot: did you mean --model.dropout?"),
         (
             ["--search", "x"],
-            "--search x: write NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C, with a name as model.learning_rate",
+            "--search x: write NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C, with a name such as model.learning_rate",
         ),
         (["--search", "model.dropout=0.5:0"], "--search model.dropout=0.5:0: LOW must be below HIGH, got 0.5 and 0"),
         (
             ["--search", "model.dropout=0:a"],
-            "--search model.dropout=0:a: a range is two numbers, LOW:HIGH or log:LOW:HIGH",
+            "--search model.dropout=0:a: a range is two finite numbers, LOW:HIGH or log:LOW:HIGH",
         ),
         (
             ["--search", "model.dropout=0:inf"],
-            "--search model.dropout=0:inf: a range is two numbers, LOW:HIGH or log:LOW:HIGH",
+            "--search model.dropout=0:inf: a range is two finite numbers, LOW:HIGH or log:LOW:HIGH",
         ),
         (
             ["--search", "model.dropout=log:0:1"],
-            "--search model.dropout=log:0:1: a logarithmic range starts above 0, got 0",
+            "--search model.dropout=log:0:1: LOW of a logarithmic range must be above 0, got 0",
         ),
-        (["--search", "model.dropout=0.5"], "--search model.dropout=0.5: a list takes two values at least, each once"),
+        (
+            ["--search", "model.dropout=0.5"],
+            "--search model.dropout=0.5: a list needs at least two values, all different",
+        ),
         (
             ["--search", "data.val_size=50,500"],
-            "--search data.val_size=50,500: trials that differ in data.val_size could not be compared",
+            "--search data.val_size=50,500: trials that differ in data.val_size cannot be compared; "
+            "search another option",
         ),
         (
             ["--search", "model.dropout=0:0.5", "--search", "model.dropout=0,1"],
-            "--search model.dropout=0,1: model.dropout is there twice",
+            "--search model.dropout=0,1: model.dropout is searched twice; remove one of them",
         ),
         (
             ["--search", "model.dropout=0:0.5", "--model.dropout", "0.1"],
@@ -245,7 +249,7 @@ def test_without_a_search_learning_rate_and_batch_size_are():
         ),
         (
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
-            "learning rate and batch size are given: say what to search by --search",
+            "learning rate and batch size are both given: name the options to search by --search",
         ),
         (["--config=no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
         (["--config", "no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
@@ -255,13 +259,13 @@ def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "sweep", *args) == (2, "", f"error: {message}\n")
 
 
-def test_without_the_extra(capsys, monkeypatch):
+def test_the_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     message = "error: sweep needs the extra: pip install 'lightning-cifar[sweep]'\n"
     assert run(capsys, "sweep", "--recipe", "demo") == (2, "", message)
 
 
-def test_files_that_are_no_study_of_a_sweep(capsys, tmp_path):
+def test_files_other_than_a_study_of_sweep_are_refused(capsys, tmp_path):
     database = tmp_path / "sweep.db"
     args = ("sweep", "--recipe", "demo", "--run_dir", tmp_path)
     (tmp_path / "mine").write_text("")
@@ -279,7 +283,7 @@ def test_files_that_are_no_study_of_a_sweep(capsys, tmp_path):
     )
 
 
-def test_what_is_wrong_with_all_trials_ends_the_sweep(capsys, tmp_path, tiny):
+def test_an_error_in_every_trial_ends_the_sweep(capsys, tmp_path, tiny):
     args = ("sweep", *tiny, *SPACE, "--run_dir", tmp_path / "run", "--data.dataset", "folder", "--data.root", "none")
     status, _, err = run(capsys, *args)
     assert (status, len(err.splitlines())) == (2, 1)
