@@ -46,7 +46,7 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
 
 
 def plot_metrics(series: Series) -> Figure:
-    """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs, labelled with the last value."""
+    """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
     figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
     loss, accuracy = figure.subplots(1, 2)
     plot_losses({"": [series]}, loss)

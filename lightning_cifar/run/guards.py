@@ -110,8 +110,8 @@ class GateStatistics(Callback):
                         f"the gates of block {number} are zero for every sampled image (dead ReLU) in epoch "
                         f"{trainer.current_epoch + 1}: try a lower --model.gate_rate"
                     )
-        for number, gates in enumerate(zip(*sampled, strict=True), 1):
-            weights = torch.cat(gates)
+        for number, of_members in enumerate(zip(*sampled, strict=True), 1):
+            weights = torch.cat(of_members)
             for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
                 pl_module.log(f"gates/block{number}_branch{branch}", mean)
             pl_module.log(f"gates/block{number}_dead", (weights == 0).all(2).all(1).float().mean())
