@@ -131,14 +131,14 @@ def test_layers_in_two_processes_equal_one_process_on_the_whole_batch(tmp_path):
     for layer, pair in zip(make_layers(), zip(*halves, strict=True), strict=True):
         torch.manual_seed(1)
         loss, gradient = compute_loss(layer, *make_batch())
-        assert_close(sum(one[0] for one in pair) / 2, loss)
-        assert_close(torch.cat([one[1] for one in pair]) / 2, gradient)  # gradients of the sum of both losses
-        for parameter, *gradients in zip(layer.parameters(), *(one[2] for one in pair), strict=True):
+        assert_close(sum(result[0] for result in pair) / 2, loss)
+        assert_close(torch.cat([result[1] for result in pair]) / 2, gradient)  # gradients of the sum of both losses
+        for parameter, *gradients in zip(layer.parameters(), *(result[2] for result in pair), strict=True):
             assert_close(sum(gradients) / 2, parameter.grad)  # DDP averages gradients
-        for buffer, *buffers in zip(layer.buffers(), *(one[3] for one in pair), strict=True):
-            for one in buffers:
-                assert_close(one, buffer)
-        assert {float(one[4]) for one in pair} == {float(torch.rand(1))}  # the same number of random numbers was drawn
+        for buffer, *buffers in zip(layer.buffers(), *(result[3] for result in pair), strict=True):
+            for other in buffers:
+                assert_close(other, buffer)
+        assert {float(result[4]) for result in pair} == {float(torch.rand(1))}  # equal random states
 
 
 # -------------------------------------------------------------------------------------------------- two processes

@@ -78,7 +78,7 @@ class Progress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled and self.epoch_rows:
-            cells = self.cells(trainer)
+            cells = self.make_cells(trainer)
             width = plot = None
             if sys.stdout.isatty():
                 cells.pop()  # the bar shows the time left
@@ -90,7 +90,7 @@ class Progress(ProgressBar):
                 tqdm.write(line)
         self.validated = False
 
-    def cells(self, trainer: Trainer) -> list[Cell]:
+    def make_cells(self, trainer: Trainer) -> list[Cell]:
         """Return the cells of an epoch's row, the most important first."""
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 0

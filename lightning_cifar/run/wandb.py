@@ -203,10 +203,10 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
             for true, row in enumerate(result["confusion"])
             for predicted, count in enumerate(row)
         ]
-        accuracies = [[name, one["accuracy"]] for name, one in result["per_class"].items()]
+        accuracies = [[name, scores["accuracy"]] for name, scores in result["per_class"].items()]
         large: Any = [] if images is None else images.repeat(ENLARGEMENT, 1).repeat(ENLARGEMENT, 2)
         columns = list(result["mistakes"][0]) if result["mistakes"] else []
-        mistakes = [[wandb.Image(pixels), *one.values()] for pixels, one in zip(large, result["mistakes"], strict=True)]
+        mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment
         run.summary.update({f"test/{name}": result[name] for name in NUMBERS})
         run.log(

@@ -87,7 +87,7 @@ def test_malformed_images_give_an_error_each(start, drawn_folder, tmp_path, reco
     assert len(found) == len(FORMATS) * (1 + len(DAMAGES))
     assert [name for name in FORMATS if found[f"{name}.png"]] == []
     assert sum(error != "" for error in found.values()) > 40
-    record_survival("a malformed picture", len(FORMATS) * len(DAMAGES))
+    record_survival("a malformed image", len(FORMATS) * len(DAMAGES))
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_fuzzed_images_give_a_row_each(start, drawn_folder, tmp_path, record_sur
             (folder / f"{number}.png").write_bytes(fuzz(contents[number % len(contents)], draw))
         assert len(predict(start, folder)) == len(numbers)
         shutil.rmtree(folder)
-    record_survival("a picture with random bytes changed", times)
+    record_survival("an image with random bytes changed", times)
 
 
 @pytest.mark.slow
@@ -112,4 +112,4 @@ def test_large_images_need_limited_memory(start, tmp_path, record_survival, mode
     for number in range(6):
         Image.new(mode, (8000, 8000)).save(folder / f"{number}.tiff")
     assert predict(start, folder) == {f"{number}.tiff": "" for number in range(6)}
-    record_survival("a picture of 64 million pixels", 6)
+    record_survival("an image of 64 million pixels", 6)

@@ -120,8 +120,8 @@ def test_run_killed_at_any_moment_resumes_exactly(start, control, tmp_path, reco
                 kills, writes = kills + 1, writes + within
                 if steps.exists() and steps.read_text():
                     last = run_dir / "checkpoints/last.ckpt"
-                    kept = last if last.exists() else run_dir / "checkpoints/previous.ckpt"
-                    saved = load_checkpoint(kept)["global_step"] if kept.exists() else 0
+                    newest = last if last.exists() else run_dir / "checkpoints/previous.ckpt"
+                    saved = load_checkpoint(newest)["global_step"] if newest.exists() else 0
                     worst = max(worst, int(steps.read_text()) - saved)
             assert_same(run_dir, control)
             finished += 1
@@ -149,7 +149,7 @@ ALL = [(moment, number) for moment in MOMENTS for number in (signal.SIGTERM, sig
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [pytest.param(*one, marks=[] if one in QUICK else pytest.mark.slow) for one in ALL],
+    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL],
 )
 def test_signal_ends_the_run_which_resumes_exactly(start, control, tmp_path, record_survival, moment, number):
     run_dir, trap = tmp_path / "run", MOMENTS[moment]

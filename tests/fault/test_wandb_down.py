@@ -141,4 +141,4 @@ def test_training_continues_when_the_process_of_wandb_is_killed(
     output = child.output.read_text()
     assert output.count("warning: W&B failed and logs no more of this run") == 1
     assert "\n  6/6 " in output
-    record_survival("W&B's own process is killed", 1, lost_steps=0)
+    record_survival("W&B's process is killed", 1, lost_steps=0)

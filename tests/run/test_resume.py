@@ -97,7 +97,7 @@ def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
         assert_same(resume(copy, run_dir), expected)
         assert read_rows(run_dir) == expected_rows
         lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
-        assert {line[-2:] for line in lines} == {b"\r\n"}  # of the kept lines as well
+        assert {line[-2:] for line in lines} == {b"\r\n"}  # also in lines from before the resume
 
 
 @pytest.mark.gpu
@@ -187,8 +187,8 @@ def test_restarted_job_resumes(trained, tmp_path, capsys, monkeypatch, restart, 
     assert main(["fit", *tiny, "--run_dir", str(run_dir)]) == 0
     assert "resuming from" in capsys.readouterr().out
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "new")]) == 0  # stopped before it wrote anything
-    kept = ["--wandb_checkpoints", "--trust_config", "mine"]
-    assert layer(["fit", *tiny, "--run_dir", str(run_dir), *kept])[-len(kept) :] == kept
+    options = ["--wandb_checkpoints", "--trust_config", "mine"]
+    assert layer(["fit", *tiny, "--run_dir", str(run_dir), *options])[-len(options) :] == options
 
 
 def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypat
         max_epochs=1, accelerator="cpu", logger=False, callbacks=[LastCheckpoint()], default_root_dir=str(tmp_path),
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    (callback,) = (one for one in trainer.callbacks if isinstance(one, LastCheckpoint))
+    (callback,) = (other for other in trainer.callbacks if isinstance(other, LastCheckpoint))
     for epochs in (1, 2):
         trainer.fit_loop.max_epochs = epochs
         trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)

@@ -64,12 +64,12 @@ def test_failure_to_finish_gives_a_warning():
 
 
 def test_earlier_run_has_the_last_id_and_the_first_start(tmp_path):
-    for name in ("offline-run-20261125_075737-kat5omc0", "run-20261126_000000-my-own-id", "run-notes-old"):
+    for name in ("offline-run-20261125_075737-kat5omc0", "run-20261126_000000-custom-id", "run-notes-old"):
         (tmp_path / "wandb" / name).mkdir(parents=True)
     assert wandb_logging.find_earlier_run(tmp_path) is None  # without config.yaml it is not a run directory
     (tmp_path / "config.yaml").touch()
     began = datetime.datetime(2026, 11, 25, 7, 57, 37)
-    assert wandb_logging.find_earlier_run(tmp_path) == ("auto", "my-own-id", began)
+    assert wandb_logging.find_earlier_run(tmp_path) == ("auto", "custom-id", began)
 
 
 def test_missing_wandb_gives_a_warning(tmp_path, monkeypatch):

@@ -61,7 +61,9 @@ def test_metric_names_are_grouped(logged, wandb_records):
 
 def test_metrics_are_over_steps_and_the_summary_keeps_the_best(logged, wandb_records):
     records = wandb_records(logged)
-    metrics = {one.metric.name or one.metric.glob_name: one.metric for one in records if one.HasField("metric")}
+    metrics = {
+        record.metric.name or record.metric.glob_name: record.metric for record in records if record.HasField("metric")
+    }
     assert metrics["*"].step_metric == "trainer/global_step"
     rows = read_history(records)
     steps = [row["trainer/global_step"] for row in rows]
@@ -98,7 +100,7 @@ def test_curves_and_checkpoint_are_uploaded(logged, wandb_records):
     row = next(row for row in read_history(records) if "train/curves/path" in row)
     (file,) = logged.glob("wandb/offline-run-*/files/" + row["train/curves/path"])
     assert file.read_bytes() == (logged / "curves.png").read_bytes()
-    (artifact,) = (one.artifact for one in records if one.HasField("artifact"))
+    (artifact,) = (record.artifact for record in records if record.HasField("artifact"))
     (content,) = artifact.manifest.contents
     assert (artifact.type, content.path) == ("model", "best.ckpt")
 
@@ -116,7 +118,7 @@ def test_private_data_is_not_sent(tiny, tmp_path, wandb_records):
         assert secret not in text, secret
     assert not find_run(records).host
     assert not find_run(records).HasField("git")
-    assert socket.gethostname() not in {one.strip('"') for one in text.split()}
+    assert socket.gethostname() not in {word.strip('"') for word in text.split()}
     files = {
         file.name for file in tmp_path.glob("hidden-directory/run/wandb/offline-run-*/files/**/*") if file.is_file()
     }
@@ -140,7 +142,7 @@ def test_rows_of_a_resumed_run_follow_the_earlier_ones(tiny, tmp_path, wandb_rec
     assert main(["fit", *tiny, "--wandb", "offline", "--run_dir", str(run_dir)]) == 0
     assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 0
     first, second = sorted(run_dir.glob("wandb/offline-run-*"))
-    before, after = (read_history(wandb_records(one)) for one in (first, second))
+    before, after = (read_history(wandb_records(directory)) for directory in (first, second))
     assert find_run(wandb_records(first)).run_id == find_run(wandb_records(second)).run_id
     assert max(row["_step"] for row in before) < min(row["_step"] for row in after)
     steps = [[row["trainer/global_step"] for row in rows if "val/loss" in row] for rows in (before, after)]
@@ -168,7 +170,7 @@ def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_
     (files,) = run_dir.glob("wandb/offline-run-*/files")
     assert (files / row["test/picture/path"]).read_bytes() == (run_dir / "test.png").read_bytes()
     artifacts = [record.artifact for record in records if record.HasField("artifact")]
-    staged = {one.path: Path(one.local_path) for artifact in artifacts for one in artifact.manifest.contents}
+    staged = {file.path: Path(file.local_path) for artifact in artifacts for file in artifact.manifest.contents}
     mistakes = json.loads(staged["test/mistakes.table.json"].read_text())
     columns = {name: [line[index] for line in mistakes["data"]] for index, name in enumerate(mistakes["columns"])}
     assert columns["label"] == [mistake["label"] for mistake in result["mistakes"]]
@@ -177,5 +179,5 @@ def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_
     counts = {(true, guess): count for true, guess, count in json.loads(table.read_text())["data"]}
     assert list(counts.values()) == [count for line in result["confusion"] for count in line]
     (table,) = files.glob("media/table/test/classes_table_*.json")
-    accuracies = [one["accuracy"] for one in result["per_class"].values()]
+    accuracies = [scores["accuracy"] for scores in result["per_class"].values()]
     assert [value for _, value in json.loads(table.read_text())["data"]] == accuracies
