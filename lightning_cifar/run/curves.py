@@ -11,15 +11,8 @@ METRICS = "metrics.csv"
 
 # The colour-blind safe palette of Okabe and Ito.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
-MANY_COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)  # for several configurations
+# For several configurations.
+MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 Series = dict[str, list[tuple[float, float]]]
 

@@ -79,13 +79,13 @@ def test_training_stops_if_a_block_has_zero_gates_for_every_image(members, tmp_p
 
 
 def test_callback_does_not_change_training(tmp_path):
-    def weights(callback):
+    def train_weights(callback):
         torch.manual_seed(0)
         model = ImageClassifier(widths=(4, 4, 4, 4, 4))
         train(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
         return model.state_dict()
 
-    for value, expected in zip(weights(True).values(), weights(False).values(), strict=True):
+    for value, expected in zip(train_weights(True).values(), train_weights(False).values(), strict=True):
         assert torch.equal(value, expected)
 
 
