@@ -21,7 +21,7 @@ import torch
 from formatting import format_table, load_result
 
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import cpu_name, git_commit
+from lightning_cifar.run.record import find_commit, find_cpu_name
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 STEPS, ROUNDS = 20, 3
@@ -107,8 +107,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = {
             "command": "python benchmarks/distributed.py --root DIR",
-            "git_commit": git_commit(),
-            "cpu": cpu_name(),
+            "git_commit": find_commit(),
+            "cpu": find_cpu_name(),
             "data": "CIFAR-10 (JPEG)",
             "steps": STEPS,
             "difference": compare_weights(Path(folder), data),

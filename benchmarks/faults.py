@@ -18,7 +18,7 @@ from typing import Any
 from formatting import format_table, load_result
 
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import cpu_name, git_commit
+from lightning_cifar.run.record import find_commit, find_cpu_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,8 +37,8 @@ def main() -> None:
     result = {
         "command": "python benchmarks/faults.py",
         "date": datetime.date.today().isoformat(),
-        "git_commit": git_commit(),
-        "cpu": cpu_name(),
+        "git_commit": find_commit(),
+        "cpu": find_cpu_name(),
         "faults": dict(sorted(found.items())),
     }
     write_json(ROOT / "benchmarks/results/faults.json", result)

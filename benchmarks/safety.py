@@ -21,7 +21,7 @@ from lightning_cifar.files import write_json
 from lightning_cifar.run import record
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.record import cpu_name
+from lightning_cifar.run.record import find_cpu_name
 from lightning_cifar.run.settings import layer
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.train import checkpoint
@@ -75,7 +75,7 @@ def main(root: str) -> None:
         "train_seconds": throughput.seconds,
         "seconds": clock.seconds,
         "share": share,
-        "cpu": cpu_name(),
+        "cpu": find_cpu_name(),
     }
     write_json(Path(__file__).parent / "results/safety.json", result)
     for part, seconds in clock.seconds.items():

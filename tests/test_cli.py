@@ -1,21 +1,25 @@
-"""The command line, through `main([...])` and as a process of its own."""
+"""The command line, called as `main([...])` and as a process."""
 
 import csv
 import errno
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from lightning import Trainer
+from jsonargparse import ArgumentParser
+from lightning import Callback, Trainer
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
@@ -26,23 +30,23 @@ from lightning_cifar.options import RECIPES
 
 
 def run(capsys, *args):
-    """Exit status, lines of standard output, lines of standard error."""
+    """Run a command; return its exit status, lines of standard output and lines of standard error."""
     status = main([str(argument) for argument in args])
     printed = capsys.readouterr()
     return status, printed.out.splitlines(), printed.err.splitlines()
 
 
-def configuration(capsys, *args):
+def read_config(capsys, *args):
     status, out, _ = run(capsys, *args, "--print_config")
     assert status == 0
     return yaml.safe_load("\n".join(out))
 
 
-# What runs.
+# Configurations and help.
 
 
-def test_fit_alone_is_the_report(capsys):
-    config = configuration(capsys, "fit")
+def test_fit_defaults_to_the_recipe_report(capsys):
+    config = read_config(capsys, "fit")
     assert config["recipe"] == "report"
     assert config["trainer"]["max_epochs"] == 30
     assert (config["model"]["learning_rate"], config["model"]["weight_decay"]) == (0.001, 0.0001)
@@ -50,26 +54,26 @@ def test_fit_alone_is_the_report(capsys):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_parses_and_says_its_command(capsys, recipe):
-    assert configuration(capsys, "fit", "--recipe", recipe)["recipe"] == recipe
+def test_every_recipe_parses_and_names_its_command(capsys, recipe):
+    assert read_config(capsys, "fit", "--recipe", recipe)["recipe"] == recipe
     title, command, *_ = RECIPES[recipe].read_text().splitlines()
     assert title.startswith(f"# {recipe}: ")
     assert command in (f"#   python -m lightning_cifar fit --recipe {recipe}", f"#   make {recipe}")
 
 
-def test_flags_win_over_files_and_files_over_the_recipe(capsys, tmp_path):
-    file = tmp_path / "own.yaml"
+def test_flags_override_files_and_files_override_the_recipe(capsys, tmp_path):
+    file = tmp_path / "custom.yaml"
     file.write_text("data: {batch_size: 33, val_size: 44}")
-    config = configuration(capsys, "fit", "--recipe", "demo", "--config", file, "--data.val_size", "55")
+    config = read_config(capsys, "fit", "--recipe", "demo", "--config", file, "--data.val_size", "55")
     assert (config["data"]["dataset"], config["data"]["batch_size"], config["data"]["val_size"]) == ("digits", 33, 55)
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     assert run(capsys, "--version") == (0, [f"lightning-cifar {version('lightning-cifar')}"], [])
 
 
 @pytest.mark.parametrize("args", ["predict --images --help", "export --format --help", "repeat --n --help"])
-def test_help_is_given_whatever_is_half_typed(args, capsys):
+def test_help_is_printed_after_incomplete_options(args, capsys):
     status, out, err = run(capsys, *args.split())
     assert status == 0
     assert out[0].startswith(f"usage: python -m lightning_cifar {args.split()[0]}")
@@ -77,13 +81,13 @@ def test_help_is_given_whatever_is_half_typed(args, capsys):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]], ids=" ".join)
-def test_help_names_the_command_as_it_is_typed(capsys, args):
+def test_usage_names_the_command_to_type(capsys, args):
     status, out, _ = run(capsys, *args)
     assert status == 0
     assert out[0].startswith("usage: python -m lightning_cifar ")
 
 
-def test_print_model(capsys):
+def test_print_model_prints_layers_and_flops(capsys):
     status, out, _ = run(capsys, "fit", "--recipe", "demo", "--print_model")
     table = "\n".join(out)
     assert status == 0
@@ -93,10 +97,10 @@ def test_print_model(capsys):
     assert not Path("runs").exists()
 
 
-# What a run leaves.
+# Files and output of a run.
 
 
-def test_a_run_directory_is_whole(trained):
+def test_run_directory_has_every_file(trained):
     files = {str(file.relative_to(trained)) for file in trained.rglob("*") if file.is_file()}
     wanted = {"config.yaml", "metrics.csv", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json"}
     assert files >= wanted
@@ -106,7 +110,7 @@ def test_a_run_directory_is_whole(trained):
     assert logged == [record["metrics"]["val/accuracy"]]
 
 
-def test_its_configuration_repeats_it(trained, capsys, tmp_path):
+def test_config_of_a_run_reproduces_its_weights(trained, capsys, tmp_path):
     status, _, _ = run(capsys, "fit", "--config", trained / "config.yaml", "--run_dir", tmp_path / "again")
     assert status == 0
     first, second = (
@@ -116,7 +120,7 @@ def test_its_configuration_repeats_it(trained, capsys, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_test_prints_and_writes_one_table(trained, capsys, tmp_path):
+def test_test_prints_a_table_and_writes_test_json(trained, capsys, tmp_path):
     checkpoint = trained / "checkpoints/best.ckpt"
     status, out, err = run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "t")
     assert (status, err) == (0, [])
@@ -134,7 +138,7 @@ def test_test_prints_and_writes_one_table(trained, capsys, tmp_path):
     assert sum(line.startswith("all classes") for line in out) == 1
 
 
-def test_validate(trained, capsys):
+def test_validate_prints_the_accuracy(trained, capsys):
     status, out, _ = run(capsys, "validate", "--ckpt_path", trained / "checkpoints/last.ckpt")
     assert status == 0
     assert "val/accuracy" in "\n".join(out)
@@ -149,26 +153,33 @@ def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
     assert {row["prediction"] for row in rows} <= {str(digit) for digit in range(10)}
 
 
-def test_best_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
+def test_best_checkpoint_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
     args = ["--data.held_out", "test", "--run_dir", tmp_path / "run"]
     assert run(capsys, "fit", *tiny, *args)[0] == 0
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
     assert state["monitor"] == "train/loss"
-    _, out, _ = run(capsys, "fit", "--resume", tmp_path / "run")  # which has ended
+    _, out, _ = run(capsys, "fit", "--resume", tmp_path / "run")  # the run has finished
     assert f"checkpoint: {tmp_path / 'run/checkpoints/last.ckpt'}" in out
 
 
-def test_configurations_import_from_known_packages_alone(capsys, tmp_path, tiny, monkeypatch):
+@pytest.fixture
+def fit_foreign(tmp_path, tiny, monkeypatch) -> list[object]:
+    """Return arguments of ``fit`` with a configuration that names a class of another package, ``foreign_package``."""
     package = tmp_path / "foreign_package.py"
     package.write_text(
         "from pathlib import Path\nfrom lightning import Callback\n"
         "Path('imported').touch()\nclass Mine(Callback):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign_package", raising=False)
     config = tmp_path / "config.yaml"
     config.write_text("trainer:\n  callbacks:\n    - class_path: foreign_package.Mine\n")
-    args = ["fit", "--config", config, *tiny[2:], "--data.dataset", "digits", "--trainer.log_every_n_steps", "1"]
+    return ["fit", "--config", config, *tiny[2:], "--data.dataset", "digits", "--trainer.log_every_n_steps", "1"]
+
+
+def test_configurations_import_from_trusted_packages_only(capsys, tmp_path, fit_foreign):
+    args = fit_foreign
     status, _, err = run(capsys, *args, "--run_dir", tmp_path / "run")
     assert status == 2
     assert err[-1].endswith(
@@ -181,69 +192,71 @@ def test_configurations_import_from_known_packages_alone(capsys, tmp_path, tiny,
 
 
 @pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "builtins.eval", "torch.hub.load"])
-def test_configurations_name_no_code(capsys, tmp_path, path):
+def test_configurations_cannot_run_functions(capsys, tmp_path, path):
     config = tmp_path / "config.yaml"
     config.write_text(f"trainer:\n  callbacks:\n    - class_path: {path}\n      init_args:\n        a: touch harmed\n")
     status, _, err = run(capsys, "fit", "--config", config)
     assert (status, f"{path} is not imported" in err[-1]) == (2, True)
 
 
-def test_configurations_do_not_come_from_the_net(capsys):
+def test_configurations_are_not_read_from_the_network(capsys):
     status, _, err = run(capsys, "fit", "--config", "http://127.0.0.1:9/config.yaml")
     assert (status, len(err)) == (2, 1)
     assert "http://127.0.0.1:9/config.yaml" in err[0]
 
 
-def test_bf16_mixed_is_the_trainers(capsys, tmp_path, tiny):
+def test_precision_is_recorded(capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
 
 
-def test_tensorboard_by_lightnings_logger(capsys, tmp_path, tiny):
+def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
     assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
     (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
     events = reader.EventAccumulator(str(file))
     events.Reload()
-    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == names_of(tmp_path / "run")
+    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == read_metric_names(tmp_path / "run")
 
 
-def names_of(run_dir):
+def read_metric_names(run_dir):
     return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow")  # its own affair
-def test_mlflow_by_lightnings_logger(capsys, tmp_path, tiny, monkeypatch):
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow"
+)  # raised in mlflow's code
+def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
     pytest.importorskip("mlflow")
     logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", tmp_path / "ml"]
     status, _, err = run(capsys, "fit", *tiny, *logger)
-    if status:  # newer ones keep files only for who asks for it
+    if status:  # newer versions need this variable to write files
         assert (status, len(err), "`MLFLOW_ALLOW_FILE_STORE=true`" in err[0]) == (2, 1, True)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
     (directory,) = (tmp_path / "ml").glob("*/*/metrics")
     files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
-    assert {*files, "step"} == names_of(tmp_path / "run")
+    assert {*files, "step"} == read_metric_names(tmp_path / "run")
 
 
-def test_a_logger_that_cannot_be_made_is_bad_input(capsys, tiny, monkeypatch):
+def test_logger_of_a_missing_package_is_bad_input(capsys, tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", "MLFlowLogger")
     assert (status, len(err), "mlflow" in err[0]) == (2, 1, True)
 
 
-@pytest.mark.filterwarnings("default:The dirpath has changed")  # the best so far lies in the other directory
-def test_resume_continues(trained, capsys, tmp_path, tiny):
+@pytest.mark.filterwarnings("default:The dirpath has changed")  # the best checkpoint is in the original directory
+def test_ckpt_path_continues_training(trained, capsys, tmp_path, tiny):
     args = [*tiny, "--trainer.max_epochs", "2", "--ckpt_path", trained / "checkpoints/last.ckpt"]
     status, out, err = run(capsys, "fit", *args, "--run_dir", tmp_path / "run")
     assert status == 0
-    assert [line.startswith("warning: The dirpath has changed") for line in err] == [True]  # a real one is shown
+    assert [line.startswith("warning: The dirpath has changed") for line in err] == [True]  # warnings are shown
     assert [line.split()[0] for line in out if "/2 " in line] == ["2/2"]
 
 
-def test_resume_refuses_another_learning_rate(trained, capsys):
+def test_ckpt_path_refuses_another_learning_rate(trained, capsys):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--model.learning_rate", "0.1"]
     status, _, err = run(capsys, "fit", "--recipe", "demo", *args)
     assert (status, err) == (
@@ -253,14 +266,14 @@ def test_resume_refuses_another_learning_rate(trained, capsys):
 
 
 @pytest.mark.parametrize("option", ["--model.hidden", "--model.num_classes"])
-def test_a_checkpoint_keeps_its_shape(trained, capsys, option):
+def test_checkpoint_refuses_another_architecture(trained, capsys, option):
     status, _, err = run(capsys, "test", "--ckpt_path", trained / "checkpoints/last.ckpt", option, "64")
     assert status == 2
     assert len(err) == 1
     assert err[0].startswith(f"error: {option} 64: the checkpoint was trained with ") or option.endswith("classes")
 
 
-def test_a_folder_read_when_its_images_are_due(image_folder, capsys, tmp_path):
+def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path):
     data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.in_memory", "false"]
     data += ["--data.num_workers", "0", "--data.batch_size", "6", "--data.held_out", "val"]
     small = ["--trainer.max_epochs", "1", "--model.widths", "[4,4,8,8,8]", "--trainer.log_every_n_steps", "1"]
@@ -269,21 +282,61 @@ def test_a_folder_read_when_its_images_are_due(image_folder, capsys, tmp_path):
     status, _, err = run(capsys, "test", *tested, tmp_path / "no", "--corruptions")
     assert (status, err) == (2, ["error: --corruptions needs the images in memory: --data.in_memory true"])
     assert run(capsys, "test", *tested, tmp_path / "test")[0] == 0
-    assert json.loads((tmp_path / "test/test.json").read_text())["temperature"] > 0  # by the validation images
+    assert json.loads((tmp_path / "test/test.json").read_text())["temperature"] > 0  # fitted on the validation images
     assert run(capsys, "predict", *tested, tmp_path / "predicted")[0] == 0
     assert len((tmp_path / "predicted/predictions.csv").read_text().splitlines()) == 1 + 3
 
 
-def test_what_may_not_be_read_is_named():
+def test_permission_error_names_the_file():
     with pytest.raises(PermissionError) as caught:
         raise PermissionError(errno.EACCES, "Permission denied", b"data/train")
     assert explain(caught.value) == (2, "data/train: Permission denied")
 
 
-# As a process: nothing but what is the user's business.
+# The process that calls `main`.
 
 
-def process(*args, **environment):
+def read_process_state() -> dict[str, Any]:
+    return {
+        "showwarning": warnings.showwarning,
+        "filters": list(warnings.filters),
+        "levels": [logging.getLogger(f"lightning.{name}").level for name in ("pytorch", "fabric")],
+        "SIGTERM": signal.getsignal(signal.SIGTERM),
+        "unraisablehook": sys.unraisablehook,
+        "environment": dict(os.environ),
+    }
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 0), (["--trainer.accelerator", "cuda"], 2)])
+def test_main_restores_the_process(capsys, tmp_path, tiny, options, status):
+    before = read_process_state()
+    assert run(capsys, "fit", *tiny, *options, "--run_dir", tmp_path / "run")[0] == status
+    assert read_process_state() == before
+
+
+def test_trust_config_ends_with_the_command(capsys, tmp_path, fit_foreign):
+    assert run(capsys, *fit_foreign, "--trust_config", "foreign_package", "--run_dir", tmp_path / "one")[0] == 0
+    status, _, err = run(capsys, *fit_foreign, "--run_dir", tmp_path / "two")
+    assert (status, "foreign_package.Mine is not imported" in err[-1]) == (2, True)
+    parser = ArgumentParser()  # of a notebook, which may import anything again
+    parser.add_argument("--callback", type=Callback)
+    assert parser.parse_args(["--callback", "foreign_package.Mine"]).callback.class_path == "foreign_package.Mine"
+
+
+def test_traceback_is_printed_if_the_environment_asks_for_it(capsys, monkeypatch):
+    args = ["fit", "--recipe", "nosuch"]
+    status, _, message = run(capsys, *args)
+    assert (status, len(message)) == (2, 1)
+    monkeypatch.setenv("LIGHTNING_CIFAR_TRACEBACK", "1")
+    status, _, err = run(capsys, *args)
+    assert (status, err[0], err[-1:]) == (2, "Traceback (most recent call last):", message)
+    assert any("layer(args)" in line for line in err)
+
+
+# As a process.
+
+
+def run_process(*args, **environment):
     return subprocess.run(
         [sys.executable, "-m", "lightning_cifar", *args],
         capture_output=True,
@@ -294,16 +347,16 @@ def process(*args, **environment):
 
 
 @pytest.mark.slow
-def test_a_piped_run_is_plain_lines_without_adverts(tmp_path, tiny):
-    done = process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
+def test_piped_output_is_plain_lines(tmp_path, tiny):
+    done = run_process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")
     starts = ["run directory:", "epoch", "  1/1", "curves:", "numbers:", "checkpoint:", "test it:"]
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 7
 
 
 @pytest.mark.slow
-def test_interrupted(tmp_path, tiny, start_python):
-    """Ctrl-C: what there is is kept, drawn and named; status 130."""
+def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
+    """After Ctrl-C, checkpoint, curves and record are written and the exit status is 130."""
     command = ["-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000", "--run_dir", tmp_path / "run"]
     child = start_python(*command, stdout=subprocess.PIPE)
     lines = [child.stdout.readline() for _ in range(5)]
@@ -314,11 +367,11 @@ def test_interrupted(tmp_path, tiny, start_python):
     assert f"checkpoint: {tmp_path / 'run/checkpoints/best.ckpt'}" in rest
     assert (tmp_path / "run/curves.png").exists()
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["ended"] == "SIGTERMException"  # how Lightning ends in good order
+    assert record["ended"] == "SIGTERMException"  # raised by Lightning after a signal
     assert record["timings"]["epochs"] >= 2
 
 
-# Bad input: one line, status 2, nothing left behind.
+# Bad input: one line on standard error, status 2, no files.
 
 
 @pytest.mark.parametrize(
@@ -342,7 +395,7 @@ def test_interrupted(tmp_path, tiny, start_python):
         (["fit", "--model.weight_decay", "-1"], ["weight_decay must be at least 0"]),
         (["fit", "--recipe", "demo", "--model.mean", "[0.5]"], ["mean must have one value"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "bogus"], ["bogus"]),
-        (["--config", "own.yaml", "fit"], ["--config comes after the command"]),
+        (["--config", "custom.yaml", "fit"], ["--config comes after the command"]),
         (["fit", "--data.url", "http://127.0.0.1:9/x"], ["Set url", "archive to", "root to"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "cuda"], ["CUDA"]),
         (["fit", "--recipe", "demo", "--trainer.accelerator", "tpu"], ["torch_xla", "pip install"]),
@@ -366,7 +419,7 @@ def test_bad_input_is_one_line(capsys, monkeypatch, args, words):
     assert not list(Path("runs").glob("*/*"))
 
 
-def test_a_configuration_that_is_no_text(capsys, tmp_path):
+def test_binary_configuration_is_refused(capsys, tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"\xff\x00\x80")
     (tmp_path / "good.yaml").write_text("trainer: {max_epochs: 1}")
     for args in (["--config"], ["--config", tmp_path / "good.yaml", "--config"]):
@@ -377,7 +430,7 @@ def test_a_configuration_that_is_no_text(capsys, tmp_path):
     assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
 
 
-def test_an_empty_directory_that_was_named_is_left_as_it_was(capsys, tmp_path, tiny):
+def test_failed_start_leaves_an_empty_run_dir_empty(capsys, tmp_path, tiny):
     (tmp_path / "mine").mkdir()
     status, _, err = run(capsys, "fit", *tiny, "--trainer.accelerator", "cuda", "--run_dir", tmp_path / "mine")
     assert (status, len(err)) == (2, 1)
@@ -386,19 +439,19 @@ def test_an_empty_directory_that_was_named_is_left_as_it_was(capsys, tmp_path, t
 
 def make_folder(root, names):
     rng = np.random.default_rng(0)
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for name in names:
-            (root / part / name).mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for index in range(4):
                 pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
     return root
 
 
-def test_own_images_moved_and_of_other_classes(capsys, tmp_path, monkeypatch, tiny):
+def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypatch, tiny):
     folder = make_folder(tmp_path / "ants", ["ant", "bee", "cow"])
-    own = ["--data.dataset", "folder", "--data.val_size", "3", "--trainer.log_every_n_steps", "1"]
-    args = ["fit", *tiny, *own, "--data.root", folder, "--run_dir", tmp_path / "run"]
+    images = ["--data.dataset", "folder", "--data.val_size", "3", "--trainer.log_every_n_steps", "1"]
+    args = ["fit", *tiny, *images, "--data.root", folder, "--run_dir", tmp_path / "run"]
     assert run(capsys, *args)[0] == 0
     folder.rename(tmp_path / "moved")
     test = ["test", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt"]
@@ -415,25 +468,25 @@ def test_own_images_moved_and_of_other_classes(capsys, tmp_path, monkeypatch, ti
         assert words in err[0]
 
 
-def test_what_lightning_finds_wrong_later_is_one_line_too(capsys, tiny):
+def test_errors_of_the_trainer_are_one_line(capsys, tiny):
     status, _, err = run(capsys, "fit", *tiny, "--trainer.val_check_interval", "1000")
     assert (status, len(err)) == (2, 1)
     assert "val_check_interval" in err[0]
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
-def test_a_checkpoint_made_in_python(capsys, tmp_path):
+def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
     data, model = CIFAR10DataModule("digits", val_size=200), ImageClassifier(widths=(4,) * 5)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, limit_train_batches=1, **quiet)
     data.setup()
     trainer.fit(model, data.train_dataloader())
-    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
     args = ["--data.dataset", "digits", "--run_dir", tmp_path / "run"]
-    assert run(capsys, "test", "--ckpt_path", tmp_path / "own.ckpt", *args)[0] == 0
+    assert run(capsys, "test", "--ckpt_path", tmp_path / "plain.ckpt", *args)[0] == 0
 
 
-def test_a_checkpoint_of_another_project(capsys, tmp_path):
+def test_foreign_checkpoint_is_refused(capsys, tmp_path):
     torch.save({"state_dict": {}, "hyper_parameters": {"depth": 18}}, tmp_path / "other.ckpt")
     status, _, err = run(capsys, "test", "--ckpt_path", tmp_path / "other.ckpt")
     assert (status, len(err)) == (2, 1)
@@ -445,12 +498,12 @@ def test_a_checkpoint_of_another_project(capsys, tmp_path):
 @pytest.mark.parametrize(
     "flags", ["--trainer.enable_checkpointing false", "--trainer.barebones true --trainer.log_every_n_steps 0"]
 )
-def test_trainer_switches(capsys, tmp_path, tiny, flags):
+def test_trainer_options_turn_checkpoints_off(capsys, tmp_path, tiny, flags):
     assert run(capsys, "fit", *tiny, *flags.split(), "--run_dir", tmp_path / "run")[0] == 0
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_part_of_the_test_images(capsys, trained, tmp_path):
+def test_limits_of_batches_select_test_images(capsys, trained, tmp_path):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]
     for limit, images in (("1", 100), ("0.5", 200), ("1.0", 360)):
         run_dir = tmp_path / limit
@@ -460,7 +513,7 @@ def test_part_of_the_test_images(capsys, trained, tmp_path):
     assert (status, len(err)) == (2, 1)
 
 
-def test_a_directory_in_use_is_not_touched(capsys, trained, tiny):
+def test_run_dir_with_files_is_refused_and_unchanged(capsys, trained, tiny):
     before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
     status, _, err = run(capsys, "fit", *tiny, "--run_dir", trained)
     assert (status, len(err)) == (2, 1)
@@ -469,7 +522,7 @@ def test_a_directory_in_use_is_not_touched(capsys, trained, tiny):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "garbage", "truncated"])
-def test_a_damaged_checkpoint(capsys, tmp_path, trained, content):
+def test_damaged_checkpoint_is_refused(capsys, tmp_path, trained, content):
     file = tmp_path / "damaged.ckpt"
     file.write_bytes((trained / "checkpoints/best.ckpt").read_bytes()[:5000] if content is None else content)
     status, _, err = run(capsys, "test", "--ckpt_path", file)

@@ -1,4 +1,4 @@
-"""Several processes by Lightning's DDP: they train as one does, test every image once, and make one run directory."""
+"""Distributed training (DDP): the results of one process, every image evaluated once, and one run directory."""
 
 import json
 import multiprocessing
@@ -30,7 +30,7 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 def run(*args: object, status: int = 0, launcher: tuple[str, ...] = ("-m",), **environment: str) -> str:
-    """Standard output of the command line, in a process of its own."""
+    """Run the command line as a process and return its standard output."""
     command = [sys.executable, *launcher, "lightning_cifar", *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
@@ -38,41 +38,43 @@ def run(*args: object, status: int = 0, launcher: tuple[str, ...] = ("-m",), **e
     return done.stdout
 
 
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+def load_weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
 
 
-def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """|a - b| / |a|, by Euclidean norms: the larger of that over all weights and that over batch norm's statistics."""
-    kinds = []
+def measure_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Return the relative distance |a - b| / |a|, of the weights or of batch norm's statistics, whichever is larger."""
+    distances = []
     for statistics in (False, True):
-        names = [name for name, value in one.items() if value.is_floating_point() and ("running" in name) == statistics]
-        a, b = (torch.cat([state[name].double().flatten() for name in names]) for state in (one, other))
-        kinds.append(float((a - b).norm() / a.norm()))
-    return max(kinds)
+        names = [
+            name for name, value in first.items() if value.is_floating_point() and ("running" in name) == statistics
+        ]
+        a, b = (torch.cat([state[name].double().flatten() for name in names]) for state in (first, second))
+        distances.append(float((a - b).norm() / a.norm()))
+    return max(distances)
 
 
-# ------------------------------------------------------------------------------------------------------------- shares
+# ------------------------------------------------------------------------------------------------------------- shards
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_shards_of_a_set_are_all_of_it(count):
+def test_shards_of_a_set_cover_it(count):
     for size in (0, 1, 7, 100):
-        parts = [list(range(size))[Shard(rank, count).of_set(size)] for rank in range(count)]
-        assert [*chain(*parts)] == [*range(size)]
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        shards = [list(range(size))[Shard(rank, count).of_set(size)] for rank in range(count)]
+        assert [*chain(*shards)] == [*range(size)]
+        assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(24, 6), (26, 6), (6, 12)])
-def test_shards_of_batches_make_the_batches_of_one(size, batch_size):
+def test_shards_of_batches_form_the_global_batches(size, batch_size):
     order = torch.randperm(size)
-    parts = [Shard(rank, 2).of_batches(order, batch_size).split(batch_size // 2) for rank in range(2)]
-    for batch, *shares in zip(order.split(batch_size), *parts, strict=True):
-        assert torch.equal(torch.cat(shares), batch)
+    shards = [Shard(rank, 2).of_batches(order, batch_size).split(batch_size // 2) for rank in range(2)]
+    for batch, *halves in zip(order.split(batch_size), *shards, strict=True):
+        assert torch.equal(torch.cat(halves), batch)
 
 
 @pytest.mark.parametrize(("batch_size", "size", "drop_last"), [(7, 70, False), (6, 69, False), (7, 70, True)])
-def test_what_does_not_divide_is_refused(batch_size, size, drop_last):
+def test_indivisible_batch_size_is_refused(batch_size, size, drop_last):
     with pytest.raises(InputError, match=f"batch_size {batch_size} must divide evenly among 2 processes"):
         Shard(0, 2).check(batch_size, size, drop_last)
     Shard(0, 2).check(6, 69, drop_last=True)
@@ -83,20 +85,20 @@ def test_what_does_not_divide_is_refused(batch_size, size, drop_last):
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def mean_loss(layer: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """A loss, and its gradient by x, where the batch is all there is, or that of this process."""
+def compute_loss(layer: nn.Module, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a loss and its gradient with respect to ``x``."""
     x = x.clone().requires_grad_()
     loss = (layer(x) * weights).square().mean()
     loss.backward()
     return loss.detach(), x.grad
 
 
-def batch() -> tuple[Tensor, Tensor]:
+def make_batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(6, 5, 4, 4, generator=generator) + 3, torch.randn(6, 5, 4, 4, generator=generator)
 
 
-def layers() -> list[nn.Module]:
+def make_layers() -> list[nn.Module]:
     torch.manual_seed(0)
     norm = BatchNorm(5, momentum=0.3)
     nn.init.normal_(norm.weight)
@@ -104,59 +106,59 @@ def layers() -> list[nn.Module]:
     return [norm, Dropout(0.4)]
 
 
-def part_of_it(rank: int, meeting: Path, result: Path) -> None:
-    """In a child: its half of the batch through each layer."""
+def run_layers(rank: int, meeting: Path, result: Path) -> None:
+    """In a child: apply each layer to half of the batch and save loss, gradients, buffers and a random number."""
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     found = []
-    for layer in layers():
+    for layer in make_layers():
         torch.manual_seed(1)
-        share = [tensor[3 * rank : 3 * rank + 3] for tensor in batch()]
-        loss, gradient = mean_loss(layer, *share)
-        own = [parameter.grad for parameter in layer.parameters()]
-        found.append((loss, gradient, own, list(layer.buffers()), torch.rand(1)))
+        half = [tensor[3 * rank : 3 * rank + 3] for tensor in make_batch()]
+        loss, gradient = compute_loss(layer, *half)
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        found.append((loss, gradient, gradients, list(layer.buffers()), torch.rand(1)))
     torch.save(found, result)
     dist.destroy_process_group()
 
 
-def test_layers_of_two_processes_are_one_on_the_whole_batch(tmp_path):
+def test_layers_in_two_processes_equal_one_process_on_the_whole_batch(tmp_path):
     results = [tmp_path / f"{rank}" for rank in range(2)]
-    children = [CONTEXT.Process(target=part_of_it, args=(rank, tmp_path / "meeting", results[rank])) for rank in (0, 1)]
+    children = [CONTEXT.Process(target=run_layers, args=(rank, tmp_path / "meeting", results[rank])) for rank in (0, 1)]
     for child in children:
         child.start()
     for child in children:
         child.join(60)
-    parts = [torch.load(result) for result in results]
-    for layer, ours in zip(layers(), zip(*parts, strict=True), strict=True):
+    halves = [torch.load(result) for result in results]
+    for layer, pair in zip(make_layers(), zip(*halves, strict=True), strict=True):
         torch.manual_seed(1)
-        loss, gradient = mean_loss(layer, *batch())
-        assert_close(sum(one[0] for one in ours) / 2, loss)
-        assert_close(torch.cat([one[1] for one in ours]) / 2, gradient)  # each is of the sum of both losses
-        for parameter, *gradients in zip(layer.parameters(), *(one[2] for one in ours), strict=True):
-            assert_close(sum(gradients) / 2, parameter.grad)  # as DDP averages them
-        for buffer, *buffers in zip(layer.buffers(), *(one[3] for one in ours), strict=True):
-            for one in buffers:
-                assert_close(one, buffer)
-        assert {float(one[4]) for one in ours} == {float(torch.rand(1))}  # as many draws were made
+        loss, gradient = compute_loss(layer, *make_batch())
+        assert_close(sum(result[0] for result in pair) / 2, loss)
+        assert_close(torch.cat([result[1] for result in pair]) / 2, gradient)  # gradients of the sum of both losses
+        for parameter, *gradients in zip(layer.parameters(), *(result[2] for result in pair), strict=True):
+            assert_close(sum(gradients) / 2, parameter.grad)  # DDP averages gradients
+        for buffer, *buffers in zip(layer.buffers(), *(result[3] for result in pair), strict=True):
+            for other in buffers:
+                assert_close(other, buffer)
+        assert {float(result[4]) for result in pair} == {float(torch.rand(1))}  # equal random states
 
 
-# ------------------------------------------------------------------------------------------------------------- two
+# -------------------------------------------------------------------------------------------------- two processes
 
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory) -> Path:
-    """An image folder of noise: the digits' borders are constant, and of equal maxima in a pool, rounding chooses."""
+    """Return an image folder of noise; in the constant borders of digits, rounding would choose among equal maxima."""
     root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    for part, size in (("train", 240), ("test", 180)):
+    for split, size in (("train", 240), ("test", 180)):
         for name in ("a", "b"):
-            (root / part / name).mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for index, pixels in enumerate(rng.integers(256, size=(size, 32, 32, 3), dtype=np.uint8)):
-                Image.fromarray(pixels).save(root / part / name / f"{index:03}.bmp")
+                Image.fromarray(pixels).save(root / split / name / f"{index:03}.bmp")
     return root
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, noise) -> dict[str, Path]:
-    """The same 20 steps by one process and by two: batch norm, dropout and all augmentation included."""
+    """Train the same 20 steps in one process and in two, with batch norm, dropout and augmentation."""
     folder = tmp_path_factory.mktemp("distributed")
     args = ["fit", "--recipe", "fast", *SMALL, "--data.dataset", "folder", "--data.root", noise]
     args += ["--model.hidden", "32", "--model.optimizer", "sgd", "--trainer.max_epochs", "9"]
@@ -170,8 +172,8 @@ def runs(tmp_path_factory, noise) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(runs):
-    assert difference(weights(runs["one"]), weights(runs["two"])) < 1e-5
+def test_two_processes_train_the_weights_of_one(runs):
+    assert measure_difference(load_weights(runs["one"]), load_weights(runs["two"])) < 1e-5
     losses = {}
     for name, run_dir in runs.items():
         rows = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
@@ -182,7 +184,7 @@ def test_two_processes_train_as_one(runs):
 
 
 @pytest.mark.slow
-def test_they_leave_one_record(runs):
+def test_two_processes_write_the_files_of_one(runs):
     files = {name: sorted(file.name for file in run_dir.iterdir()) for name, run_dir in runs.items()}
     assert files["one"] == files["two"]
 
@@ -211,7 +213,7 @@ def test_every_image_is_validated_once(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
+def test_limited_test_batches_need_one_process(runs, tmp_path):
     args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
     args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
     run(*args, tmp_path / "one")
@@ -220,7 +222,7 @@ def test_a_part_of_the_test_is_for_one_process(runs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_process_that_dies_ends_the_job_which_resumes(tmp_path, start_python, eventually):
+def test_killed_process_ends_the_job_which_resumes(tmp_path, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "200", "--trainer.max_steps", "-1"]
     args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
@@ -237,29 +239,29 @@ def test_a_process_that_dies_ends_the_job_which_resumes(tmp_path, start_python, 
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.parametrize("whom", ["the first", "all, as a terminal does"])
-def test_a_stopped_job_goes_on_to_the_bit(tmp_path, whom, start_python, eventually):
+@pytest.mark.parametrize("target", ["rank 0", "all, as a terminal does"])
+def test_stopped_job_resumes_exactly(tmp_path, target, start_python, eventually):
     args = ["fit", "--recipe", "report", *SMALL, *TWO, "--trainer.max_epochs", "6"]
     args += ["--model.widths", "[8,8,16,16,16]", "--trainer.callbacks", "lightning_cifar.LastCheckpoint"]
     args += ["--trainer.callbacks.minutes", "0", "--run_dir"]
     run(*args, tmp_path / "whole")
     job = start_python("-m", "lightning_cifar", *args, tmp_path / "run")
     eventually((tmp_path / "run/checkpoints/last.ckpt").exists, job, seconds=120)
-    if whom == "the first":
+    if target == "rank 0":
         job.send_signal(signal.SIGTERM)
     else:
         os.killpg(job.pid, signal.SIGINT)
-    assert job.wait(30) == (143 if whom == "the first" else 130)
+    assert job.wait(30) == (143 if target == "rank 0" else 130)
     assert "resuming from" in run("fit", "--resume", tmp_path / "run")
-    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    whole, stopped = load_weights(tmp_path / "whole"), load_weights(tmp_path / "run")
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize("machines", [1, 2])
-def test_torchrun_restarts_what_died(tmp_path, machines, start_python, eventually, monkeypatch):
-    """Two processes, both started by one ``torchrun``, or by one each, as on two machines."""
+def test_torchrun_restarts_a_killed_process(tmp_path, machines, start_python, eventually, monkeypatch):
+    """Two processes, started by one ``torchrun`` or by one each, as on two machines."""
     run_dir, output = tmp_path / "run", tmp_path / "output"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
-"""What a CUDA device makes of the package, by the doors that everybody uses; see `make test-gpu`.
+"""Training, testing and the packaged model on a CUDA device (`make test-gpu`).
 
-What lies beside its twin for the CPU is not here: augmentation, loaders, runs that go on.
+Other GPU tests are next to their CPU counterparts: augmentation, loaders, resume.
 """
 
 import csv
@@ -17,17 +17,17 @@ pytestmark = pytest.mark.gpu
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]
 SMALL += ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "5", "--trainer.accelerator", "gpu"]
 FAST = {"order": ["pool", "norm", "activation", "sum"], "activation": "gelu", "hidden": 0, "global_pool": "max"}
-FORMS = {
-    "as reported": {},
+VARIANTS = {
+    "report": {},
     "fast": FAST | {"kernel_sizes": [3, 3, 1], "stem_kernel": 2, "depths": [0, 1, 1, 1, 1]},
     "mirrored pairs": FAST | {"stem_kernel": 2, "stem_bias": False, "flip_equivariant": True},
     "channel gate": {"gate": "channel"},
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_loss_and_gradients_are_those_of_the_cpu(form):
-    network = FiveBlockNet(widths=[8, 8, 16, 16, 16], dropout=0, **FORMS[form]).double()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_loss_and_gradients_equal_those_of_the_cpu(variant):
+    network = FiveBlockNet(widths=[8, 8, 16, 16, 16], dropout=0, **VARIANTS[variant]).double()
     images, labels = torch.rand(6, 3, 32, 32, dtype=torch.float64), torch.arange(6)
     found = []
     for device in ("cpu", "cuda"):
@@ -41,8 +41,8 @@ def test_loss_and_gradients_are_those_of_the_cpu(form):
 
 
 @pytest.mark.parametrize("recipe", ["report", "fast", "fast94", "accurate"])
-def test_a_recipe_trains_and_its_checkpoint_answers_alike_everywhere(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # convolutions of float32 keep three digits with it
+def test_recipe_trains_and_its_logits_equal_those_of_the_cpu(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # with TF32, convolutions keep three digits
     run_dir, tested = tmp_path / "run", tmp_path / "tested"
     assert main(["fit", "--recipe", recipe, *SMALL, "--run_dir", str(run_dir)]) == 0
     record = json.loads((run_dir / "run.json").read_text())
@@ -59,26 +59,26 @@ def test_a_recipe_trains_and_its_checkpoint_answers_alike_everywhere(recipe, tmp
         torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_set_is_kept_on_the_device(tmp_path, monkeypatch):
-    homes = []
-    augmented = CIFAR10DataModule.augment_batch
+def test_dataset_is_kept_on_the_device(tmp_path, monkeypatch):
+    devices = []
+    augment = CIFAR10DataModule.augment_batch
 
-    def spied(data, images, *rest):
-        homes.append(images.device.type)
-        return augmented(data, images, *rest)
+    def augment_and_record(data, images, *rest):
+        devices.append(images.device.type)
+        return augment(data, images, *rest)
 
-    monkeypatch.setattr(CIFAR10DataModule, "augment_batch", spied)
-    transferred = CIFAR10DataModule.transfer_batch_to_device
+    monkeypatch.setattr(CIFAR10DataModule, "augment_batch", augment_and_record)
+    transfer = CIFAR10DataModule.transfer_batch_to_device
     monkeypatch.setattr(
         CIFAR10DataModule,
         "transfer_batch_to_device",
-        lambda data, batch, *rest: homes.append(batch[0].device.type) or transferred(data, batch, *rest),
+        lambda data, batch, *rest: devices.append(batch[0].device.type) or transfer(data, batch, *rest),
     )
     assert main(["fit", "--recipe", "fast", *SMALL, "--run_dir", str(tmp_path / "run")]) == 0
-    assert set(homes) == {"cuda"}
+    assert set(devices) == {"cuda"}
 
 
-def test_compiled_it_learns_the_same(tmp_path):
+def test_compiled_model_has_the_same_losses(tmp_path):
     losses = []
     for compiled in ("false", "true"):
         run_dir = tmp_path / compiled
@@ -89,13 +89,13 @@ def test_compiled_it_learns_the_same(tmp_path):
     assert losses[1][:5] == pytest.approx(losses[0][:5], rel=1e-2)
 
 
-def test_seeds_are_repeated(tmp_path):
+def test_repeat_trains_two_seeds(tmp_path):
     run_dir = tmp_path / "seeds"
     assert main(["repeat", "--recipe", "fast", "--n", "2", *SMALL, "--run_dir", str(run_dir)]) == 0
     assert json.loads((run_dir / "repeat.json").read_text())["n"] == 2
 
 
-def test_the_packaged_model_answers_as_on_the_cpu(monkeypatch):
+def test_packaged_model_has_the_logits_of_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     images = torch.randint(256, (20, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
@@ -103,6 +103,6 @@ def test_the_packaged_model_answers_as_on_the_cpu(monkeypatch):
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
 
 
-def test_doctor_names_it(capsys):
+def test_doctor_names_the_gpu(capsys):
     main(["doctor"])
     assert torch.cuda.get_device_name(0) in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Help, version and typos are answered without torch, whose import takes seconds."""
+"""Help, version and typing errors do not import torch, which takes seconds."""
 
 import os
 import re
@@ -23,13 +23,13 @@ sys.exit(status)
 """
 
 
-def answered(*args):
+def run_without_torch(*args):
     return subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_commands_and_recipes_on_one_screen(flag):
-    done = answered(flag)
+    done = run_without_torch(flag)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"\n  {name} " in done.stdout for name in (*SUBCOMMANDS, *RECIPES))
     assert len(done.stdout.splitlines()) <= 30
@@ -38,7 +38,7 @@ def test_help_lists_commands_and_recipes_on_one_screen(flag):
 
 @pytest.mark.parametrize("subcommand", TRAINER_COMMANDS)
 def test_help_of_a_command_has_every_option_on_one_screen(subcommand):
-    done = answered(subcommand, "--help")
+    done = run_without_torch(subcommand, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     words = done.stdout.replace(",", " ").split()
     assert {"--recipe", "--ckpt_path", "batch_size", "widths", "learning_rate", "max_epochs"} <= {*words}
@@ -47,15 +47,15 @@ def test_help_of_a_command_has_every_option_on_one_screen(subcommand):
     assert max(map(len, done.stdout.splitlines())) <= 120
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_closed_output_pipe_is_not_an_error():
     shell = f"{sys.executable} -m lightning_cifar --help | head -c 1; echo ${{PIPESTATUS[0]}}"
     for _ in range(3):
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
         assert done.stderr == ""
-        assert done.stdout in ("u0\n", "u141\n")  # by who was faster
+        assert done.stdout in ("u0\n", "u141\n")  # depends on which process is faster
 
 
-def test_a_signal_is_not_lost_where_an_object_is_finalised():
+def test_signal_during_finalisation_is_not_lost():
     class Thing:
         pass
 
@@ -73,8 +73,8 @@ def test_a_signal_is_not_lost_where_an_object_is_finalised():
     assert stop.value.code == 143
 
 
-def test_version():
-    done = answered("--version")
+def test_version_needs_no_torch():
+    done = run_without_torch("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("lightning-cifar ")
 
@@ -106,13 +106,13 @@ def test_version():
         (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
     ],
 )
-def test_typos(args, message):
-    done = answered(*args)
+def test_typing_error_gives_a_hint(args, message):
+    done = run_without_torch(*args)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "predict"])
-def test_every_option_of_the_parser_is_known(subcommand, capsys):
+def test_every_option_of_the_parser_passes_the_check(subcommand, capsys):
     assert main([subcommand, "--help-all"]) == 0
     flags = re.findall(r"^ +(?:-\w, )?(--[\w.+]+)", capsys.readouterr().out, re.MULTILINE)
     assert len(flags) > 50

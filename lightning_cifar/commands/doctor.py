@@ -82,11 +82,11 @@ def check_machine() -> Iterator[Finding]:
     import torch
 
     from lightning_cifar.model.network import FiveBlockNet
-    from lightning_cifar.run.record import cpu_name
+    from lightning_cifar.run.record import find_cpu_name
     from lightning_cifar.train.hardware import find_fastest_precision
     from lightning_cifar.train.weights import load_pretrained
 
-    yield True, f"CPU: {cpu_name()}, {os.cpu_count()} cores; threads of torch: {torch.get_num_threads()}"
+    yield True, f"CPU: {find_cpu_name()}, {os.cpu_count()} cores; threads of torch: {torch.get_num_threads()}"
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         yield True, f"GPU {index}: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"

@@ -8,7 +8,7 @@ from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.trainer import Run, open_run, train
-from lightning_cifar.run.wandb import show_curves
+from lightning_cifar.run.wandb import log_curves
 
 
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
@@ -37,6 +37,6 @@ def list_files(job: Job, run: Run) -> None:
         print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
-            show_curves(run.wandb, run.directory / CURVES)
+            log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
             run.wandb.send_checkpoint(checkpoint)

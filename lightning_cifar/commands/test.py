@@ -14,7 +14,7 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint, write_eva
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
-from lightning_cifar.run.wandb import show_test
+from lightning_cifar.run.wandb import log_test
 
 
 def test(job: Job) -> None:
@@ -55,7 +55,7 @@ def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
         images = job.data.test[torch.tensor(positions)].sample(len(positions)).images.permute(0, 2, 3, 1).cpu().numpy()
     write_evaluation(run.directory, result, images)
     if run.wandb is not None:
-        show_test(run.wandb, result, images, run.directory / "test.png")
+        log_test(run.wandb, result, images, run.directory / "test.png")
 
 
 def make_quiet_trainer(job: Job, run: Run, precision: Precision | None = None) -> Trainer:

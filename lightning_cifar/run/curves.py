@@ -1,4 +1,4 @@
-"""The curves of a run, from its ``metrics.csv``: loss and accuracy over epochs. Needs no torch, which takes seconds."""
+"""Plots of loss and accuracy over epochs, from ``metrics.csv``. Does not import torch, which takes seconds."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 
 METRICS = "metrics.csv"
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# The colour-blind safe palette of Okabe and Ito.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
-MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of configurations
+# For several configurations.
+MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 Series = dict[str, list[tuple[float, float]]]
 
 
 def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
-    """Lightning's ``metrics.csv`` as one series a column: (epochs done, value), empty cells left out.
+    """Return each column of Lightning's ``metrics.csv`` as a series of (epochs done, value), without empty cells.
 
     Args:
-        file: the CSV.
-        steps_per_epoch: optimiser steps of an epoch; None: told from the file, once an epoch has ended in it.
+        file: path of the CSV.
+        steps_per_epoch: optimiser steps per epoch; None: inferred from the first epoch that has ended.
     """
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
@@ -38,8 +39,8 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
 
 
 def plot_metrics(series: Series) -> Figure:
-    """Two panels, loss and accuracy: faint points for single training steps, lines for epochs, the last value named."""
-    figure = Figure(figsize=(10, 4), layout="constrained")  # no pyplot: it keeps every figure alive
+    """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
+    figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
     loss, accuracy = figure.subplots(1, 2)
     plot_losses({"": [series]}, loss)
     plot_accuracies({"": [series]}, accuracy)
@@ -47,35 +48,35 @@ def plot_metrics(series: Series) -> Figure:
 
 
 def plot_losses(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
-    """The panel of losses: of one run as in `plot_metrics`; of more, by name of configuration, their epochs alone."""
+    """Plot the losses of runs, given by name of configuration; points for training steps only if there is one run."""
     plot_quantity(runs, axes, "loss", "{:.3f}")
     axes.set_ylabel("cross-entropy loss")
 
 
 def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
-    """The panel of accuracies, as that of losses."""
+    """Plot the accuracies of runs, as `plot_losses` does."""
     plot_quantity(runs, axes, "accuracy", "{:.1%}")
     axes.set_ylabel("accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
 
 
-def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, form: str) -> None:
-    """Of one configuration, a colour for each part; of more, a colour for each of them, and training dashed."""
-    one = sum(map(len, runs.values())) == 1
+def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, number_format: str) -> None:
+    """Plot a quantity with a colour per split; of several configurations, a colour for each, training dashed."""
+    is_single = sum(map(len, runs.values())) == 1
     for number, (label, seeds) in enumerate(runs.items()):
-        for part in ("train", "val", "test"):
-            colour = COLOURS[part] if len(runs) == 1 else MANY_COLOURS[number % len(MANY_COLOURS)]
-            words = f"{part} {name}" if len(runs) == 1 else f"{label}, {part}"
+        for split in ("train", "val", "test"):
+            colour = COLOURS[split] if len(runs) == 1 else MANY_COLOURS[number % len(MANY_COLOURS)]
+            text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
-                if one and (points := series.get(f"{part}/{name}_step")):
+                if is_single and (points := series.get(f"{split}/{name}_step")):
                     axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.4, markersize=6, markeredgewidth=0)
-                if points := series.get(f"{part}/{name}_epoch" if part == "train" else f"{part}/{name}"):
-                    last = f" {form.format(points[-1][1])}" if one else ""
-                    style = "--" if part == "train" and len(runs) > 1 else "-"
+                if points := series.get(f"{split}/{name}_epoch" if split == "train" else f"{split}/{name}"):
+                    last = f" {number_format.format(points[-1][1])}" if is_single else ""
+                    style = "--" if split == "train" and len(runs) > 1 else "-"
                     axes.plot(
-                        *zip(*points, strict=True), style, marker="o", markersize=3, color=colour, label=words + last
+                        *zip(*points, strict=True), style, marker="o", markersize=3, color=colour, label=text + last
                     )
-                    words = "_"  # one line of the legend for all seeds
+                    text = "_"  # one legend entry for all seeds
     axes.set(xlabel="epoch")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)

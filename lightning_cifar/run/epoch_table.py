@@ -1,43 +1,45 @@
-"""EpochTable: a row of text for each epoch, in the width there is, with a small plot of an accuracy so far."""
+"""A text table with one row per epoch, fitted to the width of the terminal."""
 
 from collections.abc import Sequence
 
 LEVELS = "▁▂▃▄▅▆▇█"
 GAP = "  "
 
-Cell = tuple[str, str, int]  # name of its column, text, least width
+Cell = tuple[str, str, int]  # column name, text, minimum width
 
 
 class EpochTable:
-    """Lines to print for one epoch after the other, columns aligned to the right."""
+    """A table that is printed row by row, with right-aligned columns."""
 
     def __init__(self) -> None:
         self.header = ""
 
-    def lines(self, cells: Sequence[Cell], width: int | None = None, plot: tuple[str, str] | None = None) -> list[str]:
-        """The row of an epoch; before it the header, at first and when another column has come.
+    def format_lines(
+        self, cells: Sequence[Cell], width: int | None = None, plot: tuple[str, str] | None = None
+    ) -> list[str]:
+        """Return the lines of an epoch: its row, after a header if the columns have changed.
 
         Args:
-            cells: of the row.
-            width: characters there are, beyond which cells are left out from the right; None: enough for all.
-            plot: name and line of a plot, which gets what space is left.
+            cells: cells of the row.
+            width: available characters; cells that do not fit are dropped from the right. None: unlimited.
+            plot: column name and text of a plot, which is cut to the remaining width.
         """
         columns = [
             [text.rjust(max(least, len(name), len(value))) for text in (name, value)] for name, value, least in cells
         ]
-        kept = columns
+        shown = columns
         if width is not None:
-            while len(kept) > 1 and len(GAP.join(name for name, _ in kept)) > width:
-                kept = kept[:-1]
-            room = width - len(GAP.join(name for name, _ in kept)) - len(GAP)
-            if plot is not None and kept == columns and room >= len(plot[0]):
-                kept = [*kept, [plot[0], plot[1][-room:]]]
-        header, row = (GAP.join(part).rstrip() for part in zip(*kept, strict=True))
+            while len(shown) > 1 and len(GAP.join(name for name, _ in shown)) > width:
+                shown = shown[:-1]
+            room = width - len(GAP.join(name for name, _ in shown)) - len(GAP)
+            if plot is not None and shown == columns and room >= len(plot[0]):
+                shown = [*shown, [plot[0], plot[1][-room:]]]
+        header, row = (GAP.join(line).rstrip() for line in zip(*shown, strict=True))
         before, self.header = self.header, header
         return [row] if header == before else [header, row]
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """A character for each value, from the lowest of them to the highest."""
+def draw_sparkline(values: Sequence[float]) -> str:
+    """Return one block character per value, scaled from the lowest value to the highest."""
     low, high = min(values), max(values)
     return "".join(LEVELS[round((value - low) / ((high - low) or 1) * (len(LEVELS) - 1))] for value in values)

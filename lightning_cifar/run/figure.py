@@ -1,4 +1,4 @@
-"""The report's figure, drawn from ``metrics.csv`` while training goes on."""
+"""The report's figure, redrawn from ``metrics.csv`` during training."""
 
 import io
 import math
@@ -15,18 +15,18 @@ from lightning_cifar.run.curves import METRICS, plot_metrics, read_metrics
 from lightning_cifar.run.metrics_csv import find_csv_logger
 
 CURVES = "curves.png"
-SHARE, SHARE_WATCHED = 0.01, 0.05  # of the time, at most, goes into drawing; the latter in a notebook
+MAX_SHARE, MAX_SHARE_NOTEBOOK = 0.01, 0.05  # of the training time, for drawing
 
 
 class LiveFigure(Callback):
-    """Redraws the figure while training: in place in a notebook, as ``curves.png`` beside ``metrics.csv`` elsewhere.
+    """Redraw ``curves.png``, next to ``metrics.csv``, during training; in a notebook, also show the figure.
 
     Args:
-        interval: least seconds between two drawings, which are also kept to a hundredth of the time, in a notebook to a
-            twentieth; one takes about 0.2 s. The last one is drawn at the end.
+        interval: minimum seconds between two drawings of about 0.2 s. Drawing also takes at most 1 % of the training
+            time, in a notebook 5 %. The figure is always drawn at the end.
 
     Raises:
-        InputError: the trainer has no `CSVLogger`, whose file holds the numbers that are drawn.
+        InputError: the trainer has no `CSVLogger`, which writes the numbers to plot.
     """
 
     def __init__(self, interval: float = 15.0) -> None:
@@ -35,9 +35,9 @@ class LiveFigure(Callback):
         self.display: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        rehearsal = getattr(trainer, "fast_dev_run", False)  # Lightning takes the loggers away
-        if stage == "fit" and not rehearsal and find_csv_logger(trainer) is None:
-            raise InputError("LiveFigure draws metrics.csv: give the Trainer a CSVLogger")
+        without_loggers = getattr(trainer, "fast_dev_run", False)  # Lightning removes them
+        if stage == "fit" and not without_loggers and find_csv_logger(trainer) is None:
+            raise InputError("LiveFigure plots metrics.csv: give the Trainer a CSVLogger")
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if time.monotonic() > self.next_drawing:
@@ -59,23 +59,23 @@ class LiveFigure(Callback):
         if not metrics.exists():  # nothing logged yet
             self.next_drawing = started + min(1.0, self.interval)
             return
-        picture = io.BytesIO()
+        png = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(picture, dpi=120, format="png")
-        write_whole(metrics.with_name(CURVES), picture.getvalue())
-        if in_notebook():
+        plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(png, dpi=120, format="png")
+        write_whole(metrics.with_name(CURVES), png.getvalue())
+        if is_notebook():
             from IPython.display import Image, display
 
-            image = Image(picture.getvalue(), width=800)
+            image = Image(png.getvalue(), width=800)
             if self.display is None:
                 self.display = display(image, display_id=True)
             else:
                 self.display.update(image)
-        share = SHARE_WATCHED if in_notebook() else SHARE
+        share = MAX_SHARE_NOTEBOOK if is_notebook() else MAX_SHARE
         self.next_drawing = started + max(self.interval, (time.monotonic() - started) / share)
 
 
-def in_notebook() -> bool:
-    """Whether this process is a Jupyter kernel; does not import IPython."""
+def is_notebook() -> bool:
+    """Return whether this process is a Jupyter kernel, without importing IPython."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return type(shell).__name__ == "ZMQInteractiveShell"

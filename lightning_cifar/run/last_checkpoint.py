@@ -22,7 +22,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.run import resume
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.run.metrics_csv import count_lines
-from lightning_cifar.run.random_state import random_states, restore_random_states
+from lightning_cifar.run.random_state import get_random_states, restore_random_states
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -141,7 +141,7 @@ class LastCheckpoint(Checkpoint):
             return {}
         reduce = partial(resume.sum_over_processes, self.trainer)
         return {
-            "random": random_states(),
+            "random": get_random_states(),
             "metrics": resume.metric_states(self.module, reduce),
             "sums": resume.epoch_sums(self.trainer, reduce),
             "lines": count_lines(self.trainer),

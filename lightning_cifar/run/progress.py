@@ -1,4 +1,4 @@
-"""What one sees while it runs: throughput, a bar in a terminal, and a table with a row an epoch everywhere."""
+"""Progress output: a table with one row per epoch, and in a terminal a progress bar."""
 
 import shutil
 import sys
@@ -9,17 +9,18 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from lightning_cifar.run.epoch_table import Cell, EpochTable, sparkline
+from lightning_cifar.run.epoch_table import Cell, EpochTable, draw_sparkline
 
 
 class Progress(ProgressBar):
-    """A row an epoch on standard output and, in a terminal, a bar with speed, loss, accuracy and time left.
+    """Print one row per epoch and, in a terminal, a progress bar with speed, loss, accuracy and time left.
 
-    In a terminal a row ends in a small plot of the held-out accuracy so far, of training's where nothing is held out.
+    In a terminal each row ends in a small plot of the held-out accuracy, or of the training accuracy if nothing is held
+    out.
 
     Args:
-        interval: least seconds between two looks at the metrics, each of which waits for the device.
-        epoch_rows: False: the bar alone.
+        interval: minimum seconds between two reads of the metrics; each read waits for the device.
+        epoch_rows: print the rows; False prints the bar only.
     """
 
     def __init__(self, interval: float = 0.5, epoch_rows: bool = True) -> None:
@@ -28,11 +29,11 @@ class Progress(ProgressBar):
         self.enabled = True
         self.validated = False
         self.table = EpochTable()
-        self.accuracies: dict[str, list[float]] = {}  # of the epochs so far, by ``train``, ``val``, ``test``
+        self.accuracies: dict[str, list[float]] = {}  # of each epoch, by split: train, val, test
         self.bar: tqdm | None = None
 
     def disable(self) -> None:
-        """Lightning calls it on every rank but the first."""
+        """Print nothing; Lightning calls this on every rank but 0."""
         self.enabled = False
 
     def open(self, description: str, total: float, done: int = 0) -> None:
@@ -44,7 +45,7 @@ class Progress(ProgressBar):
             leave=False,
             disable=not self.enabled or not sys.stderr.isatty(),
             ncols=shutil.get_terminal_size().columns - 1,
-            bar_format="{desc} {percentage:3.0f}%{postfix}, {remaining} left |{bar}|",  # cut from the right
+            bar_format="{desc} {percentage:3.0f}%{postfix}, {remaining} left |{bar}|",  # cut off at the right
         )
         self.bar.set_description_str(description)
 
@@ -58,7 +59,7 @@ class Progress(ProgressBar):
         batches = trainer.num_training_batches * epochs
         if trainer.max_steps > 0:
             batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
-        self.batches, self.train_started, self.started_at = batches, time.monotonic(), done_batches(trainer)
+        self.batches, self.train_started, self.started_at = batches, time.monotonic(), count_batches(trainer)
         self.open("training", batches, self.started_at)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -67,48 +68,48 @@ class Progress(ProgressBar):
         if not self.bar.disable and time.monotonic() - self.looked > self.interval:
             self.looked = time.monotonic()
             shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            words = [("{:,.0f} images/s", "time/images_per_second"), ("loss {:.3f}", "train/loss_step")]
-            words += [("accuracy {:.1%}", "train/accuracy_step")]
-            self.bar.set_description_str(epoch_name(trainer), refresh=False)
-            self.bar.set_postfix_str(", ".join(form.format(shown[name]) for form, name in words if name in shown))
+            formats = [("{:,.0f} images/s", "time/images_per_second"), ("loss {:.3f}", "train/loss_step")]
+            formats += [("accuracy {:.1%}", "train/accuracy_step")]
+            self.bar.set_description_str(format_epoch(trainer), refresh=False)
+            self.bar.set_postfix_str(", ".join(text.format(shown[name]) for text, name in formats if name in shown))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled and self.epoch_rows:
-            cells = self.cells(trainer)
+            cells = self.make_cells(trainer)
             width = plot = None
             if sys.stdout.isatty():
-                cells.pop()  # the bar tells the time left
+                cells.pop()  # the bar shows the time left
                 width = shutil.get_terminal_size().columns - 1
                 if self.accuracies and (sys.stdout.encoding or "").lower().startswith("utf"):
-                    part = [*self.accuracies][-1]  # the last that came: what is held out
-                    plot = f"{part} acc", sparkline(self.accuracies[part])
-            for line in self.table.lines(cells, width, plot):
+                    split = [*self.accuracies][-1]  # the held-out split, if there is one
+                    plot = f"{split} acc", draw_sparkline(self.accuracies[split])
+            for line in self.table.format_lines(cells, width, plot):
                 tqdm.write(line)
         self.validated = False
 
-    def cells(self, trainer: Trainer) -> list[Cell]:
-        """What there is to tell of an epoch, the most important first."""
+    def make_cells(self, trainer: Trainer) -> list[Cell]:
+        """Return the cells of an epoch's row, the most important first."""
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 0
-        found = [("epoch", epoch_name(trainer).removeprefix("epoch "), len(f"{epochs}/{epochs}"))]
-        for part in ("train", "val", "test"):
-            if f"{part}/loss" in shown:
-                told = part == "train" or self.validated  # else it is an earlier epoch's
-                loss, accuracy = shown[f"{part}/loss"], shown[f"{part}/accuracy"]
-                found += [(f"{part} loss", f"{loss:.3f}" if told else "", 0)]
-                found += [("acc", f"{accuracy:.1%}" if told else "", len("100.0%"))]
-                if told:
-                    self.accuracies.setdefault(part, []).append(accuracy)
+        cells = [("epoch", format_epoch(trainer).removeprefix("epoch "), len(f"{epochs}/{epochs}"))]
+        for split in ("train", "val", "test"):
+            if f"{split}/loss" in shown:
+                is_new = split == "train" or self.validated  # otherwise the metrics are those of an earlier epoch
+                loss, accuracy = shown[f"{split}/loss"], shown[f"{split}/accuracy"]
+                cells += [(f"{split} loss", f"{loss:.3f}" if is_new else "", 0)]
+                cells += [("acc", f"{accuracy:.1%}" if is_new else "", len("100.0%"))]
+                if is_new:
+                    self.accuracies.setdefault(split, []).append(accuracy)
         if speed := shown.get("time/epoch_images_per_second"):
-            found.append(("images/s", f"{speed:,.0f}", 0))
-        taken, done = time.monotonic() - self.train_started, done_batches(trainer)
+            cells.append(("images/s", f"{speed:,.0f}", 0))
+        taken, done = time.monotonic() - self.train_started, count_batches(trainer)
         left = taken / max(1, done - self.started_at) * (self.batches - done)
-        found.append(("time", tqdm.format_interval(taken), len("0:00:00")))
-        found.append(("left", tqdm.format_interval(left) if left != float("inf") else "", len("0:00:00")))
-        return found
+        cells.append(("time", tqdm.format_interval(taken), len("0:00:00")))
+        cells.append(("left", tqdm.format_interval(left) if left != float("inf") else "", len("0:00:00")))
+        return cells
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.close()
@@ -142,10 +143,12 @@ class Progress(ProgressBar):
         self.close()
 
 
-def done_batches(trainer: Trainer) -> int:
+def count_batches(trainer: Trainer) -> int:
+    """Return the number of batches trained so far, in all epochs."""
     return trainer.fit_loop.total_batch_idx + 1
 
 
-def epoch_name(trainer: Trainer) -> str:
+def format_epoch(trainer: Trainer) -> str:
+    """Return the current epoch as ``epoch 2/30``, or ``epoch 2`` if their number is not limited."""
     of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
     return f"epoch {trainer.current_epoch + 1}{of}"

@@ -1,4 +1,4 @@
-"""The directory of a run, and ``run.json`` in it: versions, device, commit, seed, data, timings."""
+"""``run.json``, the record of a run: command, versions, device, commit, seed, data, timings, last metrics."""
 
 import datetime
 import json
@@ -22,12 +22,12 @@ PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetric
 
 
 class RunRecord(Callback):
-    """Writes ``run.json`` when a stage starts, and again with its timings when it has ended.
+    """Write ``run.json`` when a stage starts, and again with its timings when the stage ends.
 
     Args:
-        directory: where to write it; it must exist.
-        command: what was typed, for the record.
-        recipe: name of the recipe, for the record.
+        directory: existing directory to write to.
+        command: words of the command line.
+        recipe: name of the recipe.
     """
 
     def __init__(self, directory: str, command: Sequence[str] = (), recipe: str | None = None) -> None:
@@ -45,12 +45,12 @@ class RunRecord(Callback):
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seed": torch.initial_seed(),
             "precision": trainer.precision,
-            "git_commit": git_commit(),
+            "git_commit": find_commit(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
         }
-        # Of a run that goes on: what it was before, stop by stop.
+        # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.write(trainer)
 
@@ -64,7 +64,7 @@ class RunRecord(Callback):
         self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning calls no `teardown` after one, and no `setup` before one that came early."""
+        """Write the record; Lightning skips `teardown` after an exception, and `setup` if the exception came early."""
         if not hasattr(self, "record"):
             return
         self.record["ended"] = type(exception).__name__
@@ -75,8 +75,8 @@ class RunRecord(Callback):
             write_json(self.file, self.record)
 
 
-def recorded_recipe(run_dir: Path) -> str | None:
-    """Of the run in ``run_dir``; None where there is none, or it had none."""
+def read_recipe(run_dir: Path) -> str | None:
+    """Return the name of the recipe in the ``run.json`` of a directory; None if there is none."""
     try:
         recipe = json.loads((run_dir / RECORD).read_text())["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -85,13 +85,14 @@ def recorded_recipe(run_dir: Path) -> str | None:
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Name and size of what computes."""
+    """Return type and name of a device, with the CUDA version of a GPU or the cores and threads of a CPU."""
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return {"type": device.type, "name": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {"type": device.type, "name": find_cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
-def cpu_name() -> str:
+def find_cpu_name() -> str:
+    """Return the model name of the CPU, as far as the operating system knows it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -101,7 +102,7 @@ def cpu_name() -> str:
 
 
 def describe_data(trainer: Trainer) -> dict[str, Any] | None:
-    """Source, sizes and fingerprint of a `CIFAR10DataModule`'s data; None for other loaders."""
+    """Return source, split sizes and fingerprint of a `CIFAR10DataModule`'s data; None for other loaders."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, CIFAR10DataModule):
         return None
@@ -115,8 +116,8 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
     }
 
 
-def git_commit() -> str | None:
-    """Commit of the checkout this file belongs to, with ``-dirty`` where files differ; None where it is installed."""
+def find_commit() -> str | None:
+    """Return the commit of the checkout this file belongs to, with ``-dirty`` if files differ; None if installed."""
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
     try:
         described = ""

@@ -1,4 +1,4 @@
-"""Throughput: images per second of training, as logged metrics."""
+"""Training throughput as logged metrics."""
 
 import time
 from typing import Any
@@ -8,10 +8,10 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Logs images/s: ``time/images_per_second`` between logged steps, ``time/epoch_images_per_second`` of each epoch.
+    """Log images per second: ``time/images_per_second`` at logged steps, ``time/epoch_images_per_second`` per epoch.
 
-    The clock covers batches, augmentation, training steps and callbacks, and stands still during validation. It waits
-    for the device at an epoch's end alone: more would slow it. ``seconds`` is the total of the epochs.
+    The time includes loading, augmentation, training steps and callbacks, but not validation. The device is
+    synchronised only at the end of an epoch, because more would slow training. ``seconds`` is the sum over epochs.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -23,10 +23,10 @@ from lightning_cifar.run.last_checkpoint import LastCheckpoint, load_newest
 from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
-from lightning_cifar.run.record import RunRecord, recorded_recipe
+from lightning_cifar.run.record import RunRecord, read_recipe
 from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
-from lightning_cifar.run.wandb import SafeLogger, earlier_run, finish, public, wandb_logger
+from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
 from lightning_cifar.train.checkpoint import DurableIO
 from lightning_cifar.train.hardware import keep_freed_memory
 
@@ -81,7 +81,7 @@ def open_run(
         else:
             run = build_run(job, directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
-            ending.push(lambda error, *_: finish(wandb, failed=error is not None))
+            ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
         yield run
 
 
@@ -155,7 +155,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
         return Run(directory, ConfiguredTrainer(**settings), wandb)
     except Exception:
         if wandb is not None:
-            finish(wandb, failed=True)
+            finish_wandb(wandb, failed=True)
         raise
 
 
@@ -163,15 +163,15 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
     """Return a logger to a new W&B run, or to the one that this run continues or tests; None if none is asked for."""
     is_test = job.command == "test"
     logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
-    earlier = earlier_run(logged)
+    earlier = find_earlier_run(logged)
     mode = job.settings["wandb"] or (earlier.mode if earlier and not is_test else None)
     if mode is None:
         if job.settings["wandb_checkpoints"]:
             raise InputError("--wandb_checkpoints uploads to W&B: add --wandb")
         return None
     config = yaml.safe_load(job.dump())
-    recipe = recorded_recipe(logged) if is_test else config["recipe"]
-    return wandb_logger(
+    recipe = read_recipe(logged) if is_test else config["recipe"]
+    return start_wandb(
         mode,
         directory,
         earlier,
@@ -180,7 +180,7 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
         group=recipe or job.group,
         tags=[recipe] if recipe else None,
         job_type=job.command,
-        config=public({**config, "recipe": recipe}),
+        config=hide_paths({**config, "recipe": recipe}),
     )
 
 

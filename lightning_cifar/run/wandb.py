@@ -1,4 +1,4 @@
-"""A Weights & Biases logger that can fail without taking the run with it, and tells no more than is asked for."""
+"""Logging to Weights & Biases: its failures never end a run, and it uploads no paths, commands or host names."""
 
 import datetime
 import os
@@ -13,26 +13,26 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning_cifar.errors import reason
 
 WandbMode = Literal["auto", "online", "offline"]
-# Seconds. wandb's own 90 would hold up the start of a run whose network is down; its end it would hold up for good.
+# Seconds. Without a network, wandb's defaults delay the start of a run by 90 s and its end forever.
 INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
-# wandb's settings, where the environment does not say otherwise (WANDB_PROJECT, WANDB_CONSOLE, WANDB__DISABLE_META).
+# Defaults of wandb's settings; the environment overrides them (WANDB_PROJECT, WANDB_CONSOLE, WANDB__DISABLE_META).
 SETTINGS = {
     "project": "lightning-cifar",
     "silent": True,
-    "console": "off",  # no output of the terminal, which names directories
-    "disable_git": True,  # neither commit nor differences
+    "console": "off",  # terminal output names directories
+    "disable_git": True,  # no commit, no diff
     "host": "",
     "save_code": False,
-    "x_disable_meta": True,  # neither the command line, nor paths, user and hardware
-    "x_save_requirements": False,  # no list of packages
+    "x_disable_meta": True,  # no command line, paths, user or hardware
+    "x_save_requirements": False,  # no list of installed packages
 }
-AXIS = "trainer/global_step"  # as Lightning's logger has it; wandb's own count of rows starts anew with every process
+AXIS = "trainer/global_step"  # as in Lightning's logger; wandb's row count restarts in every process
 SUMMARIES = {"val/accuracy": "max", "val/loss": "min"}
-ROWS_A_SECOND = 100  # more than any run logs
+ROWS_PER_SECOND = 100  # more than any run logs
 
 
 class SafeLogger(WandbLogger):
-    """Lightning's; when wandb fails, it says so once and is silent from then on."""
+    """WandbLogger that warns at the first failure of wandb and does nothing afterwards."""
 
     broken = False
 
@@ -40,15 +40,15 @@ class SafeLogger(WandbLogger):
         if not self.broken:
             try:
                 method(*args, **options)
-            except Exception as error:  # its process died, say
+            except Exception as error:  # for example, its process died
                 self.broken = True
-                warnings.warn(f"W&B failed, and is told no more of this run: {reason(error)}", stacklevel=2)
+                warnings.warn(f"W&B failed and logs no more of this run: {reason(error)}", stacklevel=2)
 
     def log_metrics(self, *args: Any, **options: Any) -> None:
         self.attempt(super().log_metrics, *args, **options)
 
     def log_hyperparams(self, *args: Any, **options: Any) -> None:
-        """Nothing: the run's configuration was told when it began, less what is nobody's business."""
+        """Do nothing: `start_wandb` has logged the configuration, without paths."""
 
     def save(self) -> None:
         self.attempt(super().save)
@@ -57,7 +57,7 @@ class SafeLogger(WandbLogger):
         self.attempt(super().finalize, status)
 
     def send_checkpoint(self, file: str) -> None:
-        """As an artifact of type ``model``."""
+        """Upload a checkpoint as an artifact of type ``model``."""
 
         def send() -> None:
             import wandb
@@ -70,16 +70,16 @@ class SafeLogger(WandbLogger):
 
 
 class EarlierRun(NamedTuple):
-    """A W&B run: how it was logged to last, its id, and when it began."""
+    """A W&B run: the mode it was last logged in, its id, and its start."""
 
     mode: WandbMode
     id: str
     began: datetime.datetime
 
 
-def earlier_run(run_dir: Path) -> EarlierRun | None:
-    """The W&B run that the run in ``run_dir`` was logged to; None where it was to none, or no run was there."""
-    # By wandb's own names: run-20261125_075737-kat5omc0, and offline-run-... likewise.
+def find_earlier_run(run_dir: Path) -> EarlierRun | None:
+    """Return the W&B run that the run in ``run_dir`` was logged to; None if there is no such run."""
+    # wandb names its directories run-20261125_075737-kat5omc0 or offline-run-20261125_075737-kat5omc0.
     found = [path.name.split("run-", 1) for path in run_dir.glob("wandb/*run-????????_??????-*")]
     if not found or not (run_dir / "config.yaml").exists():
         return None
@@ -89,25 +89,25 @@ def earlier_run(run_dir: Path) -> EarlierRun | None:
     return EarlierRun("offline" if mode == "offline-" else "auto", run_id, began)
 
 
-def wandb_logger(
+def start_wandb(
     mode: WandbMode, run_dir: Path, earlier: EarlierRun | None = None, tests: bool = False, **about: Any
 ) -> SafeLogger | None:
-    """A logger that writes below ``run_dir``, or None, with a warning, where wandb cannot be used at all.
+    """Start or resume a W&B run and return its logger; warn and return None if wandb cannot be used.
 
     Args:
-        mode: ``online``, ``offline``, or ``auto``: online where an API key is known, else offline. The environment
-            variable WANDB_MODE wins over ``auto``.
-        run_dir: directory of the run.
-        earlier: the W&B run to go on with.
-        tests: it only adds a test to that run, and only where both are online: what ``wandb sync`` adds to a run takes
-            the place of its summary. Elsewhere a test has a run of its own.
-        about: the run, as of ``wandb.init``: name, group, tags, job_type, config.
+        mode: ``online``, ``offline``, or ``auto``: online if there is an API key, else offline. The environment
+            variable WANDB_MODE overrides ``auto``.
+        run_dir: directory of the run; wandb writes to its subdirectory ``wandb``.
+        earlier: the W&B run to resume.
+        tests: add a test to the earlier run. If one of the two is offline, the test gets a new W&B run, because
+            ``wandb sync`` would replace the summary of the earlier run.
+        about: arguments of ``wandb.init``: name, group, tags, job_type, config.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read, and set, when wandb is imported
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reads it when imported
     try:
         import wandb
     except ImportError:
-        warnings.warn("wandb is not installed, so nothing is sent: pip install wandb", stacklevel=2)
+        warnings.warn("wandb is not installed, nothing is logged to W&B: pip install wandb", stacklevel=2)
         return None
     wanted: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
     for chosen in dict.fromkeys([wanted, "offline"]):
@@ -120,49 +120,49 @@ def wandb_logger(
                     same["resume"] = "allow"
                 if not (tests and earlier):
                     same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
-                run = wandb.init(dir=run_dir, mode=chosen, settings=wandb.Settings(**settings()), **same)
+                run = wandb.init(dir=run_dir, mode=chosen, settings=wandb.Settings(**make_settings()), **same)
                 if chosen != "online" and earlier:
-                    # `wandb sync` joins what has one id, if its counts of rows do not overlap.
+                    # `wandb sync` merges runs of the same id if their row counts do not overlap.
                     seconds = (datetime.datetime.now() - earlier.began).total_seconds()
-                    run.log({}, step=int(ROWS_A_SECOND * max(1, seconds)))
+                    run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
                 define_metrics(run)
                 return SafeLogger(experiment=run)
-            why = "no API key; after `wandb login`, `wandb sync` sends what was logged"
-        except Exception as error:  # whatever it is, the run is worth more than its dashboard
+            why = "no API key; run `wandb login` and then `wandb sync` to upload this run"
+        except Exception as error:  # training continues without W&B
             why = reason(error)
         warnings.warn(f"W&B is not {chosen}: {why}", stacklevel=2)
     return None
 
 
-def settings() -> dict[str, Any]:
-    """Of this package, less what the environment sets."""
-    # By wandb's rule, by which the variable of x_disable_meta has two underscores.
-    own = {
+def make_settings() -> dict[str, Any]:
+    """Return wandb's settings, without those that the environment sets."""
+    # wandb drops the "x" of a setting's name: x_disable_meta is WANDB__DISABLE_META.
+    defaults = {
         name: value for name, value in SETTINGS.items() if f"WANDB_{name.removeprefix('x').upper()}" not in os.environ
     }
-    return {**own, "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
+    return {**defaults, "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
 
 
 def define_metrics(run: Any) -> None:
-    """What is drawn over what, and what the summary keeps of it; of all else the last value."""
+    """Plot every metric over training steps; keep the best accuracy and loss in the summary, else the last value."""
     run.define_metric(AXIS)
     run.define_metric("*", step_metric=AXIS)
     if "WANDB_SWEEP_ID" not in os.environ:  # a sweep reads its metric's last value from the summary
-        for name, kept in SUMMARIES.items():
-            run.define_metric(name, step_metric=AXIS, summary=kept)
+        for name, best in SUMMARIES.items():
+            run.define_metric(name, step_metric=AXIS, summary=best)
 
 
-def public(value: Any) -> Any:
-    """A configuration for others' eyes: whatever has a slash in it, as paths and addresses have, is not told."""
+def hide_paths(value: Any) -> Any:
+    """Return a configuration with every string that contains a slash, as in paths and URLs, replaced by ``hidden``."""
     if isinstance(value, dict):
-        return {name: public(one) for name, one in value.items()}
+        return {name: hide_paths(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [public(one) for one in value]
-    return "not told" if isinstance(value, str) and ("/" in value or os.sep in value) else value
+        return [hide_paths(item) for item in value]
+    return "hidden" if isinstance(value, str) and ("/" in value or os.sep in value) else value
 
 
-def finish(logger: WandbLogger, failed: bool) -> None:
-    """Sends what is left and ends the run, so that a second run in this process is not its continuation."""
+def finish_wandb(logger: WandbLogger, failed: bool) -> None:
+    """Upload the remaining data and end the W&B run, so that the next run of this process gets a new one."""
     try:
         logger.experiment.finish(exit_code=int(failed))
     except Exception as error:
@@ -170,31 +170,31 @@ def finish(logger: WandbLogger, failed: bool) -> None:
 
 
 NUMBERS = ("accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "temperature", "images")
-ENLARGED = 4  # times, by which 32 pixels can be looked at
+ENLARGEMENT = 4  # 32x32 pixels are too small to see
 
 
-def show_curves(logger: SafeLogger, file: Path) -> None:
-    """The picture of a run's curves."""
+def log_curves(logger: SafeLogger, file: Path) -> None:
+    """Log the figure ``curves.png`` of a run."""
 
-    def show() -> None:
+    def log() -> None:
         import wandb
 
         logger.experiment.log({"train/curves": wandb.Image(str(file))})
 
-    logger.attempt(show)
+    logger.attempt(log)
 
 
-def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | None, picture: Path) -> None:
-    """The result of `tested`.
+def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
+    """Log the result of a test: its numbers to the summary, its confusions, classes and mistakes as tables.
 
     Args:
-        logger: of the W&B run.
-        result: see above; its numbers go to the run's summary.
-        images: of its mistakes, uint8 (N, H, W, 3); None where there are none.
-        picture: what `draw_evaluation` made of it.
+        logger: logger of the W&B run.
+        result: content of ``test.json``.
+        images: images of the listed mistakes, uint8 (N, H, W, 3); None if there are none.
+        plot: image file written by `draw_evaluation`.
     """
 
-    def show() -> None:
+    def log() -> None:
         import wandb
 
         names = [*result["per_class"]]
@@ -203,10 +203,10 @@ def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | N
             for true, row in enumerate(result["confusion"])
             for predicted, count in enumerate(row)
         ]
-        accuracies = [[name, one["accuracy"]] for name, one in result["per_class"].items()]
-        large: Any = [] if images is None else images.repeat(ENLARGED, 1).repeat(ENLARGED, 2)
+        accuracies = [[name, scores["accuracy"]] for name, scores in result["per_class"].items()]
+        large: Any = [] if images is None else images.repeat(ENLARGEMENT, 1).repeat(ENLARGEMENT, 2)
         columns = list(result["mistakes"][0]) if result["mistakes"] else []
-        mistakes = [[wandb.Image(pixels), *one.values()] for pixels, one in zip(large, result["mistakes"], strict=True)]
+        mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment
         run.summary.update({f"test/{name}": result[name] for name in NUMBERS})
         run.log(
@@ -221,8 +221,8 @@ def show_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | N
                     wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", "accuracy of each class"
                 ),
                 "test/mistakes": wandb.Table(["image", *columns], mistakes),
-                "test/picture": wandb.Image(str(picture)),
+                "test/picture": wandb.Image(str(plot)),
             }
         )
 
-    logger.attempt(show)
+    logger.attempt(log)

@@ -1,4 +1,4 @@
-"""What the tests of faults share: children that end with their test, and a note of what was survived."""
+"""Fixtures of the fault tests: child processes that are killed after the test, and a report of survived faults."""
 
 import json
 import os
@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from harm import CONTEXT, LIMIT, Child, command
+from harm import CONTEXT, LIMIT, Child, run_command
 
 
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable[..., Child]]:
+    """Return a function that starts the command line in a child process."""
     children: list[Child] = []
 
-    def begin(*args: object, prepare: Callable[[], None] | None = None) -> Child:
+    def start_child(*args: object, prepare: Callable[[], None] | None = None) -> Child:
         output = tmp_path / f"output{len(children)}"
         environment = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "HOME", "MPLCONFIGDIR", "WANDB_BASE_URL")}
-        process = CONTEXT.Process(target=command, args=([*map(str, args)], output, prepare, environment))
+        process = CONTEXT.Process(target=run_command, args=([*map(str, args)], output, prepare, environment))
         process.start()
         children.append(Child(process, output))
         return children[-1]
 
-    yield begin
+    yield start_child
     for child in children:
         if child.process.is_alive():
             child.process.kill()
@@ -30,6 +31,8 @@ def start(tmp_path) -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool], Child], None]:
+    """Return a function that waits until a condition holds while the child runs."""
+
     def wait(condition: Callable[[], bool], child: Child) -> None:
         limit = time.monotonic() + LIMIT
         while not condition():
@@ -40,16 +43,16 @@ def wait_for() -> Callable[[Callable[[], bool], Child], None]:
     return wait
 
 
-REPORT = os.environ.get("FAULT_REPORT")  # where to add a line for each fault that was tried
+REPORT = os.environ.get("FAULT_REPORT")  # file to append a line to for each injected fault
 
 
 @pytest.fixture
-def survived() -> Callable[..., None]:
-    """Notes that a fault was tried and did no harm; for docs/reliability.md."""
+def record_survival() -> Callable[..., None]:
+    """Return a function that reports a survived fault, for docs/reliability.md."""
 
-    def note(fault: str, times: int = 1, **what: float) -> None:
+    def record(fault: str, times: int = 1, **measured: float) -> None:
         if REPORT:
             with open(REPORT, "a") as opened:
-                opened.write(json.dumps({"fault": fault, "times": times, **what}) + "\n")
+                opened.write(json.dumps({"fault": fault, "times": times, **measured}) + "\n")
 
-    return note
+    return record

@@ -1,7 +1,7 @@
-"""Children to harm: the command line in a process of its own that starts at once, and what became of it.
+"""The command line in child processes that receive faults.
 
-They are forked from a server that has imported everything (see tests/conftest.py), so that a hundred of them take
-minutes and not a quarter of an hour. Each has a time limit.
+The children are forked from a server that has imported the package (see tests/conftest.py): a hundred children take
+minutes, not a quarter of an hour. Each child has a time limit.
 """
 
 import multiprocessing
@@ -22,13 +22,13 @@ LIMIT = 120  # seconds
 
 @dataclass
 class Child:
-    """A running command."""
+    """A running command and the file with its output."""
 
     process: multiprocessing.Process
     output: Path
 
     def wait(self) -> int:
-        """Its exit status, as a shell would give it."""
+        """Wait for the end and return the exit status, as a shell does: 128 + signal after a signal."""
         self.process.join(LIMIT)
         if self.process.exitcode is None:
             self.process.kill()
@@ -42,9 +42,9 @@ class Child:
 
 @dataclass
 class Trap:
-    """Sends the child a signal when it calls ``function`` for the n-th time, from 0: before the call or after it."""
+    """A signal sent to the child before, or after, call ``number`` (from 0) of ``function``."""
 
-    function: str  # as lightning_cifar.files:os.replace
+    function: str  # module:name, for example os:replace
     number: int = 0
     signal: int = signal.SIGTERM
     after: bool = False
@@ -52,9 +52,9 @@ class Trap:
     def set(self) -> None:
         module, path = self.function.split(":")
         owner = import_module(module)
-        *parts, name = path.split(".")
-        for part in parts:
-            owner = getattr(owner, part)
+        *owners, name = path.split(".")
+        for attribute in owners:
+            owner = getattr(owner, attribute)
         function, calls = getattr(owner, name), count()
 
         def trapped(*args, **kwargs):
@@ -69,7 +69,8 @@ class Trap:
         setattr(owner, name, trapped)
 
 
-def command(args: list[str], output: Path, prepare: Callable[[], None] | None, environment: dict[str, str]) -> None:
+def run_command(args: list[str], output: Path, prepare: Callable[[], None] | None, environment: dict[str, str]) -> None:
+    """Run the command line in the child and exit with its status."""
     os.environ.update(environment)
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
@@ -78,7 +79,7 @@ def command(args: list[str], output: Path, prepare: Callable[[], None] | None, e
     with output.open("w") as opened:
         os.dup2(opened.fileno(), 1)
         os.dup2(opened.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores SIGINT
     if prepare:
         prepare()
     status = main(args)

@@ -1,4 +1,4 @@
-"""Bits that flip and ends that are missing, in every kind of file that is read again: noticed before use."""
+"""Flipped bits and truncation are detected in every kind of file that the package reads again."""
 
 import hashlib
 import random
@@ -15,29 +15,30 @@ from lightning_cifar.data import cifar, folder
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fault
-TIMES = 100  # of each kind, half of them cuts
+TIMES = 100  # per kind of file: half of them flipped bits, half truncations
 
 
-def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
+def damage(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the kind of damage and the damaged content."""
     draw = random.Random(0)
     for _ in range(TIMES // 2):
-        place = draw.randrange(len(content))
-        yield "flip", content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
-        yield "cut", content[:place]
+        offset = draw.randrange(len(content))
+        yield "flip", content[:offset] + bytes([content[offset] ^ (1 << draw.randrange(8))]) + content[offset + 1 :]
+        yield "cut", content[:offset]
 
 
-def all_noticed(file: Path, noticed: Callable[[], bool]) -> int:
-    """How many damages of ``file`` were tried; each was noticed, and the file itself is not taken for damaged."""
+def check_detection(file: Path, is_detected: Callable[[], bool]) -> int:
+    """Check that every damage of ``file``, but not the file itself, is detected; return the number of damages."""
     content, tried = file.read_bytes(), 0
-    assert not noticed()
-    for kind, damaged in damages(content):
+    assert not is_detected()
+    for kind, damaged in damage(content):
         file.write_bytes(damaged)
-        assert noticed(), kind
+        assert is_detected(), kind
         tried += 1
     return tried
 
 
-def refuses(read: Callable[[], object]) -> bool:
+def raises_input_error(read: Callable[[], object]) -> bool:
     try:
         read()
     except InputError:
@@ -45,40 +46,42 @@ def refuses(read: Callable[[], object]) -> bool:
     return False
 
 
-def test_checkpoint(tmp_path, survived):
+def test_damaged_checkpoint_is_refused(tmp_path, record_survival):
     file = tmp_path / "x.ckpt"
     save_checkpoint({"state_dict": {"weight": torch.randn(1000)}, "epoch": 3}, file)
-    survived("a damaged checkpoint", all_noticed(file, lambda: refuses(lambda: load_checkpoint(file))))
+    record_survival(
+        "a damaged checkpoint", check_detection(file, lambda: raises_input_error(lambda: load_checkpoint(file)))
+    )
 
 
-def test_archive(tmp_path, survived):
+def test_damaged_archive_is_refused(tmp_path, record_survival):
     file, content = tmp_path / "x.tar.gz", np.random.default_rng(0).bytes(20_000)
     file.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     check = lambda: cifar.check_archive(file, "x.tar.gz", digest)  # noqa: E731
-    survived("a damaged archive", all_noticed(file, lambda: refuses(check)))
+    record_survival("a damaged archive", check_detection(file, lambda: raises_input_error(check)))
 
 
-def test_cache(tmp_path, survived, monkeypatch):
+def test_damaged_cache_is_not_used(tmp_path, record_survival, monkeypatch):
     root, rng = tmp_path / "images", np.random.default_rng(0)
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for name in ("a", "b"):
-            (root / part / name).mkdir(parents=True)
-            Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(root / part / name / "x.png")
+            (root / split / name).mkdir(parents=True)
+            Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(root / split / name / "x.png")
     expected = folder.load_folder(root)
     cache = folder.locate_cache(root)
     state = torch.load(cache, weights_only=True)["state"]
 
-    def noticed() -> bool:
-        """Or harmless: what is read is what was decoded."""
+    def is_harmless() -> bool:
+        """Return whether the cache is rejected, or still gives the decoded images."""
         found = folder.read_cache(cache, state)
         return found is None or found.fingerprint() == expected.fingerprint()
 
     content = cache.read_bytes()
     assert folder.read_cache(cache, state) is not None
     tried = 0
-    for kind, damaged in damages(content):
+    for kind, damaged in damage(content):
         cache.write_bytes(damaged)
-        assert noticed(), kind
+        assert is_harmless(), kind
         tried += 1
-    survived("a damaged cache of decoded images", tried)
+    record_survival("a damaged cache of decoded images", tried)

@@ -1,4 +1,4 @@
-"""Pictures that are broken in every way: a row each, no traceback, no hang, and little memory."""
+"""predict on malformed images: one row each, no traceback, no hang, and limited memory."""
 
 import csv
 import io
@@ -16,57 +16,57 @@ from PIL import Image
 pytestmark = pytest.mark.fault
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "PCX", "SGI")
-MEMORY = 1 << 30  # more than the process has when it begins
+MEMORY = 1 << 30  # bytes by which the memory of the process may grow
 
 
-def whole(form: str, sample: Path) -> bytes:
-    """The sample image in another format."""
+def encode(image_format: str, sample: Path) -> bytes:
+    """Return the sample image, encoded in another format."""
     file = io.BytesIO()
-    Image.open(sample).resize((48, 40)).save(file, form)
+    Image.open(sample).resize((48, 40)).save(file, image_format)
     return file.getvalue()
 
 
-HARMS: dict[str, Callable[[bytes, random.Random], bytes]] = {
-    "cut in its header": lambda content, draw: content[: draw.randrange(1, 24)],
-    "cut in half": lambda content, draw: content[: len(content) // 2],
-    "zeros from its middle": lambda content, draw: content[: len(content) // 2] + bytes(len(content) // 2),
-    "noise from its middle": lambda content, draw: content[: len(content) // 2] + draw.randbytes(len(content) // 2),
-    "large numbers in its header": lambda content, draw: content[:8] + b"\xff" * 16 + content[24:],
-    "its header twice": lambda content, draw: content[:24] + content,
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "truncated in the header": lambda content, draw: content[: draw.randrange(1, 24)],
+    "truncated to half": lambda content, draw: content[: len(content) // 2],
+    "second half zeros": lambda content, draw: content[: len(content) // 2] + bytes(len(content) // 2),
+    "second half noise": lambda content, draw: content[: len(content) // 2] + draw.randbytes(len(content) // 2),
+    "large numbers in the header": lambda content, draw: content[:8] + b"\xff" * 16 + content[24:],
+    "header twice": lambda content, draw: content[:24] + content,
 }
 
 
-def fuzzed(content: bytes, draw: random.Random) -> bytes:
-    """A few bytes changed, mostly in the first hundred, where headers are; at times a part is missing or doubled."""
+def fuzz(content: bytes, draw: random.Random) -> bytes:
+    """Change a few bytes, mostly among the first hundred (headers); sometimes drop or repeat a range of bytes."""
     changed = bytearray(content)
     for _ in range(draw.choice((1, 2, 4, 16))):
         changed[draw.randrange(min(len(changed), draw.choice((100, 1 << 20))))] = draw.randrange(256)
     start, end = sorted(draw.randrange(len(changed)) for _ in range(2))
-    part = draw.choice((b"", changed[start:end] * 2, *[changed[start:end]] * 6))
-    return bytes(changed[:start] + part + changed[end:])
+    middle = draw.choice((b"", changed[start:end] * 2, *[changed[start:end]] * 6))
+    return bytes(changed[:start] + middle + changed[end:])
 
 
-def memory_of(process: int | str, what: str) -> int:
-    """``VmRSS``, resident memory, or ``VmHWM``, its peak so far, in bytes; 0 where the process has ended."""
+def read_memory(process: int | str, field: str) -> int:
+    """Return the resident memory (``VmRSS``) or its peak (``VmHWM``) in bytes; 0 if the process has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return 0
-    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(what))
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
 
-def note_memory(file: Path) -> None:
-    file.write_text(str(memory_of("self", "VmRSS")))
+def write_memory(file: Path) -> None:
+    file.write_text(str(read_memory("self", "VmRSS")))
 
 
-def predicted(start, folder: Path) -> dict[str, str]:
-    """The error of each picture in ``folder``, empty where it was read."""
+def predict(start, folder: Path) -> dict[str, str]:
+    """Predict the images of a folder and return the error of each file, empty if it was read."""
     output, before, peak = folder.parent / "rows.csv", folder.parent / "before", 0
     args = ["predict", "--ckpt_path", "pretrained", "--images", folder, "--output", output]
-    child = start(*args, prepare=partial(note_memory, before))
+    child = start(*args, prepare=partial(write_memory, before))
     limit = time.monotonic() + LIMIT
     while child.process.is_alive() and time.monotonic() < limit:
-        peak = max(peak, memory_of(child.process.pid, "VmHWM"))
+        peak = max(peak, read_memory(child.process.pid, "VmHWM"))
         time.sleep(0.02)
     assert child.wait() in (0, 1), child.output.read_text()
     assert "Traceback" not in child.output.read_text()
@@ -75,41 +75,41 @@ def predicted(start, folder: Path) -> dict[str, str]:
         return {Path(row["file"]).name: row["error"] for row in csv.DictReader(opened)}
 
 
-def test_malformed_pictures(start, drawn_folder, tmp_path, survived):
-    folder, draw = tmp_path / "pictures", random.Random(0)
+def test_malformed_images_give_an_error_each(start, drawn_folder, tmp_path, record_survival):
+    folder, draw = tmp_path / "images", random.Random(0)
     folder.mkdir()
-    for form in FORMATS:
-        content = whole(form, drawn_folder / "frog/0000.jpg")
-        (folder / f"{form}.png").write_bytes(content)  # by its content, whatever it is called
-        for harm, harmed in HARMS.items():
-            (folder / f"{form}, {harm}.png").write_bytes(harmed(content, draw))
-    found = predicted(start, folder)
-    assert len(found) == len(FORMATS) * (1 + len(HARMS))
-    assert [form for form in FORMATS if found[f"{form}.png"]] == []
+    for image_format in FORMATS:
+        content = encode(image_format, drawn_folder / "frog/0000.jpg")
+        (folder / f"{image_format}.png").write_bytes(content)  # the suffix does not matter
+        for name, damage in DAMAGES.items():
+            (folder / f"{image_format}, {name}.png").write_bytes(damage(content, draw))
+    found = predict(start, folder)
+    assert len(found) == len(FORMATS) * (1 + len(DAMAGES))
+    assert [name for name in FORMATS if found[f"{name}.png"]] == []
     assert sum(error != "" for error in found.values()) > 40
-    survived("a malformed picture", len(FORMATS) * len(HARMS))
+    record_survival("a malformed image", len(FORMATS) * len(DAMAGES))
 
 
 @pytest.mark.slow
-def test_fuzzed_pictures(start, drawn_folder, tmp_path, survived):
-    folder, draw, times = tmp_path / "pictures", random.Random(0), 12_000
-    contents = [whole(form, drawn_folder / "frog/0000.jpg") for form in FORMATS]
-    for first in range(0, times, 3000):  # of which a child has time for all
+def test_fuzzed_images_give_a_row_each(start, drawn_folder, tmp_path, record_survival):
+    folder, draw, times = tmp_path / "images", random.Random(0), 12_000
+    contents = [encode(name, drawn_folder / "frog/0000.jpg") for name in FORMATS]
+    for first in range(0, times, 3000):  # as many as a child can read within its time limit
         folder.mkdir()
         numbers = range(first, min(first + 3000, times))
         for number in numbers:
-            (folder / f"{number}.png").write_bytes(fuzzed(contents[number % len(contents)], draw))
-        assert len(predicted(start, folder)) == len(numbers)
+            (folder / f"{number}.png").write_bytes(fuzz(contents[number % len(contents)], draw))
+        assert len(predict(start, folder)) == len(numbers)
         shutil.rmtree(folder)
-    survived("a picture with random bytes changed", times)
+    record_survival("an image with random bytes changed", times)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "CMYK"])
-def test_large_pictures_need_little_memory(start, tmp_path, survived, mode):
-    folder = tmp_path / "pictures"
+def test_large_images_need_limited_memory(start, tmp_path, record_survival, mode):
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(6):
         Image.new(mode, (8000, 8000)).save(folder / f"{number}.tiff")
-    assert predicted(start, folder) == {f"{number}.tiff": "" for number in range(6)}
-    survived("a picture of 64 million pixels", 6)
+    assert predict(start, folder) == {f"{number}.tiff": "" for number in range(6)}
+    record_survival("an image of 64 million pixels", 6)

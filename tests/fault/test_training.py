@@ -1,4 +1,4 @@
-"""Training that is killed, stopped, starved or fed nonsense: what is lost, and that it goes on to the same weights."""
+"""Faults in training (kills, signals, full disks, little memory): the resumed run ends with the same weights."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.fault
 
-EPOCHS, STEPS = 8, 4  # in all, and of each
+EPOCHS, STEPS = 8, 4  # STEPS per epoch
 TRAINING = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "40", "--data.held_out"]
 TRAINING += ["val", "--trainer.limit_train_batches", str(STEPS), "--trainer.limit_val_batches", "1"]
 TRAINING += ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", str(EPOCHS), "--trainer.precision", "32-true"]
@@ -29,8 +29,8 @@ TRAINING += ["--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar"
 TRAINING += ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0", "--run_dir"]
 
 
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    """Of metrics.csv, times aside."""
+def read_rows(run_dir: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv without times."""
     with (run_dir / "metrics.csv").open(newline="") as opened:
         return [
             {name: value for name, value in row.items() if value and not name.startswith("time/")}
@@ -38,24 +38,24 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
         ]
 
 
-def state(run_dir: Path) -> dict:
+def load_last(run_dir: Path) -> dict:
     return load_checkpoint(run_dir / "checkpoints/last.ckpt")
 
 
 def assert_same(run_dir: Path, control: Path) -> None:
-    """Weights, optimiser and numbers, to the bit."""
-    ours, theirs = state(run_dir), state(control)
-    assert ours["global_step"] == theirs["global_step"] == EPOCHS * STEPS
-    assert all(torch.equal(value, ours["state_dict"][name]) for name, value in theirs["state_dict"].items())
-    for one, other in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
-        for key, values in other["state"].items():
-            assert all(torch.equal(value, one["state"][key][name]) for name, value in values.items())
-    assert rows(run_dir) == rows(control)
+    """Check that weights, optimiser state and metrics are bit-identical."""
+    found, expected = load_last(run_dir), load_last(control)
+    assert found["global_step"] == expected["global_step"] == EPOCHS * STEPS
+    assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
+    for optimizer, wanted in zip(found["optimizer_states"], expected["optimizer_states"], strict=True):
+        for key, values in wanted["state"].items():
+            assert all(torch.equal(value, optimizer["state"][key][name]) for name, value in values.items())
+    assert read_rows(run_dir) == read_rows(control)
 
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory) -> Path:
-    """The run that nothing happened to."""
+    """Return the directory of the same run without a fault."""
     from lightning_cifar import main
 
     run_dir = tmp_path_factory.mktemp("control") / "run"
@@ -64,40 +64,41 @@ def control(tmp_path_factory) -> Path:
     return run_dir
 
 
-def note_steps(file: Path, trap: Trap | None) -> None:
-    """In the child: keeps the number of the last step that was done, and sets a trap."""
+def write_steps(file: Path, trap: Trap | None) -> None:
+    """In the child: write the number of each completed step to ``file``, and set a trap."""
     after_step, after_epoch = LastCheckpoint.after_step, LastCheckpoint.after_epoch
 
-    def noting(method: Callable) -> Callable:
-        def noted(callback: LastCheckpoint, *args: object) -> None:
+    def write_step_first(method: Callable) -> Callable:
+        def wrapped(callback: LastCheckpoint, *args: object) -> None:
             file.write_text(str(callback.trainer.global_step))
             method(callback, *args)
 
-        return noted
+        return wrapped
 
-    LastCheckpoint.after_step = noting(after_step)
-    LastCheckpoint.after_epoch = noting(after_epoch)
+    LastCheckpoint.after_step = write_step_first(after_step)
+    LastCheckpoint.after_epoch = write_step_first(after_epoch)
     if trap:
         trap.set()
 
 
-def arguments(run_dir: Path) -> list[str]:
-    """To begin, or to go on."""
+def make_args(run_dir: Path) -> list[str]:
+    """Return the arguments that start the run, or resume it if its directory exists."""
     return ["fit", "--resume", str(run_dir)] if (run_dir / "config.yaml").exists() else [*TRAINING, str(run_dir)]
 
 
-def places() -> list[str]:
+def list_storage() -> list[str]:
+    """Return "disk" and, if /dev/shm is another file system, "memory"."""
     shm = Path("/dev/shm")
     return ["disk", *(["memory"] if shm.is_dir() and shm.stat().st_dev != Path("/tmp").stat().st_dev else [])]
 
 
 @pytest.mark.parametrize(
-    ("times", "place"),
-    [(2, "disk"), *(pytest.param(60, place, marks=pytest.mark.slow) for place in places())],
+    ("times", "storage"),
+    [(2, "disk"), *(pytest.param(60, storage, marks=pytest.mark.slow) for storage in list_storage())],
 )
-def test_killed_at_any_moment_it_goes_on(start, control, tmp_path, survived, times, place):
-    """A third of the kills come within the writing of a checkpoint: before it is synced, or moved, or right after."""
-    folder = tmp_path if place == "disk" else Path("/dev/shm") / f"lightning-cifar-{tmp_path.parent.name}-{times}"
+def test_run_killed_at_any_moment_resumes_exactly(start, control, tmp_path, record_survival, times, storage):
+    """A third of the kills come while a checkpoint is written: before or after it is synced or renamed."""
+    folder = tmp_path if storage == "disk" else Path("/dev/shm") / f"lightning-cifar-{tmp_path.parent.name}-{times}"
     folder.mkdir(exist_ok=True)
     draw = random.Random(times)
     kills = writes = worst = finished = 0
@@ -108,7 +109,7 @@ def test_killed_at_any_moment_it_goes_on(start, control, tmp_path, survived, tim
                 within = kills % 3 == 2
                 function = draw.choice(["os:fsync", "os:replace"])
                 trap = Trap(function, draw.randrange(40), signal.SIGKILL, draw.random() < 0.5) if within else None
-                child = start(*arguments(run_dir), prepare=partial(note_steps, steps, trap if kills < times else None))
+                child = start(*make_args(run_dir), prepare=partial(write_steps, steps, trap if kills < times else None))
                 if not within and kills < times:
                     child.process.join(draw.uniform(0.3, 4))
                     if child.process.is_alive():
@@ -119,17 +120,17 @@ def test_killed_at_any_moment_it_goes_on(start, control, tmp_path, survived, tim
                 kills, writes = kills + 1, writes + within
                 if steps.exists() and steps.read_text():
                     last = run_dir / "checkpoints/last.ckpt"
-                    kept = last if last.exists() else run_dir / "checkpoints/previous.ckpt"
-                    saved = load_checkpoint(kept)["global_step"] if kept.exists() else 0
+                    newest = last if last.exists() else run_dir / "checkpoints/previous.ckpt"
+                    saved = load_checkpoint(newest)["global_step"] if newest.exists() else 0
                     worst = max(worst, int(steps.read_text()) - saved)
             assert_same(run_dir, control)
             finished += 1
     finally:
-        if place != "disk":
+        if storage != "disk":
             shutil.rmtree(folder)
-    assert worst <= 1  # the step that was being saved
-    survived(f"SIGKILL at random moments, on {place}", kills - writes, lost_steps=worst)
-    survived(f"SIGKILL while a checkpoint is written, on {place}", writes, lost_steps=worst)
+    assert worst <= 1  # the step whose checkpoint was being written
+    record_survival(f"SIGKILL at random moments, on {storage}", kills - writes, lost_steps=worst)
+    record_survival(f"SIGKILL while a checkpoint is written, on {storage}", writes, lost_steps=worst)
 
 
 MOMENTS = {
@@ -148,34 +149,34 @@ ALL = [(moment, number) for moment in MOMENTS for number in (signal.SIGTERM, sig
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [pytest.param(*one, marks=[] if one in QUICK else pytest.mark.slow) for one in ALL],
+    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL],
 )
-def test_asked_to_end_it_does_and_goes_on(start, control, tmp_path, survived, moment, number):
+def test_signal_ends_the_run_which_resumes_exactly(start, control, tmp_path, record_survival, moment, number):
     run_dir, trap = tmp_path / "run", MOMENTS[moment]
     trap = Trap(trap.function, trap.number, number, trap.after)
-    child = start(*arguments(run_dir), prepare=trap.set)
+    child = start(*make_args(run_dir), prepare=trap.set)
     began = time.monotonic()
     assert child.wait() == 128 + number, child.output.read_text()
     assert time.monotonic() - began < 30
     assert "Traceback" not in child.output.read_text()
-    assert start(*arguments(run_dir)).wait() == 0
+    assert start(*make_args(run_dir)).wait() == 0
     assert_same(run_dir, control)
-    survived(f"{number.name} in {moment}", 1, lost_steps=0)
+    record_survival(f"{number.name} in {moment}", 1, lost_steps=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_end_while_it_tests(start, control, tmp_path, survived, number):
+def test_signal_ends_a_test(start, control, tmp_path, record_survival, number):
     trap = Trap("lightning_cifar.train.classifier:ImageClassifier.test_step", signal=number)
     args = ["test", "--ckpt_path", control / "checkpoints/last.ckpt", "--run_dir"]
     child = start(*args, tmp_path / "test", prepare=trap.set)
     assert child.wait() == 128 + number, child.output.read_text()
     assert start(*args, tmp_path / "again").wait() == 0
-    survived(f"{number.name} in test", 1, lost_steps=0)
+    record_survival(f"{number.name} in test", 1, lost_steps=0)
 
 
 @pytest.mark.slow
-def test_asked_to_end_in_its_last_epoch_no_other_seed_is_begun(start, tiny, tmp_path):
+def test_signal_in_the_last_epoch_of_a_seed_ends_repeat(start, tiny, tmp_path):
     args = ["repeat", "--n", "2", *tiny, "--data.held_out", "val", "--run_dir", tmp_path / "run"]
     trap = Trap("lightning_cifar.train.classifier:ImageClassifier.validation_step", 1)  # 0 is the sanity check
     child = start(*args, prepare=trap.set)
@@ -186,10 +187,10 @@ def test_asked_to_end_in_its_last_epoch_no_other_seed_is_begun(start, tiny, tmp_
     assert len([*(tmp_path / "run").glob("seed*/test.json")]) == 2
 
 
-def slurm(folder: Path, restarts: int) -> None:
-    """In the child: a job of SLURM's, whose ``scontrol`` notes what it is asked for."""
+def set_slurm(folder: Path, restarts: int) -> None:
+    """In the child: set the environment of a SLURM job, with an ``scontrol`` that records its arguments."""
     scontrol = folder / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $@ >> {folder / 'asked'}\n")
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {folder / 'scontrol.log'}\n")
     scontrol.chmod(0o755)
     os.environ.update(
         SLURM_JOB_ID="42", SLURM_NTASKS="1", SLURM_JOB_NAME="train", SLURM_PROCID="0", SLURM_LOCALID="0",
@@ -197,27 +198,27 @@ def slurm(folder: Path, restarts: int) -> None:
     )  # fmt: skip
 
 
-def in_time_for_slurm(folder: Path) -> None:
-    slurm(folder, restarts=0)
+def set_slurm_time_limit(folder: Path) -> None:
+    set_slurm(folder, restarts=0)
     Trap("lightning_cifar.train.classifier:ImageClassifier.training_step", 9, signal.SIGUSR1).set()
 
 
 @pytest.mark.slow
-def test_a_job_whose_time_is_up_is_requeued_and_goes_on(start, control, tmp_path, survived):
+def test_slurm_job_at_its_time_limit_is_requeued_and_resumes(start, control, tmp_path, record_survival):
     run_dir = tmp_path / "run"
-    child = start(*TRAINING, run_dir, prepare=partial(in_time_for_slurm, tmp_path))
+    child = start(*TRAINING, run_dir, prepare=partial(set_slurm_time_limit, tmp_path))
     assert child.wait() == 128 + signal.SIGUSR1, child.output.read_text()
-    assert (tmp_path / "asked").read_text() == "requeue 42\n"
-    child = start(*TRAINING, run_dir, prepare=partial(slurm, tmp_path, restarts=1))
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 42\n"
+    child = start(*TRAINING, run_dir, prepare=partial(set_slurm, tmp_path, restarts=1))
     assert child.wait() == 0, child.output.read_text()
     assert_same(run_dir, control)
-    survived("SIGUSR1 of SLURM, and its restart", 1, lost_steps=0)
+    record_survival("SIGUSR1 of SLURM, and its restart", 1, lost_steps=0)
 
 
-def first_epoch(start, run_dir: Path) -> dict:
-    """A run of which one epoch is trained; its checkpoint."""
+def train_first_epoch(start, run_dir: Path) -> dict:
+    """Train one epoch and return its checkpoint."""
     assert start(*TRAINING, run_dir, "--trainer.max_epochs", 1).wait() == 0
-    return state(run_dir)
+    return load_last(run_dir)
 
 
 def limit_files(size: int) -> None:
@@ -225,9 +226,9 @@ def limit_files(size: int) -> None:
 
 
 @pytest.mark.slow
-def test_files_that_cannot_grow(start, control, tmp_path, survived):
+def test_file_size_limit_keeps_the_checkpoint(start, control, tmp_path, record_survival):
     run_dir = tmp_path / "run"
-    before = first_epoch(start, run_dir)
+    before = train_first_epoch(start, run_dir)
     size = (run_dir / "checkpoints/last.ckpt").stat().st_size
     more = ["fit", "--resume", run_dir, "--trainer.max_epochs", EPOCHS]
     child = start(*more, prepare=partial(limit_files, size // 2))
@@ -235,21 +236,22 @@ def test_files_that_cannot_grow(start, control, tmp_path, survived):
     check_full(child.output.read_text(), "File too large", run_dir, before)
     assert start(*more).wait() == 0
     assert_same(run_dir, control)
-    survived("a limit on the size of files", 1, lost_steps=0)
+    record_survival("a limit on the size of files", 1, lost_steps=0)
 
 
 def check_full(output: str, reason: str, run_dir: Path, before: dict) -> None:
+    """Check the one-line error and that the newest checkpoint is not older than ``before``."""
     (error,) = (line for line in output.splitlines() if line.startswith("error:"))
     assert f"{reason}: free some space; checkpoints are complete, and fit --resume continues" in error
     assert "Traceback" not in output
     checkpoints = run_dir / "checkpoints"
-    kept = checkpoints / "last.ckpt" if (checkpoints / "last.ckpt").exists() else checkpoints / "previous.ckpt"
-    assert load_checkpoint(kept)["global_step"] >= before["global_step"]
+    newest = checkpoints / "last.ckpt" if (checkpoints / "last.ckpt").exists() else checkpoints / "previous.ckpt"
+    assert load_checkpoint(newest)["global_step"] >= before["global_step"]
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1.5 MB."""
+    """Return the directory of a file system of 1.5 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", folder], capture_output=True)
@@ -260,9 +262,9 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk(start, control, small_disk, survived):
+def test_full_disk_keeps_the_checkpoint(start, control, small_disk, record_survival):
     run_dir = small_disk / "run"
-    before = first_epoch(start, run_dir)
+    before = train_first_epoch(start, run_dir)
     free = shutil.disk_usage(small_disk).free
     (small_disk / "other").write_bytes(bytes(free - 20_000))
     more = ["fit", "--resume", run_dir, "--trainer.max_epochs", EPOCHS]
@@ -272,7 +274,7 @@ def test_a_full_disk(start, control, small_disk, survived):
     (small_disk / "other").unlink()
     assert start(*more).wait() == 0
     assert_same(run_dir, control)
-    survived("a full disk", 1, lost_steps=0)
+    record_survival("a full disk", 1, lost_steps=0)
 
 
 def limit_memory(more: int) -> None:
@@ -281,13 +283,13 @@ def limit_memory(more: int) -> None:
 
 
 @pytest.mark.slow
-def test_too_little_memory(start, tmp_path, survived):
+def test_too_little_memory_is_a_one_line_error(start, tmp_path, record_survival):
     args = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", 1200, "--run_dir"]
     child = start(*args, tmp_path / "run", prepare=partial(limit_memory, 700 << 20))
     assert child.wait() == 1, child.output.read_text()
     (error,) = (line for line in child.output.read_text().splitlines() if line.startswith("error:"))
-    assert error.startswith("error: out of memory: a lower --data.batch_size needs less in training")
-    survived("too little memory", 1)
+    assert error.startswith("error: out of memory: lower --data.batch_size in training")
+    record_survival("too little memory", 1)
 
 
 def set_environment(values: dict[str, str]) -> None:
@@ -295,7 +297,7 @@ def set_environment(values: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_no_secret_is_kept(start, tmp_path, survived):
+def test_secrets_in_the_environment_are_not_written(start, tmp_path, record_survival):
     canary = "c4n4ry" * 7
     secrets = partial(set_environment, {"WANDB_API_KEY": canary[:40], "SOME_SECRET_TOKEN": canary})
     run_dir = tmp_path / "run"
@@ -306,10 +308,10 @@ def test_no_secret_is_kept(start, tmp_path, survived):
     files = [file for folder in (run_dir, tmp_path / "test") for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 10
     assert [file for file in files if canary[:40].encode() in file.read_bytes()] == []
-    survived("a secret in the environment", 1)
+    record_survival("a secret in the environment", 1)
 
 
-def test_a_checkpoint_that_would_run_code(tmp_path, survived, capsys):
+def test_checkpoint_with_code_is_refused(tmp_path, record_survival, capsys):
     from lightning_cifar import main
 
     class Harmful:
@@ -321,4 +323,4 @@ def test_a_checkpoint_that_would_run_code(tmp_path, survived, capsys):
     assert main(["test", "--ckpt_path", str(file)]) == 2
     assert f"{file} is damaged or no checkpoint of this package" in capsys.readouterr().err
     assert not (tmp_path / "harmed").exists()
-    survived("a checkpoint that would run code", 1)
+    record_survival("a checkpoint that would run code", 1)

@@ -1,4 +1,4 @@
-"""The numbers of metrics.csv, where they belong on the epoch axis, and a picture of them."""
+"""Reading metrics.csv as series over epochs, and plotting them."""
 
 import pytest
 from matplotlib.figure import Figure
@@ -22,26 +22,26 @@ def metrics(tmp_path):
     return file
 
 
-def test_steps_lie_between_the_epochs(metrics):
+def test_steps_are_placed_between_epochs(metrics):
     series = read_metrics(metrics)
     assert series["train/loss_step"] == [(0.5, 2.0), (1.5, 1.4)]
     assert series["train/loss_epoch"] == [(1.0, 1.8), (2.0, 1.3)]
     assert series["val/accuracy"] == [(1.0, 0.4), (2.0, 0.5)]
 
 
-def test_the_first_epoch_is_spread_out_when_its_length_is_known(tmp_path):
+def test_steps_per_epoch_places_steps_of_an_unfinished_epoch(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("\n".join(CSV.splitlines()[:2]))
     assert read_metrics(file, steps_per_epoch=100)["train/loss_step"] == [(0.5, 2.0)]
 
 
-def test_validation_inside_an_epoch_lies_where_it_was_done(tmp_path):
+def test_validation_within_an_epoch_is_placed_at_its_step(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("epoch,step,val/loss,train/loss_epoch\n0,24,1.9,\n0,49,1.8,\n0,99,1.7,\n0,99,,1.9\n")
     assert read_metrics(file)["val/loss"] == [(0.25, 1.9), (0.5, 1.8), (1.0, 1.7)]
 
 
-def test_the_figure_shows_every_series(metrics):
+def test_figure_plots_every_series(metrics):
     loss, accuracy = plot_metrics(read_metrics(metrics)).axes
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}
     assert drawn["val loss 1.200"] == [(1.0, 1.5), (2.0, 1.2)]
@@ -52,7 +52,7 @@ def test_the_figure_shows_every_series(metrics):
     ]
 
 
-def test_of_two_configurations_each_has_a_colour_and_training_is_dashed(metrics):
+def test_each_configuration_has_a_colour_and_dashed_training_curves(metrics):
     series, axes = read_metrics(metrics), Figure().subplots()
     plot_losses({"one": [series, series], "two": [series]}, axes)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
@@ -62,6 +62,6 @@ def test_of_two_configurations_each_has_a_colour_and_training_is_dashed(metrics)
         "two, val",
     ]
     styles = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
-    assert len(set(styles[:4])) == 2  # of two seeds
+    assert len(set(styles[:4])) == 2  # the two seeds of "one"
     assert {style for _, style in styles[:4]} == {"--", "-"}
     assert {colour for colour, _ in styles[:4]}.isdisjoint({colour for colour, _ in styles[4:]})

@@ -1,4 +1,4 @@
-"""LiveFigure: redrawn while a run goes on, and left as curves.png."""
+"""LiveFigure: curves.png is drawn from metrics.csv during training."""
 
 import pytest
 from lightning import Trainer
@@ -9,7 +9,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, Live
 from lightning_cifar.run.curves import read_metrics
 
 
-def test_a_run_leaves_curves_of_its_csv(tmp_path):
+def test_run_writes_curves_png(tmp_path):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -25,13 +25,13 @@ def test_a_run_leaves_curves_of_its_csv(tmp_path):
     assert [epoch for epoch, _ in series["train/loss_epoch"]] == [1.0, 2.0]
     assert [epoch for epoch, _ in series["train/accuracy_step"]] == [0.5, 1.0, 1.5, 2.0]
     assert series["val/loss"][-1][1] == pytest.approx(trainer.callback_metrics["val/loss"].item())
-    with Image.open(tmp_path / "run/curves.png") as picture:
-        assert picture.size == (1200, 480)
+    with Image.open(tmp_path / "run/curves.png") as image:
+        assert image.size == (1200, 480)
     assert not (tmp_path / "run/.curves.png").exists()
     assert not (tmp_path / "run/.curves.png.partial").exists()
 
 
-def test_asks_for_a_csv_logger():
+def test_missing_csv_logger_is_an_error():
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

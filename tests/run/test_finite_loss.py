@@ -1,4 +1,4 @@
-"""A training whose loss is no number ends with status 3, naming step and learning rate, and spoils no checkpoint."""
+"""FiniteLoss: a NaN or infinite loss ends training with status 3, and no checkpoint with such weights is saved."""
 
 import pytest
 
@@ -11,7 +11,7 @@ SMALL += ["--trainer.log_every_n_steps", "10"]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
-    """Has training step number ``at``, from 0, done by ``change(loss, model)``."""
+    """Replace the loss of training step ``at``, counted from 0, with ``change(loss, model)``."""
     step, count = ImageClassifier.training_step, iter(range(1000))
 
     def spoiled(model, *args):
@@ -21,15 +21,16 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
     monkeypatch.setattr(ImageClassifier, "training_step", spoiled)
 
 
-@pytest.mark.parametrize(("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), ("nan", 20, 15)])  # 15: an epoch
-def test_step_and_rate_are_named(tmp_path, capsys, monkeypatch, factor, at, lines):
+@pytest.mark.parametrize(
+    ("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), ("nan", 20, 15)]
+)  # 15 steps: more than an epoch
+def test_error_gives_step_and_learning_rate(tmp_path, capsys, monkeypatch, factor, at, lines):
     spoil(monkeypatch, at, lambda loss, _: loss * float(factor))
     run_dir = tmp_path / "run"
     assert main([*SMALL, "--trainer.log_every_n_steps", str(lines), "--run_dir", str(run_dir)]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        f"error: the loss is no number any more since step {at}, at learning rate 0.001: try a lower "
-        "--model.learning_rate"
+        f"error: the loss is NaN or infinite since step {at}, at learning rate 0.001: try a lower --model.learning_rate"
     )
     last = run_dir / "checkpoints/last.ckpt"
     assert last.exists() == (at > 15)
@@ -38,19 +39,19 @@ def test_step_and_rate_are_named(tmp_path, capsys, monkeypatch, factor, at, line
 
 
 @pytest.mark.parametrize("validation", ["0", "1.0"])
-def test_no_checkpoint_is_made_of_spoiled_weights(tmp_path, capsys, monkeypatch, validation):
+def test_infinite_weights_are_not_saved(tmp_path, capsys, monkeypatch, validation):
     def overflow(loss, model):
         model.network.classifier[2].weight.data[0, 0] = float("inf")
-        return loss  # which was taken before
+        return loss  # computed with the finite weights
 
-    spoil(monkeypatch, 12, overflow)  # the epoch's last step
+    spoil(monkeypatch, 12, overflow)  # the last step of the epoch
     options = ["--data.held_out", "val", "--trainer.limit_val_batches", validation, "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
-    assert "no numbers any more" in capsys.readouterr().err
+    assert "the weights are NaN or infinite since step" in capsys.readouterr().err
     assert not [*tmp_path.rglob("*.ckpt")]
 
 
-def test_too_high_a_rate(tmp_path, capsys):
+def test_too_high_learning_rate_stops_training(tmp_path, capsys):
     options = ["--model.learning_rate", "1e30", "--model.optimizer", "sgd", "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
     assert "at learning rate 1e+30: try a lower --model.learning_rate" in capsys.readouterr().err

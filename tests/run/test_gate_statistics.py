@@ -1,4 +1,4 @@
-"""The weights that gates give, and the share of images to which they give none."""
+"""GateStatistics: mean gate weights, the fraction of images with zero gates, and the end of training if it is 1."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from lightning_cifar.run.guards import GateStatistics
 
 @pytest.mark.parametrize("stem_kernel", [0, 2])
 @pytest.mark.parametrize("gate", ["relu", "channel", "static"])
-def test_gates_are_what_the_blocks_mix_by(gate, stem_kernel):
+def test_iterate_blocks_returns_the_gate_weights_used(gate, stem_kernel):
     network = FiveBlockNet(widths=(4, 4, 4, 4, 4), gate=gate, stem_kernel=stem_kernel).eval()
     for parameter in network.parameters():
         parameter.data.normal_()
@@ -25,12 +25,12 @@ def test_gates_are_what_the_blocks_mix_by(gate, stem_kernel):
         network(images)
         expected, used = used, []
         found = [weights for weights, _ in network.iterate_blocks(images)]
-    assert [one.shape for one in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    assert [weights.shape for weights in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
+    for weights, expected_weights in zip(found, expected, strict=True):
+        torch.testing.assert_close(weights, expected_weights)
 
 
-def logged(directory, model, callbacks=None, **options):
+def train(directory, model, callbacks=None, **options):
     data = CIFAR10DataModule(dataset="digits", batch_size=256, flip=False)
     trainer = Trainer(
         logger=CSVLogger(directory, name="", version=""),
@@ -46,7 +46,7 @@ def logged(directory, model, callbacks=None, **options):
     return read_metrics(directory / "metrics.csv")
 
 
-def test_dead_gates_are_counted(tmp_path):
+def test_mean_weights_and_fraction_of_zero_gates_are_logged(tmp_path):
     model = ImageClassifier(widths=(4, 4, 4, 4, 4), learning_rate=1e-9)
     data = CIFAR10DataModule(dataset="digits")
     data.setup()
@@ -55,38 +55,40 @@ def test_dead_gates_are_counted(tmp_path):
     brightness = model.normalise(shown).mean((2, 3)).sum(1)
     first, second = (model.network.blocks[number].gate.layers[-1] for number in (0, 1))
     first.weight.data.fill_(1)
-    first.bias.data.fill_(-float(brightness.median()))  # 0 for the darker half
+    first.bias.data.fill_(-float(brightness.median()))  # zero for the darker half of the images
     second.bias.data = torch.tensor([0.5, 2.0, 0.0])
-    series = logged(tmp_path / "run", model, max_epochs=2)
+    series = train(tmp_path / "run", model, max_epochs=2)
     last = {name: points[-1][1] for name, points in series.items() if name.startswith("gates/")}
     assert len(last) == 5 * 4
     assert [last[f"gates/block2_branch{branch}"] for branch in (1, 2, 3)] == pytest.approx([0.5, 2.0, 0.0], abs=1e-4)
     assert last["gates/block1_dead"] == pytest.approx(0.5, abs=1 / len(shown))
     assert [last[f"gates/block{block}_dead"] for block in (2, 3)] == [0, 0]
     assert last["gates/block3_branch1"] == pytest.approx(1, abs=1e-4)
-    assert [place for place, _ in series["gates/block1_dead"]] == [1, 2]  # once an epoch
+    assert [epoch for epoch, _ in series["gates/block1_dead"]] == [1, 2]
     assert model.network.training
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_block_that_is_dead_for_every_image_ends_training(members, tmp_path):
+def test_training_stops_if_a_block_has_zero_gates_for_every_image(members, tmp_path):
     model = ImageClassifier(widths=(4, 4, 4, 4, 4), members=members)
     model.networks[-1].blocks[1].gate.layers[-1].bias.data.fill_(-9)
-    with pytest.raises(DivergenceError, match=r"in epoch 1, the gate of block 2 .* lower --model.gate_rate"):
-        logged(tmp_path / "run", model, max_epochs=2)
+    with pytest.raises(
+        DivergenceError, match=r"gates of block 2 are zero .* in epoch 1: try a lower --model.gate_rate"
+    ):
+        train(tmp_path / "run", model, max_epochs=2)
 
 
-def test_it_leaves_training_as_it_was(tmp_path):
-    def weights(callback):
+def test_callback_does_not_change_training(tmp_path):
+    def train_weights(callback):
         torch.manual_seed(0)
         model = ImageClassifier(widths=(4, 4, 4, 4, 4))
-        logged(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
+        train(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
         return model.state_dict()
 
-    for one, other in zip(weights(True).values(), weights(False).values(), strict=True):
-        assert torch.equal(one, other)
+    for value, expected in zip(train_weights(True).values(), train_weights(False).values(), strict=True):
+        assert torch.equal(value, expected)
 
 
-def test_static_gates_have_nothing_to_tell(tmp_path):
-    series = logged(tmp_path / "run", ImageClassifier(widths=(4, 4, 4, 4, 4), gate="static"), max_epochs=1)
+def test_static_gates_are_not_logged(tmp_path):
+    series = train(tmp_path / "run", ImageClassifier(widths=(4, 4, 4, 4, 4), gate="static"), max_epochs=1)
     assert not [name for name in series if name.startswith("gates/")]

@@ -1,4 +1,4 @@
-"""Throughput counts every image; Progress writes a row an epoch and, in a terminal, a bar."""
+"""Throughput counts every image; Progress prints one row per epoch and, in a terminal, a progress bar."""
 
 import re
 import time
@@ -37,7 +37,7 @@ def test_throughput_counts_every_image(tmp_path):
     assert len(series["time/images_per_second"]) == 4  # steps 5 and 10 of two epochs
 
 
-def test_a_plain_row_an_epoch(tmp_path, capsys):
+def test_one_plain_row_per_epoch(tmp_path, capsys):
     fit(tmp_path, Throughput(), Progress())
     printed = capsys.readouterr()
     header, first, second = printed.out.splitlines()
@@ -52,7 +52,7 @@ def test_a_plain_row_an_epoch(tmp_path, capsys):
     assert not printed.err
 
 
-def test_in_a_terminal_rows_fit_and_end_in_a_plot(tmp_path, capsys, monkeypatch):
+def test_rows_in_a_terminal_end_in_a_plot_and_fit_its_width(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     fit(tmp_path, Throughput(), Progress())
@@ -63,7 +63,7 @@ def test_in_a_terminal_rows_fit_and_end_in_a_plot(tmp_path, capsys, monkeypatch)
     assert len(header) < 80
 
 
-def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
+def test_progress_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     trainer, data = fit(tmp_path, Throughput(), Progress(interval=0))
@@ -75,12 +75,12 @@ def test_a_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     assert "testing" in capsys.readouterr().err
 
 
-def test_the_time_left_is_to_the_last_step(tmp_path, capsys):
+def test_remaining_time_counts_to_max_steps(tmp_path, capsys):
     fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
     assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")
 
 
-def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, capsys):
+def test_epoch_without_validation_has_empty_cells(tmp_path, capsys):
     fit(tmp_path, Progress(), max_epochs=3, check_val_every_n_epoch=2)
     header, first, new_header, second, third = capsys.readouterr().out.splitlines()
     assert ("val loss" in header, "val loss" in new_header) == (False, True)
@@ -88,7 +88,7 @@ def test_an_epoch_without_validation_does_not_repeat_an_earlier_one(tmp_path, ca
     assert len(second) == len(third)
 
 
-def test_validation_is_not_on_the_clock(tmp_path, monkeypatch):
+def test_epoch_time_excludes_validation(tmp_path, monkeypatch):
     skipped, clock = [0], time.perf_counter
     monkeypatch.setattr(progress.time, "perf_counter", lambda: clock() + skipped[0])
 

@@ -1,4 +1,4 @@
-"""run.json: enough to say what a run was made with."""
+"""run.json: command, versions, device, commit, data and timings of a run."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from lightning_cifar.run import record
 from lightning_cifar.run.record import RunRecord
 
 
-def test_record_of_a_run(tmp_path):
+def test_run_json_describes_the_run(tmp_path):
     seed_everything(7, verbose=False)
     data = CIFAR10DataModule("digits", val_size=200)
     trainer = Trainer(
@@ -20,7 +20,7 @@ def test_record_of_a_run(tmp_path):
         max_epochs=1,
         limit_train_batches=2,
         logger=False,
-        callbacks=[RunRecord(str(tmp_path), ["what", "was typed"], "demo")],
+        callbacks=[RunRecord(str(tmp_path), ["fit", "--recipe", "demo"], "demo")],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -28,7 +28,7 @@ def test_record_of_a_run(tmp_path):
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
     written = json.loads((tmp_path / "run.json").read_text())
     assert (written["seed"], written["recipe"], written["stage"], written["precision"]) == (7, "demo", "fit", "32-true")
-    assert written["command"] == ["what", "was typed"]
+    assert written["command"] == ["fit", "--recipe", "demo"]
     assert written["versions"]["torch"] == version("torch")
     assert written["device"]["type"] == "cpu"
     assert written["device"]["threads"] == torch.get_num_threads()
@@ -41,20 +41,20 @@ def test_record_of_a_run(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+def test_commit_is_that_of_the_checkout_of_the_package(tmp_path, monkeypatch):
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
     monkeypatch.setattr(record, "__file__", str(package / "record.py"))
-    assert record.git_commit() is None
+    assert record.find_commit() is None
     git = ["git", "-C", str(package), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (package / "record.py").write_text("1")
     (package / "other.py").write_text("1")
     for command in (["init", "-q"], ["add", "other.py"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    assert record.git_commit() is None  # installed in somebody's checkout, not part of it
+    assert record.find_commit() is None  # installed inside another checkout, which does not track it
     for command in (["add", "."], ["commit", "-q", "-m", "two"]):
         subprocess.run([*git, *command], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert record.git_commit() == commit
+    assert record.find_commit() == commit
     (package / "record.py").write_text("2")
-    assert record.git_commit() == commit + "-dirty"
+    assert record.find_commit() == commit + "-dirty"

@@ -1,4 +1,4 @@
-"""What exact resume reaches for in Lightning and torchmetrics: a release that drops a name is told by that name."""
+"""Every internal name of Lightning and torchmetrics that resume uses exists; a missing one fails by its name."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning_cifar.run.resume import INTERNALS
 
 @pytest.fixture(scope="module")
 def owners(tmp_path_factory) -> dict[str, Any]:
-    """A Trainer that has trained an epoch, a metric, a logged result and a checkpoint, by the first part of a name."""
+    """Return a trained Trainer, a metric, a logged result and a checkpoint, by the first component of a name."""
     folder = tmp_path_factory.mktemp("contract")
     trainer = Trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, default_root_dir=folder, logger=False,
                       enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
@@ -28,9 +28,9 @@ def owners(tmp_path_factory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", INTERNALS)
-def test_lightning_still_has(name, owners):
+def test_internal_name_exists(name, owners):
     first, *path = name.split("/")
     owner = owners.get(first, owners["trainer"])
-    for part in path if first in owners else (first, *path):
-        owner = owner.get(part) if isinstance(owner, dict) else getattr(owner, part, None)
-        assert owner is not None, f"{name} is gone ({part}), which run/resume.py needs: {INTERNALS[name]}"
+    for attribute in path if first in owners else (first, *path):
+        owner = owner.get(attribute) if isinstance(owner, dict) else getattr(owner, attribute, None)
+        assert owner is not None, f"{name} is missing ({attribute}); run/resume.py needs it: {INTERNALS[name]}"

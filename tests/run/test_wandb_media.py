@@ -1,4 +1,4 @@
-"""What is shown of a test; that its tables hold what they should is read from records in tests/train."""
+"""log_test without mistakes and with missing files; test_wandb_records.py checks the logged tables."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from lightning_cifar.evaluate.charts import draw_evaluation
 from lightning_cifar.evaluate.evaluation import evaluate_logits
-from lightning_cifar.run.wandb import finish, show_test, wandb_logger
+from lightning_cifar.run.wandb import finish_wandb, log_test, start_wandb
 
 pytest.importorskip("wandb")
 
@@ -19,17 +19,17 @@ def result(tmp_path):
     return {**found, "accuracy_without_tta": 1.0, "mistakes": []}
 
 
-def test_a_test_without_mistakes_is_shown_too(result, tmp_path, wandb_records, recwarn):
-    logger = wandb_logger("offline", tmp_path)
-    show_test(logger, result, None, tmp_path / "test.png")
+def test_result_without_mistakes_is_logged(result, tmp_path, wandb_records, recwarn):
+    logger = start_wandb("offline", tmp_path)
+    log_test(logger, result, None, tmp_path / "test.png")
     assert (logger.broken, len(recwarn)) == (False, 0)
-    finish(logger, failed=False)
+    finish_wandb(logger, failed=False)
     assert "test/mistakes" in str(wandb_records(tmp_path))
 
 
-def test_what_cannot_be_shown_costs_a_warning(result, tmp_path):
-    logger = wandb_logger("offline", tmp_path)
-    with pytest.warns(UserWarning, match="W&B failed, and is told no more of this run"):
-        show_test(logger, result, np.zeros((1, 32, 32, 3), np.uint8), tmp_path / "absent.png")
-    show_test(logger, result, None, tmp_path / "test.png")  # silent from then on
-    finish(logger, failed=False)
+def test_missing_plot_gives_one_warning(result, tmp_path):
+    logger = start_wandb("offline", tmp_path)
+    with pytest.warns(UserWarning, match="W&B failed and logs no more of this run"):
+        log_test(logger, result, np.zeros((1, 32, 32, 3), np.uint8), tmp_path / "absent.png")
+    log_test(logger, result, None, tmp_path / "test.png")  # no second warning
+    finish_wandb(logger, failed=False)
