@@ -43,7 +43,11 @@ def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
 def append_digest(archive: bytes) -> bytes:
     """Return the zip archive, as torch writes it, with the SHA-256 of its content as its comment."""
     body = archive[:-2]  # without the length of the comment, which is 0
-    return body + struct.pack("<H", DIGEST) + sha256(body).hexdigest().encode()
+    return body + make_comment(sha256(body).hexdigest())
+
+
+def make_comment(digest: str) -> bytes:
+    return struct.pack("<H", DIGEST) + digest.encode()
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
         end = content[content.rfind(ZIP_SIGNATURE) :]
         body, tail = content[: -DIGEST - 2], content[-DIGEST - 2 :]
         digest = sha256(body)
-        if not end.endswith(NO_COMMENT, 0, ZIP_END) and tail[2:] != digest.hexdigest().encode():
+        if not end.endswith(NO_COMMENT, 0, ZIP_END) and tail != make_comment(digest.hexdigest()):
             raise ValueError("its SHA-256 differs from the one stored in it")
         digest.update(tail)
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
