@@ -1,6 +1,6 @@
 """Tables of what was tried on the validation split: runs started by hand, one seed each.
 
-The commands are in ``report_choices.json``, ``fast_choices.json`` and ``accurate_choices.json``.
+The commands are in ``report_choices.json``, ``fast_choices.json``, ``accurate_choices.json``, ``cifar10_choices.json``.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ def tabulate_report_choices() -> str:
     return format_table(["", "epochs", "validation accuracy, last three", "batch size 512, in the same epochs"], rows)
 
 
-def tabulate_choices(recipe: str) -> str:
+def tabulate_choices(file: str, group: str) -> str:
     rows = [
         [
             found["choice"],
@@ -31,7 +31,7 @@ def tabulate_choices(recipe: str) -> str:
             format_percent(found["val_accuracy"]),
             format_percent(found["val_accuracy_tta"]),
         ]
-        for found in load_result("fast_choices")[recipe]
+        for found in load_result(file)[group]
     ]
     return format_table(["", "steps", "validation accuracy", "with test-time augmentation"], rows)
 
@@ -65,8 +65,9 @@ def tabulate_operations() -> str:
 
 TABLES = {
     "choices_report": tabulate_report_choices,
-    "choices_fast": partial(tabulate_choices, "fast"),
-    "choices_fast94": partial(tabulate_choices, "fast94"),
+    "choices_fast": partial(tabulate_choices, "fast_choices", "fast"),
+    "choices_fast94": partial(tabulate_choices, "fast_choices", "fast94"),
+    "choices_cifar10": partial(tabulate_choices, "cifar10_choices", "rows"),
     "choices_step": tabulate_step_choices,
     "choices_accurate": tabulate_accurate_choices,
     "operations": tabulate_operations,
