@@ -71,3 +71,12 @@ def test_a_module_can_be_read_in_one_sitting(file):
 def test_the_core_can_be_read_in_one_sitting():
     core = [file for file in FILES if layer(file) in ("ground", "data", "model", "train")]
     assert sum(bool(line.strip()) for file in core for line in file.read_text().splitlines()) <= CORE_LINES
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in (PACKAGE / "commands").iterdir() if path.is_dir()), ids=lambda path: path.name
+)
+def test_a_command_can_be_removed_with_its_folder(folder):
+    """No other module imports it, except itself; `options.PACKAGE_COMMANDS` names it in one line."""
+    others = [file for file in FILES if folder not in file.parents and file.name != "cli.py"]
+    assert [file for file in others if any(folder in one.parents for one in imported(file, late=True))] == []
