@@ -234,7 +234,7 @@ def test_killed_process_ends_the_job_which_resumes(tmp_path, start_python, event
     assert job.wait(30) != 0
     assert time.monotonic() - killed < 30
     out = run("fit", "--resume", run_dir, "--trainer.max_epochs", "3")
-    assert "resuming from" in out or "nothing was left" in out
+    assert "resuming from" in out or "nothing left to train" in out
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         try:
             train(job, run)
             if run.checkpoint and run.trainer.global_step == run.steps_before:
-                print("nothing was left to train: this run had ended; a higher --trainer.max_epochs trains on")
+                print("nothing left to train: this run is complete; raise --trainer.max_epochs to train on")
         finally:  # after Ctrl-C too
             list_files(job, run)
 

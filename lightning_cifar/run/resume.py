@@ -26,6 +26,10 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "metric/_update_count": "how often a torchmetrics metric was updated",
     "metric/metric_state": "its sums so far",
     "result/_defaults": "names of the sums of a logged value",
+    "result/is_tensor": "whether a logged value is a tensor, and not a metric",
+    "result/meta/on_epoch": "whether it is summed over the epoch",
+    "result/has_reset": "whether its sums belong to an epoch that has ended",
+    "result/value": "its sum",
     "checkpoint/loops/fit_loop/state_dict/combined_loader": "how many batches of the epoch were taken",
     "checkpoint/loops/fit_loop/epoch_loop.batch_progress/current": "counts of the epoch that has ended",
 }

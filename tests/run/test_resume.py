@@ -126,7 +126,7 @@ copied = pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     assert main(["fit", "--resume", str(run_dir)]) == 0
-    assert "nothing was left to train: this run had ended; a higher --trainer.max_epochs" in capsys.readouterr().out
+    assert "nothing left to train: this run is complete; raise --trainer.max_epochs" in capsys.readouterr().out
     assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 0
     out = capsys.readouterr().out
     assert "changed: --trainer.max_epochs 2, before 1" in out
