@@ -350,7 +350,7 @@ def run_process(*args, **environment):
 def test_piped_output_is_plain_lines(tmp_path, tiny):
     done = run_process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")
-    starts = ["run directory:", "epoch", "  1/1", "curves:", "numbers:", "checkpoint:", "test it:"]
+    starts = ["run directory:", "epoch", "  1/1", "curves:", "metrics:", "checkpoint:", "test it:"]
     assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 7
 
 

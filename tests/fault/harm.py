@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
@@ -36,7 +37,8 @@ class Child:
         return self.process.exitcode if self.process.exitcode >= 0 else 128 - self.process.exitcode
 
     def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(LIMIT)
 
 
