@@ -142,6 +142,7 @@ def test_there_are_commands():
     assert len(OPTIONS) >= 30
 
 
+@pytest.mark.slow  # .ci/run runs them
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command, parse):
     parse(command)
@@ -159,6 +160,7 @@ def test_commands_are_found_in_fences_prose_and_tables():
     assert read_commands(text) == ["predict --images -", "test --corruptions", "doctor"]
 
 
+@pytest.mark.slow  # .ci/run runs them
 @pytest.mark.parametrize("span", OPTIONS)
 def test_options_named_alone_exist(span, parse):
     name, *value = span.split()
