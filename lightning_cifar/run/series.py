@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, write_whole
-from lightning_cifar.run.job import Job, choose_precision
+from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.settings import differences
 from lightning_cifar.run.trainer import Run, train
@@ -22,6 +22,17 @@ UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name 
 def resume_options(directory: Path) -> list[str]:
     """Return the options that resume the run in ``directory``; none if it has not started."""
     return ["--resume", str(directory)] if (directory / "config.yaml").exists() else []
+
+
+def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozenset[str] = frozenset()) -> None:
+    """Load the data and choose the precision of a run; refuse what does not suit the series in ``parent``.
+
+    Arguments as of `refuse_unsuitable` and `refuse_other_settings`, whose errors are raised.
+    """
+    refuse_unsuitable(job, kind, advice)
+    load_data(job)
+    choose_series_precision(job, parent, kind)
+    refuse_other_settings(job, parent, kind, may_differ)
 
 
 def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:

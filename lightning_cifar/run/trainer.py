@@ -160,7 +160,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
 
 
 def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
-    """Return a logger to a new W&B run, or to the one that this run continues or tests; None if none is asked for."""
+    """Return a logger to a new W&B run, or to the one that this run continues or tests; None without --wandb."""
     is_test = job.command == "test"
     logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
     earlier = find_earlier_run(logged)

@@ -12,13 +12,11 @@ from lightning_cifar.evaluate.tables import write_predictions
 from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.run.job import Job, load_data, parse
+from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import (
     callback_of,
-    choose_series_precision,
-    refuse_other_settings,
-    refuse_unsuitable,
+    prepare,
     resume_options,
     train_in_series,
 )
@@ -53,11 +51,8 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
     """
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
     job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])
-    refuse_unsuitable(job, SEED, "distribute the seeds by --first_seed")
     reuse(job, shared)
-    load_data(job)
-    choose_series_precision(job, repeat_dir, SEED)
-    refuse_other_settings(job, repeat_dir, SEED)
+    prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed")
     with open_run(job, directory, epoch_rows=False) as run:
         shared.source, shared.network = job.data.source, job.model.network
         train_in_series(job, run)

@@ -10,12 +10,10 @@ from optuna import Trial
 from lightning_cifar.commands.sweep.space import format_options
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.run.job import Job, load_data, parse
+from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.series import (
     callback_of,
-    choose_series_precision,
-    refuse_other_settings,
-    refuse_unsuitable,
+    prepare,
     resume_options,
     train_in_series,
 )
@@ -53,11 +51,8 @@ def run_trial(
     """
     values = format_options(trial.params)
     job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
-    refuse_unsuitable(job, TRIAL, "start the same command once for each device")
     job.data.source = source
-    load_data(job)
-    choose_series_precision(job, directory.parent, TRIAL)
-    refuse_other_settings(job, directory.parent, TRIAL, frozenset(trial.params))
+    prepare(job, directory.parent, TRIAL, "start the same command once for each device", frozenset(trial.params))
     pruning = Pruning(trial)
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
