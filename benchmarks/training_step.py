@@ -63,7 +63,7 @@ class Step:
 
     def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return self.model.sum_losses(self.model.forward_members(pixels), self.labels)
+            return self.model.objective.sum_losses(self.model.forward_members(pixels), self.labels)
 
     def staged(self) -> Iterator[str]:
         """Run the step; yield the name of each stage after it has run."""

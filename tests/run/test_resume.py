@@ -204,7 +204,7 @@ def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypat
         trainer.fit_loop.max_epochs = epochs
         trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)
         callback.stop_signal = signal.SIGINT  # as if the first had been resumed and stopped
-        callback.stored = {"random": {}, "metrics": {"train_accuracy": {"correct": torch.tensor(9)}}}
+        callback.stored = {"random": {}, "metrics": {"held_out_accuracy": {"correct": torch.tensor(9)}}}
     assert len(saves) == 2
 
 
