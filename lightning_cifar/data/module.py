@@ -1,6 +1,7 @@
 """Data module: a dataset, its splits, their loaders, and augmentation after the transfer to the device."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,10 @@ class CIFAR10DataModule(LightningDataModule):
         self.save_hyperparameters()
         self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
         self.source: Dataset | None = None
+        self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # may be replaced, by a recording of it
+        # Draws of an epoch for the N training images: mirrored, top, left, row, column, as in `augment`. Filled in
+        # place by `draw_epoch`, since a CUDA graph reads the memory it was recorded with.
+        self.draws = torch.empty(0, 5, dtype=torch.uint8)
 
     @property
     def num_classes(self) -> int:
@@ -157,16 +162,17 @@ class CIFAR10DataModule(LightningDataModule):
         return self.source
 
     def train_dataloader(self) -> BatchLoader | FileLoader:
-        # Constant in a run: the first epoch's flips of alternating flips, and the fill colour of cutout.
-        seed = torch.initial_seed()
-        self.first_flips = augment.draw_flips(len(self.train), make_generator(seed, epoch=-1)).to(self.device)
-        self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
+        if len(self.draws) != len(self.train) or self.draws.device != self.device:
+            self.draws = self.draws.new_empty(len(self.train), 5, device=self.device)
+            self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
+        self.seed, self.drawn_epoch = torch.initial_seed(), -1
+        self.draw_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         return self.make_loader(
             self.train,
             self.hparams["batch_size"],
-            seed=seed,
+            seed=self.seed,
             drop_last=self.hparams["drop_last"],
-            positions=self.hparams["flip"] == "alternating",
+            positions=self.trainer is not None,  # for `on_after_batch_transfer`, which a Trainer calls
             shard=self.shard,
         )
 
@@ -202,29 +208,37 @@ class CIFAR10DataModule(LightningDataModule):
         """Augment training batches on their device."""
         images, labels, *positions = batch
         if self.trainer is not None and self.trainer.training:
-            images = self.augment_batch(images, self.trainer.current_epoch, *positions)
+            self.draw_epoch(self.trainer.current_epoch)
+            images = self.augment(images, *positions)
         return images, labels
 
-    def augment_batch(self, images: Tensor, epoch: int, positions: Tensor | None = None) -> Tensor:
-        """Flip, crop, cut out and, in the first ``small_epochs``, scale down a batch (B, 3, 32, 32).
+    def draw_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of all training images for ``epoch``, unless it is already drawn.
 
-        Draws come from torch's global generator, for the global batch, of which each process takes its shard.
-        Alternating flips depend on ``epoch`` and on the ``positions`` (B,) of the images in the training set instead.
+        An image's draws depend only on the run's seed, the epoch and its position: not on batches, shards or a resume.
         """
-        batch, padding, shard = len(images), self.hparams["crop_padding"], self.shard
-        global_batch = batch * shard.count
-        flips, offsets = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2, dtype=torch.int64)
-        if positions is not None:
-            flips = self.first_flips[positions] ^ (epoch % 2 == 1)
-        elif self.hparams["flip"]:
-            flips = shard.of_draws(augment.draw_flips(global_batch))
-        if padding:
-            offsets = shard.of_draws(augment.draw_offsets(global_batch, padding))
+        if epoch == self.drawn_epoch:
+            return
+        self.drawn_epoch, flip, count = epoch, self.hparams["flip"], len(self.train)
+        generator = make_generator(self.seed, -1 - epoch)  # negative epochs are left by the shuffle
+        flips = augment.draw_flips(count, generator)
+        if flip == "alternating":
+            flips = augment.draw_flips(count, make_generator(self.seed, -1)) ^ (epoch % 2 == 1)
+        offsets = augment.draw_offsets(count, self.hparams["crop_padding"], generator)
+        centres = augment.draw_centres(count, SIZE, SIZE, generator)
+        self.draws.copy_(torch.cat([(flips & bool(flip))[:, None], offsets, centres], 1).to(torch.uint8))
+
+    def augment_batch(self, images: Tensor, positions: Tensor) -> Tensor:
+        """Flip, crop, cut out and scale down images (B, 3, 32, 32) at ``positions`` int64 (B,) in the training set.
+
+        Reads only tensors on the images' device, ``draws`` among them, so that a CUDA graph can record it.
+        """
+        padding, epoch = self.hparams["crop_padding"], self.drawn_epoch
+        draws = self.draws.index_select(0, positions).long()
         if self.hparams["flip"] or padding:
-            images = augment.flip_crop(images, flips, offsets, padding)
+            images = augment.flip_crop(images, draws[:, 0], draws[:, 1:3], padding)
         if size := self.hparams["cutout"]:
-            centres = shard.of_draws(augment.draw_centres(global_batch, SIZE, SIZE))
-            images = augment.cutout(images, centres, size, self.fill)
+            images = augment.cutout(images, draws[:, 3:], size, self.fill)
         if epoch < self.hparams["small_epochs"]:
             images = resize(images, [self.hparams["small_size"]] * 2)  # bilinear, antialiased
         return images

@@ -10,13 +10,17 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2.functional import resize
 
+from lightning_cifar.data import augment as augment_draws
 from lightning_cifar.data.dataset import ImageSet, measure_channels
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import count_cores
-from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.distributed import Shard
 
 
 def make_module(*args: object, **options: object) -> CIFAR10DataModule:
@@ -358,14 +362,136 @@ def test_alternating_flips_are_random_first_and_then_every_other_epoch(image_fol
         assert torch.equal(mirrored[epoch], ~mirrored[epoch - 1])
 
 
-def test_alternating_flips_depend_on_the_seed(image_folder):
-    module = make_module("folder", str(image_folder), flip="alternating")
-    draws = []
-    for seed in (1, 1, 2):
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_draws_depend_only_on_seed_and_epoch(image_folder, flip):
+    options = {"flip": flip, "cutout": 8}
+    module = make_module("folder", str(image_folder), batch_size=7, **options)
+    draws = {}
+    for seed, epoch in itertools.product((1, 2), (0, 1, 2, 3)):
         torch.manual_seed(seed)
         module.train_dataloader()
-        draws.append(module.first_flips.tolist())
-    assert draws[0] == draws[1] != draws[2]
+        torch.rand(epoch)  # the state of the global generator must have no effect
+        module.draw_epoch(epoch)
+        draws[seed, epoch] = module.draws.clone()
+    for one, other in itertools.combinations(draws.values(), 2):
+        assert not torch.equal(one[:, 1:3], other[:, 1:3])
+        assert not torch.equal(one[:, 3:], other[:, 3:])
+    other = make_module("folder", str(image_folder), batch_size=2, in_memory=False, num_workers=0, **options)
+    other.train_dataloader()
+    for epoch in (3, 0, 2):  # in any order, with any batch size
+        other.draw_epoch(epoch)
+        assert torch.equal(other.draws, draws[2, epoch])
+
+
+def test_draws_come_from_another_stream_than_the_shuffle():
+    module, epochs = make_module("digits"), range(20)
+    torch.manual_seed(3)
+    module.train_dataloader()
+    shuffles = [augment_draws.draw_flips(len(module.train), make_generator(3, epoch)) for epoch in epochs]
+    for epoch in epochs:
+        module.draw_epoch(epoch)
+        assert not any(torch.equal(module.draws[:, 0].bool(), flips) for flips in shuffles)
+
+
+def test_draws_are_uniform():
+    module = make_module("digits", crop_padding=2)
+    module.train_dataloader()
+    draws = []
+    for epoch in range(20):
+        module.draw_epoch(epoch)
+        draws.append(module.draws.long())
+    draws = torch.stack(draws)  # (20, 1294, 5)
+    assert abs(draws[..., 0].float().mean() - 0.5) < 0.015  # five standard deviations
+    for column, choices in ((1, 5), (2, 5), (3, 32), (4, 32)):
+        counts, expected = draws[..., column].flatten().bincount(), draws[..., column].numel() / choices
+        assert len(counts) == choices
+        assert (counts - expected).abs().max() < 5 * expected**0.5
+    flips = draws[..., 0].bool()
+    assert (flips[1:] ^ flips[:-1]).float().mean() == pytest.approx(0.5, abs=0.02)  # independent of the last epoch
+
+
+def test_draws_stay_in_the_same_memory(image_folder, trainer):
+    seen = []
+
+    class Watched(CIFAR10DataModule):
+        def augment_batch(self, images, positions):
+            seen.append((self.draws.data_ptr(), self.fill.data_ptr(), self.trainer.current_epoch, self.draws.clone()))
+            return super().augment_batch(images, positions)
+
+    trainer.fit_loop.max_epochs = 3
+    trainer.reload_dataloaders_every_n_epochs = 1
+    module = Watched("folder", str(image_folder), batch_size=7)
+    trainer.fit(Recorder(), module)
+    assert len({(draws, fill) for draws, fill, _, _ in seen}) == 1
+    for (_, _, epoch, one), (_, _, next_epoch, other) in itertools.pairwise(seen):
+        assert torch.equal(one, other) == (epoch == next_epoch)
+
+
+def test_augmentation_can_be_replaced_by_a_recording(image_folder, trainer):
+    module, calls, recorder = CIFAR10DataModule("folder", str(image_folder), batch_size=7), [], Recorder()
+
+    def replay(images, positions):
+        assert torch.equal(images, module.train.images[positions])
+        calls.append(positions)
+        return images.clone().zero_()
+
+    module.augment = replay
+    trainer.fit(recorder, module)
+    assert len(calls) == 30
+    assert not any(images.any() for images, _ in recorder.train_batches)
+
+
+class OneDevice(TorchDispatchMode):
+    """Mode that refuses operations on tensors of another device; scalars of the CPU become arguments of kernels."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, found)):
+            if isinstance(value, torch.Tensor) and value.dim():
+                assert value.device.type == self.device, func
+        return found
+
+
+@pytest.mark.parametrize("size", [24, 32])
+@pytest.mark.parametrize("flip", [True, "alternating", False])
+def test_augmentation_is_computed_on_one_device_without_copies(flip, size):
+    """Otherwise a CUDA graph could not record it."""
+    module = make_module("digits", flip=flip, cutout=8, small_epochs=int(size == 24))
+    module.train_dataloader()
+    module.draws, module.fill = module.draws.to("meta"), module.fill.to("meta")
+    images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta").contiguous(memory_format=torch.channels_last)
+    positions, state = torch.zeros(16, dtype=torch.int64, device="meta"), torch.get_rng_state()
+    with OneDevice("meta"):  # on this device, .item() raises an error
+        found = module.augment_batch(images, positions)
+    assert found.shape == (16, 3, size, size)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("flip", [True, False, "alternating"])
+def test_augmentation_equals_a_plain_loop(flip, shards):
+    """Each process applies the draws of the positions in its shard."""
+    module = make_module("digits", flip=flip, crop_padding=3, cutout=9, batch_size=100, drop_last=True)
+    torch.manual_seed(5)
+    module.train_dataloader()
+    colour = (np.array(module.mean) * 255).round().astype(np.uint8)
+    for epoch in (0, 1):
+        module.draw_epoch(epoch)
+        for rank in range(shards):
+            loader = BatchLoader(module.train, 100, 5, drop_last=True, positions=True, shard=Shard(rank, shards))
+            loader.sampler.set_epoch(epoch)
+            images, _, positions = next(iter(loader))
+            found = module.augment_batch(images, positions)
+            for image, position, result in zip(images.numpy(), positions, found.numpy(), strict=True):
+                mirrored, *corner, row, column = module.draws[position].tolist()
+                expected = augment(image, 3, bool(mirrored), *corner).copy()
+                expected[:, max(0, row - 4) : row + 5, max(0, column - 4) : column + 5] = colour[:, None, None]
+                assert np.array_equal(result, expected)
+            assert flip or not module.draws[:, 0].any()
 
 
 def test_cutout_paints_one_square_in_the_mean_colour_on_each_image(image_folder, trainer):
