@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning import LightningModule, Trainer
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,7 +21,9 @@ from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.sizes import find_size
 from lightning_cifar.distributed import Shard
+from lightning_cifar.options import RECIPES
 
 
 def make_module(*args: object, **options: object) -> CIFAR10DataModule:
@@ -191,9 +194,6 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("crop_padding", 32),
         ("cutout", -1),
         ("cutout", 33),
-        ("small_size", 7),
-        ("small_size", 33),
-        ("small_epochs", -1),
         ("batch_size", 0),
         ("eval_batch_size", 0),
         ("batch_size", -1),
@@ -229,7 +229,7 @@ def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):
     module = make_module("folder", str(image_folder), batch_size=7)
     hyper_parameters = dict(module.hparams)
     assert json.loads(json.dumps(hyper_parameters)) == hyper_parameters
-    assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, type(None)}
+    assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, list, type(None)}
     assert hyper_parameters["batch_size"] == 7
     assert hyper_parameters["root"] == str(image_folder)
 
@@ -410,6 +410,22 @@ def test_draws_are_uniform():
     assert (flips[1:] ^ flips[:-1]).float().mean() == pytest.approx(0.5, abs=0.02)  # independent of the last epoch
 
 
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_a_resume_within_an_epoch_needs_no_state_of_a_generator(image_folder, trainer, flip):
+    _, recorder = fit(trainer, "folder", str(image_folder), batch_size=7, flip=flip, cutout=8)
+    torch.manual_seed(0)
+    torch.rand(100)
+    resumed = make_module("folder", str(image_folder), batch_size=7, flip=flip, cutout=8)
+    loader, epoch = resumed.train_dataloader(), 5
+    resumed.draw_epoch(epoch)
+    loader.positions = True
+    loader.sampler.set_epoch(epoch)
+    loader.load_state_dict({"batch": 1})
+    found = [resumed.augment_batch(images, positions) for images, _, positions in loader]
+    expected = [images for images, _ in recorder.train_batches[3 * epoch + 1 : 3 * epoch + 3]]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_draws_stay_in_the_same_memory(image_folder, trainer):
     seen = []
 
@@ -460,7 +476,7 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("flip", [True, "alternating", False])
 def test_augmentation_is_computed_on_one_device_without_copies(flip, size):
     """Otherwise a CUDA graph could not record it."""
-    module = make_module("digits", flip=flip, cutout=8, small_epochs=int(size == 24))
+    module = make_module("digits", flip=flip, cutout=8, sizes=[16, size])
     module.train_dataloader()
     module.draws, module.fill = module.draws.to("meta"), module.fill.to("meta")
     images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta").contiguous(memory_format=torch.channels_last)
@@ -548,16 +564,98 @@ def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_pa
         assert all(torch.equal(a, b) for first, second in pairs for a, b in zip(first, second, strict=True))
 
 
-def test_the_first_epochs_train_on_small_images(image_folder, trainer):
-    options = {"batch_size": 18, "flip": False, "crop_padding": 0, "small_epochs": 3, "small_size": 24}
+@pytest.mark.parametrize(
+    ("sizes", "shares", "expected"),  # in 30 steps
+    [
+        ([32], None, {32: 30}),
+        ([20], None, {20: 30}),
+        ([24, 32], [3, 7], {24: 9, 32: 21}),
+        ([20, 24, 32], [0.15, 0.35, 0.5], {20: 4, 24: 11, 32: 15}),  # 4.5 is rounded to the even number
+        ([9, 16, 32], None, {9: 10, 16: 10, 32: 10}),
+    ],
+)
+def test_each_size_has_its_share_of_the_steps(image_folder, trainer, sizes, shares, expected):
+    """Sizes may change within an epoch, which has three steps here."""
+    options = {"batch_size": 7, "flip": False, "crop_padding": 0, "sizes": sizes, "size_shares": shares}
     module, recorder = fit(trainer, "folder", str(image_folder), **options)
-    loader = BatchLoader(module.train, 18, seed=0)
-    for epoch, (seen, _) in enumerate(recorder.train_batches):
+    plain, loader = [], BatchLoader(module.train, 7, seed=0)
+    for epoch in range(10):
         loader.sampler.set_epoch(epoch)
-        ((images, _),) = loader
-        expected = [resize(image, [24, 24], antialias=True) if epoch < 3 else image for image in images]
-        assert torch.equal(seen, torch.stack(expected))
-    assert len(recorder.train_batches) == 10
+        plain += [images for images, _ in loader]
+    schedule = [size for size, steps in expected.items() for _ in range(steps)]
+    for (seen, _), images, size in zip(recorder.train_batches, plain, schedule, strict=True):
+        resized = [resize(image, [size, size], antialias=True) if size < 32 else image for image in images]
+        assert torch.equal(seen, torch.stack(resized))
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [
+        ({"max_steps": 5}, 5),
+        ({"max_epochs": -1, "max_steps": 7}, 7),
+        ({"max_epochs": 2, "max_steps": 9, "limit_train_batches": 0.5}, 2),
+        ({"max_epochs": 4, "accumulate_grad_batches": 2}, 8),
+    ],
+)
+def test_shares_are_of_the_optimiser_steps(image_folder, tmp_path, length, total):
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer, sizes = Trainer(accelerator="cpu", default_root_dir=tmp_path, **length, **quiet), {}
+
+    class Watched(Recorder):
+        def training_step(self, batch):
+            sizes.setdefault(self.trainer.global_step, len(batch[0][0, 0]))
+            return super().training_step(batch)
+
+    options = {"batch_size": 7, "sizes": [16, 24]}
+    trainer.fit(Watched(), CIFAR10DataModule("folder", str(image_folder), **options))
+    half = round(total / 2)
+    assert sizes == {step: 16 if step < half else 24 for step in range(total)}
+
+
+def test_the_recipe_accurate_trains_ten_of_18_epochs_on_small_images():
+    data = yaml.safe_load(RECIPES["accurate"].read_text())["data"]
+    found = [find_size(data["sizes"], data["size_shares"], step, 18 * 200) for step in range(18 * 200)]
+    assert found == [24] * 10 * 200 + [32] * 8 * 200
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares", "problem"),
+    [
+        ([], None, "the number of sizes must be at least 1, got 0"),
+        ([7, 32], None, "sizes must be in [8, 32], got 7"),
+        ([33], None, "sizes must be in [8, 32], got 33"),
+        ([16, 32], [1, 0], "size_shares must be in (0, 1e9], got 0"),
+        ([16, 32], [1, -1.5], "size_shares must be in (0, 1e9], got -1.5"),
+        ([16, 32], [float("nan"), 1], "size_shares must be in (0, 1e9], got nan"),
+        ([16, 32], [float("inf"), 1], "size_shares must be in (0, 1e9], got inf"),
+        ([16, 32], [1], "one share for each of several sizes, got [1] for sizes [16, 32]; leave it out"),
+        ([16, 32], [], "one share for each of several sizes, got [] for sizes [16, 32]; leave it out"),
+        ([16], [1], "one share for each of several sizes, got [1] for sizes [16]; leave it out"),
+    ],
+)
+def test_bad_sizes_are_named(bad_input, sizes, shares, problem):
+    with bad_input(problem):
+        CIFAR10DataModule(sizes=sizes, size_shares=shares)
+
+
+def test_several_sizes_need_the_length_of_the_training(image_folder, tmp_path, bad_input):
+    module = CIFAR10DataModule("folder", str(image_folder), sizes=[24, 32])
+    with bad_input("sizes [24, 32] need the training's length: set the Trainer's max_epochs or max_steps"):
+        make_trainer(tmp_path, max_epochs=-1).fit(Recorder(), module)
+
+
+def test_one_size_does_not_need_the_length_of_the_training(image_folder, tmp_path):
+    module, recorder = CIFAR10DataModule("folder", str(image_folder), sizes=[24]), Recorder()
+    trainer = make_trainer(tmp_path, max_epochs=-1)
+    recorder.on_train_batch_end = lambda *_: setattr(trainer, "should_stop", True)
+    trainer.fit(recorder, module)
+    assert recorder.train_batches[0][0].shape[-2:] == (24, 24)
+
+
+def test_without_a_trainer_images_have_the_last_size(image_folder):
+    module = make_module("folder", str(image_folder), sizes=[32, 16])
+    module.train_dataloader()
+    assert module.augment_batch(module.train.images[:3], torch.arange(3)).shape == (3, 3, 16, 16)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
