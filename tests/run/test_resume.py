@@ -27,6 +27,7 @@ CONFIGURATIONS = {
     "validation within an epoch": ["--recipe", "report", "--data.held_out", "val", "--trainer.val_check_interval", "2"],
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "max_steps within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
+    "image sizes that change within an epoch": ["--recipe", "fast", "--data.sizes", "[16,24,32]", *ALIVE],
     "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
 }
 
