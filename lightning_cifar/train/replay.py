@@ -6,6 +6,7 @@ A step launches several hundred kernels. Launching them one by one takes longer 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -15,6 +16,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+
+from lightning_cifar.data.module import CIFAR10DataModule
 
 EAGER_STEPS = 3  # before the recorded one: cuDNN chooses algorithms, the optimiser creates its state
 # A replay runs no Python: hooks within a step, methods that make up a step, and callbacks that change later steps.
@@ -178,11 +181,29 @@ def start_replay(module: LightningModule, reference: type[LightningModule]) -> N
         return
     # Of the instance: of a class that overrides it, Lightning warns when gradients are accumulated.
     module.optimizer_step = ReplayedOptimization(recorder, module)  # type: ignore[method-assign, assignment]
+    if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
+        data.augment = replay_augmentation(data)
+
+
+def replay_augmentation(data: CIFAR10DataModule) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return `CIFAR10DataModule.augment_batch` by recordings, one for each size of training images."""
+    recorder = make_recorder(data.device)
+    assert recorder is not None
+    replay = Replay(recorder)
+
+    def augment(images: Tensor, positions: Tensor) -> Tensor:
+        step = partial(data.augment_batch, images, positions)
+        augmented: Tensor = replay(step, (images, positions), data.find_size())
+        return augmented
+
+    return augment
 
 
 def stop_replay(module: LightningModule) -> None:
     """Free the recordings and their memory."""
     module.__dict__.pop("optimizer_step", None)
+    if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
+        data.augment = data.augment_batch
 
 
 def make_recorder(device: torch.device) -> Recorder | None:
