@@ -91,7 +91,7 @@ def test_version_needs_no_torch():
         (["fit", "--recip", "fast"], "no option --recip: did you mean --recipe?"),
         (["fit", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
         (["fit", "--trainer.max_epoch=3"], "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
-        (["fit", "--data.xyzzy", "3"], "no option --data.xyzzy: fit --help-all lists them"),
+        (["fit", "--data.xyzzy_plugh", "3"], "no option --data.xyzzy_plugh: fit --help-all lists them"),
         (["repeat", "--help-all"], "no option --help-all: did you mean --help?"),
         (["repeat", "--corruptions"], "--corruptions goes with test: test --ckpt_path FILE --corruptions"),
         (["repeat", "--n", "two"], "repeat: argument --n: invalid int value: 'two'"),
