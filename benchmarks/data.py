@@ -55,7 +55,8 @@ class PerSample(Dataset):
 def run_batched(loader: BatchLoader) -> None:
     statistics_of_cifar10 = torch.tensor([CIFAR10_MEAN, CIFAR10_STD], device=loader.labels.device)
     for images, _ in loader:
-        flips, offsets = augment.draw_flips(len(images)), augment.draw_offsets(len(images), PADDING)
+        flips = augment.draw_flips(len(images)).to(images.device)
+        offsets = augment.draw_offsets(len(images), PADDING).to(images.device)
         augment.normalise(augment.flip_crop(images, flips, offsets, PADDING), *statistics_of_cifar10)
 
 

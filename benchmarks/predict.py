@@ -24,7 +24,7 @@ from formatting import format_table, load_result
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
-from lightning_cifar.data.listing import find_images_below
+from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.files import digest_of, write_json
 from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.classifier import ImageClassifier

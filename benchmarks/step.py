@@ -25,6 +25,7 @@ from training_step import DEVICE, Step, interleaved, seconds
 from lightning_cifar import GatedBlock
 from lightning_cifar.files import write_json
 from lightning_cifar.run.record import describe_device
+from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hardware import keep_freed_memory
 
 
@@ -75,7 +76,7 @@ def measure_step(recipe: str) -> dict[str, Any]:
 def measure_compilation(recipe: str) -> dict[str, Any]:
     """Measure the first step of ``--model.compile true``, its gain per step, and after how many it breaks even."""
     eager, compiled = Step(recipe), Step(recipe)
-    compiled.model.compile_network()
+    compiled.model.compiled = CompiledNetworks(compiled.model.networks)
     with torch.compiler.config.patch(force_disable_caches=True):  # as where it was never compiled before
         first = seconds(compiled)
     plain, faster = interleaved(eager, compiled)

@@ -82,8 +82,11 @@ def run_raw_loop(root: str, size: str) -> tuple[float, float]:
     assert model.network.stem is not None
     model.network.stem.whiten(model.normalise(data.train.sample(5000).images))
     optimizer = model.configure_optimizers()
-    for step, (images, labels, *positions) in zip(range(1, STEPS[size] + 1), data.train_dataloader(), strict=False):
-        images = data.augment_batch(images, 0, *positions)
+    loader = data.train_dataloader()
+    loader.positions, data.draws, data.fill = True, data.draws.to(DEVICE), data.fill.to(DEVICE)
+    for step, batch in zip(range(1, STEPS[size] + 1), loader, strict=False):
+        images, labels, positions = (tensor.to(DEVICE) for tensor in batch)
+        images = data.augment_batch(images, positions)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             loss = F.cross_entropy(model(images), labels, label_smoothing=model.hparams["label_smoothing"])
         loss.backward()

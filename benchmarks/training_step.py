@@ -57,20 +57,21 @@ class Step:
         batch = self.data.hparams["batch_size"]
         self.data.train = ImageSet(torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8), torch.arange(batch) % 10)
         self.data.mean = [0.5] * 3
-        self.epoch = self.data.hparams["small_epochs"]  # the first of whole images
         self.model = model.to(DEVICE).train()
         self.optimizer = self.model.configure_optimizers()
-        ((images, labels, *self.positions),) = self.data.train_dataloader()
+        ((images, labels),) = self.data.train_dataloader()
         self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
+        self.positions = torch.arange(batch, device=DEVICE)
+        self.data.draws, self.data.fill = self.data.draws.to(DEVICE), self.data.fill.to(DEVICE)
         pixels = self.model.normalise(self.images)
         self.mixed = find_fastest_precision(self.model.network, pixels) == "bf16-mixed"
 
     def pixels(self) -> Tensor:
-        return self.model.normalise(self.data.augment_batch(self.images, self.epoch, *self.positions))
+        return self.model.normalise(self.data.augment_batch(self.images, self.positions))
 
     def loss(self, pixels: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed):
-            return self.model.sum_losses(self.model.forward_members(pixels), self.labels)
+            return self.model.objective.sum_losses(self.model.forward_members(pixels), self.labels)
 
     def staged(self) -> Iterator[str]:
         """Run the step; yield the name of each stage after it has run."""

@@ -34,7 +34,7 @@ def values_of_rank_zero() -> dict[str, Any]:
 class Shard:
     """Shard ``rank`` of ``count`` equal shards, so that several processes train as one would.
 
-    Every process draws the same random numbers for the global batch and uses those of its shard.
+    Every process draws the same random numbers, for the global batch or all images, and uses those of its shard.
     """
 
     rank: int = 0
@@ -54,10 +54,6 @@ class Shard:
     def of_set(self, size: int) -> slice:
         """Return this shard of ``range(size)``, in order; the shards may differ in length by one."""
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
-
-    def of_draws(self, draws: Tensor) -> Tensor:
-        """Return this shard's rows of what was drawn for the global batch."""
-        return draws.view(self.count, -1, *draws.shape[1:])[self.rank]
 
     def check(self, batch_size: int, size: int, drop_last: bool) -> None:
         """Raise `InputError` unless all batches of a set of ``size`` divide evenly among the shards."""

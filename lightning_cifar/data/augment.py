@@ -1,9 +1,10 @@
 """Batched augmentation and normalisation with independent random draws for each image.
 
 Draws and their application are separate functions. Draws are made on the CPU, so they do not depend on the device of
-the images. Images are (B, C, H, W), of any dtype and on any device; results are channels-last, and channels-last
-inputs are fastest. The functions work on rows of W*C values, which are contiguous and long enough for vector
-instructions. The tests compare each function with a plain loop over images.
+the images. They are applied on that device, without a copy from the host, so that a CUDA graph can record it. Images
+are (B, C, H, W), of any dtype; results are channels-last, and channels-last inputs are fastest. The functions work on
+rows of W*C values, which are contiguous and long enough for vector instructions. The tests compare each function with a
+plain loop over images.
 """
 
 import torch
@@ -33,7 +34,6 @@ def flip_crop(images: Tensor, flips: Tensor, offsets: Tensor, padding: int) -> T
     """
     pixels = images.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
     batch, height, width, channels = pixels.shape
-    flips, offsets = flips.to(images.device, non_blocking=True), offsets.to(images.device, non_blocking=True)
     mirrored = pixels.flip(2)
     before, after = mirrored[:, :, width - 1 - padding : width - 1], pixels[:, :, 1 : padding + 1]
     strips = torch.cat([before, pixels, mirrored[:, :, 1:], after], 2)  # (B, H, 2*W - 1 + 2*padding, C)
@@ -52,7 +52,6 @@ def cutout(images: Tensor, centres: Tensor, size: int, fill: Tensor) -> Tensor:
     have the dtype of the images.
     """
     height, width = images.shape[-2:]
-    centres, fill = centres.to(images.device, non_blocking=True), fill.to(images.device, non_blocking=True)
     first = centres - size // 2
     row, column = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = ((row >= first[:, :1]) & (row < first[:, :1] + size)).to(images.dtype)  # (B, H)

@@ -7,7 +7,6 @@ and times of every file are unchanged and the cached images have the recorded fi
 import contextlib
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.images import SIZE, decode
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import one_at_a_time
+from lightning_cifar.files import one_at_a_time, open_atomically
 
 PARTS = ("train", "val", "test")
 DECODER = b"2"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
@@ -156,12 +155,7 @@ def write_cache(cache: Path, state: str, dataset: Dataset) -> None:
     }
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, delete=False) as file:
-            try:
-                torch.save(content, file)
-                os.replace(file.name, cache)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with open_atomically(cache, "wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
         warnings.warn(f"the decoded images could not be cached in {cache}: {error}", stacklevel=2)

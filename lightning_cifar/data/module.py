@@ -1,6 +1,7 @@
 """Data module: a dataset, its splits, their loaders, and augmentation after the transfer to the device."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import count_cores, list_classes, load_folder
 from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
+from lightning_cifar.data.sizes import check_sizes, find_size
 from lightning_cifar.data.streaming import FileLoader, ImageFiles, list_folder, make_file_loader
 from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError, check_choice, check_range
@@ -57,9 +59,9 @@ class CIFAR10DataModule(LightningDataModule):
         crop_padding: random crops of training images after reflection padding by 0 to 31 pixels; 0: no crops.
         cutout: side of a square at a random position of each training image that is filled with the mean colour
             (arXiv 1708.04552); 0 to 32 pixels, 0: none.
-        small_epochs: number of epochs, at the start, that train on images scaled down to ``small_size`` (progressive
-            resizing, as in fast.ai's DAWNBench entries), with cheaper steps; at least 0.
-        small_size: height and width of these images, 8 to 32 pixels.
+        sizes: height and width of training images, 8 to 32 pixels; several are used one after the other, since smaller
+            images make cheaper steps (progressive resizing).
+        size_shares: relative number of steps at each of several ``sizes``, above 0; default: equal shares.
         drop_last: leave out the last training batch of an epoch if it is not full.
         in_memory: False decodes the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
             ``std`` are then those of 5,000 evenly spaced images.
@@ -80,8 +82,8 @@ class CIFAR10DataModule(LightningDataModule):
         flip: bool | Literal["alternating"] = True,
         crop_padding: int = 4,
         cutout: int = 0,
-        small_epochs: int = 0,
-        small_size: int = 24,
+        sizes: Sequence[int] = (SIZE,),
+        size_shares: Sequence[float] | None = None,
         drop_last: bool = False,
         in_memory: bool = True,
         num_workers: int | None = None,
@@ -93,8 +95,8 @@ class CIFAR10DataModule(LightningDataModule):
             raise InputError(f"flip must be true, false or alternating, got {flip!r}")
         check_range("crop_padding", crop_padding, f"[0, {SIZE - 1}]")
         check_range("cutout", cutout, f"[0, {SIZE}]")
-        check_range("small_size", small_size, f"[8, {SIZE}]")
-        check_range("small_epochs", small_epochs, "[0, inf)")
+        sizes, size_shares = list(sizes), None if size_shares is None else list(size_shares)
+        check_sizes(sizes, size_shares)
         check_range("batch_size", batch_size, "[1, inf)")
         check_range("eval_batch_size", eval_batch_size, "[1, inf)")
         check_range("num_workers", num_workers or 0, "[0, inf)")
@@ -103,6 +105,9 @@ class CIFAR10DataModule(LightningDataModule):
         self.save_hyperparameters()
         self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
         self.source: Dataset | None = None
+        self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # may be replaced, by a recording of it
+        # For each training image: mirrored, top and left of the crop, row and column of the cutout. Always this memory.
+        self.draws = torch.empty(0, 5, dtype=torch.uint8)
 
     @property
     def num_classes(self) -> int:
@@ -157,16 +162,17 @@ class CIFAR10DataModule(LightningDataModule):
         return self.source
 
     def train_dataloader(self) -> BatchLoader | FileLoader:
-        # Constant in a run: the first epoch's flips of alternating flips, and the fill colour of cutout.
-        seed = torch.initial_seed()
-        self.first_flips = augment.draw_flips(len(self.train), make_generator(seed, epoch=-1)).to(self.device)
-        self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
+        if len(self.draws) != len(self.train) or self.draws.device != self.device:
+            self.draws = self.draws.new_empty(len(self.train), 5, device=self.device)
+            self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
+        self.seed = torch.initial_seed()
+        self.draw_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         return self.make_loader(
             self.train,
             self.hparams["batch_size"],
-            seed=seed,
+            seed=self.seed,
             drop_last=self.hparams["drop_last"],
-            positions=self.hparams["flip"] == "alternating",
+            positions=self.trainer is not None,  # for `on_after_batch_transfer`, which a Trainer calls
             shard=self.shard,
         )
 
@@ -202,29 +208,42 @@ class CIFAR10DataModule(LightningDataModule):
         """Augment training batches on their device."""
         images, labels, *positions = batch
         if self.trainer is not None and self.trainer.training:
-            images = self.augment_batch(images, self.trainer.current_epoch, *positions)
+            if self.trainer.current_epoch != self.drawn_epoch:
+                self.draw_epoch(self.trainer.current_epoch)
+            images = self.augment(images, *positions)
         return images, labels
 
-    def augment_batch(self, images: Tensor, epoch: int, positions: Tensor | None = None) -> Tensor:
-        """Flip, crop, cut out and, in the first ``small_epochs``, scale down a batch (B, 3, 32, 32).
+    def draw_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of all training images for ``epoch``, in place.
 
-        Draws come from torch's global generator, for the global batch, of which each process takes its shard.
-        Alternating flips depend on ``epoch`` and on the ``positions`` (B,) of the images in the training set instead.
+        An image's draws depend only on the run's seed, the epoch and its position: not on batches, shards or a resume.
         """
-        batch, padding, shard = len(images), self.hparams["crop_padding"], self.shard
-        global_batch = batch * shard.count
-        flips, offsets = torch.zeros(batch, dtype=torch.bool), torch.zeros(batch, 2, dtype=torch.int64)
-        if positions is not None:
-            flips = self.first_flips[positions] ^ (epoch % 2 == 1)
-        elif self.hparams["flip"]:
-            flips = shard.of_draws(augment.draw_flips(global_batch))
-        if padding:
-            offsets = shard.of_draws(augment.draw_offsets(global_batch, padding))
+        self.drawn_epoch, flip, count = epoch, self.hparams["flip"], len(self.train)
+        generator = make_generator(self.seed, -1 - epoch)  # negative epochs are left by the shuffle
+        flips = augment.draw_flips(count, generator)
+        if flip == "alternating":
+            flips = augment.draw_flips(count, make_generator(self.seed, -1)) ^ (epoch % 2 == 1)
+        offsets = augment.draw_offsets(count, self.hparams["crop_padding"], generator)
+        centres = augment.draw_centres(count, SIZE, SIZE, generator)
+        self.draws.copy_(torch.cat([(flips & bool(flip))[:, None], offsets, centres], 1).to(torch.uint8))
+
+    def augment_batch(self, images: Tensor, positions: Tensor) -> Tensor:
+        """Flip, crop, cut out and scale down images (B, 3, 32, 32) at ``positions`` int64 (B,) in the training set.
+
+        Reads only tensors on the images' device, ``draws`` among them, so that a CUDA graph can record it.
+        """
+        padding, size = self.hparams["crop_padding"], self.find_size()
+        draws = self.draws.index_select(0, positions).long()
         if self.hparams["flip"] or padding:
-            images = augment.flip_crop(images, flips, offsets, padding)
-        if size := self.hparams["cutout"]:
-            centres = shard.of_draws(augment.draw_centres(global_batch, SIZE, SIZE))
-            images = augment.cutout(images, centres, size, self.fill)
-        if epoch < self.hparams["small_epochs"]:
-            images = resize(images, [self.hparams["small_size"]] * 2)  # bilinear, antialiased
-        return images
+            images = augment.flip_crop(images, draws[:, 0], draws[:, 1:3], padding)
+        if side := self.hparams["cutout"]:
+            images = augment.cutout(images, draws[:, 3:], side, self.fill)
+        return images if size == SIZE else resize(images, [size, size])  # bilinear, antialiased
+
+    def find_size(self) -> int:
+        """Return the height and width of training images at the Trainer's step; without a Trainer, the last size."""
+        sizes, shares = self.hparams["sizes"], self.hparams["size_shares"]
+        if self.trainer is None or len(sizes) == 1:
+            return sizes[-1]
+        total = self.trainer.estimated_stepping_batches  # before training, this builds the loaders
+        return find_size(sizes, shares, self.trainer.global_step, total)

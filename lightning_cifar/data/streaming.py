@@ -114,5 +114,5 @@ def make_file_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # the global one is left to the augmentation, as with `BatchLoader`
+        generator=torch.Generator(),  # the global one is left to dropout, as with `BatchLoader`
     )

@@ -16,6 +16,7 @@ from lightning_cifar.errors import InputError, check_choice, check_range
 from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, pair_halves
 from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.parallel import BatchNorm
+from lightning_cifar.model.pooling import max_pool
 
 Step = Literal["activation", "sum", "norm", "pool"]
 Activation = Literal["relu", "gelu"]
@@ -148,15 +149,6 @@ def start_as_identity(weight: Tensor, partner: Tensor | None) -> None:
     filters, middle = torch.arange(min(len(channels), len(weight))), weight.shape[2] // 2
     weight[filters] = 0
     weight[filters, channels[: len(filters)], middle, middle] = 1
-
-
-def max_pool(x: Tensor) -> Tensor:
-    """Pool 2x2 pixels, (B, K, H, W) to (B, K, H/2, W/2), rounded up.
-
-    Along a side of odd length the window is 3 pixels wide and centred, so that left and right are treated alike.
-    """
-    odd = (x.shape[2] % 2, x.shape[3] % 2)
-    return F.max_pool2d(x, (2 + odd[0], 2 + odd[1]), 2, odd)
 
 
 class GatedSum(torch.autograd.Function):

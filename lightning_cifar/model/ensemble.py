@@ -11,7 +11,7 @@ class Ensemble(nn.Module):
 
     Deep ensembles (Lakshminarayanan et al. 2017, arXiv 1612.01474): members that start from different weights err on
     different images. This holds only if each is trained by its loss and not by the loss of the average; see
-    `ImageClassifier.sum_losses`.
+    `Objective.sum_losses`.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:

@@ -52,5 +52,4 @@ class Dropout(nn.Dropout):
         shard = current()
         if not self.training or shard.count == 1:
             return super().forward(x)
-        ones = torch.ones(len(x) * shard.count, *x.shape[1:], dtype=x.dtype, device=x.device)
-        return x * shard.of_draws(F.dropout(ones, self.p))
+        return x * F.dropout(x.new_ones(shard.count, *x.shape), self.p)[shard.rank]

@@ -84,11 +84,9 @@ class LastCheckpoint(Checkpoint):
             launcher.kill(number)
         raise KeyboardInterrupt
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Add the sums from before the stop to those of the resumed epoch."""
-        resume.add_epoch_sums(trainer, self.stored.get("sums", {}))
-
     def after_step(self, fetcher: Any) -> None:
+        # What is logged in the epoch now has its sums, to which those from before a stop are added.
+        resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
         if not resume.is_resumable(self.trainer, fetcher):
             return
         if self.trainer.world_size > 1 and self.trainer.fit_loop.epoch_loop.global_step % AGREE_EVERY:

@@ -1,24 +1,25 @@
 """ImageClassifier: `FiveBlockNet` as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from collections.abc import Sequence
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
-from torchvision.transforms import v2
 
 from lightning_cifar.data.augment import normalise
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.train.hardware import check_compiler
-from lightning_cifar.train.hyperparameters import check_hyperparameters
-from lightning_cifar.train.optim import ROLES, OptimizerName, Schedule, build_optimizer, build_triangle, count_steps
+from lightning_cifar.train.compilation import CompiledNetworks
+from lightning_cifar.train.hyperparameters import check_channels, check_hyperparameters
+from lightning_cifar.train.objective import Objective
+from lightning_cifar.train.optim import OptimizerName, Schedule, build_optimizer, build_triangle, count_steps, fuse
 from lightning_cifar.train.outputs import Outputs
+from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.tta import Tta, make_views
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -51,6 +52,8 @@ class ImageClassifier(LightningModule):
         std: as ``mean``.
         compile: train through ``torch.compile``, with a C++ compiler and a first step of up to a minute. It was slower
             than eager mode on every CPU measured. Evaluation and checkpoints do not change.
+        replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: on a CUDA
+            device.
         members: number of networks, at least 1, whose logits are averaged. Each is trained as if it were the only one,
             on the same batches.
         network: further arguments of `FiveBlockNet`.
@@ -58,8 +61,8 @@ class ImageClassifier(LightningModule):
 
     mean: Tensor
     std: Tensor
-    compiled: Sequence[Callable[[Tensor], Tensor]] = ()
-    compiled_size = 0
+    compiled: CompiledNetworks | None = None
+    batch: tuple[Tensor, ...] = ()
 
     def __init__(
         self,
@@ -81,29 +84,23 @@ class ImageClassifier(LightningModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         compile: bool = False,
+        replay: bool | Literal["auto"] = "auto",
         members: int = 1,
         **network: Any,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check_hyperparameters(self.hparams)
-        if class_names is not None and len(class_names) != num_classes:
-            raise InputError(f"class_names must have {num_classes} names (num_classes), got {', '.join(class_names)}")
-        channels = network.get("in_channels", 3)
-        for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
-            if len(values) != channels:
-                raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
-            # Not in the state dict: __init__ makes them from the hyper-parameters.
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+        check_channels(mean or CIFAR10_MEAN, std or CIFAR10_STD, network.get("in_channels", 3))
+        # Not in the state dict: __init__ makes them from the hyper-parameters.
+        self.register_buffer("mean", torch.tensor(mean or CIFAR10_MEAN, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std or CIFAR10_STD, dtype=torch.float32), persistent=False)
         self.std.clamp_(min=MIN_STD)
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
         networks = [FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last) for _ in range(members)]
         self.network = networks[0] if members == 1 else Ensemble(networks)
-        transforms = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-        mixes = [transform(alpha=alpha, num_classes=num_classes) for transform, alpha in transforms if alpha]
-        self.mix = v2.RandomChoice(mixes) if mixes else None
+        self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
         # validate_args would read every batch back from the device.
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_outputs = Outputs()
         self.random_state = torch.get_rng_state()
@@ -140,14 +137,10 @@ class ImageClassifier(LightningModule):
             for stem in stems:
                 stem.whiten(images)
         if self.hparams["compile"]:
-            self.compile_network()
+            self.compiled = CompiledNetworks(self.networks)
 
     def adopt(self, data: CIFAR10DataModule) -> None:
-        """Take class names and normalisation from the data where the hyper-parameters have none.
-
-        Raises:
-            InputError: the data has other classes than the model.
-        """
+        """Take class names and normalisation from the data where there are none; `InputError` for other classes."""
         names, known = list(data.dataset.class_names), self.hparams["class_names"]
         if len(names) != self.hparams["num_classes"]:
             raise InputError(f"the model has {self.hparams['num_classes']} classes, the data {len(names)}")
@@ -162,11 +155,6 @@ class ImageClassifier(LightningModule):
         self.hparams["std"] = list(self.hparams["std"] or std)
         self.mean.copy_(torch.tensor(self.hparams["mean"]))
         self.std.copy_(torch.tensor(self.hparams["std"])).clamp_(min=MIN_STD)
-
-    def compile_network(self) -> None:
-        """Compile the network for training, when the first batch arrives; `InputError` without a C++ compiler."""
-        check_compiler()
-        self.compiled = [torch.compile(network.forward, dynamic=False) for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""
@@ -184,28 +172,36 @@ class ImageClassifier(LightningModule):
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
     def forward_members(self, pixels: Tensor) -> list[Tensor]:
-        """Return each network's logits; a smaller last batch is not worth compiling for and uses the eager networks."""
-        if self.compiled and not self.compiled_size:
-            self.compiled_size = len(pixels)
-        networks = self.compiled if len(pixels) == self.compiled_size else self.networks
-        return [network(pixels) for network in networks]
+        """Return each network's logits, in training."""
+        return self.compiled(pixels) if self.compiled else [network(pixels) for network in self.networks]
 
-    def sum_losses(self, each: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Sum the cross-entropies of the networks' logits, so that each network learns as if trained separately."""
-        smoothing = self.hparams["label_smoothing"]
-        return torch.stack([F.cross_entropy(logits, targets, label_smoothing=smoothing) for logits in each]).sum()
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return the sum of the networks' losses, and the number of images that their mean logits classify right."""
         images, labels = batch
-        pixels, targets = self.normalise(images), labels
-        if self.mix is not None:
-            pixels, targets = self.mix(pixels, labels)
+        pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
-        loss = self.sum_losses(each, targets)
-        self.train_accuracy(torch.stack(each).mean(0), labels)
-        self.log("train/loss", loss / len(each), on_step=True, on_epoch=True, batch_size=len(labels), sync_dist=True)
-        self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True, batch_size=len(labels))
-        return loss
+        correct = (torch.stack(each).mean(0).argmax(1) == labels).sum()
+        return {"loss": self.objective.sum_losses(each, targets), "correct": correct}
+
+    def on_train_start(self) -> None:
+        fuse(*self.trainer.optimizers)  # once more: a checkpoint may be of another device
+        start_replay(self, ImageClassifier)
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        # Not in `training_step`, of which a replay repeats only what happens on the device.
+        size, loss = len(batch[1]), outputs["loss"] / len(self.networks)
+        for name, value in (("loss", loss), ("accuracy", outputs["correct"] / size)):
+            self.log(f"train/{name}", value, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradients: recorded steps write to their memory, and the guard of the gates reads them."""
+
+    def teardown(self, stage: str) -> None:
+        stop_replay(self)
+        self.batch = ()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
@@ -237,13 +233,9 @@ class ImageClassifier(LightningModule):
         return self.average_views(images)[0].softmax(1)
 
     def configure_optimizers(self) -> Any:
-        options = self.hparams
-        rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
-        optimizer = build_optimizer(
-            self.network, rates, options["optimizer"], options["momentum"], options["weight_decay"]
-        )
-        if options["schedule"] == "constant":
+        optimizer = build_optimizer(self.network, self.hparams)
+        if self.hparams["schedule"] == "constant":
             return optimizer
-        factor = build_triangle(count_steps(self.trainer, self.datamodule), options["warmup"])
+        factor = build_triangle(count_steps(self.trainer, self.datamodule), self.hparams["warmup"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,16 +1,12 @@
-"""The machine's faster precision, its C++ compiler, and malloc settings for training."""
+"""The machine's faster precision, and malloc settings for training."""
 
 import copy
 import ctypes
-import os
-import shutil
 import sys
 import time
 
 import torch
 from torch import Tensor, nn
-
-from lightning_cifar.errors import InputError
 
 IMAGES, STEPS = 64, 3
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -43,13 +39,6 @@ def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
                 times.append(time.perf_counter() - start)
             seconds[precision] = min(times)
     return min(seconds, key=seconds.__getitem__)
-
-
-def check_compiler() -> None:
-    """Raise `InputError` unless there is a C++ compiler, which ``torch.compile`` needs."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise InputError(f"compile needs a C++ compiler, and {compiler} was not found: set CXX to one")
 
 
 def keep_freed_memory() -> bool:

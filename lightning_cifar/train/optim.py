@@ -1,7 +1,7 @@
 """Optimisers and schedules: parameter groups by role, Muon, and the triangular schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,19 +13,46 @@ from lightning_cifar.errors import InputError
 
 OptimizerName = Literal["adam", "sgd", "muon"]
 Schedule = Literal["constant", "triangular"]
+FUSED_DEVICES = ("cpu", "cuda", "mps")
 ROLES = ("filters", "gate", "norm", "head")
 
 
-def build_optimizer(
-    network: nn.Module, rates: dict[str, float], name: OptimizerName, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build Adam, SGD with Nesterov momentum, or `Muon`, with one parameter group for each role in ``rates``."""
+def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Build Adam, SGD with Nesterov momentum, or `Muon`, with one parameter group for each role.
+
+    Args:
+        network: as of `group_parameters`.
+        options: hyper-parameters of `ImageClassifier`.
+    """
+    rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
     groups = group_parameters(network, rates)
-    if name == "adam":
-        return torch.optim.Adam(groups, weight_decay=weight_decay)
-    if name == "sgd":
-        return torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
-    return Muon(groups, momentum=momentum, weight_decay=weight_decay)
+    momentum, weight_decay = options["momentum"], options["weight_decay"]
+    if options["optimizer"] == "muon":
+        return Muon(groups, momentum=momentum, weight_decay=weight_decay)
+    optimizer: torch.optim.Optimizer
+    if options["optimizer"] == "adam":
+        optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
+    else:
+        optimizer = torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
+    fuse(optimizer)
+    return optimizer
+
+
+def fuse(*optimizers: torch.optim.Optimizer) -> None:
+    """Let optimisers step in few launches, on the device where their parameters are.
+
+    Not by the constructor's argument ``fused``, with which float16 training refuses to clip gradients.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            device = group["params"][0].device.type
+            if "fused" in group:
+                group["fused"] = device in FUSED_DEVICES
+            if "capturable" in group:
+                group["capturable"] = device == "cuda"
+        for parameter, state in optimizer.state.items():
+            if "step" in state:
+                state["step"] = state["step"].to(parameter.device)
 
 
 def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
@@ -99,7 +126,8 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_mul_(scales, [len(parameter) ** 0.5 for parameter in parameters])
                 torch._foreach_mul_(parameters, scales)
                 steps = orthogonalise(steps)
-            torch._foreach_add_(parameters, steps, alpha=-group["lr"])
+            torch._foreach_mul_(steps, group["lr"])
+            torch._foreach_sub_(parameters, steps)
         return loss
 
 
@@ -108,39 +136,66 @@ def orthogonalise(filters: list[Tensor]) -> list[Tensor]:
     # The order of the columns does not matter; this one is a view of channels-last filters.
     rows = [filter_.permute(0, 2, 3, 1) for filter_ in filters]
     matrices = newton_schulz([row.flatten(1) for row in rows])
-    return [
-        matrix.view(row.shape).permute(0, 3, 1, 2).to(row.dtype) for matrix, row in zip(matrices, rows, strict=True)
-    ]
+    return [matrix.view(row.shape).permute(0, 3, 1, 2) for matrix, row in zip(matrices, rows, strict=True)]
 
 
-def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
-    """Move the singular values of matrices (rows, columns) into about [0.5, 1.5]; results are in bfloat16.
+def newton_schulz(matrices: list[Tensor], iterations: int = 3, padded: bool | None = None) -> list[Tensor]:
+    """Move the singular values of matrices (rows, columns) into about [0.5, 1.5], with the precision of bfloat16.
 
     This is Muon's quintic iteration, ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``, whose coefficients trade accuracy
     for the steepest slope at 0. The polynomials are multiplied with each other before they are with X, since they are
-    smaller: a third of the work for filters, which are much wider than high. Matrices of one height share a batch,
-    since a GPU's time depends on the number of operations.
+    smaller: a third of the work for filters, which are much wider than high.
+
+    Args:
+        matrices: of one dtype.
+        iterations: at least 1.
+        padded: process all matrices in one stack, padded with zeros, which change no result: few launches. False:
+            only those of one height, without padding. Default: False on a CPU.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    wide = [(matrix.mT if len(matrix) > matrix.shape[1] else matrix).bfloat16() for matrix in matrices]
-    norms = torch._foreach_norm(wide)  # upper bounds of the singular values
-    torch._foreach_add_(norms, 1e-7)
-    wide = list(torch._foreach_div(wide, norms))
-    for size in {len(matrix) for matrix in wide}:
-        indices = [index for index, matrix in enumerate(wide) if len(matrix) == size]
-        square = torch.stack([wide[index] @ wide[index].mT for index in indices])
-        identity = a * torch.eye(size, dtype=square.dtype, device=square.device)
-        polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
-        for _ in range(iterations - 1):
-            # X X' of the new X; these matrices commute.
-            square = torch.bmm(torch.bmm(polynomial, square), polynomial)
-            polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
-            product = torch.bmm(polynomial, product)
-        for index, factor in zip(indices, product, strict=True):
-            wide[index] = factor @ wide[index]
+    wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
+    if padded or (padded is None and wide[0].device.type != "cpu"):
+        results = iterate_padded(wide, iterations)
+    else:
+        results = iterate_by_height(wide, iterations)
     return [
-        result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, wide, strict=True)
+        result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, results, strict=True)
     ]
+
+
+def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    rows, columns = max(map(len, matrices)), max(matrix.shape[1] for matrix in matrices)
+    stack = torch.zeros(len(matrices), rows, columns, dtype=torch.bfloat16, device=matrices[0].device)
+    for slot, matrix in zip(stack, matrices, strict=True):
+        slot[: len(matrix), : matrix.shape[1]] = matrix
+    stack /= torch.linalg.vector_norm(stack, dim=(1, 2), keepdim=True) + 1e-7  # upper bounds of the singular values
+    stack = torch.bmm(multiply_quintics(torch.bmm(stack, stack.mT), iterations), stack).to(matrices[0].dtype)
+    return [slot[: len(matrix), : matrix.shape[1]] for slot, matrix in zip(stack, matrices, strict=True)]
+
+
+def iterate_by_height(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    results = [matrix.bfloat16() for matrix in matrices]
+    norms = torch._foreach_norm(results)
+    torch._foreach_add_(norms, 1e-7)
+    results = list(torch._foreach_div(results, norms))
+    for height in {len(matrix) for matrix in matrices}:
+        indices = [index for index, matrix in enumerate(matrices) if len(matrix) == height]
+        squares = torch.stack([results[index] @ results[index].mT for index in indices])
+        for index, factor in zip(indices, multiply_quintics(squares, iterations), strict=True):
+            results[index] = factor @ results[index]
+    return [result.to(matrix.dtype) for matrix, result in zip(matrices, results, strict=True)]
+
+
+def multiply_quintics(square: Tensor, iterations: int) -> Tensor:
+    """Return the product of the polynomials ``a + b*S + c*S*S`` of all iterations; ``square`` (n, rows, rows) is S."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    identity = a * torch.eye(square.shape[1], dtype=square.dtype, device=square.device)
+    polynomial = product = torch.baddbmm(identity + b * square, square, square, alpha=c)
+    for _ in range(iterations - 1):
+        # X X' of the new X; these matrices commute.
+        square = torch.bmm(torch.bmm(polynomial, square), polynomial)
+        polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
+        product = torch.bmm(polynomial, product)
+    return product
 
 
 def build_triangle(total: int, warmup: float) -> Callable[[int], float]:

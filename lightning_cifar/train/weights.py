@@ -126,7 +126,9 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     checkpoint = load_checkpoint(file)
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        data = checkpoint.get("datamodule_hyper_parameters", {})
+        data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+        for removed in ("small_epochs", "small_size"):  # of version 0.1.0, where they changed only the training
+            data.pop(removed, None)
         config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package ({error})") from error

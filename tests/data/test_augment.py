@@ -111,14 +111,14 @@ def test_normalise_has_the_dtype_of_the_mean():
 def apply_all(images: torch.Tensor, device: str = "cpu") -> list[torch.Tensor]:
     """Apply every function to the images, with draws made on the CPU."""
     flips, offsets = (
-        augment.draw_flips(len(images), seed_generator()),
-        augment.draw_offsets(len(images), 2, seed_generator()),
+        augment.draw_flips(len(images), seed_generator()).to(device),
+        augment.draw_offsets(len(images), 2, seed_generator()).to(device),
     )
-    centres = augment.draw_centres(len(images), *images.shape[-2:], seed_generator())
+    centres = augment.draw_centres(len(images), *images.shape[-2:], seed_generator()).to(device)
     statistics = torch.full((3,), 0.5).to(device)
     return [
         augment.flip_crop(images.to(device), flips, offsets, 2),
-        augment.cutout(images.to(device), centres, 3, torch.tensor([1, 2, 3], dtype=torch.uint8)),
+        augment.cutout(images.to(device), centres, 3, torch.tensor([1, 2, 3], dtype=torch.uint8, device=device)),
         augment.normalise(images.to(device), statistics, statistics),
     ]
 

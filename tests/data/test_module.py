@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning import LightningModule, Trainer
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2.functional import resize
 
+from lightning_cifar.data import augment as augment_draws
 from lightning_cifar.data.dataset import ImageSet, measure_channels
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import count_cores
-from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.sizes import find_size
+from lightning_cifar.distributed import Shard
+from lightning_cifar.options import RECIPES
 
 
 def make_module(*args: object, **options: object) -> CIFAR10DataModule:
@@ -187,9 +194,6 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("crop_padding", 32),
         ("cutout", -1),
         ("cutout", 33),
-        ("small_size", 7),
-        ("small_size", 33),
-        ("small_epochs", -1),
         ("batch_size", 0),
         ("eval_batch_size", 0),
         ("batch_size", -1),
@@ -225,7 +229,7 @@ def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):
     module = make_module("folder", str(image_folder), batch_size=7)
     hyper_parameters = dict(module.hparams)
     assert json.loads(json.dumps(hyper_parameters)) == hyper_parameters
-    assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, type(None)}
+    assert {type(value) for value in hyper_parameters.values()} <= {str, int, bool, list, type(None)}
     assert hyper_parameters["batch_size"] == 7
     assert hyper_parameters["root"] == str(image_folder)
 
@@ -358,14 +362,152 @@ def test_alternating_flips_are_random_first_and_then_every_other_epoch(image_fol
         assert torch.equal(mirrored[epoch], ~mirrored[epoch - 1])
 
 
-def test_alternating_flips_depend_on_the_seed(image_folder):
-    module = make_module("folder", str(image_folder), flip="alternating")
-    draws = []
-    for seed in (1, 1, 2):
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_draws_depend_only_on_seed_and_epoch(image_folder, flip):
+    options = {"flip": flip, "cutout": 8}
+    module = make_module("folder", str(image_folder), batch_size=7, **options)
+    draws = {}
+    for seed, epoch in itertools.product((1, 2), (0, 1, 2, 3)):
         torch.manual_seed(seed)
         module.train_dataloader()
-        draws.append(module.first_flips.tolist())
-    assert draws[0] == draws[1] != draws[2]
+        torch.rand(epoch)  # the state of the global generator must have no effect
+        module.draw_epoch(epoch)
+        draws[seed, epoch] = module.draws.clone()
+    for one, other in itertools.combinations(draws.values(), 2):
+        assert not torch.equal(one[:, 1:3], other[:, 1:3])
+        assert not torch.equal(one[:, 3:], other[:, 3:])
+    other = make_module("folder", str(image_folder), batch_size=2, in_memory=False, num_workers=0, **options)
+    other.train_dataloader()
+    for epoch in (3, 0, 2):  # in any order, with any batch size
+        other.draw_epoch(epoch)
+        assert torch.equal(other.draws, draws[2, epoch])
+
+
+def test_draws_come_from_another_stream_than_the_shuffle():
+    module, epochs = make_module("digits"), range(20)
+    torch.manual_seed(3)
+    module.train_dataloader()
+    shuffles = [augment_draws.draw_flips(len(module.train), make_generator(3, epoch)) for epoch in epochs]
+    for epoch in epochs:
+        module.draw_epoch(epoch)
+        assert not any(torch.equal(module.draws[:, 0].bool(), flips) for flips in shuffles)
+
+
+def test_draws_are_uniform():
+    module = make_module("digits", crop_padding=2)
+    module.train_dataloader()
+    draws = []
+    for epoch in range(20):
+        module.draw_epoch(epoch)
+        draws.append(module.draws.long())
+    draws = torch.stack(draws)  # (20, 1294, 5)
+    assert abs(draws[..., 0].float().mean() - 0.5) < 0.015  # five standard deviations
+    for column, choices in ((1, 5), (2, 5), (3, 32), (4, 32)):
+        counts, expected = draws[..., column].flatten().bincount(), draws[..., column].numel() / choices
+        assert len(counts) == choices
+        assert (counts - expected).abs().max() < 5 * expected**0.5
+    flips = draws[..., 0].bool()
+    assert (flips[1:] ^ flips[:-1]).float().mean() == pytest.approx(0.5, abs=0.02)  # independent of the last epoch
+
+
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_a_resume_within_an_epoch_needs_no_state_of_a_generator(image_folder, trainer, flip):
+    _, recorder = fit(trainer, "folder", str(image_folder), batch_size=7, flip=flip, cutout=8)
+    torch.manual_seed(0)
+    torch.rand(100)
+    resumed = make_module("folder", str(image_folder), batch_size=7, flip=flip, cutout=8)
+    loader, epoch = resumed.train_dataloader(), 5
+    resumed.draw_epoch(epoch)
+    loader.positions = True
+    loader.sampler.set_epoch(epoch)
+    loader.load_state_dict({"batch": 1})
+    found = [resumed.augment_batch(images, positions) for images, _, positions in loader]
+    expected = [images for images, _ in recorder.train_batches[3 * epoch + 1 : 3 * epoch + 3]]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_draws_stay_in_the_same_memory(image_folder, trainer):
+    seen = []
+
+    class Watched(CIFAR10DataModule):
+        def augment_batch(self, images, positions):
+            seen.append((self.draws.data_ptr(), self.fill.data_ptr(), self.trainer.current_epoch, self.draws.clone()))
+            return super().augment_batch(images, positions)
+
+    trainer.fit_loop.max_epochs = 3
+    trainer.reload_dataloaders_every_n_epochs = 1
+    module = Watched("folder", str(image_folder), batch_size=7)
+    trainer.fit(Recorder(), module)
+    assert len({(draws, fill) for draws, fill, _, _ in seen}) == 1
+    for (_, _, epoch, one), (_, _, next_epoch, other) in itertools.pairwise(seen):
+        assert torch.equal(one, other) == (epoch == next_epoch)
+
+
+def test_augmentation_can_be_replaced_by_a_recording(image_folder, trainer):
+    module, calls, recorder = CIFAR10DataModule("folder", str(image_folder), batch_size=7), [], Recorder()
+
+    def replay(images, positions):
+        assert torch.equal(images, module.train.images[positions])
+        calls.append(positions)
+        return images.clone().zero_()
+
+    module.augment = replay
+    trainer.fit(recorder, module)
+    assert len(calls) == 30
+    assert not any(images.any() for images, _ in recorder.train_batches)
+
+
+class OneDevice(TorchDispatchMode):
+    """Mode that refuses operations on tensors of another device; scalars of the CPU become arguments of kernels."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, found)):
+            if isinstance(value, torch.Tensor) and value.dim():
+                assert value.device.type == self.device, func
+        return found
+
+
+@pytest.mark.parametrize("size", [24, 32])
+@pytest.mark.parametrize("flip", [True, "alternating", False])
+def test_augmentation_is_computed_on_one_device_without_copies(flip, size):
+    """Otherwise a CUDA graph could not record it."""
+    module = make_module("digits", flip=flip, cutout=8, sizes=[16, size])
+    module.train_dataloader()
+    module.draws, module.fill = module.draws.to("meta"), module.fill.to("meta")
+    images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta").contiguous(memory_format=torch.channels_last)
+    positions, state = torch.zeros(16, dtype=torch.int64, device="meta"), torch.get_rng_state()
+    with OneDevice("meta"):  # on this device, .item() raises an error
+        found = module.augment_batch(images, positions)
+    assert found.shape == (16, 3, size, size)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("flip", [True, False, "alternating"])
+def test_augmentation_equals_a_plain_loop(flip, shards):
+    """Each process applies the draws of the positions in its shard."""
+    module = make_module("digits", flip=flip, crop_padding=3, cutout=9, batch_size=100, drop_last=True)
+    torch.manual_seed(5)
+    module.train_dataloader()
+    colour = (np.array(module.mean) * 255).round().astype(np.uint8)
+    for epoch in (0, 1):
+        module.draw_epoch(epoch)
+        for rank in range(shards):
+            loader = BatchLoader(module.train, 100, 5, drop_last=True, positions=True, shard=Shard(rank, shards))
+            loader.sampler.set_epoch(epoch)
+            images, _, positions = next(iter(loader))
+            found = module.augment_batch(images, positions)
+            for image, position, result in zip(images.numpy(), positions, found.numpy(), strict=True):
+                mirrored, *corner, row, column = module.draws[position].tolist()
+                expected = augment(image, 3, bool(mirrored), *corner).copy()
+                expected[:, max(0, row - 4) : row + 5, max(0, column - 4) : column + 5] = colour[:, None, None]
+                assert np.array_equal(result, expected)
+            assert flip or not module.draws[:, 0].any()
 
 
 def test_cutout_paints_one_square_in_the_mean_colour_on_each_image(image_folder, trainer):
@@ -422,16 +564,98 @@ def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_pa
         assert all(torch.equal(a, b) for first, second in pairs for a, b in zip(first, second, strict=True))
 
 
-def test_the_first_epochs_train_on_small_images(image_folder, trainer):
-    options = {"batch_size": 18, "flip": False, "crop_padding": 0, "small_epochs": 3, "small_size": 24}
+@pytest.mark.parametrize(
+    ("sizes", "shares", "expected"),  # in 30 steps
+    [
+        ([32], None, {32: 30}),
+        ([20], None, {20: 30}),
+        ([24, 32], [3, 7], {24: 9, 32: 21}),
+        ([20, 24, 32], [0.15, 0.35, 0.5], {20: 4, 24: 11, 32: 15}),  # 4.5 is rounded to the even number
+        ([9, 16, 32], None, {9: 10, 16: 10, 32: 10}),
+    ],
+)
+def test_each_size_has_its_share_of_the_steps(image_folder, trainer, sizes, shares, expected):
+    """Sizes may change within an epoch, which has three steps here."""
+    options = {"batch_size": 7, "flip": False, "crop_padding": 0, "sizes": sizes, "size_shares": shares}
     module, recorder = fit(trainer, "folder", str(image_folder), **options)
-    loader = BatchLoader(module.train, 18, seed=0)
-    for epoch, (seen, _) in enumerate(recorder.train_batches):
+    plain, loader = [], BatchLoader(module.train, 7, seed=0)
+    for epoch in range(10):
         loader.sampler.set_epoch(epoch)
-        ((images, _),) = loader
-        expected = [resize(image, [24, 24], antialias=True) if epoch < 3 else image for image in images]
-        assert torch.equal(seen, torch.stack(expected))
-    assert len(recorder.train_batches) == 10
+        plain += [images for images, _ in loader]
+    schedule = [size for size, steps in expected.items() for _ in range(steps)]
+    for (seen, _), images, size in zip(recorder.train_batches, plain, schedule, strict=True):
+        resized = [resize(image, [size, size], antialias=True) if size < 32 else image for image in images]
+        assert torch.equal(seen, torch.stack(resized))
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [
+        ({"max_steps": 5}, 5),
+        ({"max_epochs": -1, "max_steps": 7}, 7),
+        ({"max_epochs": 2, "max_steps": 9, "limit_train_batches": 0.5}, 2),
+        ({"max_epochs": 4, "accumulate_grad_batches": 2}, 8),
+    ],
+)
+def test_shares_are_of_the_optimiser_steps(image_folder, tmp_path, length, total):
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer, sizes = Trainer(accelerator="cpu", default_root_dir=tmp_path, **length, **quiet), {}
+
+    class Watched(Recorder):
+        def training_step(self, batch):
+            sizes.setdefault(self.trainer.global_step, len(batch[0][0, 0]))
+            return super().training_step(batch)
+
+    options = {"batch_size": 7, "sizes": [16, 24]}
+    trainer.fit(Watched(), CIFAR10DataModule("folder", str(image_folder), **options))
+    half = round(total / 2)
+    assert sizes == {step: 16 if step < half else 24 for step in range(total)}
+
+
+def test_the_recipe_accurate_trains_ten_of_18_epochs_on_small_images():
+    data = yaml.safe_load(RECIPES["accurate"].read_text())["data"]
+    found = [find_size(data["sizes"], data["size_shares"], step, 18 * 200) for step in range(18 * 200)]
+    assert found == [24] * 10 * 200 + [32] * 8 * 200
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares", "problem"),
+    [
+        ([], None, "the number of sizes must be at least 1, got 0"),
+        ([7, 32], None, "sizes must be in [8, 32], got 7"),
+        ([33], None, "sizes must be in [8, 32], got 33"),
+        ([16, 32], [1, 0], "size_shares must be in (0, 1e9], got 0"),
+        ([16, 32], [1, -1.5], "size_shares must be in (0, 1e9], got -1.5"),
+        ([16, 32], [float("nan"), 1], "size_shares must be in (0, 1e9], got nan"),
+        ([16, 32], [float("inf"), 1], "size_shares must be in (0, 1e9], got inf"),
+        ([16, 32], [1], "one share for each of several sizes, got [1] for sizes [16, 32]; leave it out"),
+        ([16, 32], [], "one share for each of several sizes, got [] for sizes [16, 32]; leave it out"),
+        ([16], [1], "one share for each of several sizes, got [1] for sizes [16]; leave it out"),
+    ],
+)
+def test_bad_sizes_are_named(bad_input, sizes, shares, problem):
+    with bad_input(problem):
+        CIFAR10DataModule(sizes=sizes, size_shares=shares)
+
+
+def test_several_sizes_need_the_length_of_the_training(image_folder, tmp_path, bad_input):
+    module = CIFAR10DataModule("folder", str(image_folder), sizes=[24, 32])
+    with bad_input("sizes [24, 32] need the training's length: set the Trainer's max_epochs or max_steps"):
+        make_trainer(tmp_path, max_epochs=-1).fit(Recorder(), module)
+
+
+def test_one_size_does_not_need_the_length_of_the_training(image_folder, tmp_path):
+    module, recorder = CIFAR10DataModule("folder", str(image_folder), sizes=[24]), Recorder()
+    trainer = make_trainer(tmp_path, max_epochs=-1)
+    recorder.on_train_batch_end = lambda *_: setattr(trainer, "should_stop", True)
+    trainer.fit(recorder, module)
+    assert recorder.train_batches[0][0].shape[-2:] == (24, 24)
+
+
+def test_without_a_trainer_images_have_the_last_size(image_folder):
+    module = make_module("folder", str(image_folder), sizes=[32, 16])
+    module.train_dataloader()
+    assert module.augment_batch(module.train.images[:3], torch.arange(3)).shape == (3, 3, 16, 16)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])

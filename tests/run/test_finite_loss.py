@@ -15,8 +15,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
     step, count = ImageClassifier.training_step, iter(range(1000))
 
     def spoiled(model, *args):
-        loss = step(model, *args)
-        return change(loss, model) if next(count) == at else loss
+        output = step(model, *args)
+        return {**output, "loss": change(output["loss"], model)} if next(count) == at else output
 
     monkeypatch.setattr(ImageClassifier, "training_step", spoiled)
 

@@ -27,6 +27,7 @@ CONFIGURATIONS = {
     "validation within an epoch": ["--recipe", "report", "--data.held_out", "val", "--trainer.val_check_interval", "2"],
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "max_steps within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
+    "image sizes that change within an epoch": ["--recipe", "fast", "--data.sizes", "[16,24,32]", *ALIVE],
     "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
 }
 
@@ -204,7 +205,7 @@ def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypat
         trainer.fit_loop.max_epochs = epochs
         trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)
         callback.stop_signal = signal.SIGINT  # as if the first had been resumed and stopped
-        callback.stored = {"random": {}, "metrics": {"train_accuracy": {"correct": torch.tensor(9)}}}
+        callback.stored = {"random": {}, "metrics": {"held_out_accuracy": {"correct": torch.tensor(9)}}}
     assert len(saves) == 2
 
 

@@ -20,7 +20,7 @@ def owners(tmp_path_factory) -> dict[str, Any]:
     results = trainer.fit_loop.epoch_loop._results
     checkpoint = trainer._checkpoint_connector.dump_checkpoint()
     return {
-        "metric": model.train_accuracy,
+        "metric": model.held_out_accuracy,
         "result": next(result for result in results.values() if result.is_tensor),
         "checkpoint": checkpoint,
         "trainer": trainer,

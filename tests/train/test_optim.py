@@ -1,5 +1,7 @@
 """Parameter groups, Muon and the triangular schedule, compared with plain implementations."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from lightning import Trainer
@@ -39,6 +41,16 @@ def test_newton_schulz_equals_the_reference(shape):
     matrices = [torch.randn(shape), torch.randn(shape), torch.randn(16, 20)]  # the last shares their batch if as high
     for matrix, result in zip(matrices, newton_schulz(matrices), strict=True):
         torch.testing.assert_close(result.float(), newton_schulz_reference(matrix), atol=0.02, rtol=0.02)
+
+
+def test_newton_schulz_in_one_padded_stack_has_the_same_bits():
+    """On the filters of `fast94`."""
+    widths = (24, 32, 64, 128, 192, 256)
+    shapes = [(high, wide * size) for wide, high in pairwise(widths) for size in (9, 9, 1)]
+    shapes += [(high, high * 9) for high in widths[2:]]
+    matrices = [torch.randn(shape) for shape in shapes]
+    by_height, padded = (newton_schulz(matrices, padded=padded) for padded in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(by_height, padded, strict=True))
 
 
 def muon_reference(weight, gradients, rate, momentum):

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, load_pretrained, main
 from lightning_cifar.data.images import read_image
 from lightning_cifar.files import digest_of
-from lightning_cifar.train.weights import PRETRAINED, read_weights, save_weights
+from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, read_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,14 @@ def test_command_line_tests_weights_like_the_checkpoint(exported, trained, tmp_p
         assert main(["test", "--ckpt_path", str(checkpoint), *data]) == 0
         accuracies.append(json.loads((tmp_path / str(number) / "test.json").read_text())["accuracy"])
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
+
+
+def test_checkpoint_of_version_0_1_0_keeps_its_data_settings(trained, tmp_path):
+    stored, file = load_checkpoint(trained / "checkpoints/last.ckpt"), tmp_path / "old.ckpt"
+    data = stored["datamodule_hyper_parameters"]
+    del data["sizes"], data["size_shares"]
+    torch.save(stored | {"datamodule_hyper_parameters": data | {"small_epochs": 10, "small_size": 24}}, file)
+    assert checkpoint_config(file)["data"] == data
 
 
 def test_fit_refuses_to_resume_from_weights(exported, tmp_path, capsys):

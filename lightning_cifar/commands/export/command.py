@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from lightning_cifar.data.listing import find_images
 from lightning_cifar.errors import InputError, require_extra
+from lightning_cifar.evaluate.listing import find_images
 from lightning_cifar.files import write_whole
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS, Arguments
 

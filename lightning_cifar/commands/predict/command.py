@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lightning_cifar.data.listing import allow_any_bytes, find_images
 from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import claim_directory, open_atomically
 from lightning_cifar.options import PRETRAINED_NAME, Arguments, check_output
 

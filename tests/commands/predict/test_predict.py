@@ -20,7 +20,7 @@ from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.images import read_image
-from lightning_cifar.data.listing import find_images_below
+from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
 
 COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
