@@ -14,9 +14,10 @@ DIR holds ``cifar-10-batches-py``. The stages, most important first:
     second_peer  the second of ``--peers``, such as cifar10-speedrun's cifar10_speedrun.py: 3 counted runs
 
 A stage is skipped if fewer seconds are left than it may need. An error is kept with its row or stage, and the next one
-follows, in a new process if the device is lost or a stage hangs. The file is written after every row; stages that are
-not measured stay as they are. Peers run unmodified in a directory that holds the images where they expect their
-download, and need the machine for themselves. ``--dry`` tries all stages with tiny sizes, on a CPU too.
+follows, in a new process if the device is lost or a stage hangs. The file is written after every row; its other stages
+stay as they are if device, torch and data are the same. Peers run unmodified in a directory that holds the images where
+they expect their download, and need the machine for themselves. ``--dry`` tries all stages with tiny sizes, on a CPU
+too.
 """
 
 import argparse
@@ -77,6 +78,8 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULT, help="the JSON file")
     parser.add_argument("--dry", action="store_true", help="try all stages with tiny sizes")
     options = parser.parse_args(args)
+    if options.dry and options.out == RESULT:
+        parser.error("--dry would replace the results: name another file by --out")
     options.dataset = "digits" if options.dry else "cifar10"
     if not options.dry and not Path(options.root, "cifar-10-batches-py").is_dir():
         parser.error(f"--root {options.root} holds no cifar-10-batches-py")

@@ -18,6 +18,7 @@ from measurement import KEPT_CHARACTERS, Measurement
 from training_step import DEVICE, BareStep, build, wait
 
 from lightning_cifar import main
+from lightning_cifar.data.sizes import find_size
 from lightning_cifar.options import RECIPES
 from lightning_cifar.train.optim import build_triangle
 
@@ -149,14 +150,15 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     model.network.stem.whiten(model.normalise(data.train.sample(5000).images))
     torch.backends.cudnn.benchmark = True
     trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    data.trainer, trainer.training = trainer, True  # the data module asks for device and epoch
+    data.trainer, trainer.training = trainer, True  # of which the data module reads device and epoch
     loader = data.train_dataloader()
     epochs = 1 if dry else recipe["trainer"]["max_epochs"]
     batches = TINY_STEPS if dry else len(loader)
     factor = build_triangle(epochs * batches, model.hparams["warmup"])
     step = BareStep("fast94", model, replay=True)
     rates = [group["lr"] for group in step.optimizer.param_groups]
-    taken = 0
+    taken, sizes = 0, (data.hparams["sizes"], data.hparams["size_shares"])
+    data.find_size = lambda: find_size(*sizes, taken, epochs * batches)  # type: ignore[method-assign]
     wait()
     started = time.perf_counter()
     for epoch in range(epochs):

@@ -121,7 +121,8 @@ def measure_step(recipe: str, batch: int, replay: bool, compiled: bool = False, 
     losses = [float(step())]
     first = time.perf_counter() - started
     losses += [float(step()) for _ in range(WARMUP - 1)]
-    times = time_calls(step, *(2, 2, 0) if dry else (20, 5, 2))
+    calls = 2 if dry else 20 if replay else 10
+    times = time_calls(step, calls, repeats=2 if dry else 5, warmup=2)
     return {"recipe": recipe, "batch": batch, "first_step_seconds": first, **times, "losses": losses}
 
 
@@ -156,7 +157,9 @@ def keep_profile(measurement: Measurement, recipe: str, batch: int, compiled: bo
             file = Path(directory) / "profile.json"
             flags = [flag for flag, on in (("--compile", compiled), ("--dry", measurement.options.dry)) if on]
             words = [sys.executable, __file__, recipe, str(batch), "--out", str(file), *flags]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=PROFILE_SECONDS)
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=min(PROFILE_SECONDS, measurement.left())
+            )
             if done.returncode:
                 raise RuntimeError(f"exit status {done.returncode}: {done.stderr[-KEPT_CHARACTERS:]}")
             return json.loads(file.read_text())

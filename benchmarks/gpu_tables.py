@@ -91,7 +91,7 @@ def tabulate_card() -> str:
         return format_table(["GPU"], [[MISSING]])
     result, ceilings, versions = load_result("gpu"), card.get("ceilings", {}), card.get("versions", {})
     values = [
-        *(result["stages"]["card"]["device"]["name"], result["torch"], versions.get("cuda"), versions.get("cudnn")),
+        *(result["device"]["name"], result["torch"], versions.get("cuda"), versions.get("cudnn")),
         f"{ceilings['copy_terabytes_per_second']:.2f} TB/s" if ceilings else MISSING,
         f"{ceilings['matmul_teraflops']:.0f} TFLOP/s" if ceilings else MISSING,
         f"{ceilings['host_microseconds_per_op']:.1f} µs" if ceilings else MISSING,

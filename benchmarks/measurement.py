@@ -16,6 +16,7 @@ import torch
 from lightning_cifar.files import write_json
 
 KEPT_CHARACTERS = 2000  # of a traceback or of a command's output
+STARTUP_SECONDS = 20
 
 
 class DeviceLostError(Exception):
@@ -35,7 +36,7 @@ class Measurement:
     """Rows of all stages, kept in a JSON file that is written after every row, and the seconds that are left.
 
     Args:
-        file: rows of other stages in it are kept.
+        file: its rows of other stages on the same device and data are kept.
         seconds: from now on.
         header: entries of the file beside ``stages``.
         options: of the command line.
@@ -55,7 +56,8 @@ class Measurement:
         self.seconds = seconds
         self.header = header
         kept = json.loads(file.read_text()) if file.exists() else {}
-        self.result: dict[str, Any] = {**kept, **header, "stages": kept.get("stages", {})}
+        is_same = all(kept.get(name) == header[name] for name in ("data", "device", "torch"))
+        self.result: dict[str, Any] = {**header, "stages": kept["stages"] if is_same else {}}
         self.stage: dict[str, Any] = {}
         self.warm = False  # whether a fit has run in this process
 
@@ -72,7 +74,7 @@ class Measurement:
                 self.report(f"{stage.name}: skipped, {self.left():.0f} s are left of {stage.needed:.0f} s it may need")
                 continue
             rest = [later.name for later in stages[number + 1 :]]
-            watchdog = threading.Timer(stage.limit, self.leave, [stage, rest])
+            watchdog = threading.Timer(min(stage.limit, self.left()), self.leave, [stage, rest])
             watchdog.daemon = True
             watchdog.start()
             try:
@@ -84,8 +86,7 @@ class Measurement:
                 watchdog.cancel()
 
     def run_stage(self, stage: Stage) -> None:
-        device = {name: self.header[name] for name in ("device", "torch", "git_commit")}
-        self.stage = self.result["stages"][stage.name] = {**device, "rows": {}}
+        self.stage = self.result["stages"][stage.name] = {"git_commit": self.header["git_commit"], "rows": {}}
         self.report(stage.name)
         started = time.monotonic()
         try:
@@ -101,8 +102,8 @@ class Measurement:
 
     def leave(self, stage: Stage, rest: list[str]) -> None:
         """Leave a stage that hangs, with the process it hangs in."""
-        self.stage["error"] = f"ended after {stage.limit:.0f} s"
-        self.report(f"{stage.name}: {self.stage['error']}, starting a new process")
+        self.stage["error"] = "ended by the clock"
+        self.report(f"{stage.name}: {self.stage['error']}")
         write_json(self.file, self.result)
         self.restart(rest, self.left())
 
@@ -162,9 +163,9 @@ def release_memory() -> None:
 
 
 def restart(stages: list[str], seconds: float) -> None:
-    """Replace this process by one that measures ``stages`` in what is left of the time."""
-    if not stages:
-        os._exit(1)
-    words = [*sys.argv, "--seconds", str(seconds), "--stages", *stages]
+    """Replace this process by one that measures ``stages`` in what is left of the time, or end it."""
     sys.stdout.flush()
+    if not stages or seconds < STARTUP_SECONDS:
+        os._exit(0)
+    words = [*sys.argv, "--seconds", str(seconds), "--stages", *stages]
     os.execv(sys.executable, [sys.executable, *words])

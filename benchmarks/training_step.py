@@ -15,13 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.options import RECIPES
+from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hardware import find_fastest_precision
-
-try:
-    from lightning_cifar.train.compilation import CompiledNetworks
-    from lightning_cifar.train.replay import CUDARecorder, DeviceRates, Replay
-except ImportError:  # until the package has them
-    pass
+from lightning_cifar.train.replay import CUDARecorder, DeviceRates, Replay
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 9
@@ -139,9 +135,12 @@ class BareStep:
         if self.replay is None:
             return self.run((images, labels), nullcontext())
         self.rates.update()
+        batch = images, labels
+        if self.replay.recordings:
+            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "the training step cannot be recorded")
-            return self.replay(lambda: self.run((images, labels), self.rates.applied()), (images, labels))
+            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
 
     def run(self, batch: tuple[Tensor, Tensor], rates: AbstractContextManager[None]) -> Tensor:
         self.optimizer.zero_grad()
