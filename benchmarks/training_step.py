@@ -1,9 +1,10 @@
-"""One training step of a recipe on random images, and clocks for it; used by `step.py`, `trainer.py` and `gpu.py`."""
+"""Training steps of a recipe without the Trainer, and clocks for them; used by `step.py`, `trainer.py` and `gpu.py`."""
 
-import statistics
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.options import RECIPES
+from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hardware import find_fastest_precision
+from lightning_cifar.train.replay import CUDARecorder, DeviceRates, Replay
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPEATS = 9
@@ -82,18 +85,6 @@ class Step:
         for _ in self.staged():
             pass
 
-    def stages(self) -> dict[str, float]:
-        """Return median seconds of each stage over 20 steps, synchronised after each stage."""
-        taken: dict[str, list[float]] = {}
-        for _ in range(30):
-            start = time.perf_counter()
-            for stage in self.staged():
-                wait()
-                now = time.perf_counter()
-                taken.setdefault(stage, []).append(now - start)
-                start = now
-        return {stage: statistics.median(times[10:]) for stage, times in taken.items()}
-
     def parts(self) -> dict[str, float]:
         """Return the share of each kind of operation in the step's time; the optimiser counts as one kind."""
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -113,6 +104,52 @@ class Step:
             if event.cpu_parent is None:
                 add(event, None)
         return {kind: time / spent.total() for kind, time in spent.most_common()}
+
+
+class RepeatingRecorder:
+    """Stands in for `CUDARecorder` on a CPU: each replay runs the step again."""
+
+    def apart(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        return step(), step
+
+
+class BareStep:
+    """Training steps of a recipe on given batches, eager or replayed: the same operations as under the Trainer."""
+
+    def __init__(self, recipe: str, model: ImageClassifier, replay: bool, compiled: bool = False) -> None:
+        self.model = model.to(DEVICE).train()
+        if compiled:
+            model.compiled = CompiledNetworks(model.networks)
+        self.optimizer = model.configure_optimizers()
+        precision = yaml.safe_load(RECIPES[recipe].read_text())["trainer"].get("precision")
+        self.mixed = precision == "auto" and DEVICE.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.rates, self.replay = DeviceRates(self.optimizer), None
+        if replay:
+            self.replay = Replay(CUDARecorder() if DEVICE.type == "cuda" else RepeatingRecorder())
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a step on a batch of uint8 images; a later replay overwrites it."""
+        if self.replay is None:
+            return self.run((images, labels), nullcontext())
+        self.rates.update()
+        batch = images, labels
+        if self.replay.recordings:
+            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "the training step cannot be recorded")
+            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
+
+    def run(self, batch: tuple[Tensor, Tensor], rates: AbstractContextManager[None]) -> Tensor:
+        self.optimizer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.mixed, cache_enabled=False):
+            loss = self.model.training_step(batch, 0)["loss"]
+        loss.backward()
+        with rates:
+            self.optimizer.step()
+        return loss.detach()
 
 
 def wait() -> None:

@@ -1,8 +1,11 @@
 """The studies say what they say: their forms are settings of the command line, and the ladder ends where it claims."""
 
 import importlib.util
+import json
 import shutil
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,101 @@ def test_held_out_are_the_validation_images(image_folder, tmp_path):
     for one, other in ((own.train, linked.train), (own.val, linked.test)):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
+
+
+PEER = """
+import time
+print("|  run     |  epoch  |  train_acc  |  val_acc  |  tta_val_acc  |  time_seconds  |")
+for run in range(COUNT):
+    print(f"|  {run}     |  7      |     0.9300  |   0.9300  |               |        3.0000  |")
+    print(f"|          |   eval  |     0.9400  |   0.9300  |       0.9400  |        3.1000  |", flush=True)
+    print("Mean accuracy:", end="\\r", flush=True)
+print("stuck", flush=True)
+time.sleep(60)
+"""
+READING = """
+import torch
+assert all(torch.load(f"cifar10/{part}.pt")["images"].shape[1:] == (32, 32, 3) for part in ("train", "test"))
+"""
+
+
+@pytest.fixture
+def write_peer(tmp_path):
+    def write(name, count, beginning=""):
+        script = tmp_path / name
+        script.write_text(beginning + PEER.replace("COUNT", str(count)))
+        return script
+
+    return write
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return benchmark("gpu")
+
+
+def measure(gpu, tmp_path, *options):
+    out = tmp_path / "gpu.json"
+    gpu.main(["--dry", "--out", str(out), *map(str, options)])
+    return json.loads(out.read_text())["stages"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:replay is off")
+def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch):
+    peers = write_peer("airbench94_muon.py", 9, READING), write_peer("cifar10_speedrun.py", 4, READING)
+    stages = measure(gpu, tmp_path, "--peers", *peers)
+    assert [*stages] == [stage.name for stage in gpu.STAGES]
+    assert "error" not in {
+        name for stage in stages.values() for row in (stage, *stage["rows"].values()) for name in row
+    }
+    assert {"fast94 1000, replayed", "fast94 1000, eager", "fast94 1000, kernels"} <= set(stages["step"]["rows"])
+    assert stages["peer"]["rows"]["airbench94_muon.py"]["accuracy"] == [0.94] * 8
+    tables = benchmark("gpu_tables")
+    for module in (tables, sys.modules["formatting"]):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    made = {name: table() for name, table in tables.TABLES.items() if name not in ("gpu_stages", "gpu_batches")}
+    assert "94.0 % was not reached" in made["gpu_targets"]
+    assert all("not measured" not in made[name] for name in ("gpu_targets", "gpu_card"))
+    assert made["gpu_fits"].count("not measured") == 3  # `fast` is not tried
+
+
+def test_an_error_on_a_gpu_is_kept_and_the_next_stage_follows(gpu, tmp_path, write_peer, monkeypatch):
+    def fail(measurement):
+        measurement.attempt("row", lambda: {"seconds": 1 / 0})
+        raise RuntimeError("a stage fails")
+
+    peer = partial(gpu.measure_peer, number=0, runs=8, limit=5)
+    monkeypatch.setattr(gpu, "STAGES", [gpu.Stage("card", fail, 0, 60), gpu.Stage("peer", peer, 0, 60)])
+    found = measure(gpu, tmp_path, "--peers", write_peer("peer.py", 3))
+    assert "ZeroDivisionError" in found["card"]["rows"]["row"]["error"]
+    assert "a stage fails" in found["card"]["error"]
+    row = found["peer"]["rows"]["peer.py"]
+    assert (row["n"], row["seconds"]) == (2, [3.1, 3.1])
+    assert row["error"].startswith("ended after 2 runs")
+    assert "stuck" in row["error"]
+
+
+def test_a_lost_gpu_and_a_stage_that_hangs_need_a_new_process(gpu, tmp_path, monkeypatch):
+    def lose(measurement):
+        raise sys.modules["measurement"].DeviceLostError
+
+    def hang(measurement):
+        while len(started) < 2:
+            time.sleep(0.01)
+
+    started = []
+    monkeypatch.setattr(gpu, "restart", lambda stages, seconds: started.append(stages))
+    stages = [("card", lose, 60), ("step", hang, 0.1), ("fits", lambda measurement: None, 60)]
+    monkeypatch.setattr(gpu, "STAGES", [gpu.Stage(name, measure, 0, limit) for name, measure, limit in stages])
+    found = measure(gpu, tmp_path)
+    assert started == [["step", "fits"], ["fits"]]
+    assert found["step"]["error"] == "ended by the clock"
+
+
+def test_stages_on_a_gpu_end_in_time_and_keep_earlier_rows(gpu, tmp_path, monkeypatch):
+    assert [*measure(gpu, tmp_path, "--stages", "card")] == ["card"]
+    monkeypatch.setattr(gpu.Stage, "_replace", lambda stage, needed: stage)  # as without --dry
+    stages = measure(gpu, tmp_path, "--stages", "step", "--seconds", 30)
+    assert [*stages] == ["card"]
