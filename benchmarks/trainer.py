@@ -1,39 +1,62 @@
 """Overhead of Lightning: the same steps by a raw loop, ``Trainer(barebones=True)`` and the default ``fit``.
 
-    python benchmarks/trainer.py --root DIR
+    python benchmarks/trainer.py --root DIR [--only steps | epoch_end]
 
 DIR is an image folder of CIFAR-10. Each trains the recipe `fast` for 50 steps, interleaved, 5 times. The raw loop does
 batches, augmentation, forward, loss, backward and optimiser only; ``fit`` adds metrics, progress, CSV, figure and
 checkpoints. The clock runs from the end of step 5 to the end of the last; what follows once per run (figure,
 checkpoint) is reported separately. The same is measured with batches of 10 images and five blocks of 8 channels, where
-the overhead shows. Prints a table and writes ``benchmarks/results/trainer.json``.
+the overhead shows.
+
+``epoch_end`` times what `PARTS` do at the end of an epoch, in an epoch that saves no checkpoint: the median over
+`EPOCHS` short epochs of the recipe `fast94`. The device is synchronised before and after each part.
+
+Prints both tables and updates ``benchmarks/results/trainer.json``; ``--only`` measures one of them.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from formatting import format_table, load_result
 from lightning import Callback, Trainer
 from torch.nn import functional as F
-from training_step import DEVICE, build
+from training_step import DEVICE, build, wait
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
 from lightning_cifar.files import write_json
+from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
+from lightning_cifar.run.last_checkpoint import LastCheckpoint
+from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import describe_device
 from lightning_cifar.run.settings import layer
+from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.train.hardware import keep_freed_memory
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}
 TINY = ({"batch_size": 10}, {"widths": [8] * 5})
 PRECISION = "bf16-mixed"
+RESULT = Path(__file__).parent / "results/trainer.json"
+EPOCH_END_RECIPE, EPOCHS = "fast94", 12
+PARTS = {  # what our callbacks do at the end of an epoch
+    "throughput": (Throughput, ("on_train_epoch_end",)),
+    "gates: forward pass of 256 images": (GateStatistics, ("sample_gates",)),
+    "gates: statistics, logged": (GateStatistics, ("on_train_epoch_end",)),
+    "check of the weights": (FiniteLoss, ("on_train_epoch_end",)),
+    "row of the progress table": (Progress, ("on_train_epoch_end",)),
+    "whether to write last.ckpt": (LastCheckpoint, ("after_epoch",)),
+}
 
 
 class Clock(Callback):
@@ -120,29 +143,66 @@ def measure(root: str, size: str) -> dict[str, Any]:
     return table
 
 
-def main(root: str) -> None:
-    keep_freed_memory()
+def measure_epoch_end(root: str) -> dict[str, Any]:
+    """Return milliseconds of each of `PARTS`, without parts within it: the median over epochs of two steps, and all."""
+    taken: dict[str, list[float]] = {part: [] for part in PARTS}
+    within = [0.0]  # milliseconds of parts within the current one
+
+    def clock(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            wait()
+            within.append(0)
+            start = time.perf_counter()
+            result = method(*args)
+            wait()
+            spent = 1000 * (time.perf_counter() - start)
+            taken[part].append(spent - within.pop())
+            within[-1] += spent
+            return result
+
+        return timed
+
+    options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", PRECISION]
+    options += ["--trainer.limit_train_batches", "2", "--trainer.max_epochs", str(EPOCHS)]
+    with tempfile.TemporaryDirectory() as run_dir, ExitStack() as patches:
+        for part, (owner, names) in PARTS.items():
+            for name in names:
+                patches.enter_context(patch.object(owner, name, clock(part, getattr(owner, name))))
+        fit(parse(layer(["fit", "--recipe", EPOCH_END_RECIPE, *options, "--run_dir", f"{run_dir}/run"])))
+    return {part: {"median": statistics.median(times), "all": times} for part, times in taken.items()}
+
+
+def measure_steps(root: str) -> dict[str, Any]:
     sizes = {size: measure(root, size) for size in STEPS}
     tiny = {name: row["step_seconds"]["median"] for name, row in sizes["tiny"].items()}
     added = {name: step - tiny["raw loop"] for name, step in tiny.items()}
     step = sizes["fast"]["raw loop"]["step_seconds"]["median"]
-    result = {
-        "question": "What does Lightning cost over a raw loop of the same steps?",
-        "command": "python benchmarks/trainer.py --root DIR",
+    return {
         "recipe": RECIPE,
         "sizes": sizes,
         "added_seconds_per_step": added,
         "ratio_from_added": {name: 1 + seconds / step for name, seconds in added.items()},
         "device": describe_device(DEVICE),
     }
-    write_json(Path(__file__).parent / "results/trainer.json", result)
-    print(f"{'':<20}{'a step':>10}{'ratio':>8}{'after the last':>16}{'tiny step':>12}{'added':>10}{'ratio':>8}")
-    for name, row in sizes["fast"].items():
-        print(
-            f"{name:<20}{1000 * row['step_seconds']['median']:>7.1f} ms{row['ratio']['median']:>8.3f}"
-            f"{row['end_seconds']:>14.2f} s{1000 * tiny[name]:>9.2f} ms{1000 * added[name]:>7.2f} ms"
-            f"{result['ratio_from_added'][name]:>8.3f}"
-        )
+
+
+def main(root: str, only: str | None) -> None:
+    keep_freed_memory()
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result |= {
+        "question": "What does Lightning cost over a raw loop of the same steps, and our callbacks per epoch?",
+        "command": "python benchmarks/trainer.py --root DIR",
+    }
+    if only != "epoch_end":
+        result |= measure_steps(root)
+    if only != "steps":
+        found = measure_epoch_end(root)
+        result["epoch_end"] = {
+            "recipe": EPOCH_END_RECIPE, "milliseconds": found, "device": describe_device(DEVICE)
+        }  # fmt: skip
+    write_json(RESULT, result)
+    for name, table in TABLES.items():
+        print(f"{name}\n{table()}\n")
 
 
 def tabulate() -> str:
@@ -155,12 +215,23 @@ def tabulate() -> str:
     return format_table(head, rows, result["command"])
 
 
+def tabulate_epoch_end() -> str:
+    result = load_result("trainer")
+    found = result["epoch_end"]
+    medians = {part: times["median"] for part, times in found["milliseconds"].items()}
+    rows = [[part, f"{time:.1f} ms"] for part, time in [*medians.items(), ("sum", sum(medians.values()))]]
+    return format_table([f"end of an epoch of `{found['recipe']}`", ""], rows, f"{result['command']} --only epoch_end")
+
+
 TABLES = {
     "trainer": tabulate,
+    "epoch_end": tabulate_epoch_end,
 }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the image folder")
-    main(parser.parse_args().root)
+    parser.add_argument("--only", choices=["steps", "epoch_end"], help="measure one of the two tables; default: both")
+    arguments = parser.parse_args()
+    main(arguments.root, arguments.only)

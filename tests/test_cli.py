@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 from lightning import Callback, Trainer
 from PIL import Image
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
 from lightning_cifar.cli import main
 from lightning_cifar.data import download
 from lightning_cifar.errors import explain
@@ -153,14 +153,42 @@ def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
     assert {row["prediction"] for row in rows} <= {str(digit) for digit in range(10)}
 
 
-def test_best_checkpoint_is_not_chosen_by_the_test_set(capsys, tmp_path, tiny):
-    args = ["--data.held_out", "test", "--run_dir", tmp_path / "run"]
-    assert run(capsys, "fit", *tiny, *args)[0] == 0
-    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
-    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ModelCheckpoint"))
-    assert state["monitor"] == "train/loss"
-    _, out, _ = run(capsys, "fit", "--resume", tmp_path / "run")  # the run has finished
-    assert f"checkpoint: {tmp_path / 'run/checkpoints/last.ckpt'}" in out
+def test_best_checkpoint_is_chosen_by_validation(trained):
+    callbacks = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)["callbacks"]
+    (state,) = (state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
+    assert state["monitor"] == "val/accuracy"
+    assert not (trained / "checkpoints/best.ckpt").samefile(trained / "checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, monkeypatch, linked):
+    """The test set never selects; also after a resume, and where the file system has no hard links."""
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: os.stat(tmp_path / "none"))  # an OSError
+    best, last = (tmp_path / f"run/checkpoints/{name}.ckpt" for name in ("best", "last"))
+    for args in (
+        ["fit", *tiny, "--data.held_out", "test", "--run_dir", tmp_path / "run"],
+        ["fit", "--resume", tmp_path / "run"],  # the run has finished
+        ["fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2"],
+    ):
+        status, out, _ = run(capsys, *args)
+        assert (status, f"checkpoint: {last}" in out) == (0, True)
+        assert best.read_bytes() == last.read_bytes()
+        assert best.samefile(last) == linked
+    assert {file.name for file in best.parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+
+
+def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
+    def stop_at_step_5(callback, trainer, *_):
+        if trainer.global_step == 5:
+            assert not best.exists()
+            signal.raise_signal(signal.SIGINT)
+
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    monkeypatch.setattr(Throughput, "on_train_batch_end", stop_at_step_5)
+    assert run(capsys, "fit", *tiny, "--data.held_out", "test", "--run_dir", tmp_path / "run")[0] == 130
+    assert torch.load(best, weights_only=True)["global_step"] == 5
+    assert run(capsys, "test", "--ckpt_path", best, "--run_dir", tmp_path / "t")[0] == 0
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "120", "--trainer.precision", "32-true"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "5", "--data.drop_last", "true"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+OFTEN = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
 
 
 def run(*args: object, status: int = 0, launcher: tuple[str, ...] = ("-m",), **environment: str) -> str:
@@ -225,7 +226,7 @@ def test_limited_test_batches_need_one_process(runs, tmp_path):
 def test_killed_process_ends_the_job_which_resumes(tmp_path, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "200", "--trainer.max_steps", "-1"]
-    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", str(run_dir)]
+    args += ["--model.widths", "[8,8,16,16,16]", *OFTEN, "--run_dir", str(run_dir)]
     job = start_python("-m", "lightning_cifar", *args, stderr=subprocess.DEVNULL)
     eventually((run_dir / "checkpoints/last.ckpt").exists, job, seconds=120)
     (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()[:1]
@@ -242,8 +243,7 @@ def test_killed_process_ends_the_job_which_resumes(tmp_path, start_python, event
 @pytest.mark.parametrize("target", ["rank 0", "all, as a terminal does"])
 def test_stopped_job_resumes_exactly(tmp_path, target, start_python, eventually):
     args = ["fit", "--recipe", "report", *SMALL, *TWO, "--trainer.max_epochs", "6"]
-    args += ["--model.widths", "[8,8,16,16,16]", "--trainer.callbacks", "lightning_cifar.LastCheckpoint"]
-    args += ["--trainer.callbacks.minutes", "0", "--run_dir"]
+    args += ["--model.widths", "[8,8,16,16,16]", *OFTEN, "--run_dir"]
     run(*args, tmp_path / "whole")
     job = start_python("-m", "lightning_cifar", *args, tmp_path / "run")
     eventually((tmp_path / "run/checkpoints/last.ckpt").exists, job, seconds=120)
@@ -270,7 +270,7 @@ def test_torchrun_restarts_a_killed_process(tmp_path, machines, start_python, ev
     launcher += [endpoint, "--max-restarts", 1, "--monitor-interval", 1, "-m", "lightning_cifar"]
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", 30, "--trainer.max_steps", -1]
     args += ["--trainer.devices", 2 // machines, "--trainer.num_nodes", machines]
-    args += ["--model.widths", "[8,8,16,16,16]", "--run_dir", run_dir]
+    args += ["--model.widths", "[8,8,16,16,16]", *OFTEN, "--run_dir", run_dir]
     command = ["-m", "torch.distributed.run", *launcher, *args]
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with output.open("w") as opened:

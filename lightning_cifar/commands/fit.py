@@ -31,7 +31,7 @@ def list_files(job: Job, run: Run) -> None:
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")
     best, last = run.saved("best"), run.saved("last")
-    # Without validation images, "best" is by the training loss, which says nothing about new images.
+    # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
         print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")

@@ -22,8 +22,8 @@ class LiveFigure(Callback):
     """Redraw ``curves.png``, next to ``metrics.csv``, during training; in a notebook, also show the figure.
 
     Args:
-        interval: minimum seconds between two drawings of about 0.2 s. Drawing also takes at most 1 % of the training
-            time, in a notebook 5 %. The figure is always drawn at the end.
+        interval: minimum seconds between two drawings of about 0.2 s, and before the first. Drawing also takes at most
+            1 % of the training time, in a notebook 5 %. The figure is always drawn at the end.
 
     Raises:
         InputError: the trainer has no `CSVLogger`, which writes the numbers to plot.
@@ -31,13 +31,15 @@ class LiveFigure(Callback):
 
     def __init__(self, interval: float = 15.0) -> None:
         self.interval = interval
-        self.next_drawing = 0.0
         self.display: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         without_loggers = getattr(trainer, "fast_dev_run", False)  # Lightning removes them
         if stage == "fit" and not without_loggers and find_csv_logger(trainer) is None:
             raise InputError("LiveFigure plots metrics.csv: give the Trainer a CSVLogger")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.next_drawing = time.monotonic() + self.interval
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if time.monotonic() > self.next_drawing:
@@ -57,7 +59,7 @@ class LiveFigure(Callback):
         logger.save()
         metrics = Path(logger.log_dir) / METRICS
         if not metrics.exists():  # nothing logged yet
-            self.next_drawing = started + min(1.0, self.interval)
+            self.next_drawing = started + self.interval
             return
         png = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)

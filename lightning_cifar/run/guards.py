@@ -1,11 +1,13 @@
 """Callbacks that stop training that cannot recover: NaN losses, and blocks whose gates are zero for every image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.model.blocks import GatedBlock
@@ -56,9 +58,11 @@ class FiniteLoss(Callback):
 
     def check_weights(self, trainer: Trainer, module: LightningModule) -> None:
         """Raise if a loss or weight is NaN or infinite; weights show a bad update one step before the loss."""
+        values = [value for value in module.state_dict().values() if value.is_floating_point()]
+        norm = get_total_norm(values)  # started before the device is waited for
         self.check(trainer)
-        finite = [value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point()]
-        if not torch.stack(finite).all():
+        # The norm of a NaN or an infinity is not finite; that of large finite values may not be either.
+        if not norm.isfinite() and not all(value.isfinite().all() for value in values):
             step = max(self.rates, default=trainer.global_step)
             raise DivergenceError(f"the weights are NaN or infinite since step {step}, {self.give_advice(step)}")
 
@@ -98,26 +102,39 @@ class GateStatistics(Callback):
         if self.images is None:
             return
         assert isinstance(pl_module, ImageClassifier)
-        pixels = pl_module.normalise(self.images)
-        pl_module.network.eval()
-        with trainer.precision_plugin.forward_context():
-            sampled = [[weights for weights, _ in network.iterate_blocks(pixels)] for network in pl_module.networks]
-        pl_module.network.train()
-        for network, gates in zip(pl_module.networks, sampled, strict=True):
-            for number, (block, weights) in enumerate(zip(network.blocks, gates, strict=True), 1):
-                if has_dead_gates(block, weights):
+        sampled = self.sample_gates(pl_module, trainer)
+        found = torch.stack([summarise_gates(gates) for gates in sampled]).cpu()  # (members, blocks, branches + 1)
+        for network, blocks in zip(pl_module.networks, found, strict=True):
+            for number, (block, (*_, dead)) in enumerate(zip(network.blocks, blocks, strict=True), 1):
+                if dead == 1 and not has_gradient(block):
                     raise DivergenceError(
                         f"the gates of block {number} are zero for every sampled image (dead ReLU) in epoch "
                         f"{trainer.current_epoch + 1}: try a lower --model.gate_rate"
                     )
-        for number, of_members in enumerate(zip(*sampled, strict=True), 1):
-            weights = torch.cat(of_members)
-            for branch, mean in enumerate(weights.float().mean((0, 2)), 1):
+        for number, (*means, dead) in enumerate(found.mean(0), 1):
+            for branch, mean in enumerate(means, 1):
                 pl_module.log(f"gates/block{number}_branch{branch}", mean)
-            pl_module.log(f"gates/block{number}_dead", (weights == 0).all(2).all(1).float().mean())
+            pl_module.log(f"gates/block{number}_dead", dead)
+
+    def sample_gates(self, model: ImageClassifier, trainer: Trainer) -> list[list[Tensor]]:
+        """Return the gates of each member's blocks, (images, branches, 1 or channels), for the sampled images."""
+        assert self.images is not None
+        pixels = model.normalise(self.images)
+        model.network.eval()
+        with trainer.precision_plugin.forward_context():
+            sampled = [[gates for gates, _ in network.iterate_blocks(pixels)] for network in model.networks]
+        model.network.train()
+        return sampled
 
 
-def has_dead_gates(block: GatedBlock, weights: Tensor) -> bool:
-    """Return whether the gate weights of all images are zero and the gate had no gradient in the last step."""
+def summarise_gates(gates: Sequence[Tensor]) -> Tensor:
+    """Return each block's mean weight of every branch and its fraction of images with zero gates, (blocks, N + 1)."""
+    means = torch.stack([weights.float().mean((0, 2)) for weights in gates])
+    dead = torch.stack([(weights == 0).flatten(1).all(1) for weights in gates]).float().mean(1, keepdim=True)
+    return torch.cat([means, dead], 1)
+
+
+def has_gradient(block: GatedBlock) -> bool:
+    """Return whether the gate had a gradient in the last step."""
     gradients = [parameter.grad for parameter in block.gate.parameters()]
-    return not weights.any() and not any(gradient is not None and gradient.any() for gradient in gradients)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)

@@ -19,25 +19,28 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.files import write_whole
 from lightning_cifar.run import resume
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.run.metrics_csv import count_lines
 from lightning_cifar.run.random_state import get_random_states, restore_random_states
 from lightning_cifar.train.checkpoint import load_checkpoint
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes
+EPOCH_SECONDS = 30  # least time between two checkpoints at the end of epochs, which may be as short as a save
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``checkpoints/last.ckpt`` after every epoch, every few minutes, and before SIGTERM or SIGINT end training.
+    """Write ``checkpoints/last.ckpt`` at the end of training, before SIGTERM or SIGINT end it, and in between.
 
-    The checkpoint before is kept as ``previous.ckpt``, in case the last one is damaged. Both lie in the directory of
-    the first logger.
+    In between, a checkpoint is written at the end of an epoch if 30 seconds have passed since the last one, and within
+    an epoch every few minutes. The checkpoint before is kept as ``previous.ckpt``, in case the last one is damaged.
+    Both lie in the directory of the first logger.
 
     Args:
-        minutes: least time between two checkpoints within an epoch.
+        minutes: least time between two checkpoints within an epoch; 0 saves after every step.
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
@@ -64,7 +67,7 @@ class LastCheckpoint(Checkpoint):
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
             self.stored = {}
         resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
-        self.due = time.monotonic() + self.seconds
+        self.saved_at = time.monotonic()
         self.requeue_signal = resume.slurm_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
         if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
@@ -92,18 +95,24 @@ class LastCheckpoint(Checkpoint):
         if self.trainer.world_size > 1 and self.trainer.fit_loop.epoch_loop.global_step % AGREE_EVERY:
             return
         stop = self.in_any_process(self.stop_signal is not None)
-        if stop or self.in_any_process(time.monotonic() > self.due):
+        if stop or self.is_due(self.seconds):
             self.save()
         if stop:
             self.stop()
 
     def after_epoch(self) -> None:
         self.stored.pop("sums", None)
-        self.epoch_over = True
-        self.save()
-        self.epoch_over = False
-        if self.in_any_process(self.stop_signal is not None) and not self.trainer.fit_loop.done:
+        stop, ends = self.in_any_process(self.stop_signal is not None), self.trainer.fit_loop.done
+        if stop or ends or self.is_due(min(EPOCH_SECONDS, self.seconds)):
+            self.epoch_over = True
+            self.save()
+            self.epoch_over = False
+        if stop and not ends:
             self.stop()
+
+    def is_due(self, seconds: float) -> bool:
+        """Return whether any process has counted this many seconds since the last checkpoint."""
+        return self.in_any_process(time.monotonic() - self.saved_at >= seconds)
 
     def in_any_process(self, condition: bool) -> bool:
         if self.trainer.world_size > 1:
@@ -132,7 +141,7 @@ class LastCheckpoint(Checkpoint):
             os.replace(last, self.directory / PREVIOUS)
         self.trainer.save_checkpoint(last)
         self.last_model_path = str(last)
-        self.due = time.monotonic() + self.seconds
+        self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         if not hasattr(self, "module"):  # it has not trained
@@ -172,6 +181,19 @@ def requeue_slurm_job() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
+
+
+def link_best(last: Path) -> None:
+    """Make ``best.ckpt`` another name of the file ``last.ckpt``, or a copy where files cannot have two names."""
+    best, new = last.with_name(BEST), last.with_name(f".{BEST}.partial")
+    if best.exists() and best.samefile(last):
+        return
+    new.unlink(missing_ok=True)  # of a process that was killed here
+    try:
+        os.link(last, new)
+        os.replace(new, best)
+    except OSError:
+        write_whole(best, last.read_bytes())
 
 
 def existing_checkpoints(directory: Path) -> list[Path]:

@@ -24,6 +24,9 @@ PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetric
 class RunRecord(Callback):
     """Write ``run.json`` when a stage starts, and again with its timings when the stage ends.
 
+    ``fit_seconds`` is the wall-clock time from the start of training to its end, with validation, checkpoints and all
+    else between epochs. It adds up over resumes; of a killed part, the time up to its last checkpoint counts.
+
     Args:
         directory: existing directory to write to.
         command: words of the command line.
@@ -34,6 +37,8 @@ class RunRecord(Callback):
         self.file = Path(directory) / RECORD
         self.command = list(command)
         self.recipe = recipe
+        self.fit_seconds = 0.0
+        self.fit_started: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
@@ -52,11 +57,30 @@ class RunRecord(Callback):
         }
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
+        self.fit_seconds = (earlier or {}).get("timings", {}).get("fit_seconds", 0.0)
         self.write(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.fit_started = time.perf_counter() - self.fit_seconds
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.fit_seconds, self.fit_started = self.read_clock(), None
+
+    def read_clock(self) -> float:
+        return self.fit_seconds if self.fit_started is None else time.perf_counter() - self.fit_started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fit_seconds": self.read_clock()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.fit_seconds = max(self.fit_seconds, state_dict["fit_seconds"])  # run.json lacks them after a kill
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
         if stage == "fit":
+            self.record["timings"] |= {"fit_seconds": round(self.read_clock(), 3)}
             self.record["timings"] |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
         self.record["metrics"] = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")

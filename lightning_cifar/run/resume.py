@@ -17,7 +17,7 @@ from torchmetrics import Metric
 INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/epoch_loop/on_advance_end": "runs last in a step: `after_each_step` follows it",
     "fit_loop/on_advance_end": "runs last in an epoch: `after_each_epoch` follows it",
-    "fit_loop/epoch_loop/batch_progress/is_last_batch": "the end of the epoch is near, and saves anyway",
+    "fit_loop/epoch_loop/batch_progress/is_last_batch": "the end of the epoch is near, and saves what is due",
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
     "fit_loop/epoch_loop/_should_accumulate": "gradients half accumulated are in no checkpoint",
     "fit_loop/epoch_loop/_should_check_val_fx": "a validation that is due would be left out",
@@ -63,7 +63,7 @@ def stop_following(trainer: Trainer) -> None:
 
 
 def is_resumable(trainer: Trainer, fetcher: Any) -> bool:
-    """Whether Lightning continues exactly from a checkpoint taken after this step; the epoch's end saves anyway."""
+    """Whether Lightning continues exactly from a checkpoint taken after this step; else the epoch's end saves."""
     loop = trainer.fit_loop.epoch_loop
     if loop.batch_progress.is_last_batch or loop.done:
         return False

@@ -19,7 +19,7 @@ from lightning_cifar.files import LOCK, claim_directory, lock, make_timed_direct
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.last_checkpoint import LastCheckpoint, load_newest
+from lightning_cifar.run.last_checkpoint import BEST, LastCheckpoint, link_best, load_newest
 from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
@@ -52,9 +52,13 @@ class Run:
     def saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
         paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
-        found = next(filter(None, paths), "")
-        # A finished run that is resumed writes nothing.
-        return found or (str(self.checkpoint or "") if which == "last" else "")
+        if found := next(filter(None, paths), ""):
+            return found
+        if which == "last":
+            return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
+        last = self.saved("last")
+        best = Path(last).with_name(BEST) if last else None
+        return str(best) if best and best.exists() else ""
 
 
 @contextmanager
@@ -200,10 +204,11 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     if job.command == "fit":
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
         if job.trainer["enable_checkpointing"] is not False:
-            by: dict[str, Any] = {"monitor": "train/loss"}
-            if job.selects_by_validation:
-                by = {"monitor": "val/accuracy", "mode": "max"}
-            usual.append(ModelCheckpoint(filename="best", enable_version_counter=False, **by))
+            if job.selects_by_validation:  # elsewhere, `train` makes best.ckpt of the last weights
+                name = Path(BEST).stem
+                usual.append(
+                    ModelCheckpoint(filename=name, monitor="val/accuracy", mode="max", enable_version_counter=False)
+                )
             usual.append(LastCheckpoint())
     if job.trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in configured):
         usual.append(Progress(epoch_rows=epoch_rows))
@@ -217,7 +222,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def train(job: Job, run: Run) -> None:
-    """Train, or resume, to the end.
+    """Train, or resume, to the end. If no callback selects a ``best.ckpt``, it is then made the same as ``last.ckpt``.
 
     Raises:
         SystemExit: with 128 and the number of the signal that stopped training; ``last.ckpt`` is written then.
@@ -230,3 +235,8 @@ def train(job: Job, run: Run) -> None:
         signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
         early = signal.SIGTERM if stop.code == 128 + signal.SIGTERM else signal.SIGINT  # before training began
         raise SystemExit(128 + (next(filter(None, signals), None) or early)) from stop
+    finally:
+        last = Path(run.saved("last"))
+        selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
+        if run.trainer.is_global_zero and not selects and last.is_file():  # there is none if the disk was full
+            link_best(last)

@@ -5,7 +5,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, main
 from lightning_cifar.run.curves import read_metrics
 
 
@@ -29,6 +29,20 @@ def test_run_writes_curves_png(tmp_path):
         assert image.size == (1200, 480)
     assert not (tmp_path / "run/.curves.png").exists()
     assert not (tmp_path / "run/.curves.png.partial").exists()
+
+
+def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch):
+    """A shorter training is drawn once, at its end."""
+    drawn, draw = [], LiveFigure.draw
+
+    def draw_and_count(callback, trainer):
+        drawn.append(trainer.global_step)
+        draw(callback, trainer)
+
+    monkeypatch.setattr(LiveFigure, "draw", draw_and_count)
+    assert main(["fit", *tiny, "--run_dir", str(tmp_path / "run")]) == 0
+    assert drawn == [20]
+    assert (tmp_path / "run/curves.png").exists()
 
 
 def test_missing_csv_logger_is_an_error():

@@ -1,8 +1,13 @@
 """FiniteLoss: a NaN or infinite loss ends training with status 3, and no checkpoint with such weights is saved."""
 
 import pytest
+import torch
+from lightning import Trainer
 
 from lightning_cifar import ImageClassifier, main
+from lightning_cifar.errors import DivergenceError
+from lightning_cifar.run import last_checkpoint
+from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 SMALL = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "100"]
@@ -26,6 +31,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
 )  # 15 steps: more than an epoch
 def test_error_gives_step_and_learning_rate(tmp_path, capsys, monkeypatch, factor, at, lines):
     spoil(monkeypatch, at, lambda loss, _: loss * float(factor))
+    monkeypatch.setattr(last_checkpoint, "EPOCH_SECONDS", 0)
     run_dir = tmp_path / "run"
     assert main([*SMALL, "--trainer.log_every_n_steps", str(lines), "--run_dir", str(run_dir)]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
@@ -55,3 +61,27 @@ def test_too_high_learning_rate_stops_training(tmp_path, capsys):
     options = ["--model.learning_rate", "1e30", "--model.optimizer", "sgd", "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
     assert "at learning rate 1e+30: try a lower --model.learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_every_floating_tensor_is_checked(device):
+    """Weights and buffers, at any position; large finite values, whose squares overflow, are accepted."""
+    model = ImageClassifier(widths=(4,) * 5, stem_kernel=2).to(device)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                      enable_model_summary=False)  # fmt: skip
+    callback = FiniteLoss()
+    callback.on_train_start(trainer, model)
+    callback.rates = {3: 0.5}
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    assert any("running_var" in name for name in tensors)
+    for value in tensors.values():
+        value.data.fill_(3e38)
+    callback.check_weights(trainer, model)
+    for value in tensors.values():
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            place = tuple(int(torch.randint(size, ())) for size in value.shape)
+            value[place] = bad
+            with pytest.raises(DivergenceError, match="weights are NaN or infinite since step 3"):
+                callback.check_weights(trainer, model)
+            value[place] = 1.0
+    callback.check_weights(trainer, model)

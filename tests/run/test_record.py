@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import time
 from importlib.metadata import version
 
 import torch
 from lightning import Trainer, seed_everything
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput, main
 from lightning_cifar.run import record
 from lightning_cifar.run.record import RunRecord
 
@@ -35,7 +36,7 @@ def test_run_json_describes_the_run(tmp_path):
     assert written["data"]["fingerprint"] == data.dataset.fingerprint()
     assert (written["data"]["train"], written["data"]["val"], written["data"]["test"]) == (1237, 200, 360)
     assert (written["timings"]["epochs"], written["timings"]["steps"]) == (1, 2)
-    assert written["timings"]["total_seconds"] > 0
+    assert written["timings"]["total_seconds"] > written["timings"]["fit_seconds"] > 0
     assert written["metrics"]["val/accuracy"] == trainer.callback_metrics["val/accuracy"].item()
     assert not (tmp_path / "run.partial").exists()
     assert not list(tmp_path.rglob("*.partial"))
@@ -58,3 +59,34 @@ def test_commit_is_that_of_the_checkout_of_the_package(tmp_path, monkeypatch):
     assert record.find_commit() == commit
     (package / "record.py").write_text("2")
     assert record.find_commit() == commit + "-dirty"
+
+
+def read_times(run_dir):
+    timings = json.loads((run_dir / "run.json").read_text())["timings"]
+    return timings["fit_seconds"], timings["total_seconds"]
+
+
+def test_fit_seconds_cover_validation_and_all_parts_of_a_run(tmp_path, tiny, monkeypatch):
+    skipped, clock, end = [0], time.perf_counter, Throughput.on_validation_end
+
+    def take_1000_seconds(callback, *args):
+        skipped[0] += 1000
+        end(callback, *args)
+
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(record.time, "perf_counter", lambda: clock() + skipped[0])
+        patched.setattr(Throughput, "on_validation_end", take_1000_seconds)
+        assert main(["fit", *tiny, "--run_dir", str(run_dir)]) == 0
+    first, total = read_times(run_dir)
+    assert 1000 <= first < total
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert read_times(run_dir)[0] == first  # nothing was left to train
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 0
+    second, total = read_times(run_dir)
+    assert first < second < first + total
+    written = json.loads((run_dir / "run.json").read_text())
+    del written["timings"]  # as after a kill
+    (run_dir / "run.json").write_text(json.dumps(written))
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert first < read_times(run_dir)[0] <= second  # up to the last checkpoint

@@ -12,6 +12,7 @@ from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
 from lightning_cifar.files import lock
+from lightning_cifar.run import last_checkpoint
 from lightning_cifar.run.settings import layer
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -41,7 +42,9 @@ def read_rows(run_dir: Path) -> list[dict[str, str]]:
 
 
 def assert_same(found: object, expected: object, path: str = "") -> None:
-    if path.endswith((".Throughput", ".current_score")):  # times; a score that ModelCheckpoint does not restore
+    if path.endswith(
+        (".Throughput", ".RunRecord", ".current_score")
+    ):  # times; a score that ModelCheckpoint does not restore
         return
     assert type(found) is type(expected), path
     if isinstance(found, dict):
@@ -99,6 +102,29 @@ def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
         assert read_rows(run_dir) == expected_rows
         lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
         assert {line[-2:] for line in lines} == {b"\r\n"}  # also in lines from before the resume
+
+
+def test_resume_after_an_epoch_without_a_checkpoint_equals_uninterrupted_run(tmp_path, monkeypatch):
+    """The rows of metrics.csv from after the checkpoint are written again."""
+    run_dir, copy = tmp_path / "run", tmp_path / "copy"
+    after_epoch = LastCheckpoint.after_epoch
+
+    def skip_epoch_2(callback: LastCheckpoint) -> None:
+        epoch = callback.trainer.current_epoch
+        patched.setattr(last_checkpoint, "EPOCH_SECONDS", 0 if epoch == 1 else 1000)
+        after_epoch(callback)
+        if epoch == 2:
+            shutil.copytree(run_dir, copy)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LastCheckpoint, "after_epoch", skip_epoch_2)
+        assert main(["fit", "--recipe", "report", *SMALL, "--run_dir", str(run_dir)]) == 0
+    expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), read_rows(run_dir)
+    stored = load_checkpoint(copy / "checkpoints/last.ckpt")
+    assert stored["global_step"] == 4
+    assert len((copy / "metrics.csv").read_bytes().splitlines()) > stored["callbacks"]["LastCheckpoint"]["lines"]
+    assert_same(resume(copy, run_dir), expected)
+    assert read_rows(run_dir) == expected_rows
 
 
 @pytest.mark.gpu

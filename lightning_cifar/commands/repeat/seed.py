@@ -70,7 +70,6 @@ def reuse(job: Job, shared: Shared) -> None:
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     """Test the final weights once, in float32, write the evaluation, and return the result of the seed."""
     record = callback_of(run, RunRecord).record
-    parts = [record, *record["resumed"]]
     record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
@@ -85,7 +84,6 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
         "directory": run.directory.name,
         **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
         "train_seconds": callback_of(run, Throughput).seconds,
-        "fit_seconds": sum(part.get("timings", {}).get("total_seconds", 0) for part in parts),
-        "steps": record["timings"]["steps"],
+        **{name: record["timings"][name] for name in ("fit_seconds", "steps")},
         "run": {name: record[name] for name in RECORDED},
     }

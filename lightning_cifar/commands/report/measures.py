@@ -24,6 +24,7 @@ MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to 
     "training accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("train/accuracy_epoch"))),
     "training loss, last epoch": ("{:.4f}", lambda run: run.last("train/loss_epoch")),
     "training time, s": ("{:,.1f}", SavedRun.seconds),
+    "fit time, s": ("{:,.1f}", lambda run: run.fit_seconds),
     "images/s": ("{:,.0f}", SavedRun.images_per_second),
 }
 

@@ -37,6 +37,7 @@ class SavedRun:
     config: str = ""  # text of config.yaml
     settings: dict[str, Any] = field(default_factory=dict)  # by option: ``data.batch_size``
     command: str = ""
+    fit_seconds: float | None = None  # from the start of training to its end, over all resumes
     environment: dict[str, str] = field(default_factory=dict)
     series: Series = field(default_factory=dict)  # of `read_metrics`
     test: dict[str, Any] = field(default_factory=dict)  # test.json
@@ -61,6 +62,8 @@ class SavedRun:
     def take_record(self, file: Path) -> None:
         record = json.loads(file.read_text())
         self.command = shlex.join(record["command"])
+        if seconds := record.get("timings", {}).get("fit_seconds"):
+            self.fit_seconds = float(seconds)
         device, data = record["device"], record["data"] or {}
         size = (
             f"{device['cores']} cores, {device['threads']} threads" if "cores" in device else f"CUDA {device['cuda']}"
@@ -105,7 +108,7 @@ class SavedRun:
                 self.tiles.append(encode_png(sheet.crop((left, top, left + size, top + size))))
 
     def seconds(self) -> float | None:
-        """Return the training time without validation; None if unknown."""
+        """Return the sum of the epochs' times, without validation; None if unknown."""
         return sum(seconds for _, seconds in self.series.get("time/epoch_seconds", [])) or None
 
     def images_per_second(self) -> float | None:

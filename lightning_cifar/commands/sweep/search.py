@@ -132,7 +132,8 @@ class Search:
         self.study.set_user_attr("typed", self.typed)  # all trials have the same settings
         trial.set_user_attr("epochs", outcome.epochs)
         trial.set_user_attr("train_seconds", round(outcome.seconds, 2))
-        result = f"validation accuracy {outcome.accuracy:.2%}, {outcome.seconds:.1f} s"
+        trial.set_user_attr("fit_seconds", round(outcome.fit_seconds, 2))
+        result = f"validation accuracy {outcome.accuracy:.2%}, fit time {outcome.fit_seconds:.1f} s"
         if outcome.pruned:
             print(f"trial {trial.number}: pruned after epoch {outcome.epochs}: {result}", flush=True)
             raise TrialPruned
@@ -161,7 +162,7 @@ class Search:
         )
         write_csv(self.run_dir / "trials.csv", trials)
         rows = map(format_row, trials[:MAX_ROWS])
-        print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "s", ""], *rows]))
+        print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "training, s", "fit, s", ""], *rows]))
         if len(trials) > MAX_ROWS:
             print(f"and {len(trials) - MAX_ROWS} more: {self.run_dir / 'trials.csv'}")
         for file in (self.run_dir / "sweep.json", *write_plots(self.study, self.run_dir)):
@@ -174,7 +175,7 @@ class Search:
 
 def format_row(trial: dict[str, Any]) -> list[str]:
     accuracy = "-" if trial["accuracy"] is None else f"{100 * trial['accuracy']:.2f}"
-    seconds = "-" if trial["train_seconds"] is None else f"{trial['train_seconds']:.1f}"
+    times = ["-" if trial[name] is None else f"{trial[name]:.1f}" for name in ("train_seconds", "fit_seconds")]
     ended = "" if trial["ended"] == "complete" else trial["ended"]
     values = map(str, trial["values"].values())
-    return [str(trial["trial"]), *values, accuracy, str(trial["epochs"] or "-"), seconds, ended]
+    return [str(trial["trial"]), *values, accuracy, str(trial["epochs"] or "-"), *times, ended]

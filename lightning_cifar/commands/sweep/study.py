@@ -117,7 +117,7 @@ def make_record(trial: FrozenTrial) -> dict[str, Any]:
         "trial": trial.number,
         "accuracy": trial.value if trial.state == TrialState.COMPLETE else last,
         "ended": known.get("ended", trial.state.name.lower()),
-        **{name: known.get(name) for name in ("epochs", "train_seconds", "directory")},
+        **{name: known.get(name) for name in ("epochs", "train_seconds", "fit_seconds", "directory")},
         # Rounded as in `format_options`, which the trial was trained with.
         "values": {
             name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in trial.params.items()

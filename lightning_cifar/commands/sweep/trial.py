@@ -11,6 +11,7 @@ from lightning_cifar.commands.sweep.space import format_options
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
+from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import (
     callback_of,
     prepare,
@@ -24,11 +25,12 @@ TRIAL = "trial"  # name of a run in this series
 
 
 class Outcome(NamedTuple):
-    """Result of a trial: validation accuracy in [0, 1], epochs and seconds of training, whether it was pruned."""
+    """Result of a trial: validation accuracy in [0, 1], epochs, their seconds and all seconds, whether pruned."""
 
     accuracy: float
     epochs: int
     seconds: float
+    fit_seconds: float
     pruned: bool
     source: Dataset
 
@@ -57,9 +59,10 @@ def run_trial(
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
         epochs, seconds = run.trainer.current_epoch, callback_of(run, Throughput).seconds
+        fit_seconds = callback_of(run, RunRecord).fit_seconds
         # Validate again, because --trainer.max_steps can end an epoch before its validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
-        return Outcome(measured["val/accuracy"], epochs, seconds, pruning.pruned, job.data.dataset)
+        return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)
 
 
 def hold_out(args: list[str], typed: list[str], announce: bool) -> Job:

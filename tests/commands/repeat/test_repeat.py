@@ -48,7 +48,16 @@ def test_the_result_lists_every_seed(repeated):
     assert json.loads((repeated / "seed1/test.json").read_text())["accuracy"] == runs[1]["accuracy"]
     assert result["accuracy"]["mean"] == pytest.approx(sum(one["accuracy"] for one in runs) / 2)
     assert 0 < result["agreement"] <= 1
-    assert all(one["train_seconds"] > 0 and one["run"]["versions"]["torch"] for one in runs)
+    assert all(one["fit_seconds"] > one["train_seconds"] > 0 for one in runs)
+    assert result["fit_seconds"]["median"] > result["train_seconds"]["median"]
+    assert all(one["run"]["versions"]["torch"] for one in runs)
+
+
+def test_training_time_and_fit_time_are_printed(repeated, capsys, tiny):
+    _, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)
+    seconds = json.loads((repeated / "seed0.json").read_text())["fit_seconds"]
+    assert f", fit time {seconds:.2f} s, from an earlier start" in out
+    assert [line.split(",")[0] for line in out.splitlines() if ", s " in line] == ["training time", "fit time"]
 
 
 def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeated, capsys, tiny):
@@ -59,7 +68,7 @@ def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeat
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed")] == ["seed 0", "seed 1"]
     assert ", from an earlier start" in out.split("seed 1")[0]
     after = json.loads((repeated / "seed1.json").read_text())
-    same = ("loss", "directory", "train_seconds", "steps")
+    same = ("loss", "directory", "train_seconds", "fit_seconds", "steps")
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
@@ -133,7 +142,8 @@ def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, event
 
 
 def write_result(tmp_path, name, accuracies):
-    runs = [{"accuracy": one, "accuracy_without_tta": one, "train_seconds": 60 + one} for one in accuracies]
+    times = {"train_seconds": 60, "fit_seconds": 61}
+    runs = [{"accuracy": one, "accuracy_without_tta": one, **times} for one in accuracies]
     file = tmp_path / name
     file.write_text(json.dumps({"seeds": runs}))
     return file
@@ -155,7 +165,7 @@ def test_compare_prints_difference_interval_and_significance(capsys, tmp_path):
         ("no JSON", "is not a result of repeat: name its repeat.json"),
         ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat: name its repeat.json"),
         (
-            '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0}]}',
+            '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0, "fit_seconds": 0}]}',
             "is not a result of repeat: name its repeat.json",
         ),
         ('{"seeds": []}', " must have at least two seeds, got 0"),

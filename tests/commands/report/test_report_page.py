@@ -72,6 +72,8 @@ def test_one_run(runs, capsys, tmp_path):
     page = (tmp_path / "out/report.html").read_text()
     test = json.loads((runs / "test/one/test.json").read_text())
     assert cells(page, "test accuracy, %") == [f"{100 * test['accuracy']:.2f}"]
+    timings = json.loads((runs / "demo/run/run.json").read_text())["timings"]
+    assert cells(page, "fit time, s") == [f"{timings['fit_seconds']:,.1f}"]
     assert cells(page, "data fingerprint") == [
         json.loads((runs / "demo/run/run.json").read_text())["data"]["fingerprint"]
     ]
