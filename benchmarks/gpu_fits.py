@@ -21,6 +21,7 @@ from lightning_cifar import main
 from lightning_cifar.data.sizes import find_size
 from lightning_cifar.options import RECIPES
 from lightning_cifar.train.optim import build_triangle
+from lightning_cifar.train.replay import replay_augmentation
 
 BATCH = 1000
 RATES = {"learning_rate": 0.2, "norm_rate": 52.0, "head_rate": 8e-4, "gate_rate": 0.04, "norm_momentum": 0.3}
@@ -159,6 +160,8 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     rates = [group["lr"] for group in step.optimizer.param_groups]
     taken, sizes = 0, (data.hparams["sizes"], data.hparams["size_shares"])
     data.find_size = lambda: find_size(*sizes, taken, epochs * batches)  # type: ignore[method-assign]
+    if DEVICE.type == "cuda":
+        data.augment = replay_augmentation(data)
     wait()
     started = time.perf_counter()
     for epoch in range(epochs):
