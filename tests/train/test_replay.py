@@ -171,7 +171,6 @@ AVERAGING = StochasticWeightAveraging(0.1, swa_epoch_start=1)  # its last epoch 
     ("reason", "options"),
     {
         "gradients are accumulated": ["--trainer.accumulate_grad_batches", "2"],
-        "the strategy is DDPStrategy": ["--trainer.strategy", "ddp"],
         "a profiler is on": ["--trainer.profiler", "simple"],
         "detect_anomaly is on": ["--trainer.detect_anomaly", "true"],
         "mixup and cutmix draw on the host": ["--model.mixup", "0.2"],
@@ -206,6 +205,12 @@ def make_trainer(max_steps, *callbacks):
         accelerator="cpu", max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
     )  # fmt: skip
+
+
+def test_only_steps_on_a_single_device_are_replayed():
+    """Not those of one process under a strategy for several either."""
+    trainer, model = Trainer(accelerator="cpu", devices=1, strategy="ddp", logger=False), ImageClassifier()
+    assert replay.find_obstacle(trainer, model, ImageClassifier) == "the strategy is DDPStrategy"
 
 
 class Interrupt(Callback):
