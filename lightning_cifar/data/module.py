@@ -105,7 +105,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.save_hyperparameters()
         self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
         self.source: Dataset | None = None
-        self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # may be replaced, by a recording of it
+        self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # `start_replay` replaces it
         # For each training image: mirrored, top and left of the crop, row and column of the cutout. Always this memory.
         self.draws = torch.empty(0, 5, dtype=torch.uint8)
 
@@ -196,7 +196,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     @property
     def shard(self) -> Shard:
-        """This process's part of each training batch and of each evaluated set; everything without a Trainer."""
+        """This process's shard of each training batch and of each evaluated set; everything without a Trainer."""
         return Shard() if self.trainer is None else Shard(self.trainer.global_rank, self.trainer.world_size)
 
     @property
@@ -219,7 +219,7 @@ class CIFAR10DataModule(LightningDataModule):
         An image's draws depend only on the run's seed, the epoch and its position: not on batches, shards or a resume.
         """
         self.drawn_epoch, flip, count = epoch, self.hparams["flip"], len(self.train)
-        generator = make_generator(self.seed, -1 - epoch)  # negative epochs are left by the shuffle
+        generator = make_generator(self.seed, -1 - epoch)  # the shuffle uses those of 0 and above
         flips = augment.draw_flips(count, generator)
         if flip == "alternating":
             flips = augment.draw_flips(count, make_generator(self.seed, -1)) ^ (epoch % 2 == 1)

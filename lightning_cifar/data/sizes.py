@@ -10,7 +10,7 @@ from lightning_cifar.errors import InputError, check_range
 
 
 def check_sizes(sizes: Sequence[int], shares: Sequence[float] | None) -> None:
-    """Raise `InputError` unless all sizes are in [8, 32] and ``shares``, if given, has one for each of several."""
+    """Raise `InputError` unless all ``sizes`` are in [8, 32] and ``shares`` is None or has one share for each size."""
     check_range("the number of sizes", len(sizes), "[1, inf)")
     for size in sizes:
         check_range("sizes", size, f"[8, {SIZE}]")
@@ -22,7 +22,7 @@ def check_sizes(sizes: Sequence[int], shares: Sequence[float] | None) -> None:
 
 
 def find_size(sizes: Sequence[int], shares: Sequence[float] | None, step: int, total: float) -> int:
-    """Return the size at ``step`` of ``total``: each has its share of the steps, in order; None: equal shares."""
+    """Return the image size at ``step`` of ``total`` steps, divided among ``sizes`` in order; None: equal shares."""
     if total == math.inf:
         raise InputError(f"sizes {sizes} need the training's length: set the Trainer's max_epochs or max_steps")
     sums = [*accumulate(shares or [1] * len(sizes))]

@@ -18,7 +18,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import write_whole
 from lightning_cifar.run import resume
 from lightning_cifar.run.guards import FiniteLoss
@@ -29,21 +29,22 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes
-EPOCH_SECONDS = 30  # least time between two checkpoints at the end of epochs, which may be as short as a save
+EPOCH_SECONDS = 30  # least time between two checkpoints at the ends of epochs; an epoch may be as short as a save
 
 
 class LastCheckpoint(Checkpoint):
     """Write ``checkpoints/last.ckpt`` at the end of training, before SIGTERM or SIGINT end it, and in between.
 
     In between, a checkpoint is written at the end of an epoch if 30 seconds have passed since the last one, and within
-    an epoch every few minutes. The checkpoint before is kept as ``previous.ckpt``, in case the last one is damaged.
-    Both lie in the directory of the first logger.
+    an epoch after ``minutes``. The previous one is kept as ``previous.ckpt``, in case the last one is damaged. Both lie
+    in the directory of the first logger.
 
     Args:
-        minutes: least time between two checkpoints within an epoch; 0 saves after every step.
+        minutes: least time between two checkpoints within an epoch, at least 0; 0 saves after every step.
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
+        check_range("minutes", minutes, "[0, inf)")
         self.seconds = 60 * minutes
         self.stop_signal: int | None = None
         self.requeue_signal: int | None = None  # SLURM's, before a job's time is up

@@ -24,8 +24,8 @@ PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetric
 class RunRecord(Callback):
     """Write ``run.json`` when a stage starts, and again with its timings when the stage ends.
 
-    ``fit_seconds`` is the wall-clock time from the start of training to its end, with validation, checkpoints and all
-    else between epochs. It adds up over resumes; of a killed part, the time up to its last checkpoint counts.
+    ``fit_seconds`` is the wall-clock time from the start of training to its end, including validation and checkpoints.
+    It adds up over resumes. If the process was killed, the time after its last checkpoint is missing.
 
     Args:
         directory: existing directory to write to.
@@ -38,7 +38,7 @@ class RunRecord(Callback):
         self.command = list(command)
         self.recipe = recipe
         self.fit_seconds = 0.0
-        self.fit_started: float | None = None
+        self.fit_started: float | None = None  # minus the seconds of earlier parts; None: not training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
@@ -66,21 +66,22 @@ class RunRecord(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        self.fit_seconds, self.fit_started = self.read_clock(), None
+        self.fit_seconds, self.fit_started = self.count_fit_seconds(), None
 
-    def read_clock(self) -> float:
+    def count_fit_seconds(self) -> float:
+        """Return ``fit_seconds`` so far."""
         return self.fit_seconds if self.fit_started is None else time.perf_counter() - self.fit_started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fit_seconds": self.read_clock()}
+        return {"fit_seconds": self.count_fit_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.fit_seconds = max(self.fit_seconds, state_dict["fit_seconds"])  # run.json lacks them after a kill
+        self.fit_seconds = max(self.fit_seconds, state_dict["fit_seconds"])  # run.json lacks these after a kill
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
         if stage == "fit":
-            self.record["timings"] |= {"fit_seconds": round(self.read_clock(), 3)}
+            self.record["timings"] |= {"fit_seconds": round(self.count_fit_seconds(), 3)}
             self.record["timings"] |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
         self.record["metrics"] = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")

@@ -52,8 +52,8 @@ class ImageClassifier(LightningModule):
         std: as ``mean``.
         compile: train through ``torch.compile``, with a C++ compiler and a first step of up to a minute. It was slower
             than eager mode on every CPU measured. Evaluation and checkpoints do not change.
-        replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: on a CUDA
-            device.
+        replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: if the
+            device is a GPU. Where replay is impossible, a warning says why, and steps run eagerly.
         members: number of networks, at least 1, whose logits are averaged. Each is trained as if it were the only one,
             on the same batches.
         network: further arguments of `FiveBlockNet`.
@@ -184,20 +184,21 @@ class ImageClassifier(LightningModule):
         return {"loss": self.objective.sum_losses(each, targets), "correct": correct}
 
     def on_train_start(self) -> None:
-        fuse(*self.trainer.optimizers)  # once more: a checkpoint may be of another device
+        fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
         start_replay(self, ImageClassifier)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        # Not in `training_step`, of which a replay repeats only what happens on the device.
-        size, loss = len(batch[1]), outputs["loss"] / len(self.networks)
-        for name, value in (("loss", loss), ("accuracy", outputs["correct"] / size)):
-            self.log(f"train/{name}", value, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        # Not in `training_step`: a replay repeats only what that does on the device.
+        size = len(batch[1])
+        for key, name, n in (("loss", "train/loss", len(self.networks)), ("correct", "train/accuracy", size)):
+            if key in outputs:  # a subclass may return less
+                self.log(name, outputs[key] / n, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
 
     def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradients: recorded steps write to their memory, and the guard of the gates reads them."""
+        """Keep the gradients, which Lightning frees here: recorded steps write to them, `GateStatistics` reads them."""
 
     def teardown(self, stage: str) -> None:
         stop_replay(self)

@@ -1,6 +1,7 @@
 """Networks compiled for training by ``torch.compile``."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 
@@ -12,14 +13,14 @@ from lightning_cifar.model.network import FiveBlockNet
 
 
 class CompiledNetworks:
-    """Networks that are compiled when a batch of a new image size arrives; `InputError` without a C++ compiler.
+    """Networks that compile at the first batch of each image size; `InputError` without a C++ compiler.
 
-    A smaller last batch is not worth compiling for: the networks run it eagerly.
+    Batches of another length than the first, such as an epoch's last, run eagerly: they are not worth a compilation.
     """
 
     def __init__(self, networks: Sequence[FiveBlockNet]) -> None:
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler) is None:
+        compiler = os.environ.get("CXX") or "g++"
+        if shutil.which(shlex.split(compiler)[0]) is None:  # CXX may have arguments
             raise InputError(f"compile needs a C++ compiler, and {compiler} was not found: set CXX to one")
         self.eager = networks
         self.compiled = [torch.compile(network.forward, dynamic=False) for network in networks]

@@ -31,7 +31,7 @@ class Objective:
         mixed: tuple[Tensor, Tensor] = self.mixes(pixels, labels)
         return mixed
 
-    def sum_losses(self, each: Sequence[Tensor], targets: Tensor) -> Tensor:
+    def sum_losses(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Sum the cross-entropies of the networks' logits, so that each network learns as if trained separately."""
-        losses = [F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing) for logits in each]
+        losses = [F.cross_entropy(one, targets, label_smoothing=self.label_smoothing) for one in logits]
         return torch.stack(losses).sum()

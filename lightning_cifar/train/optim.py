@@ -39,15 +39,14 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
 
 
 def fuse(*optimizers: torch.optim.Optimizer) -> None:
-    """Let optimisers step in few launches, on the device where their parameters are.
+    """Switch Adam and SGD to torch's fused steps, of few launches, if their parameters' device has them.
 
     Not by the constructor's argument ``fused``, with which float16 training refuses to clip gradients.
     """
-    for optimizer in optimizers:
+    for optimizer in (one for one in optimizers if isinstance(one, torch.optim.Adam | torch.optim.SGD)):
+        device = optimizer.param_groups[0]["params"][0].device.type
         for group in optimizer.param_groups:
-            device = group["params"][0].device.type
-            if "fused" in group:
-                group["fused"] = device in FUSED_DEVICES
+            group["fused"] = device in FUSED_DEVICES
             if "capturable" in group:
                 group["capturable"] = device == "cuda"
         for parameter, state in optimizer.state.items():

@@ -1,4 +1,4 @@
-"""Replay: training steps as one recording, which a GPU repeats at a single call from the host.
+"""Replay: a training step is recorded as one CUDA graph, which the host then launches by a single call.
 
 A step launches several hundred kernels. Launching them one by one takes longer than the kernels themselves.
 """
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler, ModelPruning
+from lightning.pytorch.callbacks.stochastic_weight_avg import StochasticWeightAveraging
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -20,10 +22,14 @@ from torch import Tensor
 from lightning_cifar.data.module import CIFAR10DataModule
 
 EAGER_STEPS = 3  # before the recorded one: cuDNN chooses algorithms, the optimiser creates its state
-# A replay runs no Python: hooks within a step, methods that make up a step, and callbacks that change later steps.
-HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-RECORDED = ("training_step", "backward", "optimizer_step", "optimizer_zero_grad", "configure_optimizers")
-CHANGING = (BaseFinetuning, GradientAccumulationScheduler, ModelPruning)
+# A replay runs no Python: these hooks, overrides of these methods, and these callbacks would have no effect.
+STEP_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+STEP_METHODS = (
+    "on_train_batch_start",  # gives a replay its batch
+    *("training_step", "backward", "configure_gradient_clipping"),
+    *("configure_optimizers", "optimizer_step", "optimizer_zero_grad"),
+)
+STEP_CHANGERS = (BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging)
 
 
 class Recorder(Protocol):
@@ -33,7 +39,7 @@ class Recorder(Protocol):
         """Return a context for the eager steps that precede a recording."""
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """Run ``step``, and return its result with a function that repeats it on the same memory."""
+        """Run ``step``; return its result, and a function that repeats the step on the same memory."""
 
 
 class CUDARecorder:
@@ -41,7 +47,7 @@ class CUDARecorder:
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
-        self.pool: Any = None  # of memory, shared by all recordings: they never run at the same time
+        self.pool: Any = None  # the memory of all recordings, which never run at the same time
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -68,10 +74,10 @@ class Recording(NamedTuple):
 
 
 class Replay:
-    """Run steps: the first three of a key eagerly, the fourth recorded, all others by replaying the recording.
+    """Run the first three steps of a key eagerly, record the fourth, and replay the recording for all later ones.
 
-    What depends on the inputs or on time must happen on the device: a replay does not run Python. Results lie in the
-    same memory after every replay. A step that cannot be recorded is run eagerly from then on, with a warning.
+    A replay does not run Python: whatever depends on the inputs or the time must happen on the device. Each replay
+    writes its results to the same memory. If a step cannot be recorded, steps run eagerly from then on, with a warning.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -80,7 +86,7 @@ class Replay:
         self.recordings: dict[Any, Recording] = {}
 
     def __call__(self, step: Callable[[], Any], inputs: Sequence[Tensor], key: Any = None) -> Any:
-        """Return the result of ``step``, which reads ``inputs``; steps of one key and equal shapes do the same."""
+        """Return the result of ``step``, which reads ``inputs``. Key and input shapes must determine its operations."""
         key = (key, *((tensor.shape, tensor.dtype) for tensor in inputs))
         if (recording := self.recordings.get(key)) is not None:
             for old, new in zip(recording.inputs, inputs, strict=True):
@@ -109,12 +115,10 @@ class DeviceRates:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.groups = optimizer.param_groups
-        devices = [group["params"][0].device for group in self.groups]
+        device = self.groups[0]["params"][0].device
         # CUDA's fused optimisers read float32; float64 keeps the bits of Python's numbers.
-        dtypes = [torch.float32 if device.type == "cuda" else torch.float64 for device in devices]
-        self.rates = [
-            torch.zeros((), dtype=dtype, device=device) for device, dtype in zip(devices, dtypes, strict=True)
-        ]
+        dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self.rates = [torch.zeros((), dtype=dtype, device=device) for _ in self.groups]
         self.values = [0.0] * len(self.groups)
 
     def update(self) -> None:
@@ -126,7 +130,7 @@ class DeviceRates:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the optimiser read these copies; its own are the Trainer's, for schedules, logs and checkpoints."""
+        """Let the optimiser read these copies here; elsewhere, schedules, logs and checkpoints read the numbers."""
         for rate, group in zip(self.rates, self.groups, strict=True):
             group["lr"] = rate
         try:
@@ -137,24 +141,19 @@ class DeviceRates:
 
 
 class ReplayedOptimization:
-    """Lightning's ``optimizer_step`` by replayed steps: forward, loss, backward, clipping and optimiser.
-
-    Args:
-        recorder: of the module's device.
-        module: in training, with its current ``batch``.
-    """
+    """Lightning's ``optimizer_step`` as a replay of forward pass, loss, backward pass, clipping and optimiser."""
 
     def __init__(self, recorder: Recorder, module: LightningModule) -> None:
         (optimizer,) = module.trainer.optimizers
-        self.module, self.optimizer_step = module, module.optimizer_step
-        self.replay = Replay(recorder)
+        self.module, self.replay = module, Replay(recorder)
+        self.__wrapped__ = module.optimizer_step  # Lightning looks here for overrides
         self.rates = DeviceRates(optimizer)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def __call__(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any) -> None:
         def step() -> Any:
             with self.rates.applied():
-                self.optimizer_step(epoch, batch_idx, optimizer, closure)
+                self.__wrapped__(epoch, batch_idx, optimizer, closure)
             result = closure.consume_result()
             result.closure_loss = None  # frees autograd's nodes
             return result, [parameter.grad for parameter in self.parameters]
@@ -166,12 +165,13 @@ class ReplayedOptimization:
 
 
 def start_replay(module: LightningModule, reference: type[LightningModule]) -> None:
-    """Replay the steps of a training that starts, or warn that something prevents it.
+    """Replay the steps of a training that starts, or warn why they are not replayed.
 
     Args:
         module: with the hyper-parameter ``replay``: ``auto`` means on a CUDA device, without a warning elsewhere.
-        reference: the class whose steps can be replayed; those of a subclass only if it does not override them.
+        reference: the class whose steps can be replayed, and those of subclasses that do not override them.
     """
+    stop_replay(module)  # of a training that ended by an exception, after which Lightning skips `teardown`
     wanted, recorder = module.hparams["replay"], make_recorder(module.device)
     if not wanted or (wanted == "auto" and recorder is None):
         return
@@ -179,28 +179,25 @@ def start_replay(module: LightningModule, reference: type[LightningModule]) -> N
     if recorder is None or obstacle is not None:
         rank_zero_warn(f"replay is off, each step launches its kernels: {obstacle or 'it needs a CUDA device'}")
         return
-    # Of the instance: of a class that overrides it, Lightning warns when gradients are accumulated.
+    # On the instance: Lightning refuses some callbacks for a class that overrides this method.
     module.optimizer_step = ReplayedOptimization(recorder, module)  # type: ignore[method-assign, assignment]
     if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
         data.augment = replay_augmentation(data)
 
 
 def replay_augmentation(data: CIFAR10DataModule) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return `CIFAR10DataModule.augment_batch` by recordings, one for each size of training images."""
-    recorder = make_recorder(data.device)
-    assert recorder is not None
-    replay = Replay(recorder)
+    """Return a replayed `CIFAR10DataModule.augment_batch`, with one recording for each size of training images."""
+    replay = Replay(cast(Recorder, make_recorder(data.device)))
 
     def augment(images: Tensor, positions: Tensor) -> Tensor:
         step = partial(data.augment_batch, images, positions)
-        augmented: Tensor = replay(step, (images, positions), data.find_size())
-        return augmented
+        return cast(Tensor, replay(step, (images, positions), data.find_size()))
 
     return augment
 
 
 def stop_replay(module: LightningModule) -> None:
-    """Free the recordings and their memory."""
+    """Run the module's steps and augmentation eagerly again, and drop the recordings."""
     module.__dict__.pop("optimizer_step", None)
     if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
         data.augment = data.augment_batch
@@ -212,18 +209,20 @@ def make_recorder(device: torch.device) -> Recorder | None:
 
 def find_obstacle(trainer: Trainer, module: LightningModule, reference: type[LightningModule]) -> str | None:
     """Return why training steps cannot be replayed; None if they can."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set from outside
-    overridden = [name for name in (*RECORDED, *HOOKS) if is_overridden(name, module, reference)]
-    in_step = [one for one in callbacks if any(is_overridden(name, one) for name in HOOKS)]
+    overridden = [name for name in (*STEP_METHODS, *STEP_HOOKS) if is_overridden(name, module, reference)]
+    acting = [
+        type(callback).__name__
+        for callback in trainer.callbacks  # type: ignore[attr-defined]  # set from outside
+        if isinstance(callback, STEP_CHANGERS) or any(is_overridden(name, callback) for name in STEP_HOOKS)
+    ]
     obstacles = {
-        "training runs in several processes": trainer.world_size > 1,
+        f"the strategy is {type(trainer.strategy).__name__}": not isinstance(trainer.strategy, SingleDeviceStrategy),
         "float16 needs loss scaling": str(trainer.precision).startswith("16"),
         "gradients are accumulated": trainer.accumulate_grad_batches > 1,
         "a profiler is on": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
         "detect_anomaly is on": torch.is_anomaly_enabled(),
         "mixup and cutmix draw on the host": module.hparams["mixup"] or module.hparams["cutmix"],
         f"{type(module).__name__} overrides {', '.join(overridden)}": overridden,
+        f"a callback acts within steps: {', '.join(acting)}": acting,
     }
-    for callback in [*in_step, *(one for one in callbacks if isinstance(one, CHANGING))]:
-        obstacles[f"{type(callback).__name__} acts within steps"] = True
     return next((text for text, found in obstacles.items() if found), None)

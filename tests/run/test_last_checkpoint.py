@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_cifar import LastCheckpoint, main
+from lightning_cifar import InputError, LastCheckpoint, main
 from lightning_cifar.run import last_checkpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -59,3 +59,8 @@ def test_last_checkpoint_holds_the_last_state(tiny, tmp_path, end):
     trained = json.loads((run_dir / "run.json").read_text())["timings"]["steps"]
     assert load_checkpoint(run_dir / "checkpoints/last.ckpt")["global_step"] == trained > 0
     assert steps in (trained, None)
+
+
+def test_negative_minutes_are_refused():
+    with pytest.raises(InputError, match="minutes must be at least 0, got -1"):
+        LastCheckpoint(minutes=-1)

@@ -106,6 +106,16 @@ def test_ten_steps_have_the_stored_losses():
     assert [loss.item() for loss in losses] == pytest.approx(GOLDEN, rel=1e-6)
 
 
+def test_a_subclass_may_return_only_the_loss():
+    class Own(ImageClassifier):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)["loss"]
+
+    metrics = train(Own(**SMALL), CIFAR10DataModule("digits", batch_size=64), max_steps=2).callback_metrics
+    assert metrics["train/loss"] > 0
+    assert "train/accuracy" not in metrics
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A small network after one epoch of digits, its trainer and its checkpoint."""

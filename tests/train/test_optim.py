@@ -8,7 +8,7 @@ from lightning import Trainer
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
-from lightning_cifar.train.optim import Muon, build_triangle, group_parameters, newton_schulz, orthogonalise
+from lightning_cifar.train.optim import Muon, build_triangle, fuse, group_parameters, newton_schulz, orthogonalise
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
@@ -51,6 +51,14 @@ def test_newton_schulz_in_one_padded_stack_has_the_same_bits():
     matrices = [torch.randn(shape) for shape in shapes]
     by_height, padded = (newton_schulz(matrices, padded=padded) for padded in (False, True))
     assert all(torch.equal(a, b) for a, b in zip(by_height, padded, strict=True))
+
+
+def test_only_optimizers_with_fused_steps_are_switched():
+    """A subclass may have an optimiser without them, or one that counts its steps by integers."""
+    optimizer = torch.optim.Adagrad([nn.Parameter(torch.ones(2))])
+    optimizer.state[optimizer.param_groups[0]["params"][0]]["step"] = 3
+    fuse(optimizer)
+    assert not optimizer.param_groups[0]["fused"]
 
 
 def muon_reference(weight, gradients, rate, momentum):

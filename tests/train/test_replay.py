@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from lightning.pytorch.loops.optimization.closure import AbstractClosure
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -158,6 +158,14 @@ class Own(ImageClassifier):
         return super().training_step(batch, batch_idx)
 
 
+class Unbatched(ImageClassifier):
+    def on_train_batch_start(self, batch, batch_idx):
+        """Do not call super: a replay would not get its batch."""
+
+
+AVERAGING = StochasticWeightAveraging(0.1, swa_epoch_start=1)  # its last epoch skips backward
+
+
 @reported
 @pytest.mark.parametrize(
     ("reason", "options"),
@@ -166,7 +174,7 @@ class Own(ImageClassifier):
         "a profiler is on": ["--trainer.profiler", "simple"],
         "detect_anomaly is on": ["--trainer.detect_anomaly", "true"],
         "mixup and cutmix draw on the host": ["--model.mixup", "0.2"],
-        "GradientAccumulationScheduler acts within steps": [
+        "a callback acts within steps: GradientAccumulationScheduler": [
             "--trainer.callbacks+", "lightning.pytorch.callbacks.GradientAccumulationScheduler",
             "--trainer.callbacks.scheduling", "{4: 2}",
         ],
@@ -180,15 +188,53 @@ def test_one_line_says_why_training_is_not_replayed(reason, options, emulated, c
 
 @pytest.mark.parametrize(
     ("reason", "model", "callbacks"),
-    [("Own overrides training_step", Own, []), ("Watcher acts within steps", ImageClassifier, [Watcher()])],
+    [
+        ("Own overrides training_step", Own, []),
+        ("Unbatched overrides on_train_batch_start", Unbatched, []),
+        ("a callback acts within steps: Watcher", ImageClassifier, [Watcher()]),
+        ("a callback acts within steps: StochasticWeightAveraging", ImageClassifier, [AVERAGING]),
+    ],
 )
 def test_python_within_a_step_is_not_lost(reason, model, callbacks, emulated):
-    trainer = Trainer(
-        accelerator="cpu", max_steps=1, callbacks=callbacks, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-    )  # fmt: skip
     with pytest.warns(UserWarning, match=f"replay is off, each step launches its kernels: {reason}"):
-        trainer.fit(model(widths=(4, 4, 4, 4, 4)), CIFAR10DataModule("digits"))
+        make_trainer(1, *callbacks).fit(model(widths=(4, 4, 4, 4, 4)), CIFAR10DataModule("digits"))
+
+
+def make_trainer(max_steps, *callbacks):
+    return Trainer(
+        accelerator="cpu", max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
+    )  # fmt: skip
+
+
+def test_only_steps_on_a_single_device_are_replayed():
+    """Not those of one process under a strategy for several either."""
+    trainer, model = Trainer(accelerator="cpu", devices=1, strategy="ddp", logger=False), ImageClassifier()
+    assert replay.find_obstacle(trainer, model, ImageClassifier) == "the strategy is DDPStrategy"
+
+
+class Interrupt(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 6:
+            raise ArithmeticError
+
+
+def test_a_model_trains_again_after_an_exception(emulated):
+    """After an exception, Lightning calls no `teardown`: the module still has the recordings."""
+    found = []
+    for interrupted in (False, True):
+        torch.manual_seed(0)
+        model = ImageClassifier(widths=(4, 4, 4, 4, 4), dropout=0.0)
+        initial = {name: value.clone() for name, value in model.state_dict().items()}
+        if interrupted:
+            with pytest.raises(ArithmeticError):
+                make_trainer(9, Interrupt()).fit(model, CIFAR10DataModule("digits", batch_size=64))
+            model.load_state_dict(initial)
+        torch.manual_seed(0)
+        make_trainer(9).fit(model, CIFAR10DataModule("digits", batch_size=64))
+        found.append(model.state_dict())
+    assert_same(found[1], found[0])
+    assert Emulator.recordings == 6  # of step and augmentation
 
 
 @reported
