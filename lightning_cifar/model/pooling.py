@@ -47,7 +47,7 @@ class KernelMaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (winner,), (gradient,) = ctx.saved_tensors, gradients
-        return load_kernels().spread(gradient.contiguous(memory_format=torch.channels_last), winner)  # type: ignore
+        return load_kernels().spread(gradient.contiguous(memory_format=torch.channels_last), winner)  # type: ignore[union-attr]
 
 
 class PointwiseMaxPool(torch.autograd.Function):
