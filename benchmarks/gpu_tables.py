@@ -170,7 +170,26 @@ def tabulate_batches() -> str:
     return format_table(head, rows)
 
 
+def tabulate_choices() -> str:
+    """Return what was tried on the validation split, and the selected settings on the test set."""
+    found = load_result("gpu_choices")
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        kinds.setdefault((row["choice"], row["evaluated"]), []).append(row)
+    rows = []
+    for (choice, evaluated), fits in kinds.items():
+        seconds = statistics.median(fit["fit_seconds"] for fit in fits[evaluated == "val" and len(fits) > 1 :])
+        accuracies = [[fit[name] for fit in fits] for name in ("accuracy_without_tta", "accuracy")]
+        cells = [
+            format_spread(summarise(one)) if evaluated == "test" else format_percent(statistics.mean(one))
+            for one in accuracies
+        ]
+        rows.append([choice, evaluated, str(len(fits)), f"{seconds:.1f} s", *cells])
+    return format_table(["`fast94`, batches of 1,000, with", "on", "n", "`fit`", "without TTA", "with TTA"], rows)
+
+
 TABLES = {
+    "gpu_choices": tabulate_choices,
     "gpu_targets": tabulate_targets,
     "gpu_card": tabulate_card,
     "gpu_steps": tabulate_steps,

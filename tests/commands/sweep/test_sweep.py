@@ -212,7 +212,10 @@ def test_the_default_space_has_learning_rate_and_batch_size():
             ["--data.held_out", "test"],
             "--data.held_out test: a sweep selects by validation images only; use val",
         ),
-        (["--recipe", "dem"], "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, report"),
+        (
+            ["--recipe", "dem"],
+            "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, gpu94, report",
+        ),
         (["--search", "model.dropuot=0:1"], "no option --model.dropuot: did you mean --model.dropout?"),
         (
             ["--search", "x"],
