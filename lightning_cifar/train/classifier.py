@@ -185,7 +185,7 @@ class ImageClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
-        start_replay(self, ImageClassifier)
+        start_replay(self, self.datamodule, ImageClassifier)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch
@@ -201,7 +201,7 @@ class ImageClassifier(LightningModule):
         """Keep the gradients, which Lightning frees here: recorded steps write to them, `GateStatistics` reads them."""
 
     def teardown(self, stage: str) -> None:
-        stop_replay(self)
+        stop_replay(self, self.datamodule)
         self.batch = ()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

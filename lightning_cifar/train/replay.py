@@ -164,16 +164,19 @@ class ReplayedOptimization:
             parameter.grad = gradient  # each recording has its own; the guard of the gates reads them
 
 
-def start_replay(module: LightningModule, reference: type[LightningModule]) -> None:
+def start_replay(module: LightningModule, data: CIFAR10DataModule | None, reference: type[LightningModule]) -> None:
     """Replay the steps of a training that starts, or warn why they are not replayed.
 
     Args:
         module: with the hyper-parameter ``replay``: ``auto`` means on a CUDA device, without a warning elsewhere.
+        data: its data module, whose augmentation is replayed too.
         reference: the class whose steps can be replayed, and those of subclasses that do not override them.
     """
-    stop_replay(module)  # of a training that ended by an exception, after which Lightning skips `teardown`
-    wanted, recorder = module.hparams["replay"], make_recorder(module.device)
-    if not wanted or (wanted == "auto" and recorder is None):
+    stop_replay(module, data)  # of a training that ended by an exception, after which Lightning skips `teardown`
+    if not (wanted := module.hparams["replay"]):
+        return
+    recorder = make_recorder(module.device)
+    if wanted == "auto" and recorder is None:
         return
     obstacle = find_obstacle(module.trainer, module, reference)
     if recorder is None or obstacle is not None:
@@ -181,7 +184,7 @@ def start_replay(module: LightningModule, reference: type[LightningModule]) -> N
         return
     # On the instance: Lightning refuses some callbacks for a class that overrides this method.
     module.optimizer_step = ReplayedOptimization(recorder, module)  # type: ignore[method-assign, assignment]
-    if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
+    if data is not None:
         data.augment = replay_augmentation(data)
 
 
@@ -196,10 +199,10 @@ def replay_augmentation(data: CIFAR10DataModule) -> Callable[[Tensor, Tensor], T
     return augment
 
 
-def stop_replay(module: LightningModule) -> None:
+def stop_replay(module: LightningModule, data: CIFAR10DataModule | None) -> None:
     """Run the module's steps and augmentation eagerly again, and drop the recordings."""
     module.__dict__.pop("optimizer_step", None)
-    if isinstance(data := module.trainer.datamodule, CIFAR10DataModule):  # type: ignore[attr-defined]
+    if data is not None:
         data.augment = data.augment_batch
 
 
