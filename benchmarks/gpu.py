@@ -6,10 +6,10 @@ DIR holds ``cifar-10-batches-py``. The stages, most important first:
 
     card         versions; copies, matrix products and launches
     step         a training step without the Trainer, eager and replayed: wall and host time, kernels
-    fits         `fast94` in batches of 1,000: replayed, in a bare loop, eager
+    fits         `gpu94`: replayed, in a bare loop, eager
     peer         the first of ``--peers``, cifar10-airbench's airbench94_muon.py: one run, which compiles for over
                  165 s with torch 2.11, then 8 that count
-    seeds        seeds 1 to 7 of `fast94`
+    seeds        seeds 1 to 7 of `gpu94`
     recipes      `report`, and three seeds of `fast`
     compile      the step with a compiled network, eager and replayed
     second_peer  the second of ``--peers``, such as cifar10-speedrun's cifar10_speedrun.py: 3 counted runs

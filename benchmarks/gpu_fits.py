@@ -23,16 +23,10 @@ from lightning_cifar.options import RECIPES
 from lightning_cifar.train.optim import build_triangle
 from lightning_cifar.train.replay import replay_augmentation
 
-BATCH = 1000
-RATES = {"learning_rate": 0.2, "norm_rate": 52.0, "head_rate": 8e-4, "gate_rate": 0.04, "norm_momentum": 0.3}
-LARGE_BATCHES = [
-    "--data.batch_size",
-    str(BATCH),
-    *(word for key, value in RATES.items() for word in (f"--model.{key}", str(value))),
-]
+RECIPE = "gpu94"
 AUTOTUNED = ["--trainer.benchmark", "true"]  # cuDNN chooses its algorithms by trying them
 SEEDS = range(1, 8)  # after seed 0
-FIT_SECONDS = {"fast94": 15, "fast": 12, "report": 80}  # that a replayed fit and its test may take
+FIT_SECONDS = {RECIPE: 15, "fast": 12, "report": 80}  # that a replayed fit and its test may take
 TINY = {"widths": [8, 8, 16, 16, 16], "gate_rate": 1e-4}
 TINY_BATCH, TINY_STEPS = 40, 6
 TINY_FIT = ["--data.batch_size", str(TINY_BATCH), "--model.widths", "[8,8,16,16,16]", "--model.gate_rate", "1e-4"]
@@ -42,20 +36,18 @@ TINY_TEST = ["--data.eval_batch_size", "40", "--trainer.limit_test_batches", "1"
 
 
 def measure_fits(measurement: Measurement) -> None:
-    """Train `fast94` in large batches, replayed and eager, and the same steps without the Trainer."""
-    name, measure = fit_large(measurement, seed=0)
-    measurement.attempt(name, measure)
-    measurement.attempt("fast94 1000, bare loop", partial(run_bare_loop, measurement))
-    name, measure = fit_large(measurement, seed=0, replay=False)
-    measurement.attempt(name, measure)
+    """Train `gpu94` replayed, by the same steps without the Trainer, and eagerly."""
+    measurement.attempt(*name_fit(measurement, seed=0))
+    measurement.attempt(f"{RECIPE}, bare loop", partial(run_bare_loop, measurement))
+    measurement.attempt(*name_fit(measurement, seed=0, replay=False))
 
 
 def measure_seeds(measurement: Measurement) -> None:
-    """Train `fast94` in large batches with further seeds, as many as there is time for."""
+    """Train `gpu94` with further seeds, as many as there is time for."""
     for seed in SEEDS[:1] if measurement.options.dry else SEEDS:
-        if measurement.left() < FIT_SECONDS["fast94"]:
+        if measurement.left() < FIT_SECONDS[RECIPE]:
             break
-        measurement.attempt(*fit_large(measurement, seed))
+        measurement.attempt(*name_fit(measurement, seed))
 
 
 def measure_recipes(measurement: Measurement) -> None:
@@ -67,11 +59,10 @@ def measure_recipes(measurement: Measurement) -> None:
         measurement.attempt(f"{recipe}, seed {seed}", partial(fit_and_test, measurement, recipe, seed, AUTOTUNED))
 
 
-def fit_large(measurement: Measurement, seed: int, replay: bool = True) -> tuple[str, Any]:
-    """Return name and measurement of a fit of `fast94` in large batches."""
-    options = [*LARGE_BATCHES, *AUTOTUNED, "--model.replay", str(replay).lower()]
-    name = f"fast94 1000, {'replayed' if replay else 'eager'}, seed {seed}"
-    return name, partial(fit_and_test, measurement, "fast94", seed, options)
+def name_fit(measurement: Measurement, seed: int, replay: bool = True) -> tuple[str, Any]:
+    """Return name and measurement of a fit of `gpu94`."""
+    name = f"{RECIPE}, {'replayed' if replay else 'eager'}, seed {seed}"
+    return name, partial(fit_and_test, measurement, RECIPE, seed, ["--model.replay", str(replay).lower()])
 
 
 def fit_and_test(measurement: Measurement, recipe: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
@@ -139,12 +130,11 @@ def read_test(tested: Path) -> dict[str, Any]:
 
 
 def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
-    """Train `fast94` in large batches by replayed steps in a loop: no metrics, checkpoints or figure."""
+    """Train `gpu94` by replayed steps in a loop: no metrics, checkpoints or figure."""
     dry = measurement.options.dry
-    recipe = yaml.safe_load(RECIPES["fast94"].read_text())
+    recipe = yaml.safe_load(RECIPES[RECIPE].read_text())
     place = {"dataset": measurement.options.dataset, "root": measurement.options.root}
-    batch = {"batch_size": TINY_BATCH if dry else BATCH}
-    data, model = build("fast94", {**place, **batch}, {**RATES, **(TINY if dry else {})})
+    data, model = build(RECIPE, {**place, **({"batch_size": TINY_BATCH} if dry else {})}, TINY if dry else {})
     data.setup()
     model.adopt(data)
     assert model.network.stem is not None
@@ -156,7 +146,7 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     epochs = 1 if dry else recipe["trainer"]["max_epochs"]
     batches = TINY_STEPS if dry else len(loader)
     factor = build_triangle(epochs * batches, model.hparams["warmup"])
-    step = BareStep("fast94", model, replay=True)
+    step = BareStep(RECIPE, model, replay=True)
     rates = [group["lr"] for group in step.optimizer.param_groups]
     taken, sizes = 0, (data.hparams["sizes"], data.hparams["size_shares"])
     data.find_size = lambda: find_size(*sizes, taken, epochs * batches)  # type: ignore[method-assign]

@@ -12,7 +12,6 @@ import json
 import sys
 from datetime import datetime
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,11 +33,6 @@ class Study(NamedTuple):
     forms: dict[str, str]  # by name, what is arguments of ``repeat``
 
 
-def cumulative(steps: dict[str, str]) -> dict[str, str]:
-    """Return each variant with the arguments of all before it prepended."""
-    return dict(zip(steps, accumulate(steps.values(), lambda before, step: f"{before} {step}"), strict=True))
-
-
 # One 3x3 branch instead of 3x3, 3x3 and 1x1: at 1.5 times the width it costs the same.
 WIDE = "--model.gate static --model.kernel_sizes [3] --model.widths [48,96,184,240,272]"
 SLOWER = "--model.gate_rate 0.002"  # at the recipe's 0.02, delta, which nothing bounds, diverges within ten steps
@@ -54,29 +48,6 @@ STUDIES = {
             "residual: 1 + delta, at a tenth of the gates' rate": f"--recipe fast --model.gate residual {SLOWER}",
             "channel: squeeze-and-excite": "--recipe fast --model.gate channel",
         },
-    ),
-    "ladder": Study(
-        "What does each idea give on the way from `report` to `fast`, in 360 steps of 250 images?",
-        "previous",
-        cumulative(
-            {
-                "the report's system": "--recipe report --trainer.max_epochs 2 --trainer.max_steps 360 "
-                "--trainer.limit_val_batches 0 --data.batch_size 250 --data.drop_last true --trainer.precision auto",
-                "triangular schedule": "--model.schedule triangular",
-                "alternating flip, crop by 1 pixel": "--data.flip alternating --data.crop_padding 1",
-                "label smoothing 0.2": "--model.label_smoothing 0.2",
-                "whitening stem, 16x16, pooled twice": "--model.stem_kernel 3 --model.stem_stride 2 "
-                "--model.stem_bias false --model.pools [false,true,false,true,false] --model.global_pool max",
-                "kernels 3, 3, 1, narrower blocks": "--model.kernel_sizes [3,3,1] --model.widths [32,64,128,160,192]",
-                "linear head": "--model.hidden 0",
-                "pooled first, all before the sum, GELU": "--model.order [pool,norm,activation,sum] "
-                "--model.activation gelu --model.bias false",
-                "Muon, rates by role": "--model.optimizer muon --model.learning_rate 0.12 --model.gate_rate 0.02 "
-                "--model.norm_rate 13 --model.head_rate 2e-4 --model.weight_decay 5e-4 --model.norm_scale false",
-                "norm momentum 0.4": "--model.norm_momentum 0.4",
-                "dirac, test-time augmentation: `fast`": "--model.dirac true --model.tta translate",
-            }
-        ),
     ),
 }
 

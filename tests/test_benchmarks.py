@@ -1,4 +1,4 @@
-"""The studies say what they say: their forms are settings of the command line, and the ladder ends where it claims."""
+"""The studies say what they say: their forms are settings of the command line."""
 
 import importlib.util
 import json
@@ -41,15 +41,6 @@ def test_every_benchmark_finds_what_it_measures(script, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     parts = getattr(benchmark(script), "PARTS", {})
     assert all(hasattr(owner, name) for owner, names in parts.values() for name in names)
-
-
-def test_the_ladder_ends_in_fast(study, capsys):
-    *_, last = study.STUDIES["ladder"].forms.values()
-    climbed, fast = configuration(capsys, last), configuration(capsys, "--recipe fast")
-    assert climbed["model"] == fast["model"]
-    assert climbed["data"] == fast["data"]
-    names = ("max_steps", "precision", "limit_val_batches")
-    assert {name: climbed["trainer"][name] for name in names} == {name: fast["trainer"][name] for name in names}
 
 
 def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):

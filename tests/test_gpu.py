@@ -78,6 +78,7 @@ def test_dataset_is_kept_on_the_device(tmp_path, monkeypatch):
     assert set(devices) == {"cuda"}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # raised within torch 2.11
 def test_compiled_model_has_the_same_losses(tmp_path):
     losses = []
     for compiled in ("false", "true"):

@@ -67,8 +67,8 @@ def test_too_high_learning_rate_stops_training(tmp_path, capsys):
 def test_every_floating_tensor_is_checked(device):
     """Weights and buffers, at any position; large finite values, whose squares overflow, are accepted."""
     model = ImageClassifier(widths=(4,) * 5, stem_kernel=2).to(device)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                      enable_model_summary=False)  # fmt: skip
+    trainer = Trainer(accelerator={"cuda": "gpu"}.get(device, device), logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     callback = FiniteLoss()
     callback.on_train_start(trainer, model)
     callback.rates = {3: 0.5}
