@@ -39,6 +39,7 @@ FLAGS = {  # options of the Trainer's commands: placeholder of the value, and me
     "wandb": ("[MODE]", "log to Weights & Biases: auto, online or offline"),
     "wandb_checkpoints": ("", "fit: upload the best checkpoint to W&B at the end"),
     "corruptions": ("", "test: also test under common corruptions"),
+    "near_duplicates": ("FILE", "test: also without the images in column TestID of this CSV file"),
     "trust_config": ("PACKAGES", "let configurations import from these packages too"),
     "print_model": ("", "print a table of the network's layers and stop"),
     "print_config": ("", "print all settings and stop"),

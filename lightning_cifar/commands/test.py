@@ -1,5 +1,6 @@
 """``test``: evaluate a checkpoint on the test images: a table, ``test.json`` and its plots."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
-from lightning_cifar.evaluate.tables import format_table
-from lightning_cifar.evaluate.test_results import identify_checkpoint, write_evaluation
+from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
+from lightning_cifar.evaluate.tables import format_table, write_logits
+from lightning_cifar.evaluate.test_results import LOGITS, identify_checkpoint, write_evaluation
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
@@ -20,6 +22,7 @@ from lightning_cifar.run.wandb import log_test
 def test(job: Job) -> None:
     load_data(job)
     choose_precision(job)
+    duplicates = read_duplicates(job)
     with open_run(job) as run:
         check_options(job, run)
         assert job.ckpt_path is not None
@@ -31,12 +34,26 @@ def test(job: Job) -> None:
             return
         trainer = make_quiet_trainer(job, run, job.trainer["precision"])
         result = identity | evaluate_test(job.model, job.data, trainer)
+        if duplicates:
+            logits, _, labels = job.model.test_outputs.compute()
+            result["without_near_duplicates"] = evaluate_without(duplicates, logits, labels)
         print(format_table(result), flush=True)
         if job.settings["corruptions"]:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
             result["corruptions"] = evaluate_corruptions(job.model, job.data, trainer)
         keep_result(job, run, result)
         print(f"table: {run.directory / 'test.json'}\nplots: {run.directory / 'test.png'}")
+        print(f"logits: {run.directory / LOGITS}")
+
+
+def read_duplicates(job: Job) -> list[int]:
+    """Return the positions of the images that ``--near_duplicates`` leaves out; none without this option."""
+    if not (file := job.settings["near_duplicates"]):
+        return []
+    positions = read_near_duplicates(Path(file).expanduser())
+    if len(job.data.test) != TEST_IMAGES or job.trainer.get("limit_test_batches") is not None:
+        raise InputError(f"--near_duplicates needs all {TEST_IMAGES:,} test images of CIFAR-10 or CIFAR-100")
+    return positions
 
 
 def check_options(job: Job, run: Run) -> None:
@@ -49,11 +66,12 @@ def check_options(job: Job, run: Run) -> None:
 
 
 def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
-    """Write ``test.json`` and its plots, and show them on W&B."""
+    """Write ``test.json``, its plots and ``predictions.npz``, and show them on W&B."""
     images = None
     if positions := [mistake["index"] for mistake in result["mistakes"]]:
         images = job.data.test[torch.tensor(positions)].sample(len(positions)).images.permute(0, 2, 3, 1).cpu().numpy()
     write_evaluation(run.directory, result, images)
+    write_logits(run.directory / LOGITS, job.model.test_outputs.compute(), job.data.dataset.class_names)
     if run.wandb is not None:
         log_test(run.wandb, result, images, run.directory / "test.png")
 

@@ -13,10 +13,12 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.evaluate.calibration import calibration_error
+from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
 from lightning_cifar.train.classifier import ImageClassifier
 
 BINS = 15  # for the expected calibration error, as in arXiv 1706.04599
 MISTAKES = 24  # the most confident ones
+MANY = 10  # with more classes, top-5 accuracy is measured too
 COVERAGES = [percent / 100 for percent in range(5, 101, 5)]
 
 
@@ -39,6 +41,7 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     return {
         **evaluate_logits(logits, labels, data.dataset.class_names, temperature),
         "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean()),
+        "without_label_errors": evaluate_without_label_errors(logits, labels),
         "mistakes": find_mistakes(logits, labels, data.dataset.class_names),
     }
 
@@ -61,6 +64,7 @@ def evaluate_logits(
     scaled = None if temperature is None else score_probabilities(logits / temperature, labels)
     return {
         "accuracy": sum(correct) / sum(counts),
+        "accuracy_top5": measure_top5(logits, labels) if count > MANY else None,
         "images": sum(counts),
         **score_probabilities(logits, labels),
         "temperature": temperature,
@@ -72,6 +76,11 @@ def evaluate_logits(
         },
         "confusion": confusion.tolist(),
     }
+
+
+def measure_top5(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of the images whose label is among the five classes with the highest logits."""
+    return float((logits.topk(5).indices == labels[:, None]).any(1).double().mean())
 
 
 def score_probabilities(logits: Tensor, labels: Tensor) -> dict[str, Any]:

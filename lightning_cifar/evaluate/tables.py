@@ -1,10 +1,17 @@
-"""Text tables, and the CSV of predictions."""
+"""Text tables, and the files of predictions."""
 
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lightning_cifar.files import open_atomically
+
+SUBSETS = {
+    "without_label_errors": "with a confirmed label error",
+    "without_near_duplicates": "with a near duplicate in train",
+}
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +27,12 @@ def format_table(result: dict[str, Any]) -> str:
     lines.append(f"{'all classes':<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
     if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
         lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
+    if top5 := result.get("accuracy_top5"):
+        lines.append(f"{'top 5':<{width}}  {top5:>8.2%}")
+    for key, meaning in SUBSETS.items():
+        if found := result.get(key):
+            excluded = result["images"] - found["images"]
+            lines.append(f"{found['accuracy']:.2%} of {found['images']:,} images, without {excluded} {meaning}")
     lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
         lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")
@@ -48,6 +61,19 @@ def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", cla
         rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
         for index, (label, prediction, probability) in enumerate(rows):
             writer.writerow([index, class_names[label], class_names[prediction], f"{probability:.6f}"])
+
+
+def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_names: tuple[str, ...]) -> None:
+    """Write ``logits``, ``logits_without_tta`` (N, classes), ``labels`` (N,) and ``class_names`` as NumPy's ``.npz``.
+
+    Args:
+        file: path of the file, which is replaced atomically.
+        outputs: of `Outputs.compute`; the images are in the order of the data.
+        class_names: by class index.
+    """
+    logits, plain, labels = (tensor.cpu().numpy() for tensor in outputs)
+    with open_atomically(file, "wb") as opened:
+        np.savez_compressed(opened, logits=logits, logits_without_tta=plain, labels=labels, class_names=class_names)
 
 
 def align_columns(rows: list[list[str]]) -> str:

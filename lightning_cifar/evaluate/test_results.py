@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_cifar.files import digest_of
 
-RESULT, FIGURE, MISTAKES = "test.json", "test.png", "mistakes.png"
+RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
 # Errors raised by reading a file that is damaged or holds something else.
 DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),

@@ -27,7 +27,8 @@ from lightning_cifar.train.weights import describe_weights, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
-    "config", "run_dir", "resume", "print_model", "wandb", "wandb_checkpoints", "corruptions", "trust_config",
+    "config", "run_dir", "resume", "print_model", "wandb", "wandb_checkpoints", "corruptions",
+    "near_duplicates", "trust_config",
 )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class Parsed(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--recipe", choices=[*RECIPES], help=FLAGS["recipe"][1])
-        for name in ("resume", "run_dir", "trust_config", "ckpt_path"):
+        for name in ("resume", "run_dir", "trust_config", "ckpt_path", "near_duplicates"):
             value, meaning = FLAGS[name]
             parser.add_argument(f"--{name}", metavar=value, help=meaning)
         modes = get_args(WandbMode)

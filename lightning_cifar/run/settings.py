@@ -43,8 +43,9 @@ def layer(args: list[str]) -> list[str]:
     for flag in flags:
         if flag.startswith("--"):
             check_option(flag)
-    if command != "test" and "--corruptions" in flags:
-        raise InputError("--corruptions goes with test: test --ckpt_path FILE --corruptions")
+    for option in ("--corruptions", "--near_duplicates"):
+        if command != "test" and any(flag.split("=")[0] == option for flag in flags):
+            raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
     if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
         flags = resuming_flags(flags)
     configs = []
