@@ -33,7 +33,7 @@ import torch
 from gpu_fits import measure_fits, measure_recipes, measure_seeds
 from gpu_steps import measure_card, measure_compiled, measure_steps
 from measurement import Measurement, Stage, restart
-from peers import measure_peer
+from peer_script import measure_peer
 from training_step import DEVICE
 
 from lightning_cifar.run.record import describe_device, find_commit

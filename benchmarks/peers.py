@@ -1,108 +1,111 @@
-"""Runs of cifar10-airbench's and similar scripts, unmodified, on this package's images; a stage of `gpu.py`."""
+"""A recipe and cifar10-airbench's airbench94_muon.py on the same CPU and images, in turn: accuracy and training time.
 
+    python benchmarks/peers.py --root DIR --script FILE [--recipe fast94] [--seeds 5] [--epochs 8] [--run_dir RUN_DIR]
+
+FILE is airbench94_muon.py in a clone of KellerJordan/cifar10-airbench; `peer_on_cpu.py` runs it. For each seed it runs
+once, and ``repeat`` once. Both train on all 50,000 images and read the test set once; both times are of training alone.
+With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs`` shortens the peer's training. Writes
+``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
+"""
+
+import argparse
+import json
 import os
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measurement import KEPT_CHARACTERS, Measurement
+from formatting import MEASURES, format_spread, format_table, load_result
+from peer_script import COLUMNS, read_runs, write_images
 
-from lightning_cifar import CIFAR10DataModule
+from lightning_cifar import CIFAR10DataModule, main
+from lightning_cifar.evaluate.statistics import summarise
+from lightning_cifar.files import write_json
+from lightning_cifar.run.record import describe_device, find_commit
 
-SPARE_SECONDS = 8  # between a script's end and that of the measurement
-COLUMNS = {"accuracy": "tta_val_acc", "accuracy_without_tta": "val_acc", "seconds": "time_seconds"}
+RESULTS = Path(__file__).parent / "results"
+SHIM = Path(__file__).parent / "peer_on_cpu.py"
 
 
-def measure_peer(measurement: Measurement, number: int, runs: int, limit: float) -> None:
-    """Run script ``number`` of ``--peers``: a first run, which compiles, and ``runs`` further ones."""
-    if len(measurement.options.peers) <= number:
-        measurement.report("  no script was given")
-        return
-    script = measurement.options.peers[number]
-    data = CIFAR10DataModule(measurement.options.dataset, measurement.options.root, held_out="test")
+def compare(options: argparse.Namespace) -> None:
+    data = CIFAR10DataModule(root=options.root, held_out="test")
     data.setup()
+    kept = options.run_dir / "peer.json"
+    runs: list[dict[str, Any]] = json.loads(kept.read_text())["runs"] if kept.exists() else []
     with tempfile.TemporaryDirectory() as directory:
         write_images(data, Path(directory) / "cifar10")
-        seconds = min(limit, measurement.left() - SPARE_SECONDS)
-        row: dict[str, Any] = {}
-        for row in run_script(script, Path(directory), runs, seconds):
-            measurement.keep(script.name, row)
-    if row.get("n", 0) < runs:
-        measurement.keep(script.name, {**row, "error": f"ended after {row.get('n', 0)} runs:\n{row.get('output', '')}"})
+        for seed in range(options.seeds):
+            if seed >= len(runs):
+                runs.append({"seed": seed, **run_peer(options, Path(directory), seed)})
+                write_json(kept, {"runs": runs})
+            command = ["repeat", "--recipe", options.recipe, "--n", "1", "--first_seed", str(seed)]
+            if status := main([*command, "--data.root", options.root, "--run_dir", str(options.run_dir / "repeat")]):
+                sys.exit(status)
+            keep(options, runs[: seed + 1])
 
 
-def write_images(data: CIFAR10DataModule, folder: Path) -> None:
-    """Write the images where the scripts expect their download."""
-    folder.mkdir()
-    for name, part in (("train", data.dataset.train), ("test", data.dataset.test)):
-        images = part.images.permute(0, 2, 3, 1).contiguous()  # type: ignore[attr-defined]
-        kept = {"images": images, "labels": part.labels, "classes": list(data.dataset.class_names)}
-        torch.save(kept, folder / f"{name}.pt")
+def run_peer(options: argparse.Namespace, directory: Path, seed: int) -> dict[str, float]:
+    """Train the peer once; return its accuracies and its seconds of training."""
+    script = [str(options.script.resolve()), "--seed", str(seed), "--epochs", str(options.epochs)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(SHIM), *script], cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    found = [*read_runs(done.stdout.splitlines())]
+    if done.returncode or len(found) != 1:
+        raise SystemExit(f"{options.script} ended with status {done.returncode} and {len(found)} results")
+    run = {key: float(found[0][name]) for key, name in {**COLUMNS, "seconds": "training_seconds"}.items()}
+    print(f"{options.script.name}, seed {seed}: {run['accuracy']:.2%} in {run['seconds']:.0f} s", flush=True)
+    return run
 
 
-def run_script(script: Path, directory: Path, runs: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """Yield the runs so far, after each, and once more at the end; the script is killed after ``seconds``."""
-    started = time.monotonic()
-    names: list[str] = []
-    ended: list[dict[str, str]] = []
-    output = ""
-    with start_killable(script, directory, seconds) as process:
-        assert process.stdout is not None
-        for line in process.stdout:  # also ends at a carriage return
-            output = (output + line)[-KEPT_CHARACTERS:]
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            if "tta_val_acc" in cells:
-                names = cells
-            elif "eval" in cells and len(cells) == len(names):
-                ended.append({**dict(zip(names, cells, strict=True)), "ended": f"{time.monotonic() - started:.1f}"})
-                yield summarise_runs(ended)
-            if len(ended) > runs:
-                return
-    yield {**summarise_runs(ended), "output": output}
+def keep(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
+    """Write the evidence, and print the table."""
+    repeated = json.loads((options.run_dir / "repeat/repeat.json").read_text())
+    own = [{"seed": one["seed"], "seconds": one["fit_seconds"], **{key: one[key] for key in MEASURES}}
+           for one in repeated["seeds"] if one["seed"] < len(runs)]  # fmt: skip
+    name = f"peers_{options.recipe}"
+    result = {
+        "question": f"How long does `{options.recipe}` train, compared with {options.script.name}?",
+        "command": f"python benchmarks/peers.py --root DIR --script FILE --recipe {options.recipe} "
+        f"--seeds {len(runs)} --epochs {options.epochs:g}",
+        "data": "CIFAR-10",
+        "device": describe_device(torch.device("cpu")),
+        "git_commit": find_commit(),
+        "recipe": options.recipe,
+        "script": options.script.name,
+        "epochs": options.epochs,
+        "runs": {"recipe": own, "script": runs},
+    }
+    write_json(RESULTS / f"{name}.json", result)
+    print(tabulate(name))
 
 
-@contextmanager
-def start_killable(script: Path, directory: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Start a script in a process group of its own, which is killed after ``seconds`` or at the end."""
-    command = [sys.executable, str(script.resolve())]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command,
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        kill = partial(kill_group, process.pid)
-        timer = threading.Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield process
-        finally:
-            timer.cancel()
-            kill()
+def tabulate(name: str) -> str:
+    result, rows, medians = load_result(name), [], []
+    labels = {"recipe": f"`{result['recipe']}`", "script": f"`{result['script']}`, {result['epochs']:g} epochs"}
+    for kind, label in labels.items():
+        runs = result["runs"][kind]
+        medians.append(statistics.median(run["seconds"] for run in runs))
+        accuracies = [format_spread(summarise([run[key] for run in runs])) for key in MEASURES]
+        rows.append([label, str(len(runs)), *accuracies, f"{medians[-1]:.0f} s", f"{medians[-1] / medians[0]:.2f}"])
+    head = ["", "n", "without TTA", "with TTA", "training, median", "over the first"]
+    return format_table(head, rows, result["command"])
 
 
-def kill_group(leader: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+TABLES: dict[str, Any] = {}
 
 
-def summarise_runs(ended: list[dict[str, str]]) -> dict[str, Any]:
-    """Return every value after the first run, and the printed rows of all runs."""
-    counted = ended[1:]
-    values = {key: [float(run[name]) for run in counted if run.get(name)] for key, name in COLUMNS.items()}
-    return {"n": len(counted), **values, "runs": ended}
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="the data directory")
+    parser.add_argument("--script", required=True, type=Path, help="airbench94_muon.py")
+    parser.add_argument("--recipe", default="fast94")
+    parser.add_argument("--seeds", type=int, default=5, help="0 ... seeds - 1")
+    parser.add_argument("--epochs", type=float, default=8, help="of the script")
+    parser.add_argument("--run_dir", type=Path, default=Path("runs/benchmarks/peers"))
+    compare(parser.parse_args())

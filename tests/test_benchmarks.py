@@ -45,7 +45,7 @@ def test_every_benchmark_finds_what_it_measures(script, monkeypatch):
 
 def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):
     costs = []
-    for form in ("ReLU, as reported", "none: one branch, 1.5 times as wide"):
+    for form in ("ReLU, as reported", "none: one branch, a tenth wider"):
         config = configuration(capsys, study.STUDIES["gates"].forms[form])
         run_dir = tmp_path / str(len(costs)) / "seed0"
         run_dir.mkdir(parents=True)
@@ -122,6 +122,13 @@ def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch
     assert "94.0 % was not reached" in made["gpu_targets"]
     assert all("not measured" not in made[name] for name in ("gpu_targets", "gpu_card"))
     assert made["gpu_fits"].count("not measured") == 3  # `fast` is not tried
+
+
+def test_a_run_of_a_peer_has_its_seconds_of_training(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    lines = ["| epoch | tta_val_acc | time_seconds |", "| 7 | | 3.0000 |", "| eval | 0.9400 | 3.1000 |", "Mean: 0.9400"]
+    (run,) = benchmark("peer_script").read_runs(lines)
+    assert (run["tta_val_acc"], run["time_seconds"], run["training_seconds"]) == ("0.9400", "3.1000", "3.0000")
 
 
 def test_an_error_on_a_gpu_is_kept_and_the_next_stage_follows(gpu, tmp_path, write_peer, monkeypatch):
