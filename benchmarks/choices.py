@@ -1,8 +1,10 @@
-"""Tables of what was tried on the validation split: runs started by hand, one seed each.
+"""Tables of what was tried on the validation split: runs started by hand.
 
-The commands are in ``report_choices.json``, ``fast_choices.json``, ``accurate_choices.json``, ``cifar10_choices.json``.
+The commands are in ``report_choices.json``, ``fast_choices.json``, ``accurate_choices.json``, ``cifar10_choices.json``
+and ``tuning.json``.
 """
 
+import statistics
 from functools import partial
 from typing import Any
 
@@ -63,7 +65,31 @@ def tabulate_operations() -> str:
     return format_table(["operation, bfloat16", "before", "after"], rows)
 
 
+def tabulate_tuning(recipe: str) -> str:
+    """Format each choice, best first with TTA; its mean over seeds."""
+    choices: dict[str, list[dict[str, Any]]] = {}
+    for row in load_result("tuning")["rows"][recipe]:
+        choices.setdefault(row["choice"], []).append(row)
+    rows = []
+    for choice, runs in choices.items():
+        plain, tta = ([run[key] for run in runs if key in run] for key in ("val_accuracy", "val_accuracy_tta"))
+        name = choice if len(plain) == len(runs) else f"{choice}; {len(runs) - len(plain)} of {len(runs)} seeds failed"
+        rows.append(
+            (
+                statistics.mean(tta),
+                [name, str(len(plain)), *(f"{100 * statistics.mean(x):.2f} %" for x in (plain, tta))],
+            )
+        )
+    rows.sort(key=lambda row: row[0], reverse=True)
+    head = [f"`{recipe}`, changed", "n", "validation accuracy", "with test-time augmentation"]
+    return format_table(head, [cells for _, cells in rows])
+
+
 TABLES = {
+    **{
+        f"tuning_{recipe}": partial(tabulate_tuning, recipe)
+        for recipe in ("report", "fast", "fast94", "accurate", "gpu94")
+    },
     "choices_report": tabulate_report_choices,
     "choices_fast": partial(tabulate_choices, "fast_choices", "fast"),
     "choices_fast94": partial(tabulate_choices, "fast_choices", "fast94"),
