@@ -2,7 +2,7 @@
 
     python benchmarks/corruptions.py --root DIR [arguments of test]
 
-DIR is an image folder of CIFAR-10. Runs ``test --ckpt_path pretrained --corruptions`` (n = 1, CPU or GPU) and writes
+DIR is the data directory. Runs ``test --ckpt_path pretrained --corruptions`` (n = 1, CPU or GPU) and writes
 its ``test.json``, without per-image lists and confusions, to ``benchmarks/results/corruptions.json``.
 """
 
@@ -21,7 +21,7 @@ KEPT = ("images", "accuracy", "accuracy_without_tta", "loss", "brier", "calibrat
 
 
 def measure(root: str, extra: list[str]) -> None:
-    command = ["test", "--ckpt_path", "pretrained", "--corruptions", "--data.dataset", "folder"]
+    command = ["test", "--ckpt_path", "pretrained", "--corruptions"]
     with tempfile.TemporaryDirectory() as parent:
         run_dir = Path(parent, "test")
         if status := main([*command, "--data.root", root, "--run_dir", str(run_dir), *extra]):
@@ -30,7 +30,7 @@ def measure(root: str, extra: list[str]) -> None:
     result = {
         "question": "What is the model in the package worth under corruptions, without test-time augmentation?",
         "command": " ".join(["python benchmarks/corruptions.py --root DIR", *extra]),
-        "data": "CIFAR-10 (JPEG)",
+        "data": "CIFAR-10",
         "model_sha256": found["checkpoint_sha256"],
         **{name: found[name] for name in KEPT},
     }
@@ -54,6 +54,6 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     known, extra = parser.parse_known_args()
     measure(known.root, extra)

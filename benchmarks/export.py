@@ -2,7 +2,7 @@
 
     python benchmarks/export.py --root DIR
 
-DIR is an image folder of CIFAR-10. Compares torch eager (float32, bfloat16 autocast) with ONNX Runtime (float32, and
+DIR is the data directory. Compares torch eager (float32, bfloat16 autocast) with ONNX Runtime (float32, and
 int8 calibrated on training images) on a CPU with default thread counts: uint8 images to logits, batches of 256 and of
 1, medians of 5 interleaved runs. Accuracy is over all test images without test-time augmentation. Prints a table and
 writes ``benchmarks/results/export.json``.
@@ -101,14 +101,14 @@ def measure(train: ImageSet, test: ImageSet, folder: Path) -> dict[str, Any]:
 
 
 def main(root: str, images: int | None, output: Path) -> None:
-    data = CIFAR10DataModule("folder", root).read()
+    data = CIFAR10DataModule("cifar10", root).read()
     test = data.test if images is None else data.test.sample(images)
     with TemporaryDirectory() as folder:
         found = measure(data.train, test, Path(folder))
     result = {
         "question": "What do exported models give, by ONNX Runtime and in int8?",
         "command": "python benchmarks/export.py --root DIR",
-        "data": f"CIFAR-10 (JPEG), {len(test):,} test images",
+        "data": f"CIFAR-10, {len(test):,} test images",
         "model_sha256": digest_of(PRETRAINED),
         **found,
         "device": describe_device(torch.device("cpu")),
@@ -139,7 +139,7 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--images", type=int, help="number of test images; default: all")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/export.json")
     known = parser.parse_args()

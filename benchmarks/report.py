@@ -1,4 +1,4 @@
-"""The report's run (n = 1): ``fit`` with the recipe `report` on an image folder of CIFAR-10, then ``test``.
+"""The report's run (n = 1): ``fit`` with the recipe `report` on CIFAR-10, then ``test``.
 
     python benchmarks/report.py --root DIR [arguments of fit]
 
@@ -21,9 +21,9 @@ from lightning_cifar.files import write_json
 HERE = Path(__file__).parent
 
 
-def run(root: str, data_name: str, extra: list[str]) -> None:
+def run(root: str, extra: list[str]) -> None:
     run_dir = Path("runs/benchmarks/report") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    data = ["--data.dataset", "folder", "--data.root", root]
+    data = ["--data.root", root]
     stop(main(["fit", "--recipe", "report", *data, *extra, "--run_dir", str(run_dir)]))
     stop(main(["test", "--ckpt_path", str(run_dir / "checkpoints/last.ckpt"), "--run_dir", str(run_dir / "test")]))
     record = json.loads((run_dir / "run.json").read_text())
@@ -32,7 +32,7 @@ def run(root: str, data_name: str, extra: list[str]) -> None:
     result = {
         "question": "What does the report's system reach, as reported: 30 epochs, Adam, one seed?",
         "command": " ".join(["python benchmarks/report.py --root DIR", *extra]),
-        "data": data_name,
+        "data": "CIFAR-10",
         "final": epochs[-1],
         "test": json.loads((run_dir / "test/test.json").read_text()) | {"checkpoint": "last.ckpt"},
         "wall_seconds": record["timings"]["total_seconds"],
@@ -88,7 +88,6 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
+    parser.add_argument("--root", required=True, help="the data directory")
     known, extra = parser.parse_known_args()
-    run(known.root, known.data_name, extra)
+    run(known.root, extra)

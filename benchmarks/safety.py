@@ -2,7 +2,7 @@
 
     python benchmarks/safety.py --root DIR
 
-DIR is an image folder of CIFAR-10. Trains the recipe `fast` once (n = 1, CPU or GPU) with a clock around everything in
+DIR is the data directory. Trains the recipe `fast` once (n = 1, CPU or GPU) with a clock around everything in
 `PARTS` and writes the sum as a share of the training time to ``benchmarks/results/safety.json``.
 """
 
@@ -64,7 +64,7 @@ def main(root: str) -> None:
     for part, (owner, names) in PARTS.items():
         for name in names:
             clock.watch(part, owner, name)
-    options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", "bf16-mixed", "--run_dir"]
+    options = ["--data.root", root, "--trainer.precision", "bf16-mixed", "--run_dir"]
     with tempfile.TemporaryDirectory() as folder:
         throughput = Throughput()
         fit(parse(layer(["fit", "--recipe", RECIPE, *options, f"{folder}/run"])), [throughput])
@@ -97,5 +97,5 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     main(parser.parse_args().root)

@@ -1,6 +1,6 @@
 """Copy the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
 
-    python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.dataset folder --data.root DIR --run_dir RUN_DIR
+    python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.root DIR --run_dir RUN_DIR
     python benchmarks/seeds.py RUN_DIR [--name NAME]
 
 The tables below compare recipes and variants that were trained by ``repeat``.
@@ -19,7 +19,10 @@ from lightning_cifar.commands.repeat.command import format_summary
 from lightning_cifar.evaluate.statistics import compare, summarise
 from lightning_cifar.files import write_json
 
-KNOWN = {"4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)"}  # by fingerprint
+KNOWN = {  # by fingerprint
+    "bcc192dc7d5791490f85a7afeadee0a7f2b29a2834565c6e70594ba0b6339198": "CIFAR-10",
+    "4a5f1bef3edaa001c469a58ffe2577affdcd0cb22f2c15a2df29649ef4dd1d84": "CIFAR-10 (JPEG)",
+}
 
 
 def take(run_dir: Path, name: str | None) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py --root DIR --run_dir RUN_DIR
 
-DIR is an image folder of CIFAR-10 that has been read before, RUN_DIR a tested run or a ``repeat``. Each command is a
+DIR is the data directory that has been read before, RUN_DIR a tested run or a ``repeat``. Each command is a
 new process, timed from start to exit; the first step is ``fit --recipe fast`` until the end of step 1. Medians of 7
 interleaved runs on a CPU; writes ``benchmarks/results/startup.json``.
 """
@@ -41,7 +41,7 @@ def time_process(*command: str, status: int = 0) -> float:
 
 def time_first_step(root: str) -> float:
     with tempfile.TemporaryDirectory() as run_dir:
-        options = ["--data.dataset", "folder", "--data.root", root, "--trainer.max_steps", "1"]
+        options = ["--data.root", root, "--trainer.max_steps", "1"]
         options += ["--run_dir", f"{run_dir}/run"]
         start = time.time()
         done = subprocess.run(
@@ -99,7 +99,7 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--run_dir", required=True, help="a run that was tested, for report")
     known = parser.parse_args()
     main(known.root, known.run_dir)

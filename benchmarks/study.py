@@ -52,7 +52,7 @@ STUDIES = {
 }
 
 
-def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: list[str]) -> None:
+def run(name: str, root: str, seeds: int, where: Path, extra: list[str]) -> None:
     study, forms = STUDIES[name], {}
     for number, (form, typed) in enumerate(study.forms.items()):
         run_dir = where / str(number)
@@ -71,7 +71,7 @@ def run(name: str, root: str, data_name: str, seeds: int, where: Path, extra: li
     result = {
         "question": study.question,
         "command": " ".join(["python benchmarks/study.py", name, "--root DIR --seeds", str(seeds), *extra]),
-        "data": data_name,
+        "data": "CIFAR-10",
         "n": seeds,
         "against": study.against,
         "forms": forms,
@@ -146,11 +146,10 @@ TABLES = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--root", required=True, help="the image folder")
-    parser.add_argument("--data_name", default="CIFAR-10 (JPEG)", help="name of the data in the tables")
+    parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--seeds", type=int, default=6, help="of each variant, 0 ... seeds - 1")
     parser.add_argument("--run_dir", type=Path, help="directory of the runs, to resume from")
     known, extra = parser.parse_known_args()
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     where = known.run_dir or Path("runs/benchmarks", known.study, now)
-    run(known.study, known.root, known.data_name, known.seeds, where, extra)
+    run(known.study, known.root, known.seeds, where, extra)

@@ -2,7 +2,7 @@
 
     python benchmarks/trainer.py --root DIR [--only steps | epoch_end]
 
-DIR is an image folder of CIFAR-10. Each trains the recipe `fast` for 50 steps, interleaved, 5 times. The raw loop does
+DIR is the data directory. Each trains the recipe `fast` for 50 steps, interleaved, 5 times. The raw loop does
 batches, augmentation, forward, loss, backward and optimiser only; ``fit`` adds metrics, progress, CSV, figure and
 checkpoints. The clock runs from the end of step 5 to the end of the last; what follows once per run (figure,
 checkpoint) is reported separately. The same is measured with batches of 10 images and five blocks of 8 channels, where
@@ -75,12 +75,12 @@ class Clock(Callback):
 
 def build_parts(root: str, size: str) -> tuple[CIFAR10DataModule, ImageClassifier]:
     data, model = TINY if size == "tiny" else ({}, {})
-    return build(RECIPE, {"dataset": "folder", "root": root, **data}, model)
+    return build(RECIPE, {"root": root, **data}, model)
 
 
 def run_fit(root: str, size: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as run_dir:
-        options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", PRECISION]
+        options = ["--data.root", root, "--trainer.precision", PRECISION]
         options += ["--trainer.max_steps", str(STEPS[size]), "--run_dir", f"{run_dir}/run"]
         if size == "tiny":
             for group, values in zip(("data", "model"), TINY, strict=True):
@@ -162,7 +162,7 @@ def measure_epoch_end(root: str) -> dict[str, Any]:
 
         return timed
 
-    options = ["--data.dataset", "folder", "--data.root", root, "--trainer.precision", PRECISION]
+    options = ["--data.root", root, "--trainer.precision", PRECISION]
     options += ["--trainer.limit_train_batches", "2", "--trainer.max_epochs", str(EPOCHS)]
     with tempfile.TemporaryDirectory() as run_dir, ExitStack() as patches:
         for part, (owner, names) in PARTS.items():
@@ -231,7 +231,7 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--only", choices=["steps", "epoch_end"], help="measure one of the two tables; default: both")
     arguments = parser.parse_args()
     main(arguments.root, arguments.only)
