@@ -1,11 +1,12 @@
 """A recipe and cifar10-airbench's airbench94_muon.py on the same CPU and images, in turn: accuracy and training time.
 
     python benchmarks/peers.py --root DIR --script FILE [--recipe fast94] [--seeds 5] [--epochs 8] [--run_dir RUN_DIR]
+        [arguments of fit]
 
 FILE is airbench94_muon.py in a clone of KellerJordan/cifar10-airbench; `peer_on_cpu.py` runs it. For each seed it runs
 once, and ``repeat`` once. Both train on all 50,000 images and read the test set once; both times are of training alone.
-With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs`` shortens the peer's training. Writes
-``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
+With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs 2 --trainer.max_steps 525`` compares times of a
+quarter of both trainings. Writes ``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ RESULTS = Path(__file__).parent / "results"
 SHIM = Path(__file__).parent / "peer_on_cpu.py"
 
 
-def compare(options: argparse.Namespace) -> None:
+def compare(options: argparse.Namespace, extra: list[str]) -> None:
     data = CIFAR10DataModule(root=options.root, held_out="test")
     data.setup()
     kept = options.run_dir / "peer.json"
@@ -42,10 +44,10 @@ def compare(options: argparse.Namespace) -> None:
             if seed >= len(runs):
                 runs.append({"seed": seed, **run_peer(options, Path(directory), seed)})
                 write_json(kept, {"runs": runs})
-            command = ["repeat", "--recipe", options.recipe, "--n", "1", "--first_seed", str(seed)]
+            command = ["repeat", "--recipe", options.recipe, "--n", "1", "--first_seed", str(seed), *extra]
             if status := main([*command, "--data.root", options.root, "--run_dir", str(options.run_dir / "repeat")]):
                 sys.exit(status)
-            keep(options, runs[: seed + 1])
+            keep(options, extra, runs[: seed + 1])
 
 
 def run_peer(options: argparse.Namespace, directory: Path, seed: int) -> dict[str, float]:
@@ -63,7 +65,7 @@ def run_peer(options: argparse.Namespace, directory: Path, seed: int) -> dict[st
     return run
 
 
-def keep(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
+def keep(options: argparse.Namespace, extra: list[str], runs: list[dict[str, Any]]) -> None:
     """Write the evidence, and print the table."""
     repeated = json.loads((options.run_dir / "repeat/repeat.json").read_text())
     own = [{"seed": one["seed"], "seconds": one["fit_seconds"], **{key: one[key] for key in MEASURES}}
@@ -71,12 +73,16 @@ def keep(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
     name = f"peers_{options.recipe}"
     result = {
         "question": f"How long does `{options.recipe}` train, compared with {options.script.name}?",
-        "command": f"python benchmarks/peers.py --root DIR --script FILE --recipe {options.recipe} "
-        f"--seeds {len(runs)} --epochs {options.epochs:g}",
+        "command": " ".join(
+            [
+                f"python benchmarks/peers.py --root DIR --script FILE --recipe {options.recipe}",
+                *(f"--seeds {len(runs)}", f"--epochs {options.epochs:g}", *extra),
+            ]
+        ),
         "data": "CIFAR-10",
         "device": describe_device(torch.device("cpu")),
         "git_commit": find_commit(),
-        "recipe": options.recipe,
+        "recipe": " ".join([options.recipe, *extra]),
         "script": options.script.name,
         "epochs": options.epochs,
         "runs": {"recipe": own, "script": runs},
@@ -97,7 +103,7 @@ def tabulate(name: str) -> str:
     return format_table(head, rows, result["command"])
 
 
-TABLES: dict[str, Any] = {}
+TABLES = {"peers_fast94": partial(tabulate, "peers_fast94")}
 
 
 if __name__ == "__main__":
@@ -108,4 +114,4 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5, help="0 ... seeds - 1")
     parser.add_argument("--epochs", type=float, default=8, help="of the script")
     parser.add_argument("--run_dir", type=Path, default=Path("runs/benchmarks/peers"))
-    compare(parser.parse_args())
+    compare(*parser.parse_known_args())
