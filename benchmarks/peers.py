@@ -5,8 +5,8 @@
 
 FILE is airbench94_muon.py in a clone of KellerJordan/cifar10-airbench; `peer_on_cpu.py` runs it. For each seed it runs
 once, and ``repeat`` once. Both train on all 50,000 images and read the test set once; both times are of training alone.
-With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs 2 --trainer.max_steps 525`` compares times of a
-quarter of both trainings. Writes ``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
+With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs 2 --trainer.max_steps 525`` compares the
+times of a quarter of both. Writes ``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
 """
 
 import argparse
