@@ -16,7 +16,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
-from lightning_cifar.run.last_checkpoint import existing_checkpoints
+from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config

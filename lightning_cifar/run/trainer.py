@@ -16,10 +16,11 @@ from lightning.pytorch.loggers import Logger
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import LOCK, claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.run.checkpoint_files import BEST, link_best, load_newest
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.last_checkpoint import BEST, LastCheckpoint, link_best, load_newest
+from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
@@ -118,7 +119,8 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     checkpoint, steps = None, 0
     if found := load_newest(directory / "checkpoints"):
         checkpoint, content = found
-        steps, lines = content["global_step"], content["callbacks"]["LastCheckpoint"]["lines"]
+        steps = content["global_step"]
+        lines = next((state["lines"] for state in content["callbacks"].values() if "lines" in state), 0)
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         print("no checkpoint was written yet: training starts from the beginning")
