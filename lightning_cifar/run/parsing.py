@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
+import yaml
 from jsonargparse import Namespace, _common, _optionals, set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -41,6 +42,25 @@ class Parser(LightningArgumentParser):
                 f"if you trust this one, add --trust_config {denied[2]}"
             )
         raise InputError(text) from ex
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Return settings as YAML that is read back as it was."""
+        text = super().dump(*args, **kwargs)
+        if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
+            return text
+        return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
+
+
+class Quoting(yaml.SafeDumper):
+    """Quotes strings such as 1e5, which is a number to jsonargparse and a string to PyYAML."""
+
+
+Quoting.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if text[:1] in set("+-.0123456789") else None
+    ),
+)
 
 
 class ConfiguredTrainer(Trainer):

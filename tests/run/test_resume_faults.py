@@ -1,15 +1,13 @@
 """Faults that users reported in resumed runs: deleted files, lost checkpoints, steps or scores, mixed numbers."""
 
 import csv
-import os
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from lightning_cifar import LastCheckpoint, Throughput, main
+from lightning_cifar import Throughput, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 CALLBACKS = "--trainer.callbacks"
