@@ -1,6 +1,5 @@
 """A run: its directory, locked, and a Trainer with the callbacks and loggers that a run needs."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import LOCK, claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.files import claim_directory, lock, make_timed_directory, write_whole
 from lightning_cifar.run.checkpoint_files import BEST, link_best, load_newest
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
@@ -25,6 +24,7 @@ from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, read_recipe
+from lightning_cifar.run.refusal import list_missing, undo_if_refused
 from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
@@ -92,20 +92,16 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    is_new = named is None or not Path(named).exists()
-    directory = claim_directory(Path(named), "--run_dir") if named else make_timed_directory(Path("runs", job.group))
+    made = list_missing(Path(named or Path("runs", job.group)))
+    if named:
+        directory = claim_directory(Path(named), "--run_dir")
+    else:
+        directory = make_timed_directory(Path("runs", job.group))
+        made = [directory, *made]
+    ending.push(undo_if_refused(directory, made))
     hold(directory, job, ending)
-    try:
-        write_whole(directory / "config.yaml", job.dump().encode())
-        return build_run(job, directory, callbacks)
-    except Exception:
-        if is_new:
-            shutil.rmtree(directory)
-        else:
-            shutil.rmtree(directory / "wandb", ignore_errors=True)
-            for name in ("config.yaml", LOCK):
-                (directory / name).unlink(missing_ok=True)
-        raise
+    write_whole(directory / "config.yaml", job.dump().encode())
+    return build_run(job, directory, callbacks)
 
 
 def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
@@ -113,6 +109,7 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     directory = Path(job.settings["resume"])
     file, config, lines = directory / "config.yaml", job.dump(), 0
     if is_rank_zero():
+        ending.push(undo_if_refused(directory))
         hold(directory, job, ending)
     for change in list_changes(yaml.safe_load(config), yaml.safe_load(file.read_text())):
         print(f"changed: {change}")
