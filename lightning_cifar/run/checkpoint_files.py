@@ -5,20 +5,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-NEEDED = (
-    "state_dict",
-    "optimizer_states",
-    "lr_schedulers",
-    "loops",
-    "callbacks",
-    "global_step",
-    "pytorch-lightning_version",
-)
+NEEDED = {  # what Lightning reads of a checkpoint
+    "state_dict": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict,
+    "epoch": int, "global_step": int, "pytorch-lightning_version": str,
+}  # fmt: skip
 
 
 def link_best(last: Path) -> None:
@@ -42,7 +39,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
     Args:
         state: out of a checkpoint.
         directory: of the callback.
-        resumes: the checkpoint is one of this run, so that a path without such a file is worth a warning.
+        resumes: the checkpoint is one of this run, so that a path without such a file is worth a line.
     """
     found = {}
     for path in {state["best_model_path"], state["kth_best_model_path"], *state["best_k_models"]} - {""}:
@@ -50,7 +47,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
         if file.is_file() and not file.is_symlink() and file.name not in (LAST, PREVIOUS):
             found[path] = str(file)
         elif resumes:
-            warnings.warn(f"{path}, named by the checkpoint, is ignored: {directory} has no such file", stacklevel=2)
+            print(f"ignored: {path}, named by the checkpoint: {directory} has no such file")
     return {
         "dirpath": str(directory) if resumes else state.get("dirpath"),
         "best_k_models": {found[path]: score for path, score in state["best_k_models"].items() if path in found},
@@ -74,7 +71,7 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     for file in files:
         try:
             content = load_checkpoint(file)
-            if missing := [name for name in NEEDED if name not in content]:
+            if missing := [name for name, kind in NEEDED.items() if not isinstance(content.get(name), kind)]:
                 raise InputError(f"{file} is damaged or no checkpoint of this package (it has no {missing[0]})")
             return file, content
         except InputError as error:
@@ -84,3 +81,18 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     if files:
         raise InputError(f"{directory} has no readable checkpoint: {'; '.join(errors)}")
     return None
+
+
+def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of `LastCheckpoint`, or a subclass, in a checkpoint; empty without one."""
+    states = (state for state in content["callbacks"].values() if isinstance(state, dict))
+    return next((state for state in states if {"lines", "random"} <= state.keys()), {})
+
+
+def check_seed(file: Path, content: dict[str, Any], seed: int) -> None:
+    """Raise `InputError` if the random states in a checkpoint are those of a run with another seed."""
+    if state := state_of_last_checkpoint(content):
+        generator = torch.Generator()
+        generator.set_state(state["random"]["torch"])
+        if (stored := generator.initial_seed()) != seed:
+            raise InputError(f"{file} was written with the seed {stored}, but the run to resume has the seed {seed}")

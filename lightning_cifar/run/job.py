@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.model_summary import summarize
@@ -18,7 +19,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import digest_of
-from lightning_cifar.options import WEIGHTS, last_value
+from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
@@ -74,6 +75,12 @@ class Job:
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
         self.trainer["precision"] = self.settings["trainer"]["precision"] = precision
+
+    def complete(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of a config.yaml, with the defaults of options that its version did not have."""
+        defaults = yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_none=False, skip_check=True))
+        groups = {group: defaults[group] | (stored.get(group) or {}) for group in SIGNATURES}
+        return {"seed_everything": defaults["seed_everything"]} | stored | groups
 
     def dump(self) -> str:
         """Return every setting as YAML; ``fit --config`` on it repeats the run."""

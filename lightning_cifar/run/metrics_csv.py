@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lightning_cifar.distributed import is_rank_zero
+from lightning_cifar.errors import reason
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.curves import METRICS
+from lightning_cifar.run.curves import METRICS, read_metrics
 
 
 class Writer(ExperimentWriter):
@@ -29,14 +30,23 @@ class Writer(ExperimentWriter):
     def cut(self) -> None:
         """Cut an existing file to ``lines`` lines, the header included."""
         lines, self.lines, file = self.lines, None, Path(self.metrics_file_path)
-        if lines is None or not file.exists():
+        if lines is None:
             return
         # In bytes: as text, line ends would change.
-        if kept := file.read_bytes().splitlines(keepends=True)[:lines]:
+        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
+        if len(kept) < lines:
+            print(f"{file} has {len(kept)} of the {lines} lines of the checkpoint: the others are missing")
+        try:
             write_whole(file, b"".join(kept))
+            read_metrics(file)
             self.metrics_keys = next(csv.reader([kept[0].decode()]))
-        else:
-            file.unlink()
+        except (ValueError, TypeError, LookupError, csv.Error) as error:
+            if kept:
+                damaged = file.with_name(f"damaged-{file.name}")
+                os.replace(file, damaged)
+                print(f"{file} is damaged ({reason(error)}): it is kept as {damaged}, and a new one is begun")
+            else:
+                file.unlink()
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file; Lightning deletes it."""

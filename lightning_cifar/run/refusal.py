@@ -2,16 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.errors import explain
+from lightning_cifar.errors import InputError, explain
 from lightning_cifar.files import LOCK, write_whole
 
 # What a run writes without any result; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", LOCK}
+RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
 
 
 def list_missing(directory: Path) -> list[Path]:
@@ -54,3 +56,18 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
             restore()
 
     return end
+
+
+@contextmanager
+def explain_checkpoint(file: Path | None) -> Iterator[None]:
+    """Turn an error in restoring a checkpoint into an `InputError` that names the file."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        places = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if file is None or not places & RESTORING or "fit_loop.py" in places:
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{file} does not fit this run: {words}") from error

@@ -42,7 +42,6 @@ def state_of_model_checkpoint(content: dict) -> dict:
 # A stranger's run: what its checkpoint names is not deleted.
 
 
-@pytest.mark.filterwarnings("default:.*, named by the checkpoint, is ignored")
 @pytest.mark.parametrize(
     "named", ["{}/victim", "local://{}/victim", "checkpoints/../../victim", "checkpoints/last.ckpt"]
 )
@@ -60,8 +59,7 @@ def test_resume_deletes_only_files_of_its_own_run(trained, tmp_path, capsys, nam
     assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
     assert (tmp_path / "victim/file").exists()
     assert (run_dir / "checkpoints/last.ckpt").exists()
-    err = capsys.readouterr().err
-    assert [path in line and "ignored" in line for line in err.splitlines()] == [True]
+    assert f"ignored: {path}, named by the checkpoint" in capsys.readouterr().out
 
 
 # Checkpoints that are damaged, and a stop in the next save.
@@ -164,3 +162,73 @@ def test_ckpt_path_mixes_no_epochs(tiny, tmp_path, monkeypatch):
         steps = [float(row["train/loss_step"]) for row in rows if "train/loss_step" in row]
         (epoch,) = (float(row["train/loss_epoch"]) for row in rows if "train/loss_epoch" in row)
         assert epoch == pytest.approx(sum(steps) / len(steps))
+
+
+# Files of a run that are damaged or not its own.
+
+
+def drop(name: str):
+    return lambda content: content.pop(name)
+
+
+def damage_optimizer(content: dict) -> None:
+    content["optimizer_states"][0]["param_groups"][0]["params"].pop()
+
+
+def damage_network(content: dict) -> None:
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = content["state_dict"][name][:1]
+
+
+def damage_random_state(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"] = {"torch": torch.zeros(3)}
+
+
+def change_seed(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"]["torch"] = torch.Generator().manual_seed(7).get_state()
+
+
+DAMAGES = {
+    "has no state_dict": drop("state_dict"),
+    "has no global_step": drop("global_step"),
+    "has no pytorch-lightning_version": drop("pytorch-lightning_version"),
+    "has no loops": drop("loops"),
+    "does not fit this run: ValueError": damage_optimizer,
+    "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
+    "does not fit this run: ": damage_random_state,
+    "the seed 7": change_seed,
+}
+
+
+@pytest.mark.parametrize("words", DAMAGES)
+def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, capsys, words):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    content = load_last(run_dir)
+    DAMAGES[words](content)
+    save_checkpoint(content, run_dir / "checkpoints/last.ckpt")
+    config = (run_dir / "config.yaml").read_bytes()
+    assert resume(run_dir, "--trainer.max_epochs", "2") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "last.ckpt" in line
+    assert words in line
+    assert (run_dir / "config.yaml").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", b"{", "run.json is damaged"),
+        ("run.json", b"[1]", "run.json is damaged"),
+        ("run.json", b'{"resumed": 3, "timings": {"fit_seconds": []}}', "run.json is damaged"),
+        ("metrics.csv", b"\xff\xfe\n" * 9, "metrics.csv is damaged"),
+        ("metrics.csv", b"epoch,step,train/loss\n0,a,b\n0,1,2,3,4\n", "metrics.csv is damaged"),
+        ("metrics.csv", None, "metrics.csv has 0 of the "),
+    ],
+)
+def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, content, words):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (run_dir / name).unlink() if content is None else (run_dir / name).write_bytes(content)
+    assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
+    assert words in capsys.readouterr().out
+    assert len(read_rows(run_dir)) > 6
+    assert (run_dir / "run.json").read_text().startswith("{")
