@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -131,6 +131,7 @@ class Parsed(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         refuse_contradictions(self.command, self.config)
+        refuse_functions(self.config["trainer"].as_dict(), (self.config["trust_config"] or "").split(","))
 
     def instantiate_classes(self) -> None:
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
@@ -163,6 +164,24 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         asked = json.loads(json.dumps(settings["model"].get(name, stored)))
         if asked != stored and (command == "fit" or name in ("members", *signature(FiveBlockNet).parameters)):
             raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
+
+
+def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
+    """Refuse functions as arguments of callbacks and the like, which would call them, except of ``trusted`` packages.
+
+    Raises:
+        InputError: naming the function.
+    """
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            refuse_functions(part, trusted)
+    elif callable(value):
+        package, name = str(value.__module__).partition(".")[0], getattr(value, "__qualname__", repr(value))
+        if package not in trusted:
+            raise InputError(
+                f"{value.__module__}.{name} is a function that the configuration would call: if you trust this one, "
+                f"add --trust_config {package}"
+            )
 
 
 @contextmanager

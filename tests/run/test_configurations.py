@@ -57,3 +57,21 @@ def test_option_that_an_older_version_did_not_have_has_its_default(trained, tmp_
     if group != "trainer":
         assert main(["fit", "--resume", str(run_dir)]) == 0
         assert "changed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hook", "function"),
+    [
+        ("on_fit_start", "lightning.fabric.utilities.cloud_io._load"),
+        ("on_exception", "lightning_cifar.main"),
+        ("setup", "lightning_cifar.files.write_whole"),
+    ],
+)
+def test_configuration_calls_no_function_without_trust(tmp_path, capsys, hook, function):
+    callback = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {hook: function}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    args = ["fit", "--recipe", "demo", "--config", str(tmp_path / "c.yaml")]
+    assert main(args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--trust_config lightning" in line
+    assert main([*args, "--trust_config", function.split(".")[0], "--print_config"]) == 0
