@@ -28,6 +28,7 @@ from lightning_cifar.data.sizes import check_sizes, find_size
 from lightning_cifar.data.streaming import FileLoader, ImageFiles, list_folder, make_file_loader
 from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.values import to_plain
 
 HeldOut = Literal["val", "test"]
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
@@ -103,6 +104,7 @@ class CIFAR10DataModule(LightningDataModule):
         if not in_memory and dataset != "folder":
             raise InputError(f"in_memory=False needs dataset='folder', got {dataset!r}")
         self.save_hyperparameters()
+        self.hparams.update(to_plain(dict(self.hparams)))
         self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
         self.source: Dataset | None = None
         self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # `start_replay` replaces it

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.model_summary import summarize
@@ -18,7 +19,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import digest_of
-from lightning_cifar.options import WEIGHTS, last_value
+from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
@@ -75,6 +76,12 @@ class Job:
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
         self.trainer["precision"] = self.settings["trainer"]["precision"] = precision
+
+    def complete(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of a config.yaml, with the defaults of options that its version did not have."""
+        defaults = yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_none=False, skip_check=True))
+        groups = {group: defaults[group] | (stored.get(group) or {}) for group in SIGNATURES}
+        return {"seed_everything": defaults["seed_everything"]} | stored | groups
 
     def dump(self) -> str:
         """Return every setting as YAML; ``fit --config`` on it repeats the run."""
@@ -162,7 +169,19 @@ def choose_precision(job: Job) -> None:
     if not is_rank_zero():
         raise InputError("--trainer.precision auto needs Lightning to start the processes: name a precision instead")
     gpu = job.trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if not gpu and (precision := find_processor_precision()):
+        print(f"precision: {precision}, the faster one here, by the processor's instructions", flush=True)
+        return job.set_precision(precision)
     images = job.data.test.sample(256).images.to("cuda" if gpu else "cpu")
     precision = find_fastest_precision(job.model.network, images / 255)
     print(f"precision: {precision}, the faster one here", flush=True)
     job.set_precision(precision)
+
+
+def find_processor_precision(info: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return ``bf16-mixed`` if the processor has bfloat16 instructions, else ``32-true``; None if that is unknown."""
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    if not flags:
+        return None
+    return "bf16-mixed" if {"avx512_bf16", "amx_bf16", "bf16"} & {*flags} else "32-true"

@@ -15,18 +15,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_cifar.errors import InputError, check_range
-from lightning_cifar.files import write_whole
+from lightning_cifar.errors import check_range
 from lightning_cifar.run import resume
+from lightning_cifar.run.checkpoint_files import LAST, PREVIOUS, keep_own_files
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.run.metrics_csv import count_lines
 from lightning_cifar.run.random_state import get_random_states, restore_random_states
-from lightning_cifar.train.checkpoint import load_checkpoint
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes
 EPOCH_SECONDS = 30  # least time between two checkpoints at the ends of epochs; an epoch may be as short as a save
@@ -50,12 +48,13 @@ class LastCheckpoint(Checkpoint):
         self.requeue_signal: int | None = None  # SLURM's, before a job's time is up
         self.last_model_path = ""  # as of Lightning's ModelCheckpoint
         self.stored: dict[str, Any] = {}
-        self.epoch_over = False
+        self.epoch_over = self.ended_early = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.trainer, self.module = trainer, pl_module
             self.stop_signal, self.stored = None, {}  # of an earlier fit
+            self.last_model_path = ""
             self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             resume.after_each_step(trainer, self.after_step)
             resume.after_each_epoch(trainer, self.after_epoch)
@@ -63,6 +62,16 @@ class LastCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stored:
             restore_random_states(self.stored["random"])
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        resumes = Path(str(trainer.ckpt_path)).parent == self.directory
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and (state := checkpoint["callbacks"].get(callback.state_key)):
+                state |= keep_own_files(state, Path(str(callback.dirpath)), resumes)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if resume.is_accumulating(trainer):
+            trainer.should_stop = False  # gradients half accumulated are in no checkpoint; `Timer` sets it again
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
@@ -91,6 +100,10 @@ class LastCheckpoint(Checkpoint):
     def after_step(self, fetcher: Any) -> None:
         # What is logged in the epoch now has its sums, to which those from before a stop are added.
         resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
+        self.ended_early = resume.ends_within_epoch(self.trainer)
+        if self.ended_early:
+            self.save()  # now: the end of training is to be no end of the epoch
+            return
         if not resume.is_resumable(self.trainer, fetcher):
             return
         if self.trainer.world_size > 1 and self.trainer.fit_loop.epoch_loop.global_step % AGREE_EVERY:
@@ -104,7 +117,7 @@ class LastCheckpoint(Checkpoint):
     def after_epoch(self) -> None:
         self.stored.pop("sums", None)
         stop, ends = self.in_any_process(self.stop_signal is not None), self.trainer.fit_loop.done
-        if stop or ends or self.is_due(min(EPOCH_SECONDS, self.seconds)):
+        if not self.ended_early and (stop or ends or self.is_due(min(EPOCH_SECONDS, self.seconds))):
             self.epoch_over = True
             self.save()
             self.epoch_over = False
@@ -138,7 +151,16 @@ class LastCheckpoint(Checkpoint):
         for logger in self.trainer.loggers:
             logger.save()
         last = self.directory / LAST
-        if last.exists() and self.trainer.is_global_zero:
+        # One that was neither written nor loaded here may be damaged, and previous.ckpt the only good one.
+        if (
+            last.exists()
+            and self.trainer.is_global_zero
+            and str(last)
+            in (
+                self.last_model_path,
+                str(self.trainer.ckpt_path),
+            )
+        ):
             os.replace(last, self.directory / PREVIOUS)
         self.trainer.save_checkpoint(last)
         self.last_model_path = str(last)
@@ -148,10 +170,12 @@ class LastCheckpoint(Checkpoint):
         if not hasattr(self, "module"):  # it has not trained
             return {}
         reduce = partial(resume.sum_over_processes, self.trainer)
+        # ModelCheckpoint saves in a validation, where these sums are those of an epoch that nearly is over.
+        within = self.trainer.training and not resume.is_last_step(self.trainer)
         return {
             "random": get_random_states(),
-            "metrics": resume.metric_states(self.module, reduce),
-            "sums": resume.epoch_sums(self.trainer, reduce),
+            "metrics": resume.metric_states(self.module, reduce) if within else {},
+            "sums": resume.epoch_sums(self.trainer, reduce) if within else {},
             "lines": count_lines(self.trainer),
         }
 
@@ -182,38 +206,3 @@ def requeue_slurm_job() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
-
-
-def link_best(last: Path) -> None:
-    """Make ``best.ckpt`` another name of the file ``last.ckpt``, or a copy where files cannot have two names."""
-    best, new = last.with_name(BEST), last.with_name(f".{BEST}.partial")
-    if best.exists() and best.samefile(last):
-        return
-    new.unlink(missing_ok=True)  # of a process that was killed here
-    try:
-        os.link(last, new)
-        os.replace(new, best)
-    except OSError:
-        write_whole(best, last.read_bytes())
-
-
-def existing_checkpoints(directory: Path) -> list[Path]:
-    """Return which of ``last.ckpt`` and ``previous.ckpt`` exist, the newer first."""
-    return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
-
-
-def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
-
-    Raises:
-        InputError: all are damaged.
-    """
-    files = existing_checkpoints(directory)
-    for file in files:
-        try:
-            return file, load_checkpoint(file)
-        except InputError as error:
-            warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
-    if files:
-        raise InputError(f"{directory} has no readable checkpoint: {' and '.join(map(str, files))} are damaged")
-    return None

@@ -10,12 +10,43 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lightning_cifar.distributed import is_rank_zero
+from lightning_cifar.errors import reason
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.curves import METRICS
+from lightning_cifar.run.curves import METRICS, read_metrics
 
 
 class Writer(ExperimentWriter):
-    """Lightning's writer, which continues an existing file and rewrites it atomically."""
+    """Lightning's writer, which continues an existing file and rewrites it atomically.
+
+    An existing file is cut to its first ``lines`` when the first row is logged: a run that trains nothing keeps all.
+    """
+
+    lines: int | None = None  # None: the file is this writer's
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        self.cut()
+        super().log_metrics(metrics_dict, step)
+
+    def cut(self) -> None:
+        """Cut an existing file to ``lines`` lines, the header included."""
+        lines, self.lines, file = self.lines, None, Path(self.metrics_file_path)
+        if lines is None:
+            return
+        # In bytes: as text, line ends would change.
+        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
+        if len(kept) < lines:
+            print(f"{file} has {len(kept)} of the {lines} lines of the checkpoint: the others are missing")
+        try:
+            write_whole(file, b"".join(kept))
+            read_metrics(file)
+            self.metrics_keys = next(csv.reader([kept[0].decode()]))
+        except (ValueError, TypeError, LookupError, csv.Error) as error:
+            if kept:
+                damaged = file.with_name(f"damaged-{file.name}")
+                os.replace(file, damaged)
+                print(f"{file} is damaged ({reason(error)}): it is kept as {damaged}, and a new one is begun")
+            else:
+                file.unlink()
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file; Lightning deletes it."""
@@ -35,14 +66,7 @@ def make_csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
     if not is_rank_zero():
         return logger  # which writes nothing
     logger._experiment = writer = Writer(logger.log_dir)
-    file = run_dir / METRICS
-    if file.exists():
-        # In bytes: as text, line ends would change.
-        if kept := file.read_bytes().splitlines(keepends=True)[:lines]:
-            write_whole(file, b"".join(kept))
-            writer.metrics_keys = next(csv.reader([kept[0].decode()]))
-        else:
-            file.unlink()
+    writer.lines = lines
     return logger
 
 
@@ -55,6 +79,8 @@ def count_lines(trainer: Trainer) -> int:
     logger = find_csv_logger(trainer)
     if logger is None or not (file := Path(logger.log_dir) / METRICS).exists():
         return 0
+    if isinstance(logger.experiment, Writer):
+        logger.experiment.cut()
     with file.open("r+b") as opened:
         os.fsync(opened.fileno())
         return opened.read().count(b"\n")

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
+import yaml
 from jsonargparse import Namespace, _common, _optionals, set_parsing_settings
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,7 +17,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
-from lightning_cifar.run.last_checkpoint import existing_checkpoints
+from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
@@ -41,6 +42,25 @@ class Parser(LightningArgumentParser):
                 f"if you trust this one, add --trust_config {denied[2]}"
             )
         raise InputError(text) from ex
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Return settings as YAML that is read back as it was."""
+        text = super().dump(*args, **kwargs)
+        if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
+            return text
+        return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
+
+
+class Quoting(yaml.SafeDumper):
+    """Quotes strings such as 1e5, which is a number to jsonargparse and a string to PyYAML."""
+
+
+Quoting.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if text[:1] in set("+-.0123456789") else None
+    ),
+)
 
 
 class ConfiguredTrainer(Trainer):
@@ -111,6 +131,7 @@ class Parsed(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         refuse_contradictions(self.command, self.config)
+        refuse_functions(self.config["trainer"].as_dict(), (self.config["trust_config"] or "").split(","))
 
     def instantiate_classes(self) -> None:
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
@@ -143,6 +164,24 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         asked = json.loads(json.dumps(settings["model"].get(name, stored)))
         if asked != stored and (command == "fit" or name in ("members", *signature(FiveBlockNet).parameters)):
             raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
+
+
+def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
+    """Refuse functions as arguments of callbacks and the like, which would call them, except of ``trusted`` packages.
+
+    Raises:
+        InputError: naming the function.
+    """
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            refuse_functions(part, trusted)
+    elif callable(value):
+        package, name = str(value.__module__).partition(".")[0], getattr(value, "__qualname__", repr(value))
+        if package not in trusted:
+            raise InputError(
+                f"{value.__module__}.{name} is a function that the configuration would call: if you trust this one, "
+                f"add --trust_config {package}"
+            )
 
 
 @contextmanager

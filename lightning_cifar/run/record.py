@@ -15,6 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import reason
 from lightning_cifar.files import write_json
 
 RECORD = "run.json"
@@ -42,7 +43,7 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
-        earlier = json.loads(self.file.read_text()) if self.file.exists() else None
+        earlier = self.read_earlier()
         self.record: dict[str, Any] = {
             "command": self.command,
             "stage": trainer.state.fn.value if trainer.state.fn else None,
@@ -58,7 +59,23 @@ class RunRecord(Callback):
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.fit_seconds = (earlier or {}).get("timings", {}).get("fit_seconds", 0.0)
+        before, now = ((one or {}).get("data") or {} for one in (earlier, self.record))
+        if before and before.get("fingerprint") != now.get("fingerprint"):
+            print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
         self.write(trainer)
+
+    def read_earlier(self) -> dict[str, Any] | None:
+        """Return the record of the run to resume; None if there is none, or a damaged one."""
+        try:
+            earlier = json.loads(self.file.read_text())
+            for one in [earlier, *earlier.get("resumed", [])]:
+                float(one.get("timings", {}).get("fit_seconds", 0))
+            return dict(earlier)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            print(f"{self.file} is damaged and is written anew ({reason(error)})")
+            return None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.fit_started = time.perf_counter() - self.fit_seconds

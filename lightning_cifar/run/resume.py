@@ -19,6 +19,7 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/on_advance_end": "runs last in an epoch: `after_each_epoch` follows it",
     "fit_loop/epoch_loop/batch_progress/is_last_batch": "the end of the epoch is near, and saves what is due",
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
+    "fit_loop/epoch_loop/_num_ready_batches_reached": "whether the end of training is also that of an epoch",
     "fit_loop/epoch_loop/_should_accumulate": "gradients half accumulated are in no checkpoint",
     "fit_loop/epoch_loop/_should_check_val_fx": "a validation that is due would be left out",
     "fit_loop/epoch_loop/_results": "sums of what `self.log(on_epoch=True)` logged so far",
@@ -68,6 +69,21 @@ def is_resumable(trainer: Trainer, fetcher: Any) -> bool:
     if loop.batch_progress.is_last_batch or loop.done:
         return False
     return not (loop._should_accumulate() or loop._should_check_val_fx(fetcher))
+
+
+def ends_within_epoch(trainer: Trainer) -> bool:
+    """Whether training ends after this step, which is not the last of its epoch: by max_steps, or by max_time."""
+    return bool(trainer.fit_loop.epoch_loop.done and not is_last_step(trainer))
+
+
+def is_last_step(trainer: Trainer) -> bool:
+    """Whether this is the last step of an epoch."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Whether the gradients of this step are still to be added to those of the next."""
+    return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:

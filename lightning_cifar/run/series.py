@@ -74,7 +74,7 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
         if settings[group][name] == undecided:
             del settings[group][name]
     for stored in stored_settings(parent, kind):
-        for name, value, other in differences(settings, stored):
+        for name, value, other in differences(settings, job.complete(stored)):
             if name not in may_differ and name != "data.root":  # where the data lies does not matter
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
 

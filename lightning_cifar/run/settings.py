@@ -23,6 +23,8 @@ from lightning_cifar.options import (
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
 MAY_CHANGE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+# Limits of configurations; aliases of YAML expand to more than there are atoms.
+CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
 
 
 def layer(args: list[str]) -> list[str]:
@@ -56,7 +58,7 @@ def layer(args: list[str]) -> list[str]:
         recipe = "report"
         flags = ["--recipe", recipe, *flags]
     for file in values_of([*configs, *flags], "--config", "-c"):
-        check_is_text(file)
+        check_config(file)
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
@@ -107,14 +109,49 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     return stored
 
 
-def check_is_text(config: str) -> None:
-    """Refuse a configuration file that is not text; the parser explains every other error."""
+def check_config(config: str) -> None:
+    """Refuse a configuration, a file or YAML itself, that is no mapping, or that would take very long to read."""
+    import yaml
+
+    file = Path(config)
     try:
-        Path(config).read_text()
+        if file.exists() and not file.is_file():
+            raise InputError(f"--config {config} is not a file")
+        text = file.read_text() if file.is_file() else config
+        if len(text) > CONFIG_CHARACTERS:
+            raise InputError(f"--config {file} has more than {CONFIG_CHARACTERS:,} characters")
+        node = yaml.compose(text, yaml.SafeLoader)
+        count_nodes(node, {}) if node else None
     except UnicodeDecodeError:
         raise InputError(f"--config {config} is not a text file") from None
-    except OSError:
-        pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        return  # a long text is no path: the parser reads it
+    except (yaml.YAMLError, RecursionError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise InputError(f"--config {config}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
+    if file.is_file() and not isinstance(node, yaml.MappingNode):
+        raise InputError(f"--config {config} holds no settings: write them as in the config.yaml of a run")
+
+
+def count_nodes(node: Any, known: dict[Any, int]) -> int:
+    """Return the number of values that a YAML node stands for, aliases expanded.
+
+    Raises:
+        InputError: they are too many, a value is too long, or a node holds itself.
+    """
+    if node not in known:
+        known[node] = VALUES + 1  # if it holds itself
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
+        known[node] = 1 if isinstance(node.value, str) else 1 + sum(count_nodes(part, known) for part in parts)
+    if known[node] > VALUES or (isinstance(node.value, str) and len(node.value) > VALUE_CHARACTERS):
+        where = f"line {node.start_mark.line + 1}"
+        raise InputError(
+            f"a configuration has more than {VALUES:,} values or a value of very many characters ({where})"
+        )
+    return known[node]
 
 
 def name_settings(flags: list[str]) -> str:

@@ -1,6 +1,5 @@
 """A run: its directory, locked, and a Trainer with the callbacks and loggers that a run needs."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -15,15 +15,17 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import LOCK, claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.files import claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.last_checkpoint import BEST, LastCheckpoint, link_best, load_newest
+from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, read_recipe
+from lightning_cifar.run.refusal import explain_checkpoint, list_missing, undo_if_refused
 from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
@@ -91,20 +93,16 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    is_new = named is None or not Path(named).exists()
-    directory = claim_directory(Path(named), "--run_dir") if named else make_timed_directory(Path("runs", job.group))
+    made = list_missing(Path(named or Path("runs", job.group)))
+    if named:
+        directory = claim_directory(Path(named), "--run_dir")
+    else:
+        directory = make_timed_directory(Path("runs", job.group))
+        made = [directory, *made]
+    ending.push(undo_if_refused(directory, made))
     hold(directory, job, ending)
-    try:
-        write_whole(directory / "config.yaml", job.dump().encode())
-        return build_run(job, directory, callbacks)
-    except Exception:
-        if is_new:
-            shutil.rmtree(directory)
-        else:
-            shutil.rmtree(directory / "wandb", ignore_errors=True)
-            for name in ("config.yaml", LOCK):
-                (directory / name).unlink(missing_ok=True)
-        raise
+    write_whole(directory / "config.yaml", job.dump().encode())
+    return build_run(job, directory, callbacks)
 
 
 def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
@@ -112,13 +110,16 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     directory = Path(job.settings["resume"])
     file, config, lines = directory / "config.yaml", job.dump(), 0
     if is_rank_zero():
+        ending.push(undo_if_refused(directory))
         hold(directory, job, ending)
-    for change in list_changes(yaml.safe_load(config), yaml.safe_load(file.read_text())):
+    for change in list_changes(yaml.safe_load(config), job.complete(yaml.safe_load(file.read_text()))):
         print(f"changed: {change}")
     checkpoint, steps = None, 0
     if found := load_newest(directory / "checkpoints"):
         checkpoint, content = found
-        steps, lines = content["global_step"], content["callbacks"]["LastCheckpoint"]["lines"]
+        with explain_checkpoint(checkpoint):
+            check_seed(checkpoint, content, torch.initial_seed())
+            steps, lines = content["global_step"], int(state_of_last_checkpoint(content).get("lines", 0))
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         print("no checkpoint was written yet: training starts from the beginning")
@@ -230,7 +231,8 @@ def train(job: Job, run: Run) -> None:
     keep_freed_memory()
     checkpoint = run.checkpoint or job.ckpt_path
     try:
-        run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
+        with explain_checkpoint(checkpoint):
+            run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # how Lightning ends after a signal
         signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
         early = signal.SIGTERM if stop.code == 128 + signal.SIGTERM else signal.SIGINT  # before training began

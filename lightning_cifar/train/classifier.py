@@ -21,6 +21,7 @@ from lightning_cifar.train.optim import OptimizerName, Schedule, build_optimizer
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.tta import Tta, make_views
+from lightning_cifar.values import to_plain
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -90,11 +91,14 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.hparams.update(to_plain(dict(self.hparams)))
         check_hyperparameters(self.hparams)
-        check_channels(mean or CIFAR10_MEAN, std or CIFAR10_STD, network.get("in_channels", 3))
+        network = {name: self.hparams[name] for name in network}
+        mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
+        check_channels(mean, std, network.get("in_channels", 3))
         # Not in the state dict: __init__ makes them from the hyper-parameters.
-        self.register_buffer("mean", torch.tensor(mean or CIFAR10_MEAN, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std or CIFAR10_STD, dtype=torch.float32), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
         self.std.clamp_(min=MIN_STD)
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
         networks = [FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last) for _ in range(members)]

@@ -104,7 +104,8 @@ def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
         assert {line[-2:] for line in lines} == {b"\r\n"}  # also in lines from before the resume
 
 
-def test_resume_after_an_epoch_without_a_checkpoint_equals_uninterrupted_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("args", [["--recipe", "report"], ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE]])
+def test_resume_after_an_epoch_without_a_checkpoint_equals_uninterrupted_run(tmp_path, monkeypatch, args):
     """The rows of metrics.csv from after the checkpoint are written again."""
     run_dir, copy = tmp_path / "run", tmp_path / "copy"
     after_epoch = LastCheckpoint.after_epoch
@@ -118,7 +119,7 @@ def test_resume_after_an_epoch_without_a_checkpoint_equals_uninterrupted_run(tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(LastCheckpoint, "after_epoch", skip_epoch_2)
-        assert main(["fit", "--recipe", "report", *SMALL, "--run_dir", str(run_dir)]) == 0
+        assert main(["fit", *args[:2], *SMALL, *args[2:], "--run_dir", str(run_dir)]) == 0
     expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), read_rows(run_dir)
     stored = load_checkpoint(copy / "checkpoints/last.ckpt")
     assert stored["global_step"] == 4

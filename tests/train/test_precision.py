@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_cifar import ImageClassifier
+from lightning_cifar.run.job import find_processor_precision
 from lightning_cifar.train.hardware import find_fastest_precision
 
 
@@ -38,3 +39,19 @@ def test_leaves_network_and_random_state_unchanged():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("info", "chosen"),
+    [
+        ("flags\t\t: fpu sse2 avx512_bf16 amx_tile\n", "bf16-mixed"),
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx512f\n", "32-true"),
+        ("Features\t: fp asimd bf16\n", "bf16-mixed"),
+        ("processor\t: 0\n", None),
+        (None, None),
+    ],
+)
+def test_precision_is_decided_by_the_instructions_of_the_processor(tmp_path, info, chosen):
+    if info is not None:
+        (tmp_path / "cpuinfo").write_text(info)
+    assert find_processor_precision(tmp_path / "cpuinfo") == chosen

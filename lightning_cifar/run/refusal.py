@@ -1,0 +1,73 @@
+"""A command that is refused leaves its directory as it was."""
+
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lightning_cifar.errors import InputError, explain
+from lightning_cifar.files import LOCK, write_whole
+
+# What a run writes without any result; every result changes another file too.
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", LOCK}
+RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
+
+
+def list_missing(directory: Path) -> list[Path]:
+    """Return the directory and its parents as far as they do not exist, the innermost first."""
+    return [one for one in (directory, *directory.parents) if not one.exists()]
+
+
+def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
+    """Return an exit function of a context that ends with an error because of the user's input.
+
+    It restores the entries that the directory has now, unless there are results by then.
+
+    Args:
+        directory: of a run.
+        made: directories that were made for the run, the innermost first; they are removed.
+    """
+    entries = set(directory.iterdir())
+    files = {file: (file.read_bytes(), file.stat()) for file in entries if file.is_file()}
+
+    def restore() -> None:
+        changed = set(directory.iterdir()) - entries
+        changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
+        if {one.name for one in changed} - SET_UP:
+            return
+        for one in changed:
+            if one in files:
+                content, before = files[one]
+                write_whole(one, content)
+                os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+            elif one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            else:
+                one.unlink()
+        with suppress(OSError):
+            for one in made:
+                one.rmdir()
+
+    def end(_: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, Exception) and explain(error)[0] == 2:
+            restore()
+
+    return end
+
+
+@contextmanager
+def explain_checkpoint(file: Path | None) -> Iterator[None]:
+    """Turn an error in restoring a checkpoint into an `InputError` that names the file."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        places = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if file is None or not places & RESTORING or "fit_loop.py" in places:
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{file} does not fit this run: {words}") from error

@@ -1,0 +1,13 @@
+"""Plain values, which checkpoints and configurations can hold."""
+
+import os
+from typing import Any
+
+
+def to_plain(value: Any) -> Any:
+    """Return paths as strings, and scalars and arrays of NumPy and torch as numbers and lists, also in containers."""
+    if isinstance(value, dict):
+        return {key: to_plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(to_plain, value))
+    return os.fspath(value) if isinstance(value, os.PathLike) else value.tolist() if hasattr(value, "tolist") else value

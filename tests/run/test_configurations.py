@@ -1,0 +1,77 @@
+"""Configurations from other versions and other people: missing options, hostile YAML, files that are none."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_cifar import main
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+HOSTILE = {
+    "nested anchors": LAUGHS,
+    "a list that holds itself": "trainer: &a\n  callbacks: [*a]\n",
+    "a number of 100,000 digits": "seed_everything: " + "9" * 100_000,
+    "deep nesting": "trainer: " + "[" * 5_000,
+    "a tab": "trainer:\n\tmax_epochs: 1\n",
+    "an open quote": "trainer: {max_epochs: '1}\n",
+    "an empty file": "",
+    "a comment": "# nothing\n",
+    "a list": "- trainer\n",
+    "a word": "trainer",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run/config.yaml"
+    file.write_text(HOSTILE[name])
+    for args in (["--config", str(file)], ["--resume", str(tmp_path / "run")]):
+        assert main(["fit", *args]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert len(line) < 300
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_configuration_that_is_no_regular_file_is_refused(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
+        assert main(["fit", "--config", str(path)]) == 2
+        assert f"{path} is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["model", "data", "trainer"])
+def test_option_that_an_older_version_did_not_have_has_its_default(trained, tmp_path, capsys, group):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+    option, other = {"model": ("tta", "mirror"), "data": ("cutout", "4"), "trainer": ("min_epochs", "1")}[group]
+    del settings[group][option]
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+    changed = main(["fit", "--resume", str(run_dir), f"--{group}.{option}", other])
+    words = f"--{group}.{option} {other}"
+    assert (changed, words in "".join(capsys.readouterr())) == (0 if group == "trainer" else 2, True)
+    if group != "trainer":
+        assert main(["fit", "--resume", str(run_dir)]) == 0
+        assert "changed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hook", "function"),
+    [
+        ("on_fit_start", "lightning.fabric.utilities.cloud_io._load"),
+        ("on_exception", "lightning_cifar.main"),
+        ("setup", "lightning_cifar.files.write_whole"),
+    ],
+)
+def test_configuration_calls_no_function_without_trust(tmp_path, capsys, hook, function):
+    callback = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {hook: function}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    args = ["fit", "--recipe", "demo", "--config", str(tmp_path / "c.yaml")]
+    assert main(args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--trust_config lightning" in line
+    assert main([*args, "--trust_config", function.split(".")[0], "--print_config"]) == 0

@@ -1,0 +1,76 @@
+"""A command that is refused changes nothing: no file and no directory is made, changed or removed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import main
+
+FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
+REFUSED = {
+    "more images in a batch than there are": [*FIT, "--data.drop_last", "true", "--data.batch_size", "5000"],
+    "an unknown option": [*FIT, "--model.lr_rate", "1"],
+    "a value out of range": [*FIT, "--model.dropout", "2"],
+    "a device that is not there": [*FIT, "--trainer.accelerator", "cuda"],
+    "a validation interval that is too long": [*FIT, "--trainer.val_check_interval", "1000"],
+    "a limit out of range": [*FIT, "--trainer.limit_train_batches", "1.5"],
+    "a package that is not there": [*FIT, "--trainer.precision", "transformer-engine"],
+    "W&B checkpoints without W&B": [*FIT, "--wandb_checkpoints"],
+    "a schedule without an end": [*FIT, "--model.schedule", "triangular", "--trainer.max_epochs", "-1"],
+    "no test image": ["test", "--ckpt_path", "{}/checkpoints/last.ckpt", "--trainer.limit_test_batches", "0"],
+    "corruptions of a validation": ["validate", "--ckpt_path", "{}/checkpoints/last.ckpt", "--corruptions"],
+    "another network": ["predict", "--ckpt_path", "{}/checkpoints/last.ckpt", "--model.hidden", "99"],
+}
+QUICK = ("more images", "a device", "no test")  # found in the loader, in building the Trainer, after the run has begun
+CASES = [pytest.param(name, marks=[] if name.startswith(QUICK) else pytest.mark.slow) for name in REFUSED]
+RESUMED = {name: args[len(FIT) :] for name, args in REFUSED.items() if args[0] == "fit" and "batch" not in name}
+
+
+def list_files(directory: Path) -> dict[str, tuple[int, bytes] | None]:
+    skipped = ("home", "cache")
+    return {
+        str(file): (file.stat().st_mtime_ns, file.read_bytes()) if file.is_file() else None
+        for file in directory.rglob("*")
+        if file.relative_to(directory).parts[0] not in skipped
+    }
+
+
+@pytest.mark.parametrize("kind", ["nested", "empty", "default"])
+@pytest.mark.parametrize("name", CASES)
+def test_refused_command_leaves_no_file(trained, tmp_path, capsys, name, kind):
+    if kind == "empty":
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty/.hidden").touch()
+    run_dir = {"nested": ["a/b/run"], "empty": ["empty"]}.get(kind, [])
+    before = list_files(tmp_path)
+    args = [word.format(trained) for word in REFUSED[name]] + [word for path in run_dir for word in ("--run_dir", path)]
+    assert main(args) == 2, capsys.readouterr().err
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "interval" in name else pytest.mark.slow) for name in RESUMED]
+)
+def test_refused_resume_changes_no_file(trained, tmp_path, capsys, name):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    before = list_files(tmp_path)
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "3", *RESUMED[name]]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["an unknown option", "no test image"])
+def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, capsys, name):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    before = list_files(tmp_path)
+    assert main([*(word.format(trained) for word in REFUSED[name]), "--run_dir", str(run_dir)]) == 2
+    assert list_files(tmp_path) == before
+
+
+def test_corrected_command_can_use_the_same_directory(tmp_path):
+    assert main([*REFUSED["more images in a batch than there are"], "--run_dir", "run"]) == 2
+    assert (
+        main([*FIT, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
+    )

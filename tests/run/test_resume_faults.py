@@ -1,0 +1,234 @@
+"""Faults that users reported in resumed runs: deleted files, lost checkpoints, steps or scores, mixed numbers."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_cifar import Throughput, main
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+
+CALLBACKS = "--trainer.callbacks"
+SHORT = ["--trainer.limit_train_batches", "6", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
+
+
+def fit(*args: object) -> int:
+    return main(["fit", *map(str, args)])
+
+
+def resume(run_dir: Path, *args: object) -> int:
+    return fit("--resume", run_dir, *args)
+
+
+def load_last(run_dir: Path) -> dict:
+    return load_checkpoint(run_dir / "checkpoints/last.ckpt")
+
+
+def read_rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(newline="") as opened:
+        return [
+            {name: value for name, value in row.items() if value and not name.startswith("time/")}
+            for row in csv.DictReader(opened)
+        ]
+
+
+def state_of_model_checkpoint(content: dict) -> dict:
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
+    return state
+
+
+# A stranger's run: what its checkpoint names is not deleted.
+
+
+@pytest.mark.parametrize(
+    "named", ["{}/victim", "local://{}/victim", "checkpoints/../../victim", "checkpoints/last.ckpt"]
+)
+def test_resume_deletes_only_files_of_its_own_run(trained, tmp_path, capsys, named):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/file").touch()
+    path = named.format(tmp_path) if "{" in named else str(run_dir / named)
+    last = load_last(run_dir)
+    score = torch.tensor(0.0)
+    state = state_of_model_checkpoint(last)
+    state |= {"dirpath": str(run_dir / "checkpoints"), "best_model_score": score, "best_k_models": {path: score}}
+    state |= {"best_model_path": path, "kth_best_model_path": path, "last_model_path": path}
+    save_checkpoint(last, run_dir / "checkpoints/last.ckpt")
+    assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
+    assert (tmp_path / "victim/file").exists()
+    assert (run_dir / "checkpoints/last.ckpt").exists()
+    assert f"ignored: {path}, named by the checkpoint" in capsys.readouterr().out
+
+
+# Checkpoints that are damaged, and a stop in the next save.
+
+
+@pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
+@pytest.mark.parametrize("damage", [b"half", b""])
+def test_a_failed_save_keeps_the_only_good_checkpoint(trained, tmp_path, capsys, monkeypatch, damage):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    last, previous = run_dir / "checkpoints/last.ckpt", run_dir / "checkpoints/previous.ckpt"
+    last.rename(previous)
+    last.write_bytes(damage)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "save", fail)
+            assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 1
+        assert load_checkpoint(previous)["global_step"] == 20
+    assert resume(run_dir) == 0
+    assert load_last(run_dir)["global_step"] == 26
+    assert "trying the checkpoint before" in capsys.readouterr().err
+
+
+# The end of training within an epoch.
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny, tmp_path_factory) -> Path:
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert fit(*tiny, *SHORT, "--trainer.max_epochs", "2", "--run_dir", run_dir) == 0
+    return run_dir
+
+
+@pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
+@pytest.mark.parametrize(
+    ("end", "more"),
+    [
+        (["--trainer.max_steps", "9"], ["--trainer.max_steps", "12"]),
+        (["--trainer.max_steps", "4"], ["--trainer.max_steps", "-1"]),
+        (["--trainer.max_time", "00:00:10:00"], ["--trainer.max_time", "null"]),
+    ],
+    ids=["max_steps in epoch 2", "max_steps in epoch 1", "max_time"],
+)
+def test_training_that_ended_within_an_epoch_is_resumed_there(tiny, tmp_path, monkeypatch, uninterrupted, end, more):
+    def stop_at_step_8(callback, trainer, *_):
+        trainer.should_stop |= "max_time" in end[0] and trainer.global_step == 8  # as `Timer` does
+
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_8)
+        assert fit(*tiny, *SHORT, "--trainer.max_epochs", "2", *end, "--run_dir", run_dir) == 0
+    rows = (run_dir / "metrics.csv").read_bytes()
+    assert "max_time" in end[0] or resume(run_dir) == 0  # nothing left to train: nothing changes
+    assert (run_dir / "metrics.csv").read_bytes() == rows
+    assert resume(run_dir, *more) == 0
+    found, expected = load_last(run_dir), load_last(uninterrupted)
+    assert found["global_step"] == expected["global_step"] == 12
+    assert all(torch.equal(found["state_dict"][name], value) for name, value in expected["state_dict"].items())
+    added = ["val/loss"] if "max_time" in end[0] else []  # the validation at the end that was none
+    train_rows = [row for row in read_rows(run_dir) if "val/loss" not in row or row in read_rows(uninterrupted)]
+    assert train_rows == read_rows(uninterrupted)
+    assert len(read_rows(run_dir)) == len(read_rows(uninterrupted)) + len(added)
+
+
+# Where the directory lies, and how it is named.
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, monkeypatch, capsys, move):
+    assert fit(*tiny, *SHORT, "--run_dir", "run") == 0
+    run_dir = tmp_path / "run"
+    if move:
+        run_dir = run_dir.rename(tmp_path / "moved")
+    best, last = run_dir / "checkpoints/best.ckpt", load_last(run_dir)
+    state_of_model_checkpoint(last)["best_k_models"] = {
+        str(Path("run/checkpoints/best.ckpt").absolute()): torch.tensor(2.0)
+    }
+    save_checkpoint(last, run_dir / "checkpoints/last.ckpt")
+    before = best.read_bytes()
+    capsys.readouterr()
+    assert resume(run_dir.absolute(), "--trainer.max_epochs", "2") == 0
+    assert best.read_bytes() == before
+    assert capsys.readouterr().err == ""
+
+
+# Numbers of an epoch are its own.
+
+
+@pytest.mark.filterwarnings("default:The dirpath has changed")
+def test_ckpt_path_mixes_no_epochs(tiny, tmp_path, monkeypatch):
+    assert fit(*tiny, *SHORT, "--run_dir", "a") == 0
+    for which in ("best", "last"):
+        run_dir = Path(which)
+        ckpt = Path("a/checkpoints") / f"{which}.ckpt"
+        assert fit(*tiny, *SHORT, "--trainer.max_epochs", "2", "--ckpt_path", ckpt, "--run_dir", run_dir) == 0
+        rows = read_rows(run_dir)
+        steps = [float(row["train/loss_step"]) for row in rows if "train/loss_step" in row]
+        (epoch,) = (float(row["train/loss_epoch"]) for row in rows if "train/loss_epoch" in row)
+        assert epoch == pytest.approx(sum(steps) / len(steps))
+
+
+# Files of a run that are damaged or not its own.
+
+
+def drop(name: str):
+    return lambda content: content.pop(name)
+
+
+def damage_optimizer(content: dict) -> None:
+    content["optimizer_states"][0]["param_groups"][0]["params"].pop()
+
+
+def damage_network(content: dict) -> None:
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = content["state_dict"][name][:1]
+
+
+def damage_random_state(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"] = {"torch": torch.zeros(3)}
+
+
+def change_seed(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"]["torch"] = torch.Generator().manual_seed(7).get_state()
+
+
+DAMAGES = {
+    "has no state_dict": drop("state_dict"),
+    "has no global_step": drop("global_step"),
+    "has no pytorch-lightning_version": drop("pytorch-lightning_version"),
+    "has no loops": drop("loops"),
+    "does not fit this run: ValueError": damage_optimizer,
+    "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
+    "does not fit this run: ": damage_random_state,
+    "the seed 7": change_seed,
+}
+
+
+@pytest.mark.parametrize("words", DAMAGES)
+def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, capsys, words):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    content = load_last(run_dir)
+    DAMAGES[words](content)
+    save_checkpoint(content, run_dir / "checkpoints/last.ckpt")
+    config = (run_dir / "config.yaml").read_bytes()
+    assert resume(run_dir, "--trainer.max_epochs", "2") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "last.ckpt" in line
+    assert words in line
+    assert (run_dir / "config.yaml").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", b"{", "run.json is damaged"),
+        ("run.json", b"[1]", "run.json is damaged"),
+        ("run.json", b'{"resumed": 3, "timings": {"fit_seconds": []}}', "run.json is damaged"),
+        ("metrics.csv", b"\xff\xfe\n" * 9, "metrics.csv is damaged"),
+        ("metrics.csv", b"epoch,step,train/loss\n0,a,b\n0,1,2,3,4\n", "metrics.csv is damaged"),
+        ("metrics.csv", None, "metrics.csv has 0 of the "),
+    ],
+)
+def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, content, words):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (run_dir / name).unlink() if content is None else (run_dir / name).write_bytes(content)
+    assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
+    assert words in capsys.readouterr().out
+    assert len(read_rows(run_dir)) > 6
+    assert (run_dir / "run.json").read_text().startswith("{")

@@ -1,0 +1,110 @@
+"""What a run writes is read back as it was: every name and value of a configuration, plain values of checkpoints."""
+
+import contextlib
+import io
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from lightning import Trainer
+from PIL import Image
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
+from lightning_cifar.train.weights import load_model
+
+LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "on", "2024-01-01", ".inf", "NaN", "-1E9"]
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1)
+NUMBERS = st.text(string.digits + "eE+-._:xo", min_size=1, max_size=6)
+quick = settings(
+    max_examples=15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def print_config(*args: object) -> dict:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["fit", "--recipe", "demo", *map(str, args), "--print_config"]) == 0
+    Path("printed.yaml").write_text(out.getvalue())
+    return yaml.safe_load(out.getvalue())
+
+
+@quick
+@given(
+    names=st.lists(st.sampled_from(LOOKALIKES) | NUMBERS | NAMES, min_size=10, max_size=10),
+    root=st.sampled_from(LOOKALIKES) | NUMBERS,
+    rate=st.floats(1e-12, 1e12),
+    size=st.integers(1, 31),
+)
+@example(names=LOOKALIKES[:10], root="1e5", rate=1e-5, size=1)
+@example(names=LOOKALIKES[4:], root="-1E9", rate=1e20, size=1)
+def test_configuration_is_read_back_as_it_was_written(tmp_path, names, root, rate, size):
+    file = tmp_path / "config.yaml"
+    model = {"class_names": names, "learning_rate": rate}
+    file.write_text(yaml.safe_dump({"model": model, "data": {"root": "x" + root, "cutout": size}}, default_style='"'))
+    first = print_config("--config", file)
+    assert first["model"]["class_names"] == names
+    assert (first["model"]["learning_rate"], first["data"]["cutout"]) == (rate, size)
+    assert print_config("--config", "printed.yaml") == first
+
+
+@pytest.mark.parametrize("names", [["1e5", "null", "yes"], ["0x1F", "12:30", "on"], ["-1E9", "a: b", "#c"]], ids=str)
+def test_run_on_folders_of_any_name_is_repeated_and_resumed(tmp_path, names):
+    for split in ("train", "test"):
+        for name in names:
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (32, 32), (100 * number, 0, 9)).save(
+                    tmp_path / "images" / split / name / f"{number}.png"
+                )
+    args = [
+        "--data.dataset",
+        "folder",
+        "--data.root",
+        "images",
+        "--data.held_out",
+        "test",
+        "--model.widths",
+        "[4,4,4,4,4]",
+    ]
+    args += ["--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1"]
+    assert main(["fit", *args, "--run_dir", "run"]) == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["class_names"] == sorted(names)
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        ({"root": Path("here")}, {}),
+        ({"val_size": np.int64(100), "batch_size": np.int32(200), "cutout": torch.tensor(4)}, {}),
+        ({"sizes": np.array([24, 32]), "size_shares": (np.float32(1), 2)}, {"learning_rate": np.float64(1e-3)}),
+        (
+            {"archive": Path("x.tar.gz"), "flip": np.bool_(True)},
+            {"mean": np.full(3, 0.5), "std": torch.full((3,), 0.5)},
+        ),
+        ({}, {"class_names": np.array(list("0123456789")), "widths": np.full(5, 8), "compile": np.bool_(False)}),
+    ],
+    ids=str,
+)
+def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path, data, model):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "limit_val_batches": 0}
+    quiet |= {"log_every_n_steps": 1, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, **quiet)
+    trainer.fit(ImageClassifier(**{"widths": (4,) * 5, **model}), CIFAR10DataModule("digits", **data))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    stored = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    for name in ("hyper_parameters", "datamodule_hyper_parameters"):
+        assert yaml.safe_load(yaml.safe_dump(dict(stored[name]))).keys() == stored[name].keys()
+    ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt")
+    load_model(tmp_path / "x.ckpt")
+    assert main(["test", "--ckpt_path", str(tmp_path / "x.ckpt"), "--run_dir", "t"]) == 0
