@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from lightning_cifar.files import digest_of
+from lightning_cifar.files import digest_of, write_json, write_whole
 
 RESULT, FIGURE, MISTAKES = "test.json", "test.png", "mistakes.png"
+TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
 # Errors raised by reading a file that is damaged or holds something else.
 DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
@@ -42,12 +44,12 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
         images: uint8 (N, H, W, 3), those of ``result["mistakes"]``; None if there are none.
     """
     from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
-    from lightning_cifar.files import write_json
 
     write_json(directory / RESULT, result)
     draw_evaluation(directory / FIGURE, result)
     if images is not None:
         draw_mistakes(directory / MISTAKES, images)
+    register_test(directory)
 
 
 def read_checkpoint_path(directory: Path) -> Path | None:
@@ -68,10 +70,28 @@ def find_tested_run(directory: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
 
 
+def register_test(directory: Path) -> None:
+    """Add ``directory`` to the tests that its run lists, so that the run's report finds it wherever it lies."""
+    if (run := find_tested_run(directory)) and run.resolve() != directory.resolve():
+        with suppress(OSError):  # a run that cannot be written
+            write_whole(run / TESTS, json.dumps([*{*list_tests(run), os.path.relpath(directory, run)}]).encode())
+
+
+def list_tests(run: Path) -> list[str]:
+    """Return the directories of tests that the run lists, relative to it; none if its list is missing or damaged."""
+    try:
+        return [str(one) for one in json.loads((run / TESTS).read_text())]
+    except (OSError, *DAMAGED):
+        return []
+
+
 def find_tests(run: Path) -> list[Path]:
-    """Return the directories of a run's tests, below the run or in ``test/`` of its runs directory; newest first."""
-    runs = Path(os.path.normpath(run / "../.."))
-    directories = {file.parent for file in (*run.rglob(RESULT), *runs.glob(f"test/*/{RESULT}"))}
+    """Return the directories of a run's tests: listed by it, below it, or in a ``test/`` near it; newest first."""
+    files = [Path(os.path.normpath(run / test / RESULT)) for test in list_tests(run)]
+    files += [
+        file for parent in ("..", "../..") for file in Path(os.path.normpath(run / parent)).glob(f"test/*/{RESULT}")
+    ]
+    directories = {file.parent for file in (*files, *run.rglob(RESULT)) if file.is_file()}
     tests = [one for one in directories if (tested := find_tested_run(one)) and tested.resolve() == run.resolve()]
     return sorted(tests, key=lambda test: (test / RESULT).stat().st_mtime, reverse=True)
 

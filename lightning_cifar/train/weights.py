@@ -100,11 +100,13 @@ def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
 
 
 def find_checkpoint(ckpt_path: str) -> Path:
-    """Return the existing file of ``--ckpt_path``, which may be ``pretrained``; else raise `InputError`."""
-    file = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
-    if not file.is_file():
-        raise InputError(f"--ckpt_path {ckpt_path}: no such file")
-    return file
+    """Return the file of ``--ckpt_path``: ``pretrained``, a file, or the best checkpoint of a run directory."""
+    path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
+    names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
+    if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
+        why = "it holds no checkpoints/best.ckpt: name a run directory of fit" if path.is_dir() else "no such file"
+        raise InputError(f"--ckpt_path {ckpt_path}: {why}")
+    return found
 
 
 def get_class_names(model: ImageClassifier) -> list[str]:

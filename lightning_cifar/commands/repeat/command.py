@@ -16,7 +16,7 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import claim_directory, make_timed_directory
 from lightning_cifar.options import Arguments, check_output, last_value
-from lightning_cifar.run.settings import layer, name_settings
+from lightning_cifar.run.settings import format_command, layer, name_settings, quote_path
 
 MEASURES = {  # results of a seed: their name and unit in tables, and the factor to that unit
     "accuracy": ("test accuracy", "%", 100),
@@ -125,7 +125,10 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
             result = run_seed(args, typed, seed, run_dir, shared)
         except SystemExit as stop:
             if stop.code:
-                print(f"stopped in seed {seed}; to resume: the same command with --run_dir {run_dir}", file=sys.stderr)
+                print(
+                    f"stopped in seed {seed}; to resume: the same command with --run_dir {quote_path(run_dir)}",
+                    file=sys.stderr,
+                )
             raise
         write_json(file, result)
         print(format_seed(result), flush=True)
@@ -167,7 +170,7 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
             remedy = f"delete seed{run['seed']}.json, and run the same command to test this seed again"
             raise InputError(f"{file} cannot be read ({error.strerror}): {remedy}") from error
     return {
-        "command": " ".join(["python -m lightning_cifar", *command]),
+        "command": format_command(*command),
         "n": len(runs),
         **{key: summarise([run[key] for run in runs]) for key in MEASURES},
         "agreement": measure_agreement(predictions),

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from lightning_cifar.evaluate.charts import (
 )
 from lightning_cifar.evaluate.test_results import DAMAGED
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
+from lightning_cifar.run.settings import format_command
 
 PAGE = "report.html"
 PANELS = {
@@ -164,10 +164,6 @@ def collect_commands(group: Group) -> dict[str, Any]:
     return {
         "typed": typed,
         "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,
-        "test": format_command("test", "--ckpt_path", checkpoint) if checkpoint else None,
+        "test": format_command("test", "--ckpt_path", Path(checkpoint)) if checkpoint else None,
         "config": first.config,
     }
-
-
-def format_command(*words: str | Path) -> str:
-    return shlex.join(["python", "-m", "lightning_cifar", *map(str, words)])

@@ -25,6 +25,7 @@ from lightning_cifar.evaluate.test_results import (
 )
 from lightning_cifar.options import SIGNATURES
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.settings import format_command
 
 
 @dataclass
@@ -163,9 +164,8 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
         run.read(directory / METRICS, run.take_series)
     test = find_current_test(tests)
     if test is None:
-        checkpoint = directory / "checkpoints/last.ckpt"
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
-        run.problems.append(f"{problem}: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        run.problems.append(f"{problem}: {format_command('test', '--ckpt_path', directory)}")
         return run
     run.read(test / "test.json", run.take_test)
     if run.test and "mistakes" not in run.test:

@@ -196,7 +196,7 @@ def test_a_test_alone(copied, capsys):
 def test_a_run_without_a_test(trained, capsys, tmp_path):
     status, out, _ = run(capsys, "report", trained, "--output", tmp_path)
     assert status == 0
-    command = f"python -m lightning_cifar test --ckpt_path {trained / 'checkpoints/last.ckpt'}"
+    command = f"python -m lightning_cifar test --ckpt_path {trained}"
     assert out.splitlines()[0] == f"skipped: {trained} was not tested: {command}"
     assert "Test results" not in (tmp_path / "report.html").read_text()
 

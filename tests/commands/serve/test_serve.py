@@ -52,7 +52,6 @@ def test_a_port_in_use_is_one_line(capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "serve: the following arguments are required: --ckpt_path"),
         (["--ckpt_path", "absent.ckpt", "--port", "0"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "pretrained", "--port", "70000"], "--port must be in [0, 65535], got 70000"),
         (["--ckpt_path", "pretrained", "--port", "x"], "serve: argument --port: invalid int value: 'x'"),
