@@ -11,7 +11,7 @@ from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import format_table
 from lightning_cifar.evaluate.test_results import identify_checkpoint, write_evaluation
-from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
 from lightning_cifar.run.wandb import log_test
@@ -19,14 +19,15 @@ from lightning_cifar.run.wandb import log_test
 
 def test(job: Job) -> None:
     load_data(job)
+    if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
+        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    check_limit(job, "limit_test_batches")
     choose_precision(job)
     with open_run(job) as run:
         check_options(job, run)
         assert job.ckpt_path is not None
         identity = identify_checkpoint(job.ckpt_path, run.directory, load_weights(job))
         run.trainer.test(job.model, job.data, verbose=False)
-        if "test/loss" not in run.trainer.callback_metrics:
-            raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         if not run.trainer.is_global_zero:
             return
         trainer = make_quiet_trainer(job, run, job.trainer["precision"])
@@ -41,8 +42,6 @@ def test(job: Job) -> None:
 
 def check_options(job: Job, run: Run) -> None:
     """Raise `InputError` if an option of this test cannot be used."""
-    if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
-        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
     limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
     if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
         raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lightning_cifar.evaluate.tables import describe_partial
+
 SHEET = 8  # mistakes in a row
 
 
@@ -20,7 +22,8 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     FigureCanvasAgg(figure)
     for number, draw in enumerate(panels, 1):
         draw(figure.add_subplot(1, len(panels), number), result)
-    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {result['images']:,} images")
+    which = describe_partial(result) or f"{result['images']:,} images"
+    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}")
     figure.savefig(file, dpi=120)
 
 

@@ -62,6 +62,6 @@ def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path,
 
 def test_commands_are_printed_as_they_are_typed(trained, capsys):
     for name, quoted in (("my run", "'my run'"), ("-x", "./-x"), ("file:", "file:")):
-        shutil.copytree(trained, name)
+        shutil.copytree(trained, name, ignore=shutil.ignore_patterns("tests.json"))
         _, out, _ = run(capsys, "report", "--output", "out", "--", name)
         assert out.splitlines()[0].endswith(f"was not tested: python -m lightning_cifar test --ckpt_path {quoted}")

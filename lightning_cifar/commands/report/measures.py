@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_cifar.commands.report.groups import Group
 from lightning_cifar.commands.report.runs import SavedRun
+from lightning_cifar.evaluate.tables import describe_partial
 
 NO_TTA = "test accuracy without test-time augmentation, %"
 
@@ -13,10 +14,15 @@ def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def is_partial(run: SavedRun) -> bool:
+    return bool(run.test) and describe_partial(run.test) != ""
+
+
 Measure = Callable[[SavedRun], float | None]
 MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
     "test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("accuracy"))),
     NO_TTA: ("{:.2f}", lambda run: percent(run.test.get("accuracy_without_tta"))),
+    "images of the partial test": ("{:,.0f}", lambda run: run.test["images"] if is_partial(run) else None),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),
     "calibration error": ("{:.4f}", lambda run: run.test.get("calibration_error")),
     "held-out accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("val/accuracy", "test/accuracy"))),

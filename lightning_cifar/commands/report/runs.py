@@ -16,6 +16,7 @@ from PIL import Image
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import SHEET, encode_png
+from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
     find_current_test,
@@ -97,6 +98,8 @@ class SavedRun:
         if checkpoint := read_checkpoint_path(file.parent):
             test["checkpoint"] = str(checkpoint)
         self.test = test
+        if partial := describe_partial(test):
+            self.problems.append(f"{file} is a partial test, of {partial}")
 
     def take_tiles(self, file: Path) -> None:
         count = len(self.test["mistakes"])
