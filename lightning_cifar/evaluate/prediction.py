@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.data.folder import count_cores
+from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
+from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names
 
@@ -56,7 +58,8 @@ def predict_files(
                     number += 1
                     if explain is not None and explanation is not None:
                         figure = draw_explanation(explanation, *row["classes"][0])
-                        figure.save(explain / f"{number:06}-{make_file_name(Path(row['file']).stem)}.png")
+                        name = f"{number:06}-{make_file_name(Path(row['file']).stem)}.png"
+                        write_whole(explain / name, encode_png(figure))
                     yield row
         finally:  # if stopped early, files that are queued are not read
             pool.shutdown(wait=False, cancel_futures=True)

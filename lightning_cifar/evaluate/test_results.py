@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -20,7 +21,40 @@ TESTS = "tests.json"  # in a run directory: the directories of its tests, relati
 DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
     *(SyntaxError, Image.DecompressionBombError),  # Pillow's
+    RecursionError,  # nested too deep
 )
+MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
+
+
+def read_text(file: Path, limit: int = MAX_BYTES) -> str:
+    """Return the text of a file that this package has written.
+
+    Raises:
+        ValueError: it is too large, or not a regular file: reading a pipe would block.
+    """
+    check_file(file, limit)
+    return file.read_text()
+
+
+def check_file(file: Path, limit: int = MAX_BYTES) -> None:
+    """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"{found.st_size:,} bytes are more than {limit:,}")
+
+
+def check_size(content: Any, limit: int) -> None:
+    """Raise a ValueError if a nested value has more than ``limit`` parts; aliases of YAML count at each place."""
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > limit:
+            raise ValueError(f"it has more than {limit:,} values")
+        if isinstance(value, dict | list):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
@@ -55,7 +89,7 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
 def read_checkpoint_path(directory: Path) -> Path | None:
     """Return the checkpoint that the test in ``directory`` names; None if there is no readable test."""
     try:
-        named = json.loads((directory / RESULT).read_text())["checkpoint"]
+        named = json.loads(read_text(directory / RESULT))["checkpoint"]
         return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
@@ -80,7 +114,7 @@ def register_test(directory: Path) -> None:
 def list_tests(run: Path) -> list[str]:
     """Return the directories of tests that the run lists, relative to it; none if its list is missing or damaged."""
     try:
-        return [str(one) for one in json.loads((run / TESTS).read_text())]
+        return [str(one) for one in json.loads(read_text(run / TESTS))]
     except (OSError, *DAMAGED):
         return []
 
@@ -112,6 +146,6 @@ def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> 
             continue
         if tested is None or not tested.is_file():
             return test
-        if json.loads((test / RESULT).read_text()).get("checkpoint_sha256") == digest(tested.resolve()):
+        if json.loads(read_text(test / RESULT)).get("checkpoint_sha256") == digest(tested.resolve()):
             return test
     return None

@@ -10,7 +10,7 @@ import yaml
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, list_worse
-from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
+from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.options import WEIGHTS
 from lightning_cifar.train.weights import checkpoint_config, read_weights
 
@@ -81,8 +81,9 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = json.loads(read_text(file))
+        content.keys()
+    except (OSError, *DAMAGED) as error:
         raise InputError(f"{file} is damaged ({error}): delete it") from error
     return content
 

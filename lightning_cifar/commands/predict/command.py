@@ -104,7 +104,11 @@ def open_output(file: Path | None) -> Iterator[IO[str]]:
     """Open standard output, or ``file``, which is replaced once it is complete."""
     if file is None:
         allow_any_bytes(sys.stdout)
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or "standard output") from error
         return
     check_output(file)
     if not file.parent.is_dir():

@@ -1,5 +1,6 @@
 """Metrics of runs: mean, standard deviation and 95 % interval over seeds."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,17 +51,19 @@ def collect_values(groups: Sequence[Group]) -> dict[str, tuple[str, list[list[fl
 def summarise_groups(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return a row for each measure: its name and, for each group, the mean and the spread over seeds."""
     return [
-        (name, [format_cell(form, one) for one in values]) for name, (form, values) in collect_values(groups).items()
+        (name, [format_cell(form, one, 100 if "%" in name else math.inf) for one in values])
+        for name, (form, values) in collect_values(groups).items()
     ]
 
 
-def format_cell(form: str, values: list[float]) -> dict[str, Any]:
+def format_cell(form: str, values: list[float], highest: float) -> dict[str, Any]:
+    """Format the mean and the spread of values that are at least 0 and at most ``highest``."""
     if len(values) < 2:
         return {"mean": form.format(*values) if values else "", "std": "", "interval": "", "n": len(values)}
     from lightning_cifar.evaluate.statistics import summarise  # late: scipy takes a second to import
 
-    found = summarise(values)
-    interval = " to ".join(form.format(end) for end in found["interval"])
+    found = summarise(values, (0, highest))
+    interval = " to ".join(form.format(end) for end in found["interval"]) + (" (n = 2)" if len(values) == 2 else "")
     return {"mean": form.format(found["mean"]), "std": form.format(found["std"]), "interval": interval, "n": found["n"]}
 
 
@@ -73,7 +76,7 @@ def compare_groups(first: Group, second: Group) -> str | None:
         return None
     from lightning_cifar.evaluate.statistics import compare
 
-    found = compare(ours, theirs)
+    found = compare(ours, theirs, 100)
     low, high = found["interval"]
     verdict = "" if found["distinct"] else "not "
     return (

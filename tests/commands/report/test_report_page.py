@@ -296,9 +296,9 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
 
 
 def test_on_a_full_disk(trained, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(os, "fsync", lambda _: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     status, _, err = run(capsys, "report", trained, "--output", tmp_path / "out")
-    assert (status, err.startswith("error: No space left on device: free some space")) == (1, True)
+    assert (status, ".png: No space left on device: free some space; then run the command again" in err) == (1, True)
 
 
 def fail(error):
