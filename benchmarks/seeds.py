@@ -14,7 +14,7 @@ from typing import Any
 
 from formatting import MEASURES, format_interval, format_percent, format_spread, format_table, load_result
 
-from lightning_cifar.commands.repeat.command import format_summary
+from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.evaluate.statistics import compare, summarise
 from lightning_cifar.files import write_json
 

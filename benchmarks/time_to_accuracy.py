@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.commands.repeat.command import format_summary
+from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.files import write_json
 

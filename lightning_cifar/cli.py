@@ -69,7 +69,7 @@ def answer(args: list[str]) -> int:
         try:
             run(args)
         except Exception as error:
-            status, message = explain(error)
+            status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))
             if status is None:
                 raise
             if os.environ.get(TRACEBACK, "0") not in ("", "0"):

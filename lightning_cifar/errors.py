@@ -50,7 +50,7 @@ def reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def explain(error: Exception) -> tuple[int | None, str]:
+def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     """Return the exit status and a message for an error that users can understand; None for any other error."""
     if isinstance(error, DivergenceError):
         return 3, str(error)
@@ -58,7 +58,8 @@ def explain(error: Exception) -> tuple[int | None, str]:
         return 2, str(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return 1, f"{file}{error.strerror}: free some space; checkpoints are complete, and fit --resume continues"
+        remedy = "checkpoints are complete, and fit --resume continues" if trains else "then run the command again"
+        return 1, f"{file}{error.strerror}: free some space; {remedy}"
     if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if is_out_of_memory(error):

@@ -103,7 +103,7 @@ def test_version_needs_no_torch():
         ),
         (["sweep", "--search", "model.width=1,2"], "no option --model.width: did you mean --model.widths?"),
         (["sweep", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
-        (["test"], "test needs a trained model: name one by --ckpt_path FILE"),
+        (["test"], "test needs a trained model: name a run directory or a file by --ckpt_path"),
     ],
 )
 def test_typing_error_gives_a_hint(args, message):

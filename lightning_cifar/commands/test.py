@@ -13,7 +13,7 @@ from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
 from lightning_cifar.evaluate.test_results import LOGITS, identify_checkpoint, write_evaluation
-from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
 from lightning_cifar.run.wandb import log_test
@@ -21,6 +21,9 @@ from lightning_cifar.run.wandb import log_test
 
 def test(job: Job) -> None:
     load_data(job)
+    if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
+        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    check_limit(job, "limit_test_batches")
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:
@@ -28,8 +31,6 @@ def test(job: Job) -> None:
         assert job.ckpt_path is not None
         identity = identify_checkpoint(job.ckpt_path, run.directory, load_weights(job))
         run.trainer.test(job.model, job.data, verbose=False)
-        if "test/loss" not in run.trainer.callback_metrics:
-            raise InputError("no image was tested: --trainer.limit_test_batches must be above 0")
         if not run.trainer.is_global_zero:
             return
         trainer = make_quiet_trainer(job, run, job.trainer["precision"])
@@ -58,8 +59,6 @@ def read_duplicates(job: Job) -> list[int]:
 
 def check_options(job: Job, run: Run) -> None:
     """Raise `InputError` if an option of this test cannot be used."""
-    if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
-        raise InputError("--corruptions needs the images in memory: --data.in_memory true")
     limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
     if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
         raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")

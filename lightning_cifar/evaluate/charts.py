@@ -10,6 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lightning_cifar.evaluate.tables import describe_partial
+from lightning_cifar.files import write_whole
+
 SHEET = 8  # mistakes in a row
 
 
@@ -20,8 +23,11 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     FigureCanvasAgg(figure)
     for number, draw in enumerate(panels, 1):
         draw(figure.add_subplot(1, len(panels), number), result)
-    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {result['images']:,} images")
-    figure.savefig(file, dpi=120)
+    which = describe_partial(result) or f"{result['images']:,} images"
+    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write_whole(file, content.getvalue())
 
 
 def draw_mistakes(file: Path, pixels: Any) -> None:
@@ -30,11 +36,11 @@ def draw_mistakes(file: Path, pixels: Any) -> None:
     sheet = Image.new("RGB", (min(SHEET, count) * width, -(-count // SHEET) * height))
     for place, image in enumerate(pixels):
         sheet.paste(Image.fromarray(image), (place % SHEET * width, place // SHEET * height))
-    sheet.save(file)
+    write_whole(file, encode_png(sheet))
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
-    names = [*result["per_class"]]
+    names = [shorten(name) for name in result["per_class"]]
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
     axes.imshow(
         [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
@@ -91,9 +97,14 @@ def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
 def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     for name, accuracies in result["corruptions"].items():
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
-        axes.plot(range(len(values)), values, marker="o", markersize=3, label=name)
+        axes.plot(range(len(values)), values, marker="o", markersize=3, label=shorten(name))
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8)
+
+
+def shorten(name: str, length: int = 24) -> str:
+    """Return a name of at most ``length`` characters: drawing a long one takes minutes."""
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -40,6 +40,7 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
         temperature = fit_temperature(probabilities.log(), data.val.labels)
     return {
         **evaluate_logits(logits, labels, data.dataset.class_names, temperature),
+        "test_images": len(data.test),  # more than `images` in a partial test
         "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean()),
         "without_label_errors": evaluate_without_label_errors(logits, labels),
         "mistakes": find_mistakes(logits, labels, data.dataset.class_names),

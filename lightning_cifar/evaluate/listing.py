@@ -1,15 +1,18 @@
-"""Image files that a user names: paths, folders, patterns, or a list on standard input. Imports no torch."""
+"""Image files that a user names: paths, folders, patterns, or a list on standard input; reading them.
+
+Imports no torch.
+"""
 
 import glob
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import Any, BinaryIO, TextIO
 
 from PIL import Image
 
-from lightning_cifar.data.images import FORMATS
+from lightning_cifar.data.images import FORMATS, read_image
 
 
 def find_images(names: Iterable[str]) -> Iterator[str]:
@@ -37,6 +40,14 @@ def find_images_below(folder: str) -> Iterator[str]:
         for name in sorted(files):
             if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
                 yield os.path.join(parent, name)
+
+
+def read_pixels(source: str | BinaryIO) -> Any:
+    """Return an image's pixels, uint8 (32, 32, 3), or the reason, in one line, why it cannot be read."""
+    try:
+        return read_image(source)
+    except Exception as error:  # each decoder fails in its own ways
+        return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
 
 
 def allow_any_bytes(stream: TextIO) -> None:

@@ -14,15 +14,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_cifar.data.folder import count_cores
-from lightning_cifar.data.images import read_image
+from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
+from lightning_cifar.evaluate.listing import read_pixels
+from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names
 
@@ -56,7 +58,8 @@ def predict_files(
                     number += 1
                     if explain is not None and explanation is not None:
                         figure = draw_explanation(explanation, *row["classes"][0])
-                        figure.save(explain / f"{number:06}-{make_file_name(Path(row['file']).stem)}.png")
+                        name = f"{number:06}-{make_file_name(Path(row['file']).stem)}.png"
+                        write_whole(explain / name, encode_png(figure))
                     yield row
         finally:  # if stopped early, files that are queued are not read
             pool.shutdown(wait=False, cancel_futures=True)
@@ -99,14 +102,6 @@ def read_file(path: str) -> Any:
     if not os.path.isfile(path):
         return "no such file" if not os.path.lexists(path) else "not a regular file"
     return read_pixels(path)
-
-
-def read_pixels(source: str | BinaryIO) -> Any:
-    """Return an image's pixels, uint8 (32, 32, 3), or the reason, in one line, why it cannot be read."""
-    try:
-        return read_image(source)
-    except Exception as error:  # each decoder fails in its own ways
-        return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
 
 
 def predict_probabilities(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:

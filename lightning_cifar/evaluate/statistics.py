@@ -1,5 +1,6 @@
 """Statistics over seeds: intervals, comparison of two recipes, agreement of predictions."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,16 +13,16 @@ CONFIDENCE, POWER = 0.95, 0.8
 MAX_SEEDS = 10_000
 
 
-def summarise(values: Sequence[float]) -> dict[str, Any]:
+def summarise(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
     """Return n, mean, standard deviation, 95 % t-interval of the mean, median, minimum and maximum.
 
-    ``std`` and ``interval`` are None for a single value.
+    ``std`` and ``interval`` are None for a single value. The interval is cut to ``limits``, the possible values.
     """
     result: dict[str, Any] = {"n": len(values), "mean": statistics.mean(values), "std": None, "interval": None}
     if len(values) > 1:
         result["std"] = statistics.stdev(values)
         half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * result["std"] / len(values) ** 0.5
-        result["interval"] = [result["mean"] - half, result["mean"] + half]
+        result["interval"] = [max(result["mean"] - half, limits[0]), min(result["mean"] + half, limits[1])]
     return result | {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -31,12 +32,13 @@ def estimate_share_interval(share: float, count: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+def compare(first: Sequence[float], second: Sequence[float], largest: float = math.inf) -> dict[str, Any]:
     """Compare two means by Welch's t-test, and estimate the seeds needed to distinguish them.
 
     Args:
         first: at least two values.
         second: at least two values.
+        largest: possible difference, to which the interval is cut.
 
     Returns:
         ``difference`` of the means (second minus first), its 95 % ``interval``, ``distinct`` (whether the interval
@@ -48,7 +50,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     if max(variances) == 0:  # no spread, so no test
         return {"difference": gap, "interval": [gap, gap], "distinct": gap != 0, "seeds_needed": 2 if gap else None}
     test = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
-    interval = [float(test.low), float(test.high)]
+    interval = [max(float(test.low), -largest), min(float(test.high), largest)]
     spread = statistics.mean(variances) ** 0.5
     return {
         "difference": gap,

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 def format_table(result: dict[str, Any]) -> str:
     """Return the result of `evaluate_test` as a text table: a row for each class, then accuracy and calibration."""
-    width = max(len("all classes"), *map(len, result["per_class"]))
+    total, partial = "all classes", describe_partial(result)
+    if partial:
+        total = "these images"
+    width = max(len(total), *map(len, result["per_class"]))
     lines = [f"{'class':<{width}}  accuracy  images"]
     for name, row in result["per_class"].items():
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         lines.append(f"{name:<{width}}  {accuracy:>8}  {row['images']:>6,}")
-    lines.append(f"{'all classes':<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
+    lines.append(f"{total:<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
     if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
         lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
     if top5 := result.get("accuracy_top5"):
@@ -36,13 +39,30 @@ def format_table(result: dict[str, Any]) -> str:
     lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
         lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")
+        if worse := list_worse(result):
+            lines.append(f"that temperature, fitted on the validation images, makes the {worse} worse: do not use it")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
+    if partial:
+        lines.append(f"partial test: {partial}")
     return "\n".join(lines)
 
 
 def format_scores(result: dict[str, Any]) -> str:
     words = {"loss": "loss", "brier": "Brier score", "calibration_error": "calibration error"}
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
+
+
+def list_worse(result: dict[str, Any]) -> str:
+    """Return ``loss and calibration error``, or the one of them that temperature scaling made worse; else nothing."""
+    scaled = result["temperature_scaled"]
+    names = {"loss": "loss", "calibration_error": "calibration error"}
+    return " and ".join(name for key, name in names.items() if scaled and scaled[key] > result[key])
+
+
+def describe_partial(result: dict[str, Any]) -> str:
+    """Return ``64 of 360 test images`` if not all were tested; else nothing."""
+    every = result.get("test_images", result["images"])  # older results lack it
+    return f"{result['images']:,} of {every:,} test images" if result["images"] < every else ""
 
 
 def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:

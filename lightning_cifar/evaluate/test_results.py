@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,48 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from lightning_cifar.files import digest_of
+from lightning_cifar.files import digest_of, write_json, write_whole
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
+TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
 # Errors raised by reading a file that is damaged or holds something else.
 DAMAGED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
     *(SyntaxError, Image.DecompressionBombError),  # Pillow's
+    RecursionError,  # nested too deep
 )
+MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
+
+
+def read_text(file: Path, limit: int = MAX_BYTES) -> str:
+    """Return the text of a file that this package has written.
+
+    Raises:
+        ValueError: it is too large, or not a regular file: reading a pipe would block.
+    """
+    check_file(file, limit)
+    return file.read_text()
+
+
+def check_file(file: Path, limit: int = MAX_BYTES) -> None:
+    """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"{found.st_size:,} bytes are more than {limit:,}")
+
+
+def check_size(content: Any, limit: int) -> None:
+    """Raise a ValueError if a nested value has more than ``limit`` parts; aliases of YAML count at each place."""
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count > limit:
+            raise ValueError(f"it has more than {limit:,} values")
+        if isinstance(value, dict | list):
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
@@ -42,18 +78,18 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
         images: uint8 (N, H, W, 3), those of ``result["mistakes"]``; None if there are none.
     """
     from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
-    from lightning_cifar.files import write_json
 
     write_json(directory / RESULT, result)
     draw_evaluation(directory / FIGURE, result)
     if images is not None:
         draw_mistakes(directory / MISTAKES, images)
+    register_test(directory)
 
 
 def read_checkpoint_path(directory: Path) -> Path | None:
     """Return the checkpoint that the test in ``directory`` names; None if there is no readable test."""
     try:
-        named = json.loads((directory / RESULT).read_text())["checkpoint"]
+        named = json.loads(read_text(directory / RESULT))["checkpoint"]
         return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
@@ -68,10 +104,28 @@ def find_tested_run(directory: Path) -> Path | None:
     return run if checkpoint.parent.name == "checkpoints" and (run / "config.yaml").exists() else None
 
 
+def register_test(directory: Path) -> None:
+    """Add ``directory`` to the tests that its run lists, so that the run's report finds it wherever it lies."""
+    if (run := find_tested_run(directory)) and run.resolve() != directory.resolve():
+        with suppress(OSError):  # a run that cannot be written
+            write_whole(run / TESTS, json.dumps([*{*list_tests(run), os.path.relpath(directory, run)}]).encode())
+
+
+def list_tests(run: Path) -> list[str]:
+    """Return the directories of tests that the run lists, relative to it; none if its list is missing or damaged."""
+    try:
+        return [str(one) for one in json.loads(read_text(run / TESTS))]
+    except (OSError, *DAMAGED):
+        return []
+
+
 def find_tests(run: Path) -> list[Path]:
-    """Return the directories of a run's tests, below the run or in ``test/`` of its runs directory; newest first."""
-    runs = Path(os.path.normpath(run / "../.."))
-    directories = {file.parent for file in (*run.rglob(RESULT), *runs.glob(f"test/*/{RESULT}"))}
+    """Return the directories of a run's tests: listed by it, below it, or in a ``test/`` near it; newest first."""
+    files = [Path(os.path.normpath(run / test / RESULT)) for test in list_tests(run)]
+    files += [
+        file for parent in ("..", "../..") for file in Path(os.path.normpath(run / parent)).glob(f"test/*/{RESULT}")
+    ]
+    directories = {file.parent for file in (*files, *run.rglob(RESULT)) if file.is_file()}
     tests = [one for one in directories if (tested := find_tested_run(one)) and tested.resolve() == run.resolve()]
     return sorted(tests, key=lambda test: (test / RESULT).stat().st_mtime, reverse=True)
 
@@ -92,6 +146,6 @@ def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> 
             continue
         if tested is None or not tested.is_file():
             return test
-        if json.loads((test / RESULT).read_text()).get("checkpoint_sha256") == digest(tested.resolve()):
+        if json.loads(read_text(test / RESULT)).get("checkpoint_sha256") == digest(tested.resolve()):
             return test
     return None

@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,13 @@ def load_weights(job: Job) -> str:
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
     return digest
+
+
+def check_limit(job: Job, name: str) -> None:
+    """Raise `InputError` if the limit of test batches leaves none; called before the run has a directory."""
+    limit, batches = job.trainer[name], math.ceil(len(job.data.test) / job.data.hparams["eval_batch_size"])
+    if limit is not None and int(limit if isinstance(limit, int) else limit * batches) < 1:
+        raise InputError(f"--trainer.{name} {limit} leaves no image: set at least one of {batches:,} batches")
 
 
 def choose_precision(job: Job) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
@@ -45,8 +46,14 @@ def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:
     """
     if job.trainer["barebones"]:
         raise InputError(f"--trainer.barebones true: nothing would be recorded; a {kind} needs it off")
-    if (devices := job.trainer["devices"]) not in (1, "1"):
+    devices = job.trainer["devices"]
+    indices = devices.strip(",").split(",") if isinstance(devices, str) and "," in devices else devices
+    if devices in (1, "1"):
+        return
+    if not isinstance(indices, list) or len(indices) != 1:  # [0] and "0," name one device
         raise InputError(f"--trainer.devices {devices}: a {kind} is trained on one device; {advice}")
+    if job.trainer["accelerator"] == "cpu" or not torch.accelerator.is_available():
+        job.trainer["devices"] = job.settings["trainer"]["devices"] = 1  # a CPU has no index
 
 
 def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
@@ -75,7 +82,8 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
             del settings[group][name]
     for stored in stored_settings(parent, kind):
         for name, value, other in differences(settings, job.complete(stored)):
-            if name not in may_differ and name != "data.root":  # where the data lies does not matter
+            # Where the data lies and which device trains does not matter.
+            if name not in may_differ and name not in ("data.root", "trainer.devices"):
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
 
 

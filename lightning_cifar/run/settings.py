@@ -5,13 +5,13 @@ Imports no torch unless a checkpoint is named, so that typing errors are answere
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.options import (
-    PRETRAINED_NAME,
     RECIPES,
     SIGNATURES,
     SUBCOMMANDS,
@@ -63,14 +63,13 @@ def layer(args: list[str]) -> list[str]:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if checkpoint is not None:
-        from lightning_cifar.train.weights import PRETRAINED, checkpoint_config
+        from lightning_cifar.train.weights import checkpoint_config, find_checkpoint
 
-        if checkpoint == PRETRAINED_NAME:
-            checkpoint = str(PRETRAINED)
-            flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
+        checkpoint = str(find_checkpoint(checkpoint))
+        flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
-        raise InputError(f"{command} needs a trained model: name one by --ckpt_path FILE")
+        raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
     return [command, *configs, *flags]
 
 
@@ -152,6 +151,17 @@ def count_nodes(node: Any, known: dict[Any, int]) -> int:
             f"a configuration has more than {VALUES:,} values or a value of very many characters ({where})"
         )
     return known[node]
+
+
+def quote_path(path: str | Path) -> str:
+    """Return a path as it is typed in a shell; one that begins with a dash would be read as an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+def format_command(*words: str | Path) -> str:
+    """Return a command of this package as it is typed in a shell."""
+    typed = (quote_path(word) if isinstance(word, Path) else shlex.quote(word) for word in words)
+    return " ".join(["python -m lightning_cifar", *typed])
 
 
 def name_settings(flags: list[str]) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.files import write_whole
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -37,7 +38,7 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
         for name, value in model.state_dict().items()
     }
     metadata = {"hyper_parameters": dict(model.hparams), "known": {"held_out": held_out, **known}}
-    save_file(tensors, file, {name: json.dumps(values) for name, values in metadata.items()})
+    write_whole(file, save(tensors, {name: json.dumps(values) for name, values in metadata.items()}))
 
 
 def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
@@ -100,11 +101,13 @@ def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
 
 
 def find_checkpoint(ckpt_path: str) -> Path:
-    """Return the existing file of ``--ckpt_path``, which may be ``pretrained``; else raise `InputError`."""
-    file = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
-    if not file.is_file():
-        raise InputError(f"--ckpt_path {ckpt_path}: no such file")
-    return file
+    """Return the file of ``--ckpt_path``: ``pretrained``, a file, or the best checkpoint of a run directory."""
+    path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
+    names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
+    if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
+        why = "it holds no checkpoints/best.ckpt: name a run directory of fit" if path.is_dir() else "no such file"
+        raise InputError(f"--ckpt_path {ckpt_path}: {why}")
+    return found
 
 
 def get_class_names(model: ImageClassifier) -> list[str]:

@@ -89,6 +89,7 @@ def test_a_probability_of_zero_has_a_finite_temperature(outputs):
     data = SimpleNamespace(
         hparams={"held_out": "val"},
         val=SimpleNamespace(labels=labels),
+        test=labels,
         val_dataloader=lambda: None,
         dataset=SimpleNamespace(class_names=NAMES),
     )

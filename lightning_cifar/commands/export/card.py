@@ -9,7 +9,8 @@ import yaml
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
-from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
+from lightning_cifar.evaluate.tables import describe_partial, list_worse
+from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.options import WEIGHTS
 from lightning_cifar.train.weights import checkpoint_config, read_weights
 
@@ -20,7 +21,7 @@ DATASETS = {
     "folder": "an image folder",
 }
 HELD_OUT = {"test": ": all training images.", "val": ", without a validation split.", None: "."}
-TEST_FACTS = ("accuracy", "accuracy_without_tta", "images", "loss", "calibration_error", "temperature")
+TEST_FACTS = ("accuracy", "accuracy_without_tta", "images", "test_images", "loss", "calibration_error", "temperature")
 USES = {
     "safetensors": """\
 from lightning_cifar import load_pretrained
@@ -73,13 +74,16 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     test = read_json(tested / RESULT) if tested else {}
     facts |= {name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None}
     facts |= {name: test[name] for name in TEST_FACTS if test.get(name) is not None}
+    if test.get("temperature_scaled") and list_worse(test):
+        del facts["temperature"]
     return facts
 
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = json.loads(read_text(file))
+        content.keys()
+    except (OSError, *DAMAGED) as error:
         raise InputError(f"{file} is damaged ({error}): delete it") from error
     return content
 
@@ -153,7 +157,8 @@ def format_accuracy(facts: dict[str, Any]) -> str:
         return "Not tested: `python -m lightning_cifar test --ckpt_path CHECKPOINT`, then export again."
     # By value: both are the same without test-time augmentation.
     shares = {facts["accuracy"]: "with the model's test-time augmentation"}
-    shares[facts.get("accuracy_without_tta", facts["accuracy"])] = "on the test images"
+    tested = describe_partial(facts) if "images" in facts else ""
+    shares[facts.get("accuracy_without_tta", facts["accuracy"])] = f"on {tested or 'the test images'}"
     lines = []
     for share, words in shares.items():
         lines.append(f"- {share:.2%} {words}")

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import claim_directory, open_atomically
-from lightning_cifar.options import PRETRAINED_NAME, Arguments, check_output
+from lightning_cifar.options import CHECKPOINT_HELP, PRETRAINED_NAME, Arguments, check_output
 
 if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
@@ -28,7 +28,7 @@ def parser() -> Arguments:
         "predict", description="Predict the classes of image files. Exit status 0 if all were read, 1 if not."
     )
     add = arguments.add_argument
-    add("--ckpt_path", required=True, help=f"a checkpoint, a .safetensors file, or {PRETRAINED_NAME}")
+    add("--ckpt_path", default=PRETRAINED_NAME, help=f"{CHECKPOINT_HELP}, the default")
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, patterns; -: a list on stdin")
     add("--top", type=int, default=3, help="number of classes for each image, the likeliest first; default 3")
     add("--format", choices=FORMATS, help="default: table on a terminal, else csv")
@@ -104,7 +104,11 @@ def open_output(file: Path | None) -> Iterator[IO[str]]:
     """Open standard output, or ``file``, which is replaced once it is complete."""
     if file is None:
         allow_any_bytes(sys.stdout)
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or "standard output") from error
         return
     check_output(file)
     if not file.parent.is_dir():

@@ -6,22 +6,22 @@ import torch
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.tables import write_predictions
-from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.trainer import open_run
 
 
 def predict(job: Job) -> None:
     load_data(job)
+    check_limit(job, "limit_predict_batches")
     choose_precision(job)
     with open_run(job) as run:
         if run.trainer.world_size > 1:
             raise InputError("predict works in one process: --trainer.devices 1")
         load_weights(job)
         batches: Any = run.trainer.predict(job.model, job.data)
-        if not batches:
-            raise InputError("no image was predicted: --trainer.limit_predict_batches must be above 0")
         probabilities = torch.cat(batches)
         labels = job.data.test.labels[: len(probabilities)]
         file = run.directory / "predictions.csv"
         write_predictions(file, probabilities, labels, job.data.dataset.class_names)
-        print(f"predictions: {file}")
+        count, every = len(probabilities), len(job.data.test)
+        print(f"predictions: {file}" + (f", of {count:,} of {every:,} test images" if count < every else ""))

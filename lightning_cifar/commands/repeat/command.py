@@ -5,25 +5,20 @@ one common ``--run_dir``.
 """
 
 import contextlib
-import csv
-import json
-import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
+from lightning_cifar.commands.repeat.results import (
+    format_comparison,
+    format_seed,
+    format_summary,
+    read_seed,
+    summarise_seeds,
+)
 from lightning_cifar.errors import InputError, check_range
-from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import claim_directory, make_timed_directory
 from lightning_cifar.options import Arguments, check_output, last_value
-from lightning_cifar.run.settings import layer, name_settings
-
-MEASURES = {  # results of a seed: their name and unit in tables, and the factor to that unit
-    "accuracy": ("test accuracy", "%", 100),
-    "accuracy_without_tta": ("without TTA", "%", 100),
-    "train_seconds": ("training time", "s", 1),  # of the epochs, without validation
-    "fit_seconds": ("fit time", "s", 1),  # from the start of training to its end, everything included
-}
+from lightning_cifar.run.settings import layer, name_settings, quote_path
 
 
 def parser() -> Arguments:
@@ -38,7 +33,13 @@ def parser() -> Arguments:
     add("--first_seed", type=int, default=0, help="first seed; default 0")
     add("--run_dir", type=Path, help="directory of the seeds, new or to resume")
     add("--output", type=Path, help="file of the result; default RUN_DIR/repeat.json")
-    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two results instead of training")
+    add(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="compare two results, repeat.json or its directory, instead of training",
+    )
     return arguments
 
 
@@ -119,110 +120,22 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     for seed in seeds:
         file = run_dir / f"seed{seed}.json"
         if file.exists():
-            print(f"{format_seed(json.loads(file.read_text()))}, from an earlier start", flush=True)
+            print(f"{format_seed(read_seed(file))}, from an earlier start", flush=True)
             continue
         try:
             result = run_seed(args, typed, seed, run_dir, shared)
         except SystemExit as stop:
             if stop.code:
-                print(f"stopped in seed {seed}; to resume: the same command with --run_dir {run_dir}", file=sys.stderr)
+                print(
+                    f"stopped in seed {seed}; to resume: the same command with --run_dir {quote_path(run_dir)}",
+                    file=sys.stderr,
+                )
             raise
         write_json(file, result)
         print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
-        runs = [json.loads(file.read_text()) for file in run_dir.glob("seed*.json")]
+        runs = [read_seed(file) for file in run_dir.glob("seed*.json")]
         summary = summarise_seeds(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
         print(format_summary(summary))
         write_json(output, summary)
     print(f"result: {output}")
-
-
-def format_seed(run: dict[str, Any]) -> str:
-    """Return such as ``seed 0: test accuracy 83.83 %, training time 119.21 s, fit time 120.04 s``."""
-    words = [f"{name} {factor * run[key]:.2f} {unit}" for key, (name, unit, factor) in select_measures([run]).items()]
-    return f"seed {run['seed']}: " + ", ".join(words)
-
-
-def select_measures(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str, int]]:
-    """Return the measures to show: all, without the accuracy without TTA if no run used TTA."""
-    same = all(run["accuracy"] == run["accuracy_without_tta"] for run in runs)
-    return {key: words for key, words in MEASURES.items() if not (same and key == "accuracy_without_tta")}
-
-
-def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> dict[str, Any]:
-    """Return the result of ``repeat``: statistics over seeds, and the result of each seed.
-
-    Raises:
-        InputError: the predictions of a seed cannot be read.
-    """
-    from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
-
-    predictions = []
-    for run in runs:
-        file = run_dir / run["directory"] / "predictions.csv"
-        try:
-            with file.open(newline="") as opened:
-                predictions.append([row["prediction"] for row in csv.DictReader(opened)])
-        except OSError as error:
-            remedy = f"delete seed{run['seed']}.json, and run the same command to test this seed again"
-            raise InputError(f"{file} cannot be read ({error.strerror}): {remedy}") from error
-    return {
-        "command": " ".join(["python -m lightning_cifar", *command]),
-        "n": len(runs),
-        **{key: summarise([run[key] for run in runs]) for key in MEASURES},
-        "agreement": measure_agreement(predictions),
-        "seeds": runs,
-    }
-
-
-def format_summary(result: dict[str, Any]) -> str:
-    """Return a table with a row for each measure: mean, standard deviation, interval, extremes."""
-    rows = [[f"n = {result['n']}", "mean", "std", "95 % interval", "min", "max"]]
-    for key, (name, unit, factor) in select_measures(result["seeds"]).items():
-        values = result[key]
-        rows.append([f"{name}, {unit}", *(format_values(factor, values[column]) for column in ("mean", "std"))])
-        rows[-1] += [format_values(factor, *(values["interval"] or [None]))]
-        rows[-1] += [format_values(factor, values[end]) for end in ("min", "max")]
-    agree = result["agreement"]
-    return align_columns(rows) + (f"\npairs of seeds agree on {agree:.1%} of the images" if agree is not None else "")
-
-
-def format_comparison(first: Path, second: Path) -> str:
-    """Return a table of the differences B - A, with 95 % intervals and whether they are statistically significant.
-
-    Raises:
-        InputError: a file is not a result of `repeat` with at least two seeds.
-    """
-    from lightning_cifar.evaluate.statistics import compare
-
-    results = [read_result(first), read_result(second)]
-    rows = [["B - A", "A", "B", "difference", "95 % interval", "significant", "seeds needed of each"]]
-    for key, (name, unit, factor) in select_measures([run for result in results for run in result["seeds"]]).items():
-        values = [[run[key] for run in result["seeds"]] for result in results]
-        found = compare(*values)
-        rows.append([f"{name}, {unit}", *(format_values(factor, statistics.mean(one)) for one in values)])
-        rows[-1] += [format_values(factor, found["difference"]), format_values(factor, *found["interval"])]
-        rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
-    return align_columns(rows)
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """Read a result of `repeat`.
-
-    Raises:
-        InputError: the file is not such a result, or has fewer than two seeds.
-    """
-    try:
-        result: dict[str, Any] = json.loads(file.read_text())
-        runs = [[float(run[key]) for key in MEASURES] for run in result["seeds"]]
-    except OSError as error:
-        raise InputError(f"--compare {file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
-    if len(runs) < 2:
-        raise InputError(f"--compare {file} must have at least two seeds, got {len(runs)}")
-    return result
-
-
-def format_values(factor: int, *values: float | None) -> str:
-    return " to ".join("-" if value is None else f"{factor * value:.2f}" for value in values)

@@ -44,6 +44,6 @@ def main(args: list[str]) -> int:
     page = write_report(runs, output)
     for run in runs:
         for problem in run.problems:
-            print(f"skipped: {problem}")
+            print(f"note: {problem}")
     print(f"report: {page}")
     return 0

@@ -1,10 +1,12 @@
 """Metrics of runs: mean, standard deviation and 95 % interval over seeds."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning_cifar.commands.report.groups import Group
 from lightning_cifar.commands.report.runs import SavedRun
+from lightning_cifar.evaluate.tables import describe_partial
 
 NO_TTA = "test accuracy without test-time augmentation, %"
 
@@ -13,10 +15,15 @@ def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def is_partial(run: SavedRun) -> bool:
+    return bool(run.test) and describe_partial(run.test) != ""
+
+
 Measure = Callable[[SavedRun], float | None]
 MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
     "test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("accuracy"))),
     NO_TTA: ("{:.2f}", lambda run: percent(run.test.get("accuracy_without_tta"))),
+    "images of the partial test": ("{:,.0f}", lambda run: run.test["images"] if is_partial(run) else None),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),
     "calibration error": ("{:.4f}", lambda run: run.test.get("calibration_error")),
     "held-out accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("val/accuracy", "test/accuracy"))),
@@ -44,17 +51,19 @@ def collect_values(groups: Sequence[Group]) -> dict[str, tuple[str, list[list[fl
 def summarise_groups(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return a row for each measure: its name and, for each group, the mean and the spread over seeds."""
     return [
-        (name, [format_cell(form, one) for one in values]) for name, (form, values) in collect_values(groups).items()
+        (name, [format_cell(form, one, 100 if "%" in name else math.inf) for one in values])
+        for name, (form, values) in collect_values(groups).items()
     ]
 
 
-def format_cell(form: str, values: list[float]) -> dict[str, Any]:
+def format_cell(form: str, values: list[float], highest: float) -> dict[str, Any]:
+    """Format the mean and the spread of values that are at least 0 and at most ``highest``."""
     if len(values) < 2:
         return {"mean": form.format(*values) if values else "", "std": "", "interval": "", "n": len(values)}
     from lightning_cifar.evaluate.statistics import summarise  # late: scipy takes a second to import
 
-    found = summarise(values)
-    interval = " to ".join(form.format(end) for end in found["interval"])
+    found = summarise(values, (0, highest))
+    interval = " to ".join(form.format(end) for end in found["interval"]) + (" (n = 2)" if len(values) == 2 else "")
     return {"mean": form.format(found["mean"]), "std": form.format(found["std"]), "interval": interval, "n": found["n"]}
 
 
@@ -67,7 +76,7 @@ def compare_groups(first: Group, second: Group) -> str | None:
         return None
     from lightning_cifar.evaluate.statistics import compare
 
-    found = compare(ours, theirs)
+    found = compare(ours, theirs, 100)
     low, high = found["interval"]
     verdict = "" if found["distinct"] else "not "
     return (

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,10 @@ from lightning_cifar.evaluate.charts import (
     draw_corruptions,
     draw_risk,
 )
-from lightning_cifar.evaluate.test_results import DAMAGED
+from lightning_cifar.evaluate.test_results import DAMAGED, read_text
+from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
+from lightning_cifar.run.settings import format_command
 
 PAGE = "report.html"
 PANELS = {
@@ -58,8 +59,10 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
         lstrip_blocks=True,
     )
     page = output / PAGE
-    page.write_text(
-        environment.get_template("page.html.jinja").render(
+    write_whole(
+        page,
+        environment.get_template("page.html.jinja")
+        .render(
             title=", ".join(group.label for group in groups),
             groups=groups,
             means=summarise_groups(groups),
@@ -71,8 +74,8 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
             environment=collect_environments(groups),
             commands=[collect_commands(group) for group in groups],
             problems=[problem for run in runs for problem in run.problems],
-        ),
-        encoding="utf-8",
+        )
+        .encode(errors="backslashreplace"),
     )
     return page
 
@@ -124,7 +127,7 @@ def draw_panel(draw: Callable[[Axes], None], file: Path, description: str) -> di
     draw(figure.add_subplot())
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
-    file.write_bytes(buffer.getvalue())
+    write_whole(file, buffer.getvalue())
     return {"image": data_uri(buffer.getvalue()), "description": description}
 
 
@@ -159,15 +162,11 @@ def collect_commands(group: Group) -> dict[str, Any]:
     first = group.runs[0]
     typed = [run.command for run in group.runs if run.command]
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
-        typed = [json.loads((group.directory / "repeat.json").read_text())["command"]]
+        typed = [json.loads(read_text(group.directory / "repeat.json"))["command"]]
     checkpoint = next((run.test["checkpoint"] for run in group.runs if "checkpoint" in run.test), None)
     return {
         "typed": typed,
         "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,
-        "test": format_command("test", "--ckpt_path", checkpoint) if checkpoint else None,
+        "test": format_command("test", "--ckpt_path", Path(checkpoint)) if checkpoint else None,
         "config": first.config,
     }
-
-
-def format_command(*words: str | Path) -> str:
-    return shlex.join(["python", "-m", "lightning_cifar", *map(str, words)])

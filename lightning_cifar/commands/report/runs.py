@@ -15,16 +15,25 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import SHEET, encode_png
+from lightning_cifar.evaluate.charts import SHEET, encode_png, shorten
+from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
+    check_file,
+    check_size,
     find_current_test,
     find_tested_run,
     find_tests,
     read_checkpoint_path,
+    read_text,
 )
 from lightning_cifar.options import SIGNATURES
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.settings import format_command
+
+MAX_CONFIG = 1 << 20  # bytes
+MAX_VALUES = 20_000  # in a configuration, and in a test without its confusion matrix
+MAX_TILE = 256  # pixels along a side
 
 
 @dataclass
@@ -47,6 +56,7 @@ class SavedRun:
     def read(self, file: Path, take: Callable[[Path], None]) -> None:
         """Call ``take`` with ``file``; note a missing or damaged file as a problem."""
         try:
+            check_file(file)
             take(file)
         except FileNotFoundError:
             self.problems.append(f"{file} is missing")
@@ -54,10 +64,12 @@ class SavedRun:
             self.problems.append(f"{file} is damaged: {type(error).__name__} {reason(error)}")
 
     def take_config(self, file: Path) -> None:
-        text = file.read_text()
+        text = read_text(file, MAX_CONFIG)
         stored = yaml.safe_load(text)
+        check_size(stored, MAX_VALUES)
         self.settings = {f"{group}.{name}": value for group in SIGNATURES for name, value in stored[group].items()}
-        self.config, self.seed, self.name = text, stored["seed_everything"], stored["recipe"] or self.name
+        self.config, self.seed = text, stored["seed_everything"]
+        self.name = shorten(str(stored["recipe"] or self.name))
 
     def take_record(self, file: Path) -> None:
         record = json.loads(file.read_text())
@@ -90,18 +102,21 @@ class SavedRun:
         test = json.loads(file.read_text())
         for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error"):
             test[name] = float(test[name])
+        check_size({name: value for name, value in test.items() if name != "confusion"}, MAX_VALUES)
         classes = len(test["per_class"].keys())
         if np.shape(test["confusion"]) != (classes, classes):
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
         if checkpoint := read_checkpoint_path(file.parent):
             test["checkpoint"] = str(checkpoint)
         self.test = test
+        if partial := describe_partial(test):
+            self.problems.append(f"{file} is a partial test, of {partial}")
 
     def take_tiles(self, file: Path) -> None:
         count = len(self.test["mistakes"])
         with Image.open(file, formats=("PNG",)) as sheet:
             size = sheet.width // min(SHEET, count)
-            if sheet.height != size * -(-count // SHEET):
+            if size > MAX_TILE or sheet.height != size * -(-count // SHEET):
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels, for {count} images")
             for index in range(count):
                 left, top = index % SHEET * size, index // SHEET * size
@@ -163,9 +178,8 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
         run.read(directory / METRICS, run.take_series)
     test = find_current_test(tests)
     if test is None:
-        checkpoint = directory / "checkpoints/last.ckpt"
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
-        run.problems.append(f"{problem}: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        run.problems.append(f"{problem}: {format_command('test', '--ckpt_path', directory)}")
         return run
     run.read(test / "test.json", run.take_test)
     if run.test and "mistakes" not in run.test:

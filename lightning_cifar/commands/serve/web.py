@@ -1,15 +1,16 @@
 """Web page and JSON API of ``serve``: images in, classes and class-activation maps out.
 
 The page loads nothing from another host. Nothing is stored: request bodies are temporary files, deleted after the
-request. Requests are classified one after the other, each with its images as one batch.
+request. Requests are classified one after the other, each with its images as one batch; a few wait, others are refused.
 """
 
 import base64
 import hashlib
 import re
 import threading
-import warnings
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,15 +20,17 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from lightning_cifar.commands.serve.decoder import Decoder
 from lightning_cifar.data.images import MAX_PIXELS
 from lightning_cifar.evaluate.charts import data_uri, encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
-from lightning_cifar.evaluate.prediction import predict_batch, read_pixels
+from lightning_cifar.evaluate.prediction import predict_batch
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names
 
 MAX_BYTES = 32 << 20  # in a request
 MAX_FILES = 64  # in a request
+QUEUE = 16  # requests that wait or are classified; fewer than the threads that fastapi starts
 OWN_PAGE = ("none", "same-origin")
 PAGE = Path(__file__).with_name("web.html")
 
@@ -64,19 +67,31 @@ class Health(BaseModel):
     classes: list[str]
 
 
-def create_application(model: ImageClassifier, hosts: Collection[str] | None = None) -> FastAPI:
+def create_application(model: ImageClassifier, hosts: Collection[str] | None = None, name: str = "a model") -> FastAPI:
     """Create the ASGI application.
 
     Args:
         model: in evaluation mode.
-        hosts: host names that requests may use; POST requests must then come from the application's own page. Without
-            this check, any page open in a local browser could use the server through a host name that resolves to this
-            machine (DNS rebinding). None: no check.
+        hosts: host names that requests may use, with the server's port; requests must then come from the application's
+            own page or from no page. Without this check, any page open in a local browser could use the server through
+            a host name that resolves to this machine (DNS rebinding). None: no check.
+        name: of the model, for the page.
     """
+    decoder, slots = Decoder(), threading.BoundedSemaphore(QUEUE)
+
+    @asynccontextmanager
+    async def run_decoder(_: FastAPI) -> AsyncIterator[None]:
+        decoder.start()
+        yield
+        decoder.close()
+
     # No /docs: fastapi's page loads scripts from another host.
-    app = FastAPI(title="lightning-cifar", docs_url=None, redoc_url=None)
+    app = FastAPI(title="lightning-cifar", docs_url=None, redoc_url=None, lifespan=run_decoder)
     page = PAGE.read_text(encoding="utf-8").replace("MAX_BYTES", str(MAX_BYTES))
     policy = content_security_policy(page)
+    words = {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}
+    for place, text in words.items():
+        page = page.replace(place, escape(text))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -91,7 +106,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         "/predict",
         max_body_size=MAX_BYTES,
         form_limits={"max_files": MAX_FILES},
-        responses={status: {"model": Problem} for status in (400, 403, 413, 422)},
+        responses={status: {"model": Problem} for status in (400, 403, 413, 422, 503)},
         description=f"Classify up to {MAX_FILES} images, of at most {MAX_BYTES:,} bytes together and "
         f"{MAX_PIXELS:,} pixels each. Status 422 if none of them can be read.",
     )
@@ -100,10 +115,15 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         top: Annotated[int, Query(ge=1, description="number of classes for each image")] = 3,
         explain: Annotated[bool, Query(description="add Grad-CAM of the likeliest class and the gates")] = False,
     ) -> Answer:
-        with one_at_a_time, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about odd EXIF data or palettes
-            batch = [(file.filename or "", read_pixels(file.file)) for file in files]
-            rows = list(predict_batch(model, batch, top, explain=explain))
+        if not slots.acquire(blocking=False):
+            raise HTTPException(503, f"{QUEUE} requests are waiting: try again later", {"Retry-After": "5"})
+        try:
+            with one_at_a_time:
+                pixels = decoder.read(file.file for file in files)
+                batch = [(file.filename or "", one) for file, one in zip(files, pixels, strict=True)]
+                rows = list(predict_batch(model, batch, top, explain=explain))
+        finally:
+            slots.release()
         if all(row["error"] for row, _ in rows):
             first, _ = rows[0]
             raise HTTPException(422, f"{first['file']}: {first['error']}")
@@ -111,10 +131,8 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        # Browsers send this header, other clients do not. Another port of this machine is a foreign page too.
-        foreign = request.method == "POST" and request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGE
-        if hosts is not None and (foreign or request.url.hostname not in hosts):
-            response: Response = error_response(403, f"only this server's own page may use it, at {', '.join(hosts)}")
+        if hosts is not None and not is_own(request, addresses := list_addresses(hosts, request.scope["server"][1])):
+            response: Response = error_response(403, f"only this server's own page may use it, at {addresses[0]}")
         else:
             response = await call_next(request)
         if response.status_code == 413:  # the library answers in plain text
@@ -133,7 +151,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
 
     @app.exception_handler(HTTPException)
     def explain_refusal(_: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, error.detail)
+        return error_response(error.status_code, error.detail, error.headers)
 
     return app
 
@@ -151,8 +169,25 @@ def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
     return Picture(file=row["file"], classes=classes, error=row["error"], explanation=explained)
 
 
-def error_response(status: int, words: str) -> JSONResponse:
-    return JSONResponse({"error": " ".join(words.split())}, status)
+def error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": " ".join(words.split())}, status, headers)
+
+
+def list_addresses(hosts: Collection[str], port: int) -> list[str]:
+    """Return the values of a Host header that name this server."""
+    names = [f"[{host}]" if ":" in host else host for host in hosts]
+    return [f"{name}:{port}" for name in names] + (names if port == 80 else [])
+
+
+def is_own(request: Request, addresses: Collection[str]) -> bool:
+    """Whether a request names this server exactly, and was sent by its page or by no page.
+
+    Browsers send Sec-Fetch-Site, older ones only Origin; other clients send neither. Another port of this machine is a
+    foreign page too. A link from another page may lead here: it is a GET request without Origin.
+    """
+    host, origin = request.headers.get("Host", "").lower(), request.headers.get("Origin")
+    own_site = request.method != "POST" or request.headers.get("Sec-Fetch-Site", "none") in OWN_PAGE
+    return host in addresses and own_site and origin in (None, f"http://{host}")
 
 
 def content_security_policy(page: str) -> str:

@@ -26,6 +26,7 @@ from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.errors import DivergenceError, is_about_input, is_out_of_memory, reason
 from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.files import write_json
+from lightning_cifar.run.settings import format_command, quote_path
 
 MAX_ROWS = 10  # of the printed table
 
@@ -95,7 +96,7 @@ class Search:
                     if self.trial is not None:
                         requeue_trial(self.study, self.trial)
                         if not isinstance(stop, Exception):
-                            where = f"--run_dir {self.run_dir}"
+                            where = f"--run_dir {quote_path(self.run_dir)}"
                             print(
                                 f"stopped in trial {self.trial}; to resume: the same command with {where}",
                                 file=sys.stderr,
@@ -155,7 +156,7 @@ class Search:
         command = None
         if best["ended"] == "complete":
             typed = self.study.user_attrs["typed"]  # options of the trained trials; those of this command may differ
-            command = shlex.join(["python", "-m", "lightning_cifar", "fit", *typed, *format_options(best["values"])])
+            command = format_command("fit", *typed, *format_options(best["values"]))
         write_json(
             self.run_dir / "sweep.json",
             {"space": self.study.user_attrs["space"], "n": len(trials), "fit": command, "trials": trials},

@@ -297,7 +297,7 @@ def test_hostile_files(checkpoint, tmp_path, capsys, form):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--images", "x"], "predict: the following arguments are required: --ckpt_path"),
+        (["--images", "*.png"], "--images *.png: no image found"),
         (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: no image found"),
         (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--top must be at least 1, got 0"),

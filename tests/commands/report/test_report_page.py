@@ -85,7 +85,7 @@ def test_one_run(runs, capsys, tmp_path):
     for name in ("loss", "accuracy", "confusion", "calibration", "risk"):
         with Image.open(tmp_path / f"out/{name}.png") as picture:
             assert picture.size == (780, 660)
-    assert "Missing or damaged" not in page
+    assert "Missing, partial or damaged" not in page
     # The page is self-contained.
     assert set(re.findall(r'(?:src|href)="(.{8})', page)) == {"data:ima"}
     assert not re.search(r"<script|<link|https?://|url\(", page)
@@ -180,7 +180,7 @@ def test_a_test_of_an_earlier_checkpoint_is_skipped(copied, capsys):
     with (copied / "demo/run/checkpoints/last.ckpt").open("ab") as checkpoint:
         checkpoint.write(b"trained on since")
     status, out, _ = run(capsys, "report", copied / "demo/run")
-    first = f"skipped: {copied / 'test/one'} tested an earlier checkpoint of {copied / 'demo/run'}: "
+    first = f"note: {copied / 'test/one'} tested an earlier checkpoint of {copied / 'demo/run'}: "
     assert (status, out.startswith(first)) == (0, True)
     assert "Test results" not in (copied / "demo/run/report/report.html").read_text()
 
@@ -194,10 +194,11 @@ def test_a_test_alone(copied, capsys):
 
 
 def test_a_run_without_a_test(trained, capsys, tmp_path):
+    trained = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tests.json"))
     status, out, _ = run(capsys, "report", trained, "--output", tmp_path)
     assert status == 0
-    command = f"python -m lightning_cifar test --ckpt_path {trained / 'checkpoints/last.ckpt'}"
-    assert out.splitlines()[0] == f"skipped: {trained} was not tested: {command}"
+    command = f"python -m lightning_cifar test --ckpt_path {trained}"
+    assert out.splitlines()[0] == f"note: {trained} was not tested: {command}"
     assert "Test results" not in (tmp_path / "report.html").read_text()
 
 
@@ -243,7 +244,7 @@ def test_damaged_files_are_skipped_and_listed(copied, capsys, contents):
     page = (directory / "report/report.html").read_text()
     assert (status, err, len(out.splitlines())) == (0, "", 5)
     for name, section in SECTIONS.items():
-        assert f"skipped: {directory / name} is " in out
+        assert f"note: {directory / name} is " in out
         assert f"<li>{directory / name} is " in page
         assert section not in page
 
@@ -261,7 +262,7 @@ def test_mistakes_without_their_images(copied, capsys, form):
     file.write_bytes(content)
     status, out, _ = run(capsys, "report", copied / "demo/run")
     page = (copied / "demo/run/report/report.html").read_text()
-    assert (status, out.startswith(f"skipped: {file} is ")) == (0, True)
+    assert (status, out.startswith(f"note: {file} is ")) == (0, True)
     assert (page.count("<small>test image "), page.count('alt="test image ')) == (24, 0)
 
 
@@ -270,7 +271,7 @@ def test_a_test_that_is_partly_damaged(copied, capsys, field):
     change_json(copied / "test/one/test.json", **{field: [{}]})
     status, out, err = run(capsys, "report", copied / "demo/run")
     assert (status, err) == (0, "")
-    assert "skipped: " in out
+    assert "note: " in out
     assert cells((copied / "demo/run/report/report.html").read_text(), "training loss, last epoch")
 
 
@@ -295,9 +296,9 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
 
 
 def test_on_a_full_disk(trained, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(os, "fsync", lambda _: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     status, _, err = run(capsys, "report", trained, "--output", tmp_path / "out")
-    assert (status, err.startswith("error: No space left on device: free some space")) == (1, True)
+    assert (status, ".png: No space left on device: free some space; then run the command again" in err) == (1, True)
 
 
 def fail(error):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
 
@@ -39,6 +40,19 @@ def test_it_answers_and_ends_in_order(end, status, words):
         assert (process.wait(30), process.stderr.read()) == (status, words)
 
 
+@pytest.mark.slow
+def test_it_ends_while_an_image_is_decoded(slow_jpeg):
+    with served() as (process, address), socket.create_connection(address.removeprefix("http://").split(":")) as client:
+        body = (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.jpg"\r\n\r\n' + slow_jpeg + b"\r\n--x--"
+        )
+        head = f"POST /predict HTTP/1.1\r\nHost: {address.removeprefix('http://')}\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode() + body)
+        time.sleep(2)
+        process.terminate()
+        assert process.wait(10) == 143
+
+
 def test_a_port_in_use_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -52,7 +66,6 @@ def test_a_port_in_use_is_one_line(capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "serve: the following arguments are required: --ckpt_path"),
         (["--ckpt_path", "absent.ckpt", "--port", "0"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "pretrained", "--port", "70000"], "--port must be in [0, 65535], got 70000"),
         (["--ckpt_path", "pretrained", "--port", "x"], "serve: argument --port: invalid int value: 'x'"),

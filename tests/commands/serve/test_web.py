@@ -1,12 +1,14 @@
 """The JSON API of `serve`: requests, errors, and the security headers of its page."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import re
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx
@@ -16,9 +18,9 @@ import uvicorn
 from PIL import Image
 
 from lightning_cifar import load_pretrained
-from lightning_cifar.commands.serve import web
-from lightning_cifar.commands.serve.command import LOCAL
-from lightning_cifar.evaluate.prediction import predict_files
+from lightning_cifar.commands.serve import connection, decoder, web
+from lightning_cifar.commands.serve.command import LOCAL, open_socket
+from lightning_cifar.evaluate.prediction import predict_batch, predict_files
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def model():
 @contextmanager
 def client_of(application):
     """Of a server in a thread."""
-    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    server = uvicorn.Server(uvicorn.Config(application, http=connection.Connection, log_level="warning"))
+    with open_socket("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as opened:
@@ -73,23 +75,136 @@ def test_classes_as_predict_says_them(client, model, sent, drawn_folder):
 @pytest.mark.parametrize(
     ("host", "method", "site", "status"),
     [
-        ("127.0.0.1:8000", "GET", "none", 200),
-        ("localhost", "GET", "cross-site", 200),  # a link that leads here
-        ("[::1]:8000", "GET", "none", 200),
-        ("evil.example:8000", "GET", "same-origin", 403),
-        ("127.0.0.1", "POST", "cross-site", 403),
-        ("127.0.0.1", "POST", "same-site", 403),  # another port
-        ("127.0.0.1", "POST", "same-origin", 422),  # without a picture
+        ("127.0.0.1:PORT", "GET", "none", 200),
+        ("LOCALHOST:PORT", "GET", "cross-site", 200),  # a link that leads here
+        ("[::1]:PORT", "GET", "none", 200),
+        ("evil.example:PORT", "GET", "same-origin", 403),
+        ("127.0.0.1@evil.example:PORT", "GET", "none", 403),
+        ("evil.example@127.0.0.1:PORT", "GET", "none", 403),
+        ("127.0.0.1:PORT:PORT", "GET", "none", 403),
+        ("127.0.0.1:PORT.", "GET", "none", 403),
+        ("127.0.0.1:99999", "GET", "none", 403),
+        ("127.0.0.1", "GET", "none", 403),  # port 80
+        ("", "GET", "none", 403),
+        ("127.0.0.1:PORT", "POST", "cross-site", 403),
+        ("127.0.0.1:PORT", "POST", "same-site", 403),  # another port
+        ("127.0.0.1:PORT", "POST", "same-origin", 422),  # without a picture
     ],
 )
 def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, site, status):
     """Not by a name of theirs that leads to this machine, either."""
     answer = local_client.request(
-        method, "/predict" if method == "POST" else "/health", headers={"Host": host, "Sec-Fetch-Site": site}
+        method,
+        "/predict" if method == "POST" else "/health",
+        headers={"Host": host.replace("PORT", str(local_client.base_url.port)), "Sec-Fetch-Site": site},
     )
     assert answer.status_code == status
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert status != 403 or "127.0.0.1" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:PORT", 422),  # the own page, without an image
+        ("http://localhost:PORT", 403),  # the Host header has the other name
+        ("http://127.0.0.1:9", 403),
+        ("https://127.0.0.1:PORT", 403),
+        ("http://127.0.0.1:PORT.evil.example", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_browsers_without_sec_fetch_send_an_origin(local_client, origin, status):
+    headers = {"Origin": origin.replace("PORT", str(local_client.base_url.port))}
+    assert local_client.post("/predict", headers=headers).status_code == status
+
+
+def test_an_image_that_takes_long_is_refused_and_blocks_nobody(client, sent, slow_jpeg, monkeypatch):
+    monkeypatch.setattr(decoder, "SECONDS", 1.0)
+    slow = ("files", ("slow.jpg", slow_jpeg))
+    started = time.monotonic()
+    fast, found, late = client.post("/predict", files=[*sent("cat/0000.jpg"), slow, slow]).json()["pictures"]
+    assert fast["error"] is None
+    words = "the images of this request take more than 1 seconds to decode: send smaller ones"
+    assert found["error"] == late["error"] == words
+    assert time.monotonic() - started < 8
+    assert client.post("/predict", files=sent("cat/0000.jpg")).json()["pictures"] == [fast]
+
+
+def test_more_requests_than_may_wait_are_refused(client, sent, monkeypatch):
+    """Those that wait are answered."""
+    release, statuses = threading.Event(), []
+    monkeypatch.setattr(web, "predict_batch", lambda *args, **_: release.wait(30) and predict_batch(*args))
+
+    def post():
+        answer = client.post("/predict", files=sent("cat/0000.jpg"))
+        statuses.append((answer.status_code, answer.headers.get("Retry-After")))
+
+    threads = [threading.Thread(target=post) for _ in range(web.QUEUE + 4)]
+    for thread in threads:
+        thread.start()
+    patience = time.monotonic() + 30
+    while len(statuses) < 4:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    assert statuses == [(503, "5")] * 4
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert statuses[4:] == [(200, None)] * web.QUEUE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"",
+        b"GET / HTT",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        b"Content-Length: 99\r\n\r\n--x",
+    ],
+)
+def test_a_silent_connection_is_closed(client, monkeypatch, words):
+    monkeypatch.setattr(connection, "SILENCE", 0.5)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as opened:
+        opened.sendall(words)
+        with contextlib.suppress(ConnectionResetError):
+            assert opened.recv(1) == b""
+
+
+def send_for_ever(opened, words):
+    """Ten seconds."""
+    for _ in range(200):
+        opened.sendall(words)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("limit", ["SENDING", "LINGER"])
+def test_a_request_without_an_end_is_closed(client, monkeypatch, limit):
+    """Before it is answered, or after its refusal."""
+    monkeypatch.setattr(connection, limit, 0.5)
+    path = "/predict" if limit == "SENDING" else "/absent"
+    lines = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as opened:
+        opened.sendall(f"{lines}Transfer-Encoding: chunked\r\n\r\n".encode())
+        with pytest.raises(ConnectionError):
+            send_for_ever(opened, b"1\r\nx\r\n")
+
+
+def test_answers_are_not_delayed(client):
+    """As they are by Nagle's algorithm, 40 ms each."""
+    client.get("/health")
+    started = time.monotonic()
+    for _ in range(20):
+        client.get("/health")
+    assert time.monotonic() - started < 20 * 0.03
+
+
+def test_the_page_names_model_and_classes(model):
+    with client_of(web.create_application(model, name="<my> model")) as opened:
+        page = opened.get("/").text
+    assert "Model: &lt;my&gt; model. It sorts into: airplane, automobile, bird" in page
 
 
 def test_an_explanation_where_one_is_asked_for(client, sent):
@@ -144,13 +259,13 @@ def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_se
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
     length = f"Content-Length: {web.MAX_BYTES + 1}" if length_is_sent else "Transfer-Encoding: chunked"
     lines = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n{length}\r\n\r\n"
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=60) as connection:
-        connection.sendall(lines.encode())
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=60) as opened:
+        opened.sendall(lines.encode())
         if not length_is_sent:
             chunk = bytes(1 << 20)
             for part in (head, *[chunk] * (web.MAX_BYTES // len(chunk))):
-                connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-        answer = http.client.HTTPResponse(connection)
+                opened.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        answer = http.client.HTTPResponse(opened)
         answer.begin()
         assert answer.status == 413
         words = json.loads(answer.read())
@@ -196,6 +311,6 @@ def test_the_schema_says_what_is_sent_and_answered(client, model):
     assert client.get("/health").json() == {"status": "ok", "classes": model.hparams["class_names"]}
     schema = client.get("/openapi.json").json()
     responses = schema["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "403", "413", "422"}
+    assert set(responses) == {"200", "400", "403", "413", "422", "503"}
     assert responses["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert set(schema["components"]["schemas"]["Picture"]["properties"]) == {"file", "classes", "error", "explanation"}

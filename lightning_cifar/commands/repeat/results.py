@@ -1,0 +1,154 @@
+"""Results of ``repeat``: read from its directory, summarised over seeds, compared, and formatted as tables."""
+
+import csv
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from lightning_cifar.errors import InputError, reason
+from lightning_cifar.evaluate.tables import align_columns
+from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
+from lightning_cifar.run.settings import format_command
+
+HIGHEST = {"%": 1.0, "s": math.inf}  # possible value of a measure, by its unit; none is below 0
+MEASURES = {  # results of a seed: their name and unit in tables, and the factor to that unit
+    "accuracy": ("test accuracy", "%", 100),
+    "accuracy_without_tta": ("without TTA", "%", 100),
+    "train_seconds": ("training time", "s", 1),  # of the epochs, without validation
+    "fit_seconds": ("fit time", "s", 1),  # from the start of training to its end, everything included
+}
+
+
+def read_seed(file: Path) -> dict[str, Any]:
+    """Read the result of a seed.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        run: dict[str, Any] = json.loads(read_text(file))
+        for number in ("seed", *MEASURES):
+            float(run[number])
+        int(run["run"]["data"]["test"])
+        Path(run["directory"])
+    except (OSError, *DAMAGED) as error:
+        remedy = "delete it, and run the same command to test this seed again"
+        raise InputError(f"{file} is damaged ({type(error).__name__} {reason(error)}): {remedy}") from error
+    return run
+
+
+def format_seed(run: dict[str, Any]) -> str:
+    """Return such as ``seed 0: test accuracy 83.83 %, training time 119.21 s, fit time 120.04 s``."""
+    words = [f"{name} {factor * run[key]:.2f} {unit}" for key, (name, unit, factor) in select_measures([run]).items()]
+    return f"seed {run['seed']}: " + ", ".join(words)
+
+
+def select_measures(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str, int]]:
+    """Return the measures to show: all, without the accuracy without TTA if no run used TTA."""
+    same = all(run["accuracy"] == run["accuracy_without_tta"] for run in runs)
+    return {key: words for key, words in MEASURES.items() if not (same and key == "accuracy_without_tta")}
+
+
+def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> dict[str, Any]:
+    """Return the result of ``repeat``: statistics over seeds, and the result of each seed.
+
+    Raises:
+        InputError: the predictions of a seed cannot be read.
+    """
+    from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
+
+    predictions = []
+    for run in runs:
+        file = run_dir / run["directory"] / "predictions.csv"
+        try:
+            check_file(file)
+            with file.open(newline="") as opened:
+                predictions.append([row["prediction"] for row in csv.DictReader(opened)])
+            if len(predictions[-1]) != (images := run["run"]["data"]["test"]) or None in predictions[-1]:
+                raise ValueError(f"{len(predictions[-1]):,} rows for {images:,} images")
+        except (OSError, *DAMAGED) as error:
+            remedy = f"delete seed{run['seed']}.json, and run the same command to test this seed again"
+            why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {reason(error)}"
+            raise InputError(f"{file} cannot be read ({why}): {remedy}") from error
+    return {
+        "command": format_command(*command),
+        "n": len(runs),
+        **{key: summarise([run[key] for run in runs], (0, HIGHEST[unit])) for key, (_, unit, _) in MEASURES.items()},
+        "agreement": measure_agreement(predictions),
+        "seeds": runs,
+    }
+
+
+def format_summary(result: dict[str, Any]) -> str:
+    """Return a table with a row for each measure: mean, standard deviation, interval, extremes."""
+    rows = [[f"n = {result['n']}", "mean", "std", "95 % interval", "min", "max"]]
+    for key, (name, unit, factor) in select_measures(result["seeds"]).items():
+        values = result[key]
+        rows.append([f"{name}, {unit}", *(format_values(factor, values[column]) for column in ("mean", "std"))])
+        rows[-1] += [format_values(factor, *(values["interval"] or [None]))]
+        rows[-1] += [format_values(factor, values[end]) for end in ("min", "max")]
+    agree = result["agreement"]
+    lines = [
+        align_columns(rows),
+        *([f"pairs of seeds agree on {agree:.1%} of the images"] if agree is not None else []),
+    ]
+    if result["n"] == 2:
+        lines.append("two seeds: each interval rests on one difference and is wide; train three or more")
+    return "\n".join(lines)
+
+
+def format_comparison(first: Path, second: Path) -> str:
+    """Return a table of the differences second - first, with 95 % intervals and whether they are significant.
+
+    Raises:
+        InputError: a path is not a result of `repeat` with at least two seeds, or both are the same result.
+    """
+    from lightning_cifar.evaluate.statistics import compare
+
+    results = [read_result(first), read_result(second)]
+    if results[0]["seeds"] == results[1]["seeds"]:
+        raise InputError(f"--compare {first} {second}: both hold the same seeds; name two results")
+    names = name_results(results, [first, second])
+    rows = [[f"{names[1]} - {names[0]}", *names, "difference", "95 % interval", "significant", "seeds needed of each"]]
+    for key, (name, unit, factor) in select_measures([run for result in results for run in result["seeds"]]).items():
+        values = [[run[key] for run in result["seeds"]] for result in results]
+        found = compare(values[0], values[1], HIGHEST[unit])
+        rows.append([f"{name}, {unit}", *(format_values(factor, statistics.mean(one)) for one in values)])
+        rows[-1] += [format_values(factor, found["difference"]), format_values(factor, *found["interval"])]
+        rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
+    few = [name for name, result in zip(names, results, strict=True) if len(result["seeds"]) == 2]
+    note = f"\n{' and '.join(few)}: only two seeds; the intervals are wide" if few else ""
+    return align_columns(rows) + note
+
+
+def name_results(results: list[dict[str, Any]], paths: list[Path]) -> list[str]:
+    """Return the recipes of two results; their paths if the recipes are the same or unknown."""
+    recipes = [
+        str(result["seeds"][0].get("run", {}).get("recipe") or path)
+        for result, path in zip(results, paths, strict=True)
+    ]
+    return recipes if recipes[0] != recipes[1] else [*map(str, paths)]
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """Read a result of `repeat`, given by its file or its directory.
+
+    Raises:
+        InputError: the file is not such a result, or has fewer than two seeds.
+    """
+    try:
+        result: dict[str, Any] = json.loads(read_text(file / "repeat.json" if file.is_dir() else file))
+        runs = [[float(run[key]) for key in MEASURES] for run in result["seeds"]]
+    except OSError as error:
+        raise InputError(f"--compare {file} cannot be read: {error.strerror}") from error
+    except DAMAGED as error:
+        raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
+    if len(runs) < 2:
+        raise InputError(f"--compare {file} must have at least two seeds, got {len(runs)}")
+    return result
+
+
+def format_values(factor: int, *values: float | None) -> str:
+    return " to ".join("-" if value is None else f"{factor * value:.2f}" for value in values)

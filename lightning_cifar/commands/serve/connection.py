@@ -1,0 +1,42 @@
+"""uvicorn's connections, closed when a client is silent, sends a request forever, or sends on after the answer."""
+
+from asyncio import Transport
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+SILENCE = 10.0  # seconds without a byte of a request
+SENDING = 120.0  # seconds for all of a request
+LINGER = 3.0  # seconds for the rest of a request that was answered early: a client that still sends reads nothing
+
+
+class Connection(H11Protocol):
+    """A connection with time limits; uvicorn's only limit is on the time between two requests."""
+
+    seen: Any = None  # the last request
+    heard = since = 0.0  # when the client sent something, and when it became the client's turn
+    early: float | None = None  # when a request was answered of which the rest still comes
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.heard = self.since = self.loop.time()
+        self.watch()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self.loop.time()
+        super().data_received(data)
+
+    def watch(self) -> None:
+        """Close the connection if a limit is reached; called every second."""
+        if self.transport.is_closing():
+            return
+        now, answered = self.loop.time(), self.cycle is not None and self.cycle.response_complete
+        if self.cycle is not self.seen or not (self.cycle is None or answered or self.cycle.more_body):
+            self.seen, self.heard, self.since = self.cycle, now, now
+        is_early = answered and self.conn.their_state is h11.SEND_BODY
+        self.early = (self.early or now) if is_early else None
+        if now - self.heard > SILENCE or now - self.since > SENDING or (self.early and now - self.early > LINGER):
+            self.transport.abort()
+        else:
+            self.loop.call_later(1, self.watch)

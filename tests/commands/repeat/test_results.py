@@ -1,0 +1,98 @@
+"""Results of `repeat` that are damaged, compared, or rest on two seeds."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from lightning_cifar import main
+
+
+def run(capsys, *args):
+    """Run a command; return exit status, standard output and standard error."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory, tiny):
+    """Directory of a `repeat` of two seeds."""
+    run_dir = tmp_path_factory.mktemp("repeated") / "run"
+    assert main(["repeat", "--n", "2", *tiny, "--trainer.devices", "[0]", "--run_dir", str(run_dir)]) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"seed": 0', b"\xff", b"[" * 100_000, None])
+def test_a_damaged_seed_is_one_line(repeated, capsys, tmp_path, tiny, content):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    file = run_dir / "seed1.json"
+    file.unlink()
+    os.mkfifo(file) if content is None else file.write_bytes(content)
+    before = (run_dir / "repeat.json").read_bytes()
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    assert (status, len(err.splitlines()), err.startswith(f"error: {file} is damaged (")) == (2, 1, True)
+    assert err.endswith("): delete it, and run the same command to test this seed again\n")
+    assert (run_dir / "repeat.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("lines", [slice(0, 200), slice(0, 0), slice(1, None)])
+def test_predictions_that_are_not_complete_are_named(repeated, capsys, tmp_path, tiny, lines):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    file = run_dir / "seed0/predictions.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[lines]))
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    assert (status, err.startswith(f"error: {file} cannot be read (")) == (2, True)
+    assert err.endswith("delete seed0.json, and run the same command to test this seed again\n")
+
+
+@pytest.mark.parametrize("device", ["[0]", "0,", "1", "[1]"])
+def test_one_device_by_its_index(repeated, capsys, tiny, device):
+    """Seeds on different devices belong together."""
+    assert run(capsys, "repeat", "--n", "2", *tiny, "--trainer.devices", device, "--run_dir", repeated)[0] == 0
+
+
+def write_result(directory, accuracies, recipe):
+    times = {"train_seconds": 1.0, "fit_seconds": 2.0, "run": {"recipe": recipe}}
+    directory.mkdir()
+    seeds = [{"accuracy": one, "accuracy_without_tta": one, **times} for one in accuracies]
+    (directory / "repeat.json").write_text(json.dumps({"seeds": seeds}))
+    return directory
+
+
+def test_directories_are_compared_by_recipe_within_the_possible(capsys, tmp_path):
+    first = write_result(tmp_path / "a", [0.01, 0.8], "fast")
+    second = write_result(tmp_path / "b", [0.99, 0.7, 0.8], "accurate")
+    _, out, _ = run(capsys, "repeat", "--compare", first, second / "repeat.json")
+    head, row, *_, note = out.splitlines()
+    assert head.split()[:5] == ["accurate", "-", "fast", "fast", "accurate"]
+    assert row.split()[5:9] == ["42.50", "-100.00", "to", "100.00"]
+    assert note == "fast: only two seeds; the intervals are wide"
+    third = write_result(tmp_path / "c", [0.5, 0.6, 0.7], "fast")
+    assert str(third) in run(capsys, "repeat", "--compare", first, third)[1].splitlines()[0]
+
+
+def test_a_result_is_not_compared_with_itself(capsys, tmp_path):
+    first = write_result(tmp_path / "a", [0.1, 0.2], "fast")
+    copy = shutil.copytree(first, tmp_path / "copy")
+    for other in (first, first / "repeat.json", tmp_path / "a/../a", copy):
+        status, _, err = run(capsys, "repeat", "--compare", first, other)
+        assert (status, err.startswith(f"error: --compare {first} ")) == (2, True)
+
+
+def test_intervals_of_two_seeds_are_possible_and_marked(repeated, capsys, tmp_path, tiny):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    for seed, accuracy in ((0, 0.9), (1, 1.0)):
+        file = run_dir / f"seed{seed}.json"
+        result = json.loads(file.read_text()) | {"accuracy": accuracy, "fit_seconds": 1 + 100 * seed}
+        file.write_text(json.dumps(result))
+        test = json.loads((run_dir / f"seed{seed}/test.json").read_text())
+        (run_dir / f"seed{seed}/test.json").write_text(json.dumps(test | {"accuracy": accuracy}))
+    _, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    rows = {line.split(",")[0]: line for line in out.splitlines()}
+    assert " 31.47 to 100.00 " in rows["test accuracy"]
+    assert " 0.00 to 686.31 " in rows["fit time"]
+    assert "two seeds: each interval rests on one difference and is wide; train three or more" in out
+    assert run(capsys, "report", run_dir)[0] == 0
+    assert "31.47 to 100.00 (n = 2)" in (run_dir / "report/report.html").read_text()

@@ -1,0 +1,56 @@
+"""Tests of a part of the images are called so; temperatures that do not help are too; no test leaves nothing behind."""
+
+import json
+import shutil
+
+import pytest
+
+from lightning_cifar import main
+from lightning_cifar.evaluate import evaluation
+
+
+def run(capsys, *args):
+    """Run a command; return exit status, standard output and standard error."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("option", [["--trainer.limit_test_batches", "1"], ["--trainer.fast_dev_run", "true"]])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
+    shutil.copytree(trained, "run")
+    args = ["--ckpt_path", "run", "--data.eval_batch_size", "50", *option, "--run_dir", "test"]
+    status, out, _ = run(capsys, "test", *args)
+    assert (status, "all classes" in out, "\npartial test: 50 of 360 test images\n" in out) == (0, False, True)
+    assert json.loads((tmp_path / "test/test.json").read_text())["test_images"] == 360
+    assert run(capsys, "report", "run")[1].startswith("note: test/test.json is a partial test, of 50 of 360 test")
+    assert "images of the partial test</th>\n<td>50</td>" in (tmp_path / "run/report/report.html").read_text()
+    assert run(capsys, "export", "--ckpt_path", "run", "--output", "x.safetensors")[0] == 0
+    assert "on 50 of 360 test images, 95 % interval" in (tmp_path / "x.safetensors.md").read_text()
+
+
+def test_partial_predictions_are_counted(trained, capsys):
+    args = ["--ckpt_path", trained, "--data.eval_batch_size", "50", "--trainer.limit_predict_batches", "0.5"]
+    assert run(capsys, "predict", *args)[1].endswith("predictions.csv, of 200 of 360 test images\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"), [("test", "test", "0"), ("test", "test", "0.5"), ("predict", "predict", "0")]
+)
+def test_a_limit_of_no_batch_leaves_nothing_behind(trained, capsys, tmp_path, command, option, value):
+    name = f"--trainer.limit_{option}_batches"
+    status, out, err = run(capsys, command, "--ckpt_path", trained, name, value)
+    assert (status, out, err) == (2, "", f"error: {name} {value} leaves no image: set at least one of 1 batches\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("temperature", "helps"), [(30.0, False), (None, True)])
+def test_a_temperature_that_does_not_help_is_named(trained, capsys, tmp_path, monkeypatch, temperature, helps):
+    shutil.copytree(trained, "run")
+    if temperature:
+        monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: temperature)
+    _, out, _ = run(capsys, "test", "--ckpt_path", "run")
+    assert ("makes the loss and calibration error worse: do not use it" in out) == (not helps)
+    assert run(capsys, "export", "--ckpt_path", "run", "--output", "x.safetensors")[0] == 0
+    assert ("divide the logits" in (tmp_path / "x.safetensors.md").read_text()) == helps

@@ -1,0 +1,67 @@
+"""A run directory stands for its best checkpoint, and a run knows its tests, wherever both lie."""
+
+import json
+import shutil
+
+import pytest
+
+from lightning_cifar import main
+
+
+def run(capsys, *args):
+    """Run a command; return exit status, standard output and standard error."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in args])
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("below", ["", "checkpoints"])
+def test_a_run_directory_is_a_checkpoint(trained, capsys, tmp_path, drawn_folder, below):
+    status, *_ = run(capsys, "test", "--ckpt_path", trained / below, "--run_dir", tmp_path / "test")
+    named = json.loads((tmp_path / "test/test.json").read_text())["checkpoint"]
+    assert (status, (tmp_path / "test" / named).resolve()) == (0, trained / "checkpoints/best.ckpt")
+    image = drawn_folder / "cat/0000.jpg"
+    of_directory, of_file = (
+        run(capsys, "predict", "--ckpt_path", path, "--images", image)
+        for path in (trained / below, trained / "checkpoints/best.ckpt")
+    )
+    assert (of_directory[0], of_directory) == (0, of_file)
+    assert main(["export", "--ckpt_path", str(trained / below), "--output", str(tmp_path / "x.safetensors")]) == 0
+
+
+def test_a_run_without_best_has_its_last(trained, capsys, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/checkpoints/best.ckpt").unlink()
+    assert run(capsys, "validate", "--ckpt_path", tmp_path / "run")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["test"], ["predict", "--images", "x"], ["export", "--output", "x.pt2"], ["serve"]]
+)
+def test_another_directory_is_refused_in_one_line(capsys, tmp_path, command):
+    (tmp_path / "empty").mkdir()
+    args = ["--port", "0"] if command == ["serve"] else []
+    words = "it holds no checkpoints/best.ckpt: name a run directory of fit"
+    assert run(capsys, *command, *args, "--ckpt_path", "empty")[::2] == (2, f"error: --ckpt_path empty: {words}\n")
+
+
+def test_images_are_classified_by_the_pretrained_model_unless_another_is_named(capsys, drawn_folder):
+    args = ["predict", "--images", drawn_folder / "cat/0000.jpg"]
+    assert run(capsys, *args) == run(capsys, *args, "--ckpt_path", "pretrained")
+
+
+@pytest.mark.parametrize("where", ["runs/test/one", "elsewhere/a test"])
+def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path, where):
+    shutil.copytree(trained, "demo/run")
+    assert run(capsys, "test", "--ckpt_path", "demo/run", "--run_dir", where)[0] == 0
+    assert run(capsys, "report", "demo/run")[1] == "report: demo/run/report/report.html\n"
+    assert "test accuracy, %" in (tmp_path / "demo/run/report/report.html").read_text()
+    assert run(capsys, "export", "--ckpt_path", "demo/run", "--output", "x.safetensors")[0] == 0
+    assert "Not tested" not in (tmp_path / "x.safetensors.md").read_text()
+
+
+def test_commands_are_printed_as_they_are_typed(trained, capsys):
+    for name, quoted in (("my run", "'my run'"), ("-x", "./-x"), ("file:", "file:")):
+        shutil.copytree(trained, name, ignore=shutil.ignore_patterns("tests.json"))
+        _, out, _ = run(capsys, "report", "--output", "out", "--", name)
+        assert out.splitlines()[0].endswith(f"was not tested: python -m lightning_cifar test --ckpt_path {quoted}")
