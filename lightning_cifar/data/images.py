@@ -25,7 +25,10 @@ LARGE_LOCK = threading.Lock()
 
 # Recognised by content. Pillow reads more: PostScript, for which it runs another program, and icons (ICO, ICNS), which
 # hold an image of another format whose size the header does not tell.
-FORMATS = tuple("AVIF BMP DIB GIF JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split())
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
+    "WEBP",
+)
 
 
 @cache
