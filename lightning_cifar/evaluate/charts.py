@@ -5,11 +5,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 
@@ -21,8 +23,9 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, draw in enumerate(panels, 1):
-        draw(figure.add_subplot(1, len(panels), number), result)
+    with rc_context({"font.family": choose_fonts(result["per_class"])}):
+        for number, draw in enumerate(panels, 1):
+            draw(figure.add_subplot(1, len(panels), number), result)
     which = describe_partial(result) or f"{result['images']:,} images"
     figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}")
     content = io.BytesIO()
@@ -40,7 +43,10 @@ def draw_mistakes(file: Path, pixels: Any) -> None:
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
-    names = [shorten(name) for name in result["per_class"]]
+    names = make_drawable(result["per_class"])
+    if not can_draw(result["per_class"]):
+        names = [*map(str, range(len(names)))]
+        axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
     axes.imshow(
         [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
@@ -97,14 +103,9 @@ def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
 def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     for name, accuracies in result["corruptions"].items():
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
-        axes.plot(range(len(values)), values, marker="o", markersize=3, label=shorten(name))
+        axes.plot(range(len(values)), values, marker="o", markersize=3, label=make_drawable([name])[0])
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8)
-
-
-def shorten(name: str, length: int = 24) -> str:
-    """Return a name of at most ``length`` characters: drawing a long one takes minutes."""
-    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def encode_png(image: Image.Image) -> bytes:
