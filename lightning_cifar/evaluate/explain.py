@@ -124,16 +124,16 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
 
 
 def draw_gates(explanation: Explanation) -> Image.Image:
-    """Draw a bar for each branch of each block, scaled to the largest of its block: blocks cannot be compared."""
+    """Draw a bar for each branch of each block, all on one scale."""
     figure = Image.new("RGB", (SIDE, SIDE), "white")
     write = ImageDraw.Draw(figure)
     start = 88
     room = SIDE - start - 40
     block_height = SIDE / len(explanation.gates)
     height = (block_height - 8) / len(explanation.branches)
+    scale = room / max(1e-9, *(abs(weight) for block in explanation.gates for weight in block))
     for number, block in enumerate(explanation.gates):
         above = number * block_height
-        scale = room / max(1e-9, *map(abs, block))
         write.text((0, above + block_height / 2 - 4), f"block {number + 1}", "black", font(13), anchor="lm")
         for branch, weight in enumerate(block):
             top = above + branch * height
