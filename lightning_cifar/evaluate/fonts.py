@@ -37,7 +37,8 @@ def find_fonts(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]
     """Return font families that have these letters together, and the letters that no installed font has."""
     families, missing = [DEFAULT], set(letters) - read_letters(font_manager.findfont(DEFAULT))
     for font in font_manager.fontManager.ttflist if missing else ():
-        if found := missing & read_letters(font.fname):
+        # matplotlib's Last Resort has a box for every character.
+        if "Last Resort" not in font.name and (found := missing & read_letters(font.fname)):
             families.append(font.name)
             missing -= found
     return tuple(families), frozenset(missing)

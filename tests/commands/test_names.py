@@ -65,3 +65,4 @@ def test_an_installed_font_is_found():
     letter = "\ue000"  # matplotlib's STIX fonts have it, its default font does not
     (default, *found), missing = fonts.find_fonts(frozenset(f"a{letter}"))
     assert (default, len(found), missing) == ("DejaVu Sans", 1, frozenset())
+    assert not any("Last Resort" in name for name in fonts.find_fonts(frozenset(CLASSES[0]))[0])
