@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_cifar import ImageClassifier, load_pretrained
+from lightning_cifar import ImageClassifier, InputError, load_pretrained
 
 dependencies = ["torch", "torchvision", "lightning", "torchmetrics", "safetensors", "filelock"]
 
@@ -13,5 +13,15 @@ def five_block_net(pretrained: bool = False, **arguments: Any) -> ImageClassifie
     Args:
         pretrained: return the trained CIFAR-10 model of the package instead of a new one.
         arguments: arguments of `ImageClassifier` for a new model.
+
+    Raises:
+        InputError: an argument differs from that of the trained model, which cannot be changed.
     """
-    return load_pretrained() if pretrained else ImageClassifier(**arguments).eval()
+    if not pretrained:
+        return ImageClassifier(**arguments).eval()
+    model = load_pretrained()
+    for name, value in arguments.items():
+        if model.hparams.get(name, InputError) != value:
+            stored = model.hparams.get(name, "its default")
+            raise InputError(f"pretrained=True has {name}={stored}, got {value!r}: leave it out, or pretrained=False")
+    return model

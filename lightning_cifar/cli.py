@@ -1,6 +1,7 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors, exit statuses and signals."""
 
 import contextlib
+import io
 import logging
 import os
 import select
@@ -41,6 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
         0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 141:
         the reader of the output has ended, as after ``| head``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
         status = answer(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()

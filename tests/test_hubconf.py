@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from lightning_cifar import load_pretrained
+from lightning_cifar import InputError, load_pretrained
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -19,3 +20,10 @@ def test_the_pretrained_model_is_that_of_the_package():
 def test_a_new_model_takes_arguments():
     model = torch.hub.load(ROOT, "five_block_net", num_classes=3, widths=(4, 4, 4, 4, 4), source="local")
     assert model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 3}, {"widths": (4, 4, 4, 4, 4)}, {"no_such": 1}])
+def test_the_pretrained_model_takes_no_other_arguments(arguments):
+    with pytest.raises(InputError, match=f"pretrained=True has {next(iter(arguments))}="):
+        torch.hub.load(ROOT, "five_block_net", pretrained=True, source="local", **arguments)
+    torch.hub.load(ROOT, "five_block_net", pretrained=True, source="local", num_classes=10)

@@ -6,7 +6,7 @@ from lightning import Callback
 
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.figure import CURVES
-from lightning_cifar.run.job import Job, choose_precision, load_data
+from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
 
@@ -14,6 +14,8 @@ from lightning_cifar.run.wandb import log_curves
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train, or resume, and print where everything is; ``callbacks`` join those of the settings."""
     load_data(job)  # first, so that bad data leaves no directory behind
+    if job.ckpt_path and job.settings["resume"] is None:
+        load_weights(job)  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
     with open_run(job, callbacks=callbacks) as run:
         print(f"run directory: {run.directory}", flush=True)

@@ -24,12 +24,13 @@ def test(job: Job) -> None:
     if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
         raise InputError("--corruptions needs the images in memory: --data.in_memory true")
     check_limit(job, "limit_test_batches")
+    digest = load_weights(job)  # before the run has a directory
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:
         check_options(job, run)
         assert job.ckpt_path is not None
-        identity = identify_checkpoint(job.ckpt_path, run.directory, load_weights(job))
+        identity = identify_checkpoint(job.ckpt_path, run.directory, digest)
         run.trainer.test(job.model, job.data, verbose=False)
         if not run.trainer.is_global_zero:
             return

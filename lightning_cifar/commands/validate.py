@@ -6,7 +6,7 @@ from lightning_cifar.run.trainer import open_run
 
 def validate(job: Job) -> None:
     load_data(job)
+    load_weights(job)
     choose_precision(job)
     with open_run(job) as run:
-        load_weights(job)
         run.trainer.validate(job.model, job.data, verbose=job.settings["verbose"])

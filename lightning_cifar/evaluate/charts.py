@@ -5,11 +5,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 
@@ -21,10 +23,12 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, draw in enumerate(panels, 1):
-        draw(figure.add_subplot(1, len(panels), number), result)
+    with rc_context({"font.family": choose_fonts(result["per_class"])}):
+        for number, draw in enumerate(panels, 1):
+            draw(figure.add_subplot(1, len(panels), number), result)
     which = describe_partial(result) or f"{result['images']:,} images"
-    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}")
+    # At the left, where no panel's title is.
+    figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}", x=0.01, ha="left", weight="bold")
     content = io.BytesIO()
     figure.savefig(content, dpi=120, format="png")
     write_whole(file, content.getvalue())
@@ -40,7 +44,10 @@ def draw_mistakes(file: Path, pixels: Any) -> None:
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
-    names = [shorten(name) for name in result["per_class"]]
+    names = make_drawable(result["per_class"])
+    if not can_draw(result["per_class"]):
+        names = [*map(str, range(len(names)))]
+        axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
     axes.imshow(
         [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
@@ -57,26 +64,23 @@ def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
 
 
 def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
+    """Draw the accuracy in each bin of confidence as a bar, with its images; after temperature scaling as a point."""
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle=":")
-    images = result["reliability"]["images"]
-    middles = [(place + 0.5) / len(images) for place in range(len(images))]
-    shares = [count / sum(images) for count in images]
-    axes.bar(middles, shares, 1 / len(images), color="lightgrey", label="fraction of images")
-    curves = [("unscaled", result)]
-    if result["temperature_scaled"]:
-        curves.append((f"temperature {result['temperature']:.2f}", result["temperature_scaled"]))
-    for name, one in curves:
-        bins = one["reliability"]
-        filled = [place for place, images in enumerate(bins["images"]) if images]
-        x, y = ([bins[what][place] for place in filled] for what in ("confidence", "accuracy"))
-        axes.plot(x, y, marker="o", markersize=3, label=f"{name}: ECE {one['calibration_error']:.3f}")
-    axes.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        title="calibration, 15 bins",
-    )
+    bins = result["reliability"]
+    count = len(bins["images"])
+    for place, (images, accuracy) in enumerate(zip(bins["images"], bins["accuracy"], strict=True)):
+        if images:
+            axes.text((place + 0.5) / count, accuracy + 0.01, f"{images:,}", ha="center", fontsize=6)
+    middles = [(place + 0.5) / count for place in range(count)]
+    label = f"unscaled: ECE {result['calibration_error']:.3f}"
+    axes.bar(middles, bins["accuracy"], 0.9 / count, color="#a6c8e4", edgecolor="#0072B2", label=label)
+    if scaled := result["temperature_scaled"]:
+        rows = zip(*(scaled["reliability"][name] for name in ("images", "confidence", "accuracy")), strict=True)
+        points = [(confidence, accuracy) for images, confidence, accuracy in rows if images]
+        label = f"temperature {result['temperature']:.2f}: ECE {scaled['calibration_error']:.3f}"
+        axes.plot(*zip(*points, strict=True), "o", color="#D55E00", markersize=4, label=label)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.06))
+    axes.set_title("calibration, 15 bins with their images")
     axes.legend(loc="upper left", fontsize=8)
 
 
@@ -97,14 +101,9 @@ def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
 def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     for name, accuracies in result["corruptions"].items():
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
-        axes.plot(range(len(values)), values, marker="o", markersize=3, label=shorten(name))
+        axes.plot(range(len(values)), values, marker="o", markersize=3, label=make_drawable([name])[0])
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8)
-
-
-def shorten(name: str, length: int = 24) -> str:
-    """Return a name of at most ``length`` characters: drawing a long one takes minutes."""
-    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -16,9 +16,11 @@ from functools import cache
 import matplotlib
 import numpy as np
 import torch
+from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -105,27 +107,33 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
         probability: of that class.
     """
     figure = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
-    titles = ("network input, 32x32", f"Grad-CAM: {name[:16]} {probability:.1%}", "gates: weight of each branch")
+    shown = name[:16] if name.isascii() else make_drawable([name[:16]])[0]
+    titles = (
+        "network input, 32x32",
+        f"Grad-CAM: {shown} {probability:.1%}",
+        "gates: weight of each branch",
+    )
     write = ImageDraw.Draw(figure)
+    title_font = font(15) if name.isascii() else open_font(choose_fonts([name])[-1], 15)
     panels = (draw_input(explanation), draw_heat(explanation), draw_gates(explanation))
     for column, (title, panel) in enumerate(zip(titles, panels, strict=True)):
         left = MARGIN + column * (SIDE + MARGIN)
-        write.text((left, 8), title, "black", font(15))
+        write.text((left, 8), title, "black", title_font)
         figure.paste(panel, (left, TITLE))
     return figure
 
 
 def draw_gates(explanation: Explanation) -> Image.Image:
-    """Draw a bar for each branch of each block, scaled to the largest of its block: blocks cannot be compared."""
+    """Draw a bar for each branch of each block, all on one scale."""
     figure = Image.new("RGB", (SIDE, SIDE), "white")
     write = ImageDraw.Draw(figure)
     start = 88
     room = SIDE - start - 40
     block_height = SIDE / len(explanation.gates)
     height = (block_height - 8) / len(explanation.branches)
+    scale = room / max(1e-9, *(abs(weight) for block in explanation.gates for weight in block))
     for number, block in enumerate(explanation.gates):
         above = number * block_height
-        scale = room / max(1e-9, *map(abs, block))
         write.text((0, above + block_height / 2 - 4), f"block {number + 1}", "black", font(13), anchor="lm")
         for branch, weight in enumerate(block):
             top = above + branch * height
@@ -139,6 +147,12 @@ def draw_gates(explanation: Explanation) -> Image.Image:
 @cache
 def colour_table() -> np.ndarray:
     return (255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+@cache
+def open_font(family: str, size: int) -> ImageFont.FreeTypeFont:
+    """Open an installed font, for class names that Pillow's own font cannot draw."""
+    return ImageFont.truetype(font_manager.findfont(family), size)
 
 
 @cache

@@ -15,31 +15,36 @@ from PIL import Image
 from lightning_cifar.data.images import FORMATS, read_image
 
 
-def find_images(names: Iterable[str]) -> Iterator[str]:
+def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterator[str]:
     """Yield every named file, the image files below named folders, and the matches of patterns, sorted.
 
-    The name ``-`` stands for a list on standard input, one path a line.
+    The name ``-`` stands for a list on standard input, one path a line. ``others`` receives the files below folders
+    that are left out, because their suffix belongs to no format that is read.
     """
     for name in names:
         if name == "-":
             allow_any_bytes(sys.stdin)
             yield from (path for line in sys.stdin if (path := line.rstrip("\r\n")))
         elif os.path.isdir(name):
-            yield from find_images_below(name)
+            yield from find_images_below(name, others)
         elif not os.path.lexists(name) and glob.has_magic(name):
             yield from sorted(glob.glob(name, recursive=True))
         else:
             yield name
 
 
-def find_images_below(folder: str) -> Iterator[str]:
+def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[str]:
     """Yield the files at any depth whose suffix belongs to one of `FORMATS`; skip hidden files and folders."""
     Image.init()
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
+            if name.startswith("."):
+                continue
+            if Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
                 yield os.path.join(parent, name)
+            elif others is not None:
+                others.append(os.path.join(parent, name))
 
 
 def read_pixels(source: str | BinaryIO) -> Any:
@@ -51,6 +56,7 @@ def read_pixels(source: str | BinaryIO) -> Any:
 
 
 def allow_any_bytes(stream: TextIO) -> None:
-    """Let ``stream`` carry file names that are not valid text."""
+    """Let ``stream`` carry file names that are not valid text; one that is not in UTF-8 escapes what it lacks."""
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="surrogateescape")
+        escapes = stream.writable() and stream.encoding.lower() not in ("utf-8", "utf8")
+        stream.reconfigure(errors="backslashreplace" if escapes else "surrogateescape")

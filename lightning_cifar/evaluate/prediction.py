@@ -72,9 +72,11 @@ def predict_batch(
     pixels = [content for _, content in batch if not isinstance(content, str)]
     classes: Iterator[list[tuple[str, float]]] = iter(())
     explanations: Iterator[Explanation] = iter(())
+    finite: Iterator[bool] = iter(())
     if pixels:
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
         probabilities = predict_probabilities(model, images, precision)
+        finite = iter(probabilities.isfinite().all(1).tolist())
         classes = iter(rank_classes(model, probabilities, top))
         if explain:
             explanations = explain_classes(model, images, probabilities.argmax(1))
@@ -82,7 +84,11 @@ def predict_batch(
         if isinstance(content, str):
             yield {"file": name, "classes": [], "error": content}, None
         else:
-            yield {"file": name, "classes": next(classes), "error": None}, next(explanations, None)
+            row, explanation = {"file": name, "classes": next(classes), "error": None}, next(explanations, None)
+            if next(finite):
+                yield row, explanation
+            else:
+                yield row | {"classes": [], "error": "the model's probabilities are NaN"}, None
 
 
 def read_ahead(pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int) -> Iterator[list[tuple[str, Any]]]:

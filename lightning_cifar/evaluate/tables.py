@@ -75,7 +75,7 @@ def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", cla
         class_names: by class index.
     """
     confidence, predicted = probabilities.max(1)
-    with open_atomically(file, newline="") as opened:
+    with open_atomically(file, newline="", encoding="utf-8", errors="backslashreplace") as opened:
         writer = csv.writer(opened)
         writer.writerow(["index", "label", "prediction", "probability"])
         rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)

@@ -33,7 +33,7 @@ def read_text(file: Path, limit: int = MAX_BYTES) -> str:
         ValueError: it is too large, or not a regular file: reading a pipe would block.
     """
     check_file(file, limit)
-    return file.read_text()
+    return file.read_text(encoding="utf-8")
 
 
 def check_file(file: Path, limit: int = MAX_BYTES) -> None:

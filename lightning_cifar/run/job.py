@@ -25,7 +25,7 @@ from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.hardware import find_fastest_precision
-from lightning_cifar.train.weights import describe_weights, read_weights
+from lightning_cifar.train.weights import check_finite, describe_weights, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
@@ -154,6 +154,7 @@ def load_weights(job: Job) -> str:
         raise InputError(
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
+    check_finite(job.ckpt_path, tensors)
     return digest
 
 

@@ -67,7 +67,7 @@ def layer(args: list[str]) -> list[str]:
 
         checkpoint = str(find_checkpoint(checkpoint))
         flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
-        configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)))]
+        configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)), ensure_ascii=False)]
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
     return [command, *configs, *flags]

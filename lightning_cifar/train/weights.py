@@ -88,7 +88,13 @@ def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError) as error:  # unknown hyper-parameters; tensors of another network
         raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+    check_finite(file, tensors)
     return model.eval()
+
+
+def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise InputError(f"{file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
 def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:

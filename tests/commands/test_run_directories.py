@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from lightning_cifar import main
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 
 def run(capsys, *args):
@@ -58,6 +60,26 @@ def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path,
     assert "test accuracy, %" in (tmp_path / "demo/run/report/report.html").read_text()
     assert run(capsys, "export", "--ckpt_path", "demo/run", "--output", "x.safetensors")[0] == 0
     assert "Not tested" not in (tmp_path / "x.safetensors.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict", "export", "fit"])
+def test_checkpoints_of_other_networks_and_without_numbers(trained, capsys, tmp_path, tiny, command):
+    checkpoint = load_checkpoint(trained / "checkpoints/last.ckpt")
+    weights = checkpoint["state_dict"]
+    first = next(iter(weights))
+    for name, changed in (
+        ("other", {f"network.conv{number}.weight": torch.ones(3) for number in range(500)}),
+        ("nan", weights | {first: torch.full_like(weights[first], torch.nan)}),
+        ("infinite", weights | {first: torch.full_like(weights[first], torch.inf)}),
+    ):
+        save_checkpoint(checkpoint | {"state_dict": changed}, tmp_path / f"{name}.ckpt")
+        args = {"export": ["--output", f"{name}.safetensors"], "fit": tiny}.get(command, [])
+        status, _, err = run(capsys, command, *args, "--ckpt_path", f"{name}.ckpt")
+        words = "another network" if name == "other" else "weights that are NaN or infinite: name an earlier checkpoint"
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert words in err or "holds no model of this package" in err
+        assert len(err) < 250
+    assert not (tmp_path / "runs").exists()
 
 
 def test_commands_are_printed_as_they_are_typed(trained, capsys):

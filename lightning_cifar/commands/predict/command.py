@@ -50,10 +50,11 @@ def main(args: list[str]) -> int:
     options = parser().parse_args(args)
     for name in ("batch_size", "top"):
         check_range(f"--{name}", getattr(options, name), "[1, inf)")
-    paths = find_images(options.images)
+    others: list[str] = []
+    paths = find_images(options.images, others)
     first = next(paths, None)
     if first is None:
-        raise InputError(f"--images {' '.join(options.images)}: no image found")
+        raise InputError(f"--images {' '.join(options.images)}: no image found{describe_others(others)}")
     from lightning_cifar.evaluate.prediction import predict_files
     from lightning_cifar.train.weights import load_named_model
 
@@ -68,9 +69,18 @@ def main(args: list[str]) -> int:
     failed = write_rows(rows, options.output, options.format, top)
     if options.explain:
         print(f"explanations: {options.explain}", file=sys.stderr)
+    if others:
+        print(f"left out{describe_others(others)}", file=sys.stderr)
     if failed:
         print(f"{failed:,} images could not be read: see the column `error`", file=sys.stderr)
     return int(failed > 0)
+
+
+def describe_others(others: list[str]) -> str:
+    """Return a clause that counts the files below folders that are not read; nothing if there are none."""
+    if not others:
+        return ""
+    return f": {len(others):,} files without the suffix of a format that is read, such as {escape_name(others[0])}"
 
 
 def measure_precision(model: "ImageClassifier") -> str:

@@ -13,11 +13,11 @@ from lightning_cifar.run.trainer import open_run
 def predict(job: Job) -> None:
     load_data(job)
     check_limit(job, "limit_predict_batches")
+    load_weights(job)
     choose_precision(job)
     with open_run(job) as run:
         if run.trainer.world_size > 1:
             raise InputError("predict works in one process: --trainer.devices 1")
-        load_weights(job)
         batches: Any = run.trainer.predict(job.model, job.data)
         probabilities = torch.cat(batches)
         labels = job.data.test.labels[: len(probabilities)]

@@ -64,7 +64,7 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
         file = run_dir / run["directory"] / "predictions.csv"
         try:
             check_file(file)
-            with file.open(newline="") as opened:
+            with file.open(newline="", encoding="utf-8") as opened:
                 predictions.append([row["prediction"] for row in csv.DictReader(opened)])
             if len(predictions[-1]) != (images := run["run"]["data"]["test"]) or None in predictions[-1]:
                 raise ValueError(f"{len(predictions[-1]):,} rows for {images:,} images")

@@ -3,12 +3,13 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ from lightning_cifar.evaluate.charts import (
     draw_corruptions,
     draw_risk,
 )
+from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
@@ -82,11 +84,16 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
 
 def draw_curves(groups: Sequence[Group], output: Path) -> list[dict[str, str]]:
     """Draw loss and accuracy over epochs for all runs."""
-    series = {group.label: [run.series for run in group.runs if run.series] for group in groups}
+    labels = make_drawable(group.label for group in groups)
+    if len({*labels}) < len(labels):
+        labels = [f"{number}: {label}" for number, label in enumerate(labels, 1)]
+    series = {
+        label: [run.series for run in group.runs if run.series] for label, group in zip(labels, groups, strict=True)
+    }
     if not any(series.values()):
         return []
     return [
-        draw_panel(partial(draw, series), output / f"{name}.png", f"{name} over epochs")
+        draw_panel(partial(draw, series), output / f"{name}.png", f"{name} over epochs", labels)
         for name, draw in CURVES.items()
     ]
 
@@ -103,7 +110,9 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
             if name == "corruptions" and name not in pooled:
                 continue
             file = output / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
-            found["panels"].append(draw_panel(partial(draw, result=pooled), file, f"{name} of {group.label}"))
+            found["panels"].append(
+                draw_panel(partial(draw, result=pooled), file, f"{name} of {group.label}", pooled["per_class"])
+            )
         run = next((run for run in group.runs if run.test.get("mistakes")), None)
         if run is not None:
             found["seed"] = run.seed
@@ -120,11 +129,12 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
     return found
 
 
-def draw_panel(draw: Callable[[Axes], None], file: Path, description: str) -> dict[str, str]:
-    """Draw a panel and write it to ``file``; return it as a data URI with its description."""
+def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names: Iterable[str]) -> dict[str, str]:
+    """Draw a panel with ``names`` in it and write it to ``file``; return it as a data URI with its description."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    draw(figure.add_subplot())
+    with rc_context({"font.family": choose_fonts(names)}):
+        draw(figure.add_subplot())
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
     write_whole(file, buffer.getvalue())

@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import SHEET, encode_png, shorten
+from lightning_cifar.evaluate.charts import SHEET, encode_png
+from lightning_cifar.evaluate.fonts import shorten
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
@@ -72,7 +73,7 @@ class SavedRun:
         self.name = shorten(str(stored["recipe"] or self.name))
 
     def take_record(self, file: Path) -> None:
-        record = json.loads(file.read_text())
+        record = json.loads(read_text(file))
         self.command = shlex.join(record["command"])
         if seconds := record.get("timings", {}).get("fit_seconds"):
             self.fit_seconds = float(seconds)
@@ -99,7 +100,7 @@ class SavedRun:
             raise ValueError("no values")
 
     def take_test(self, file: Path) -> None:
-        test = json.loads(file.read_text())
+        test = json.loads(read_text(file))
         for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error"):
             test[name] = float(test[name])
         check_size({name: value for name, value in test.items() if name != "confusion"}, MAX_VALUES)

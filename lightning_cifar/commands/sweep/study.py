@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import optuna
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -158,6 +160,8 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
                 for axes in pyplot.gcf().axes:
                     # On a range below a decade, the labels between powers of ten would overlap.
                     axes.tick_params(axis="x", which="minor", labelrotation=90)
+                if name in ("history", "slice"):
+                    limit_outliers(pyplot.gcf().axes, [trial.value for trial in complete if trial.value is not None])
                 content = io.BytesIO()
                 pyplot.gcf().savefig(content, dpi=120, format="png", bbox_inches="tight")
                 pyplot.close()
@@ -166,3 +170,14 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     finally:
         pyplot.switch_backend(backend)
     return files
+
+
+def limit_outliers(axes: list[Axes], values: list[float]) -> None:
+    """Cut the axis of accuracy above poor trials that would squash all others, and count them in the axis' label."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 3 else (0.0, 0.0, 0.0)
+    end = low - 3 * (high - low)
+    if (count := sum(value < end for value in values)) and high > low:
+        axes[0].set_ylabel(f"{axes[0].get_ylabel()} ({count} below {end:.2f} not shown)")
+        for one in axes:
+            if one.get_ylabel() != "Trial":  # that of the colour bar
+                one.set_ylim(bottom=end)

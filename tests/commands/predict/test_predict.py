@@ -20,6 +20,7 @@ from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.images import read_image
+from lightning_cifar.evaluate import prediction
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
 
@@ -334,3 +335,24 @@ def test_a_closed_pipe_is_no_error(checkpoint, pictures):
         ["file,class,probability,class2,probability2,class3,probability3,error"],
         False,
     )
+
+
+def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
+    folder = shutil.copytree(drawn_folder / "cat", tmp_path / "images")
+    for name in ("IMG_1.HEIC", "scan", "below/notes.txt", ".hidden"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    status, out, err = run(capsys, "--images", folder, "--format", "csv")
+    words = ": 3 files without the suffix of a format that is read, such as"
+    assert (status, len(out.splitlines()), err) == (0, 3, f"left out{words} {folder / 'IMG_1.HEIC'}\n")
+    for file in folder.glob("*.jpg"):
+        file.unlink()
+    message = f"error: --images {folder}: no image found{words} {folder / 'IMG_1.HEIC'}\n"
+    assert run(capsys, "--images", folder) == (2, "", message)
+
+
+def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch):
+    monkeypatch.setattr(prediction, "predict_probabilities", lambda model, images, _: torch.full((2, 10), torch.nan))
+    status, out, _ = run(capsys, "--images", drawn_folder / "cat", "--format", "csv")
+    assert status == 1
+    assert [row["error"] for row in table(out)] == ["the model's probabilities are NaN"] * 2

@@ -311,7 +311,7 @@ def test_one_test_of_several_seeds_says_so(copied, capsys):
     run(capsys, "report", copied / "demo/run", copied / "demo/other")
     page = (copied / "demo/run/report/report.html").read_text()
     assert cells(page, "test accuracy, %")[0].endswith("n = 1")
-    assert "n =" not in cells(page, "training loss, last epoch")[0]
+    assert cells(page, "training loss, last epoch")[0].endswith("(n = 2)")
 
 
 def test_does_not_import_torch(runs, tmp_path):
