@@ -71,3 +71,16 @@ def explain_checkpoint(file: Path | None) -> Iterator[None]:
             raise
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"{file} does not fit this run: {words}") from error
+
+
+@contextmanager
+def explain_callbacks() -> Iterator[None]:
+    """Turn an error in a callback of Lightning, which does not suit the model or the data, into an `InputError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
+        files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [file.stem for file in files if file.parts[-4:-1] == ("lightning", "pytorch", "callbacks")]
+        if not names or explain(error)[0] is not None:
+            raise
+        raise InputError(f"a callback ({names[-1]}) cannot be used here: {type(error).__name__} {error}") from error
