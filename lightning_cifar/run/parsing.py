@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
@@ -71,11 +72,18 @@ def shorten_type_error(key: str, text: str) -> str:
     return f"--{key} {found[1][:60]}: {expected}"
 
 
-def find_missing_package(error: BaseException | None) -> ImportError | None:
-    """Return the error about a package that is not installed, of which ``error`` is a consequence."""
-    while error is not None and not isinstance(error, ImportError):
-        error = error.__cause__ or error.__context__
-    return error
+def find_missing_package(callbacks: Any) -> ImportError | None:
+    """Return the error of a configured callback whose package is not installed; jsonargparse drops it."""
+    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
+        module, _, name = getattr(one, "class_path", "").rpartition(".")
+        try:
+            if module:
+                getattr(import_module(module), name)(**vars(one.get("init_args") or Namespace()))
+        except ImportError as error:
+            return error
+        except Exception:  # explained elsewhere
+            continue
+    return None
 
 
 def name_devices(value: Any) -> Any:
@@ -177,8 +185,8 @@ class Parsed(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if missing := find_missing_package(error):
-                raise InputError(f"--trainer: {reason(missing)}") from error
+            if missing := find_missing_package(self.config["trainer"]["callbacks"]):
+                raise InputError(f"--trainer.callbacks: {reason(missing)}") from error
             if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
                 raise InputError(f"--trainer: {error.__cause__}") from error
             raise

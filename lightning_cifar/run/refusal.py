@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, explain
-from lightning_cifar.files import LOCK, write_whole
+from lightning_cifar.files import write_whole
 
-# What a run writes without any result; every result changes another file too.
-SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", LOCK}
+# What a run writes without any result, but for hidden files; every result changes another file too.
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb"}
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
 
 
@@ -36,7 +36,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
     def restore() -> None:
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
-        if {one.name for one in changed} - SET_UP:
+        if any(one.name not in SET_UP and not one.name.startswith(".") for one in changed):
             return
         for one in changed:
             if one in files:
