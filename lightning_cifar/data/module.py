@@ -191,8 +191,7 @@ class CIFAR10DataModule(LightningDataModule):
         if isinstance(data, ImageSet):
             return BatchLoader(data, batch_size, device=choose_device(data, self.device), **options)
         assert isinstance(data, ImageFiles)
-        workers = self.hparams["num_workers"]
-        workers = count_cores() if workers is None else workers
+        workers = count_cores() if self.hparams["num_workers"] is None else self.hparams["num_workers"]
         pin_memory = self.device.type == "cuda"  # lets the copy to the GPU run in the background
         return make_file_loader(data, batch_size, num_workers=workers, pin_memory=pin_memory, **options)
 
