@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
@@ -50,7 +51,7 @@ class Parser(LightningArgumentParser):
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """Return settings as YAML that is read back as it was."""
-        text = super().dump(name_devices(namespace.clone()), *args, **kwargs)
+        text = super().dump(name_objects(namespace.clone()), *args, **kwargs)
         if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
             return text
         return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
@@ -72,29 +73,29 @@ def shorten_type_error(key: str, text: str) -> str:
     return f"--{key} {found[1][:60]}: {expected}"
 
 
-def find_missing_package(callbacks: Any) -> ImportError | None:
-    """Return the error of a configured callback whose package is not installed; jsonargparse drops it."""
+def find_reason(callbacks: Any) -> Exception | None:
+    """Return the error of the first configured callback that cannot be built; jsonargparse drops it."""
     for one in callbacks if isinstance(callbacks, list) else [callbacks]:
         module, _, name = getattr(one, "class_path", "").rpartition(".")
         try:
             if module:
                 getattr(import_module(module), name)(**vars(one.get("init_args") or Namespace()))
-        except ImportError as error:
+        except Exception as error:
             return error
-        except Exception:  # explained elsewhere
-            continue
     return None
 
 
-def name_devices(value: Any) -> Any:
-    """Replace devices and dtypes, such as defaults of callbacks, by their names, which callbacks accept too."""
+def name_objects(value: Any) -> Any:
+    """Replace devices, dtypes and enums, such as defaults of callbacks, by their names, which are accepted too."""
     if isinstance(value, Namespace):
         for name, part in list(vars(value).items()):
-            setattr(value, name, name_devices(part))
+            setattr(value, name, name_objects(part))
     elif isinstance(value, dict):
-        return {name: name_devices(part) for name, part in value.items()}
+        return {name: name_objects(part) for name, part in value.items()}
     elif isinstance(value, list):
-        return [name_devices(part) for part in value]
+        return [name_objects(part) for part in value]
+    if isinstance(value, Enum):
+        return value.value
     return str(value) if isinstance(value, torch.device | torch.dtype) else value
 
 
@@ -185,11 +186,11 @@ class Parsed(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if missing := find_missing_package(self.config["trainer"]["callbacks"]):
-                raise InputError(f"--trainer.callbacks: {reason(missing)}") from error
-            if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
-                raise InputError(f"--trainer: {error.__cause__}") from error
-            raise
+            if "validate" not in str(error) and "Expected" not in str(error):
+                raise
+            cause = find_reason(self.config["trainer"]["callbacks"]) or error.__cause__
+            words = str(cause) if isinstance(cause, Exception) else "a callback or logger cannot be built"
+            raise InputError(f"--trainer: {' '.join(words.split())[:300]}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build none: `run.trainer.open_run` does, when the run has its directory."""

@@ -65,7 +65,7 @@ def test_run_with_a_callback_of_lightning_is_resumed(tiny, capsys, callback, opt
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] > 6
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "test/loss", "val/loss_epoch"])
+@pytest.mark.parametrize("monitor", ["val_loss", "test/loss"])
 @pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
 def test_monitor_that_is_never_logged_is_found_before_training(tiny, capsys, callback, monitor):
     assert fit(tiny, CALLBACKS, callback, f"{CALLBACKS}.monitor", monitor) == 2
