@@ -239,8 +239,10 @@ def train(job: Job, run: Run) -> None:
             run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # how Lightning ends after a signal
         signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
-        early = signal.SIGTERM if stop.code == 128 + signal.SIGTERM else signal.SIGINT  # before training began
-        raise SystemExit(128 + (next(filter(None, signals), None) or early)) from stop
+        number = next(filter(None, signals), None)  # None before training began
+        if number is None and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
         last = Path(run.saved("last"))
         selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)

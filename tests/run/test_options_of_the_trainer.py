@@ -161,3 +161,11 @@ def test_run_directory_that_cannot_be_used_is_refused(tiny, tmp_path, capsys, na
 def test_printed_commands_can_be_typed(tiny, capsys):
     assert main(["fit", *tiny, *SHORT, "--run_dir=--a b"]) == 0
     assert "test --ckpt_path './--a b/checkpoints/best.ckpt'" in capsys.readouterr().out
+
+
+def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
+    def leave(*_: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(Throughput, "on_train_batch_end", leave)
+    assert fit(tiny) == 7
