@@ -25,7 +25,7 @@ IRRELEVANT = (
     "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call it
     "Checkpoint directory .* exists and is not empty",  # that of a resumed run
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
-    "Be aware that when using `ckpt_path`.*: \\['Timer'\\]",  # of max_time, which a resumed run needs not have
+    "Be aware that when using `ckpt_path`.*('LastCheckpoint'|\\['Timer'\\])",  # in LearningRateFinder; of max_time
     "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
 )
 

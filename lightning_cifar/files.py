@@ -16,17 +16,13 @@ from lightning_cifar.errors import DISK_FULL, InputError
 LOCK = ".lock"
 
 
-def timestamp() -> str:
-    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
 def make_timed_directory(parent: Path) -> Path:
     """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
 
     Raises:
         InputError: it cannot be written.
     """
-    wanted = parent / timestamp()
+    wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory, number = wanted, 1
     while True:
         try:

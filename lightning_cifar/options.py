@@ -51,6 +51,7 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and the rest of Lightning's Trainer",
 }
+ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
 # Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
@@ -119,7 +120,7 @@ def format_short_help(command: str) -> str:
 def check_name(name: str, known: dict[str, Any], kind: str) -> None:
     """Raise `InputError`, with the nearest known name, unless ``name`` is known."""
     if name not in known:
-        near = get_close_matches(name, known, 1)
+        near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"no {kind} {name!r}: {meant}There are {', '.join(known)}")
 
@@ -134,7 +135,10 @@ def check_option(flag: str) -> None:
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
-        near = get_close_matches(name, known, 1)
+        last = name.rpartition(".")[2]
+        every = [f"{group}.{one}" for group in SIGNATURES for one in list_parameters(group)]
+        near = [one for one in every if one.partition(".")[2] == ALIASES.get(last, last)]
+        near = near or get_close_matches(name, known, 1)
         remedy = f"did you mean --{near[0]}?" if near else "fit --help-all lists them"
         raise InputError(f"no option --{name}: {remedy}")
 

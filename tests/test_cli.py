@@ -407,6 +407,12 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
     [
         (["fot"], ["fot", "fit", "validate", "test", "predict"]),
         ([], ["fit"]),
+        (["train"], ["did you mean fit?"]),
+        (["fit", "--lr", "1"], ["did you mean --model.learning_rate?"]),
+        (["fit", "--model.lr=1"], ["did you mean --model.learning_rate?"]),
+        (["fit", "--batch_size", "1"], ["did you mean --data.batch_size?"]),
+        (["fit", "--epochs", "1"], ["did you mean --trainer.max_epochs?"]),
+        (["fit", "--trainer.widths", "1"], ["did you mean --model.widths?"]),
         (["fit", "--model.learning_rat", "3"], ["--model.learning_rat"]),
         (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
         (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),

@@ -1,9 +1,13 @@
 """``fit``: train a recipe, or resume a run that was stopped. What happens, in order, is `fit`."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 
 from lightning import Callback
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.profilers import PassThroughProfiler
 
+from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
@@ -17,14 +21,36 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
+    for line in list_ineffective(job.typed, job.settings):
+        print(f"note: {line}")
     with open_run(job, callbacks=callbacks) as run:
         print(f"run directory: {run.directory}", flush=True)
         try:
             train(job, run)
-            if run.checkpoint and run.trainer.global_step == run.steps_before:
-                print("nothing left to train: this run is complete; raise --trainer.max_epochs to train on")
+            for line in describe_end(job, run):
+                print(line)
+        except SystemExit:  # a signal
+            print(f"resume it: python -m lightning_cifar fit --resume {quote(str(run.directory))}")
+            raise
         finally:  # after Ctrl-C too
             list_files(job, run)
+
+
+def describe_end(job: Job, run: Run) -> Iterator[str]:
+    """Yield the profiler's table, and why training ended before its last epoch or had ended before."""
+    trainer = run.trainer
+    if not isinstance(trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]  # set from outside
+        yield trainer.profiler.summary()  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    reasons = [one.stopping_reason_message for one in callbacks if isinstance(one, EarlyStopping)]
+    timers = [one for one in callbacks if isinstance(one, Timer) and (one.time_remaining() or 1) <= 0]
+    limit = "max_time" if timers else "max_epochs"
+    if 0 < trainer.max_steps <= trainer.global_step:
+        limit = "max_steps"
+    if run.checkpoint and trainer.global_step == run.steps_before:
+        yield f"nothing left to train: this run is complete; raise --trainer.{limit} to train on"
+    elif timers or any(reasons):
+        yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")
 
 
 def list_files(job: Job, run: Run) -> None:
@@ -36,9 +62,14 @@ def list_files(job: Job, run: Run) -> None:
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
-        print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        print(f"test it: python -m lightning_cifar test --ckpt_path {quote(checkpoint)}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
             run.wandb.send_checkpoint(checkpoint)
+
+
+def quote(path: str) -> str:
+    """Return a path as it is typed in a shell, after an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)

@@ -21,6 +21,7 @@ from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import digest_of
 from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
+from lightning_cifar.run.checks import check_launcher
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
@@ -110,6 +111,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     command, *options = args
     with restricted_imports(last_value(options, "--trust_config")):
         cli = Parsed(command, options)
+    check_launcher(cli.config_init["trainer"])
     return Job(
         command=command,
         typed=list(typed or args),

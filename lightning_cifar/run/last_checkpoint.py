@@ -98,6 +98,8 @@ class LastCheckpoint(Checkpoint):
         raise KeyboardInterrupt
 
     def after_step(self, fetcher: Any) -> None:
+        if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # a trial, of LearningRateFinder
+            return
         # What is logged in the epoch now has its sums, to which those from before a stop are added.
         resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
         self.ended_early = resume.ends_within_epoch(self.trainer)
@@ -115,6 +117,8 @@ class LastCheckpoint(Checkpoint):
             self.stop()
 
     def after_epoch(self) -> None:
+        if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # as in `after_step`
+            return
         self.stored.pop("sums", None)
         stop, ends = self.in_any_process(self.stop_signal is not None), self.trainer.fit_loop.done
         if not self.ended_early and (stop or ends or self.is_due(min(EPOCH_SECONDS, self.seconds))):

@@ -2,12 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
+import torch
 import yaml
 from jsonargparse import Namespace, _common, _optionals, set_parsing_settings
 from lightning import Trainer
@@ -18,6 +21,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
+from lightning_cifar.run.checks import refuse_functions
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
@@ -41,14 +45,58 @@ class Parser(LightningArgumentParser):
                 f"{denied[1]} is not imported: configurations may name what is in lightning and lightning_cifar; "
                 f"if you trust this one, add --trust_config {denied[2]}"
             )
+        elif key := re.match(r'Parser key "([^"]+)":', text):
+            text = shorten_type_error(key[1], text)
         raise InputError(text) from ex
 
-    def dump(self, *args: Any, **kwargs: Any) -> str:
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """Return settings as YAML that is read back as it was."""
-        text = super().dump(*args, **kwargs)
+        text = super().dump(name_objects(namespace.clone()), *args, **kwargs)
         if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
             return text
         return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
+
+
+def shorten_type_error(key: str, text: str) -> str:
+    """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
+    found = re.search(r"(?:Given value|Got value): (.*)$", text)
+    choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
+    if found is None or "." not in key or "init_args" in found[1] or "required" in text:
+        return text if len(text) < 300 else f"--{key}: {text[-250:]}"
+    if choices:
+        expected = f"one of {choices[1].replace(chr(39), '')}"
+    elif "collections.abc.Sequence" in text and not found[1].startswith("["):
+        expected = f"write a list, [{found[1]}]"
+    else:
+        names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
+        expected = "expected " + " or ".join("null" if name == "NoneType" else name for name in dict.fromkeys(names))
+    return f"--{key} {found[1][:60]}: {expected}"
+
+
+def find_reason(callbacks: Any) -> Exception | None:
+    """Return the error of the first configured callback that cannot be built; jsonargparse drops it."""
+    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
+        module, _, name = getattr(one, "class_path", "").rpartition(".")
+        try:
+            if module:
+                getattr(import_module(module), name)(**vars(one.get("init_args") or Namespace()))
+        except Exception as error:
+            return error
+    return None
+
+
+def name_objects(value: Any) -> Any:
+    """Replace devices, dtypes and enums, such as defaults of callbacks, by their names, which are accepted too."""
+    if isinstance(value, Namespace):
+        for name, part in list(vars(value).items()):
+            setattr(value, name, name_objects(part))
+    elif isinstance(value, dict):
+        return {name: name_objects(part) for name, part in value.items()}
+    elif isinstance(value, list):
+        return [name_objects(part) for part in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, torch.device | torch.dtype) else value
 
 
 class Quoting(yaml.SafeDumper):
@@ -138,9 +186,11 @@ class Parsed(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            if isinstance(error.__cause__, Exception) and "any of the Union subtypes" in str(error):
-                raise InputError(f"--trainer: {error.__cause__}") from error
-            raise
+            if "validate" not in str(error) and "Expected" not in str(error):
+                raise
+            cause = find_reason(self.config["trainer"]["callbacks"]) or error.__cause__
+            words = str(cause) if isinstance(cause, Exception) else "a callback or logger cannot be built"
+            raise InputError(f"--trainer: {' '.join(words.split())[:300]}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build none: `run.trainer.open_run` does, when the run has its directory."""
@@ -164,24 +214,6 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         asked = json.loads(json.dumps(settings["model"].get(name, stored)))
         if asked != stored and (command == "fit" or name in ("members", *signature(FiveBlockNet).parameters)):
             raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
-
-
-def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
-    """Refuse functions as arguments of callbacks and the like, which would call them, except of ``trusted`` packages.
-
-    Raises:
-        InputError: naming the function.
-    """
-    if isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            refuse_functions(part, trusted)
-    elif callable(value):
-        package, name = str(value.__module__).partition(".")[0], getattr(value, "__qualname__", repr(value))
-        if package not in trusted:
-            raise InputError(
-                f"{value.__module__}.{name} is a function that the configuration would call: if you trust this one, "
-                f"add --trust_config {package}"
-            )
 
 
 @contextmanager

@@ -36,6 +36,10 @@ class Progress(ProgressBar):
         """Print nothing; Lightning calls this on every rank but 0."""
         self.enabled = False
 
+    def enable(self) -> None:
+        """Print again; Lightning calls this after a trial of LearningRateFinder or BatchSizeFinder."""
+        self.enabled = True
+
     def open(self, description: str, total: float, done: int = 0) -> None:
         self.close()
         self.looked = time.monotonic()

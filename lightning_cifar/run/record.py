@@ -45,7 +45,7 @@ class RunRecord(Callback):
         self.started = time.perf_counter()
         earlier = self.read_earlier()
         self.record: dict[str, Any] = {
-            "command": self.command,
+            "command": (earlier or {}).get("command", self.command),  # the first: it names recipe and options
             "stage": trainer.state.fn.value if trainer.state.fn else None,
             "recipe": self.recipe,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

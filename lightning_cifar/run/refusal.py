@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, explain
-from lightning_cifar.files import LOCK, write_whole
+from lightning_cifar.files import write_whole
 
-# What a run writes without any result; every result changes another file too.
-SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", LOCK}
+# What a run writes without any result, but for hidden files; every result changes another file too.
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb"}
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
 
 
@@ -36,7 +36,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
     def restore() -> None:
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
-        if {one.name for one in changed} - SET_UP:
+        if any(one.name not in SET_UP and not one.name.startswith(".") for one in changed):
             return
         for one in changed:
             if one in files:
@@ -71,3 +71,16 @@ def explain_checkpoint(file: Path | None) -> Iterator[None]:
             raise
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"{file} does not fit this run: {words}") from error
+
+
+@contextmanager
+def explain_callbacks() -> Iterator[None]:
+    """Turn an error in a callback of Lightning, which does not suit the model or the data, into an `InputError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
+        files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [file.stem for file in files if file.parts[-4:-1] == ("lightning", "pytorch", "callbacks")]
+        if not names or explain(error)[0] is not None:
+            raise
+        raise InputError(f"a callback ({names[-1]}) cannot be used here: {type(error).__name__} {error}") from error

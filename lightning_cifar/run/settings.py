@@ -50,6 +50,8 @@ def layer(args: list[str]) -> list[str]:
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
     if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
         flags = resuming_flags(flags)
+    if (run_dir := last_value(flags, "--run_dir")) and (":" in run_dir or not run_dir.isprintable()):
+        raise InputError(f"--run_dir {run_dir!r} names no local directory: use no colon and no unprintable characters")
     configs = []
     recipe, checkpoint = last_value(flags, "--recipe"), last_value(flags, "--ckpt_path")
     if (resume := last_value(flags, "--resume")) is not None:

@@ -16,7 +16,9 @@ from lightning.pytorch.loggers import Logger
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
+from lightning_cifar.run.checks import check_monitors
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
@@ -25,7 +27,7 @@ from lightning_cifar.run.metrics_csv import make_csv_logger
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, read_recipe
-from lightning_cifar.run.refusal import explain_checkpoint, list_missing, undo_if_refused
+from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
 from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
@@ -203,7 +205,9 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     configured = [*further, *as_list(job.trainer["callbacks"])]
     usual: list[Callback] = []
     if job.command == "fit":
+        check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
+        usual += [LastGroup()] if accumulates(job.trainer) else []
         if job.trainer["enable_checkpointing"] is not False:
             if job.selects_by_validation:  # elsewhere, `train` makes best.ckpt of the last weights
                 name = Path(BEST).stem
@@ -231,12 +235,14 @@ def train(job: Job, run: Run) -> None:
     keep_freed_memory()
     checkpoint = run.checkpoint or job.ckpt_path
     try:
-        with explain_checkpoint(checkpoint):
+        with explain_checkpoint(checkpoint), explain_callbacks():
             run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # how Lightning ends after a signal
         signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
-        early = signal.SIGTERM if stop.code == 128 + signal.SIGTERM else signal.SIGINT  # before training began
-        raise SystemExit(128 + (next(filter(None, signals), None) or early)) from stop
+        number = next(filter(None, signals), None)  # None before training began
+        if number is None and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
         last = Path(run.saved("last"))
         selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)

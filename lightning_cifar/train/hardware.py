@@ -15,9 +15,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
     """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on the device of ``images``.
 
-    On CPU both are timed on a copy of the network, in about a second: processors without bfloat16 instructions emulate
-    it, several times slower than float32. A GPU with bfloat16 uses it without a measurement, which would mostly time
-    kernel launches. float16 is never chosen: it needs loss scaling, and is slower still on CPU.
+    On a CPU both are timed on a copy of the network, for a second. A GPU with bfloat16 uses it without a measurement,
+    which would mostly time kernel launches. float16 is never chosen: it needs loss scaling.
 
     Args:
         network: maps images to logits.

@@ -21,7 +21,7 @@ LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "o
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1)
 NUMBERS = st.text(string.digits + "eE+-._:xo", min_size=1, max_size=6)
 quick = settings(
-    max_examples=15,
+    max_examples=6,
     deadline=None,
     database=None,
     derandomize=True,
@@ -56,7 +56,12 @@ def test_configuration_is_read_back_as_it_was_written(tmp_path, names, root, rat
     assert print_config("--config", "printed.yaml") == first
 
 
-@pytest.mark.parametrize("names", [["1e5", "null", "yes"], ["0x1F", "12:30", "on"], ["-1E9", "a: b", "#c"]], ids=str)
+SLOW = [["0x1F", "12:30", "on"], ["-1E9", "a: b", "#c"]]
+
+
+@pytest.mark.parametrize(
+    "names", [["1e5", "null", "yes"], *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
+)
 def test_run_on_folders_of_any_name_is_repeated_and_resumed(tmp_path, names):
     for split in ("train", "test"):
         for name in names:

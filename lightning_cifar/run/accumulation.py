@@ -1,0 +1,22 @@
+"""Accumulated gradients: the mean over the batches there are, also in a last group that is not full."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class LastGroup(Callback):
+    """Divide the gradients of an epoch's last group by its number of batches; Lightning divides as if it were full."""
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        size, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        if batches != float("inf") and trainer.fit_loop.batch_idx >= batches - (rest := int(batches) % size):
+            loss.register_hook(lambda gradient: gradient * (size / rest))
+
+
+def accumulates(trainer: dict[str, Any]) -> bool:
+    """Whether gradients are accumulated: by the Trainer's option or by a callback."""
+    callbacks = trainer["callbacks"] or []
+    names = [type(one).__name__ for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    return trainer["accumulate_grad_batches"] != 1 or "GradientAccumulationScheduler" in names

@@ -1,0 +1,104 @@
+"""Checks of a parsed command before anything is written: options that contradict the launcher or have no effect."""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from lightning import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from lightning_cifar.distributed import is_rank_zero
+from lightning_cifar.errors import InputError
+
+# Launchers: a variable of each of its processes, and the variable with their number.
+LAUNCHERS = {
+    "torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"),
+    "srun": ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"),
+    "mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+}
+
+
+def check_launcher(trainer: dict[str, Any]) -> None:
+    """Raise `InputError` if a launcher started several processes, of which each would train alone."""
+    if trainer["devices"] not in (1, "1") or trainer["num_nodes"] != 1:
+        return  # Lightning compares the numbers
+    for launcher, (mark, number) in LAUNCHERS.items():
+        count = os.environ.get(number, "1")
+        if mark in os.environ and count not in ("0", "1"):
+            if not is_rank_zero():
+                raise SystemExit(2)  # rank 0 says why
+            raise InputError(
+                f"{launcher} started {count} processes for --trainer.devices 1: add --trainer.devices {count}"
+            )
+
+
+def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
+    """Yield a line for each option that was typed and has no effect beside the others."""
+    model, data, trainer = settings["model"], settings["data"], settings["trainer"]
+    constant, test = model["schedule"] == "constant", data["held_out"] == "test"
+    cifar = data["dataset"] in ("cifar10", "cifar100")
+    reasons = {
+        "model.warmup": "the schedule is constant" if constant else "",
+        "model.momentum": "the optimizer is adam" if model["optimizer"] == "adam" else "",
+        "data.num_workers": "the images are in memory" if data["in_memory"] else "",
+        "data.val_size": "the test set is held out" if test else "",
+        "data.split_seed": "the test set is held out" if test else "",
+        "data.size_shares": "there is one size" if len(data["sizes"]) == 1 else "",
+        "data.url": "" if cifar else f"the dataset is {data['dataset']}",
+        "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
+        "data.root": "the dataset is in scikit-learn" if data["dataset"] == "digits" else "",
+        "data.held_out": "" if not test and trainer["limit_val_batches"] == 0 else None,
+        "trainer.check_val_every_n_epoch": "nothing is validated" if trainer["limit_val_batches"] == 0 else "",
+        "trainer.val_check_interval": "nothing is validated" if trainer["limit_val_batches"] == 0 else "",
+        "trainer.use_distributed_sampler": "the data module divides the batches",
+        "trainer.gradient_clip_algorithm": "" if trainer["gradient_clip_val"] else "no gradient is clipped",
+    }
+    words = {word.removeprefix("--").partition("=")[0] for word in typed if word.startswith("--")}
+    for name, why in reasons.items():
+        if name not in words:
+            continue
+        if why:
+            yield f"--{name} has no effect: {why}"
+        elif name == "data.held_out" and why is not None:
+            yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
+
+
+def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool) -> None:
+    """Raise `InputError` if a callback watches a metric that nothing logs; a callback of the user may log any."""
+    if any(not type(one).__module__.startswith(("lightning.", "lightning_cifar.")) for one in callbacks):
+        return
+    logged = [f"train/{kind}" for kind in ("loss", "accuracy")]
+    logged += [f"{held_out}/{kind}" for kind in ("loss", "accuracy")] if validates else []
+    known = {*logged, *(f"train/{kind}_{over}" for kind in ("loss", "accuracy") for over in ("step", "epoch"))}
+    for one in callbacks:
+        monitor = getattr(one, "monitor", None) if isinstance(one, EarlyStopping | ModelCheckpoint) else None
+        if monitor and monitor not in known and not monitor.startswith(("gates/", "time/", "lr-")):
+            raise InputError(f"{type(one).__name__} monitors {monitor}, which is never logged: {', '.join(logged)} are")
+
+
+def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
+    """Refuse functions as arguments of callbacks and the like, which would call them, except of ``trusted`` packages.
+
+    Raises:
+        InputError: naming the function.
+    """
+    if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
+        module, _, name = path.rpartition(".")
+        defaults = signature(getattr(import_module(module), name)).parameters
+        value = {
+            key: part
+            for key, part in (value.get("init_args") or {}).items()
+            if key not in defaults or part is not defaults[key].default
+        }
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            refuse_functions(part, trusted)
+    elif callable(value):
+        package, name = str(value.__module__).partition(".")[0], getattr(value, "__qualname__", repr(value))
+        if package not in trusted:
+            raise InputError(
+                f"{value.__module__}.{name} is a function that the configuration would call: if you trust this one, "
+                f"add --trust_config {package}"
+            )

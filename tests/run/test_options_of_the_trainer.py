@@ -1,0 +1,171 @@
+"""Options and callbacks of Lightning's Trainer that users reported as ignored, unexplained or wrong."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_cifar import Throughput, main
+from lightning_cifar.run import checks
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+CALLBACKS = "--trainer.callbacks"
+SHORT = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
+
+
+def fit(tiny: list[str], *args: object) -> int:
+    return main(["fit", *tiny, *SHORT, *map(str, args), "--run_dir", "run"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "number"),
+    [("TORCHELASTIC_RUN_ID", "WORLD_SIZE"), ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"),
+     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")],
+)  # fmt: skip
+def test_processes_of_a_launcher_need_as_many_devices(tiny, capsys, monkeypatch, mark, number):
+    monkeypatch.setenv(mark, "0")
+    monkeypatch.setenv(number, "2")
+    assert fit(tiny) == 2
+    assert capsys.readouterr().err.endswith("started 2 processes for --trainer.devices 1: add --trainer.devices 2\n")
+    assert not Path("run").exists()
+    monkeypatch.setattr(checks, "is_rank_zero", lambda: False)
+    assert (fit(tiny), capsys.readouterr().err) == (2, "")
+
+
+@pytest.mark.parametrize(("size", "last"), [(2, 1), (3, 2), (4, 3)])
+def test_last_group_of_accumulated_gradients_is_divided_by_its_batches(tiny, monkeypatch, size, last):
+    backward = torch.Tensor.register_hook
+    scaled = []
+
+    def register_hook(tensor, hook):
+        scaled.append(hook(torch.ones(())).item())
+        return backward(tensor, hook)
+
+    monkeypatch.setattr(torch.Tensor, "register_hook", register_hook)
+    batches = size + last if size < 4 else 3
+    assert fit(tiny, "--trainer.limit_train_batches", batches, "--trainer.accumulate_grad_batches", size) == 0
+    assert scaled == pytest.approx([size / last] * last)
+
+
+@pytest.mark.parametrize(
+    ("callback", "options"),
+    [
+        ("StochasticWeightAveraging", ["swa_lrs", "0.01"]),
+        ("EMAWeightAveraging", []),
+        ("EarlyStopping", ["monitor", "val/loss"]),
+    ],
+)
+def test_run_with_a_callback_of_lightning_is_resumed(tiny, capsys, callback, options):
+    words = [CALLBACKS, callback, f"{CALLBACKS}.{options[0]}", options[1]] if options else [CALLBACKS, callback]
+    assert fit(tiny, "--trainer.max_epochs", "2", *words) == 0
+    assert "Unable to serialize" not in Path("run/config.yaml").read_text()
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", "3"]) == 0
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] > 6
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "test/loss"])
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+def test_monitor_that_is_never_logged_is_found_before_training(tiny, capsys, callback, monitor):
+    assert fit(tiny, CALLBACKS, callback, f"{CALLBACKS}.monitor", monitor) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{callback} monitors {monitor}, which is never logged" in line
+    assert not Path("run").exists()
+
+
+def test_why_training_ended_is_printed(tiny, capsys):
+    early = [CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss", f"{CALLBACKS}.stopping_threshold", "100"]
+    assert fit(tiny, *early, "--trainer.max_epochs", "9") == 0
+    assert "ended early: Stopping threshold reached" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
+@pytest.mark.parametrize(("limit", "value"), [("max_steps", "2"), ("max_time", "00:00:00:01"), ("max_epochs", "1")])
+def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
+    assert fit(tiny, "--trainer.max_epochs", "1" if limit == "max_epochs" else "1000", f"--trainer.{limit}", value) == 0
+    capsys.readouterr()
+    assert main(["fit", "--resume", "run"]) == 0
+    assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
+
+
+def test_profiler_prints_its_table(tiny, capsys):
+    assert fit(tiny, "--trainer.profiler", "simple") == 0
+    assert "run_training_epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--model.warmup 0.3", "--data.num_workers 8", "--data.held_out val --trainer.limit_val_batches 0",
+     "--data.url http://127.0.0.1:9", "--model.momentum 0.5", "--data.held_out test --data.val_size 20"],
+)  # fmt: skip
+def test_option_without_effect_gets_a_line(tiny, capsys, words):
+    assert main(["fit", *tiny, *SHORT[:2], "--trainer.log_every_n_steps", "1", *words.split(), "--run_dir", "run"]) == 0
+    assert sum(line.startswith("note: ") for line in capsys.readouterr().out.splitlines()) == 1
+
+
+def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == 130
+    assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
+
+
+def test_learning_rate_finder_runs_before_training(tiny, capsys):
+    assert fit(tiny, CALLBACKS, "LearningRateFinder", f"{CALLBACKS}.num_training_steps", "5") == 0
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 3
+
+
+def test_callback_that_does_not_suit_the_model_is_refused_in_one_line(tiny, capsys):
+    assert fit(tiny, CALLBACKS, "BackboneFinetuning") == 2
+    assert "cannot be used here" in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("callback", ["RichProgressBar", "RichModelSummary"])
+def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callback):
+    from lightning.pytorch.callbacks import rich_model_summary
+    from lightning.pytorch.callbacks.progress import rich_progress
+
+    for module in (rich_model_summary, rich_progress):
+        monkeypatch.setattr(module, "_RICH_AVAILABLE", False)
+    assert fit(tiny, CALLBACKS, callback) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rich" in line
+    assert "Namespace" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("--trainer.precision fp16", "one of auto, 32-true, bf16-mixed"),
+        ("--model.kernel_sizes 16,32", "write a list, [16,32]"),
+        ("--model.replay maybe", "one of auto"),
+        ("--data.val_size many", "--data.val_size many: expected int or null"),
+    ],
+)
+def test_value_of_another_type_gets_one_short_line(tiny, capsys, words, answer):
+    assert fit(tiny, *words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert answer in line
+    assert len(line) < 250
+
+
+@pytest.mark.parametrize("name", ["file:", "s3://bucket/run", "a\udcff"])
+def test_run_directory_that_cannot_be_used_is_refused(tiny, tmp_path, capsys, name):
+    before = list(tmp_path.iterdir())
+    assert main(["fit", *tiny, "--run_dir", name]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_printed_commands_can_be_typed(tiny, capsys):
+    assert main(["fit", *tiny, *SHORT, "--run_dir=--a b"]) == 0
+    assert "test --ckpt_path './--a b/checkpoints/best.ckpt'" in capsys.readouterr().out
+
+
+def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
+    def leave(*_: object) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(Throughput, "on_train_batch_end", leave)
+    assert fit(tiny) == 7
