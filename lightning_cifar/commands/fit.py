@@ -1,5 +1,6 @@
 """``fit``: train a recipe, or resume a run that was stopped. What happens, in order, is `fit`."""
 
+import shlex
 from collections.abc import Sequence
 
 from lightning import Callback
@@ -34,7 +35,9 @@ def list_files(job: Job, run: Run) -> None:
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
-        print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}")
+        root = job.data.hparams["root"]  # never taken from a checkpoint
+        place = f" --data.root {shlex.quote(root)}" if root else ""
+        print(f"test it: python -m lightning_cifar test --ckpt_path {checkpoint}{place}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)

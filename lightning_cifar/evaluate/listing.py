@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from PIL import Image
-
-from lightning_cifar.data.images import FORMATS
+from lightning_cifar.data.images import has_image_suffix, is_image
 
 
 def find_images(names: Iterable[str]) -> Iterator[str]:
@@ -30,13 +28,18 @@ def find_images(names: Iterable[str]) -> Iterator[str]:
 
 
 def find_images_below(folder: str) -> Iterator[str]:
-    """Yield the files at any depth whose suffix belongs to one of `FORMATS`; skip hidden files and folders."""
-    Image.init()
+    """Yield the image files at any depth; skip hidden files and folders, and count other files on standard error."""
+    skipped = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
-                yield os.path.join(parent, name)
+            path = os.path.join(parent, name)
+            if not name.startswith(".") and (has_image_suffix(name) or (os.path.isfile(path) and is_image(path))):
+                yield path
+            else:
+                skipped += not name.startswith(".")
+    if skipped:
+        print(f"{folder}: {skipped} files are not images and are passed over", file=sys.stderr, flush=True)
 
 
 def allow_any_bytes(stream: TextIO) -> None:
