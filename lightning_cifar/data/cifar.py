@@ -116,10 +116,8 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     """
     name, (size, digest) = published.filename, PUBLISHED[published.filename]
     local, partial = root / name, root / f".{name}.partial"
-    remedy = (
-        f"Set url to a mirror, archive to a local {name}, or root to a directory that holds {published.base_folder}"
-    )
-    if not (archive or url or local.exists()) and find_parts(root):
+    remedy = f"Set url to a mirror, archive to a local {name}, or root to a directory with {published.base_folder}"
+    if not (archive or url or local.exists()) and "train" in find_parts(root):
         raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
     try:
         root.mkdir(parents=True, exist_ok=True)

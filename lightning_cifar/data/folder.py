@@ -56,14 +56,12 @@ def load_folder(root: Path) -> Dataset:
 
 def list_parts(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[str, int]]]]:
     """Return the class names, and the (file, label) pairs of each part that exists."""
-    classes = find_classes(root)
-    skipped: list[str] = []
+    classes, skipped = find_classes(root), list[str]()
     files = {part: list_files(folders, skipped) for part, folders in classes.items()}
     if skipped:
         print(f"{len(skipped)} files are not images and are passed over: {skipped[0]} ...", flush=True)
-    others = {one for one in root.iterdir() if one.is_dir() and one.name[0] != "."} - set(find_parts(root).values())
-    if others:
-        names = ", ".join(sorted(one.name for one in others))
+    others = {one for one in root.iterdir() if one.is_dir() and one.name[0] != "."} - {*find_parts(root).values()}
+    if names := ", ".join(sorted(one.name for one in others)):
         print(f"folders of {root} that are none of {', '.join(PARTS)} are passed over: {names}", flush=True)
     return tuple(sorted(classes["train"])), files
 
