@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # not in a notebook
             stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
-        status = answer(list(sys.argv[1:] if args is None else args))
+        status = answer([expand_home(word) for word in (sys.argv[1:] if args is None else args)])
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -56,6 +56,12 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 128 + signal.SIGPIPE
+
+
+def expand_home(word: str) -> str:
+    """Return the word with a leading ``~`` of its value expanded, which shells do not do in ``--name=~/value``."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return name + equals + os.path.expanduser(value)
 
 
 def answer(args: list[str]) -> int:

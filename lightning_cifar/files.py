@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,9 +85,9 @@ def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[
     Raises:
         OSError: the file cannot be written, for example because the disk is full; the error names ``file``.
     """
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open(mode, **options) as opened:
+        with partial.open(mode.replace("w", "x"), **options) as opened:  # new: no link of somebody else is followed
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
@@ -124,6 +125,8 @@ def lock(run_dir: Path) -> FileLock | None:
     held = FileLock(run_dir / LOCK)
     try:
         held.acquire(timeout=0)
+        for partial in run_dir.rglob(".*.partial"):  # of processes that were killed while writing
+            partial.unlink(missing_ok=True)
     except Timeout:
         raise InputError(f"{run_dir} is in use: another process trains in it") from None
     except (OSError, NotImplementedError):

@@ -62,7 +62,9 @@ def list_files(job: Job, run: Run) -> None:
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
-        print(f"test it: python -m lightning_cifar test --ckpt_path {quote(checkpoint)}")
+        root = job.data.hparams["root"]  # never taken from a checkpoint
+        place = f" --data.root {quote(root)}" if root else ""
+        print(f"test it: python -m lightning_cifar test --ckpt_path {quote(checkpoint)}{place}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)

@@ -10,6 +10,8 @@ plain loop over images.
 import torch
 from torch import Tensor
 
+from lightning_cifar.errors import InputError
+
 
 def draw_flips(batch: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw which images to mirror: bool (B,), each with probability 1/2."""
@@ -69,6 +71,17 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         scale = scale / 255
     rows = to_rows(images).to(mean.dtype, copy=True)  # then in place: allocation costs more than arithmetic
     return from_rows(rows.mul_(scale.repeat(width)).add_(shift.repeat(width)), len(mean))
+
+
+def check_pixels(images: Tensor) -> None:
+    """Raise `InputError` for floats outside [0, 1] by more than the overshoot of a resize; nothing while exporting."""
+    if images.is_floating_point() and images.numel() and not torch.compiler.is_compiling():
+        low, high = images.aminmax()
+        if not (low > -0.1 and high < 1.1):
+            raise InputError(
+                f"images must be uint8 or floats in [0, 1], got floats from {low:.3g} to {high:.3g}: divide pixels of "
+                "0 to 255 by 255, and do not normalise them, which the model does"
+            )
 
 
 def to_rows(images: Tensor) -> Tensor:

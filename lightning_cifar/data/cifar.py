@@ -21,6 +21,7 @@ from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
+from lightning_cifar.data.folder import find_parts
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import digest_of, one_at_a_time
 
@@ -115,9 +116,9 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     """
     name, (size, digest) = published.filename, PUBLISHED[published.filename]
     local, partial = root / name, root / f".{name}.partial"
-    remedy = (
-        f"Set url to a mirror, archive to a local {name}, or root to a directory that holds {published.base_folder}"
-    )
+    remedy = f"Set url to a mirror, archive to a local {name}, or root to a directory with {published.base_folder}"
+    if not (archive or url or local.exists()) and "train" in find_parts(root):
+        raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(root / f".{name}.lock", "prepares the data"):

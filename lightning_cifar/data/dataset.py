@@ -87,6 +87,10 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     shares = counts.double() * size / len(labels)
     quota = shares.floor().long()
     quota[(shares - quota).argsort(descending=True, stable=True)[: size - int(quota.sum())]] += 1
+    while (full := (quota >= counts) & (counts > 0)).any() and (counts - quota > 1).any():
+        # A class would train on no image: hold out one of the class with the most images instead.
+        quota[full.nonzero()[0]] -= 1
+        quota[(counts - quota).argmax()] += 1
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     held_out = torch.cat([order[labels[order] == label][:take] for label, take in enumerate(quota.tolist())])

@@ -1,5 +1,7 @@
 """An image folder, ``train/<class>/*``, ``test/<class>/*`` and optionally ``val/<class>/*``: listed, decoded, cached.
 
+The parts may have the other names in `PARTS`. Files that are not images are passed over, with a line.
+
 Decoding 60,000 files takes tens of seconds, so the decoded images are cached. The cache is used only while name, size
 and times of every file are unchanged and the cached images have the recorded fingerprint.
 """
@@ -7,6 +9,7 @@ and times of every file are unchanged and the cached images have the recorded fi
 import contextlib
 import hashlib
 import os
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +20,12 @@ import torch
 from tqdm import tqdm
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
-from lightning_cifar.data.images import SIZE, decode
+from lightning_cifar.data.images import SIZE, decode, is_image
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, open_atomically
 
-PARTS = ("train", "val", "test")
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+MOST_NAMED = 50  # damaged files in one message
 DECODER = b"3"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
 
 
@@ -37,7 +41,14 @@ def load_folder(root: Path) -> Dataset:
     with one_at_a_time(cache.with_suffix(".lock"), "prepares the data"):  # one process decodes, the others wait
         if (cached := read_cache(cache, state)) is not None:
             return cached
-        decoded = {part: decode_all(part, files[part]) for part in files}
+        decoded, failures = {}, []
+        for part in files:
+            try:
+                decoded[part] = decode_all(part, files[part])
+            except InputError as error:
+                failures.append(str(error))
+        if failures:
+            raise InputError("; ".join(failures))
         dataset = Dataset(decoded["train"], decoded.get("val"), decoded["test"], class_names)
         write_cache(cache, state, dataset)
     return dataset
@@ -45,43 +56,76 @@ def load_folder(root: Path) -> Dataset:
 
 def list_parts(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[str, int]]]]:
     """Return the class names, and the (file, label) pairs of each part that exists."""
-    class_names = list_classes(root)
-    return class_names, {part: list_files(root / part, class_names) for part in PARTS if (root / part).is_dir()}
+    classes, skipped = find_classes(root), list[str]()
+    files = {part: list_files(folders, skipped) for part, folders in classes.items()}
+    if skipped:
+        print(f"{len(skipped)} files are not images and are passed over: {skipped[0]} ...", flush=True)
+    others = {one for one in root.iterdir() if one.is_dir() and one.name[0] != "."} - {*find_parts(root).values()}
+    if names := ", ".join(sorted(one.name for one in others)):
+        print(f"folders of {root} that are none of {', '.join(PARTS)} are passed over: {names}", flush=True)
+    return tuple(sorted(classes["train"])), files
+
+
+def find_parts(root: Path) -> dict[str, Path]:
+    """Return the directory of each part in `PARTS` that ``root`` has, in upper or lower case."""
+    found: dict[str, Path] = {}
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        part = next((part for part, names in PARTS.items() if path.name.lower() in names), None)
+        if part and path.is_dir():
+            if part in found:
+                raise InputError(f"{found[part]} and {path} are both {part}: keep one of them")
+            found[part] = path
+    return {part: found[part] for part in PARTS if part in found}
 
 
 def list_classes(root: Path) -> tuple[str, ...]:
-    """Return the sorted class names: the sub-folders of ``train``, which ``test`` and ``val`` must repeat."""
+    """Return the sorted class names."""
+    return tuple(sorted(find_classes(root)["train"]))
+
+
+def find_classes(root: Path) -> dict[str, dict[str, str]]:
+    """Return each part's class folders by name: the sub-folders of ``train``, which ``test`` and ``val`` must repeat.
+
+    Names are composed (NFC): macOS may decompose their accents, which nobody sees.
+    """
+    parts, names = find_parts(root), {}
     for part in ("train", "test"):
-        if not (root / part).is_dir():
+        if part not in parts:
             raise InputError(
                 f"{root / part} is not a directory: an image folder holds train/<class>/* and test/<class>/*; "
                 "set root to one that does"
             )
-    names = {
-        part: {entry.name for entry in os.scandir(root / part) if entry.is_dir() and not entry.name.startswith(".")}
-        for part in PARTS
-        if (root / part).is_dir()
-    }
-    if len(names["train"]) < 2:
-        raise InputError(f"{root / 'train'} holds {len(names['train'])} class folders: at least two are needed")
+    for part, folder in parts.items():
+        paths = [one.path for one in os.scandir(folder) if one.is_dir() and not one.name.startswith(".")]
+        names[part] = {unicodedata.normalize("NFC", os.path.basename(path)): path for path in sorted(paths)}
+        if len(names[part]) < len(paths):
+            raise InputError(f"{folder} has two class folders whose names differ only in Unicode form: merge them")
+    if len(train := names["train"]) < 2:
+        raise InputError(f"{parts['train']} holds {len(train)} class folders: at least two are needed")
     for part, found in names.items():
-        if found != names["train"]:
-            extra, missing = sorted(found - names["train"]), sorted(names["train"] - found)
+        if found.keys() != train.keys():
+            extra, missing = sorted(found.keys() - train), sorted(train.keys() - found)
             difference = f"has {extra[0]!r}, train has not" if extra else f"lacks {missing[0]!r}, which train has"
-            raise InputError(f"{root / part} {difference}: give both the same class folders")
-    return tuple(sorted(names["train"]))
+            raise InputError(f"{parts[part]} {difference}: give both the same class folders")
+    return names
 
 
-def list_files(part: Path, class_names: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Return all (file, label) below ``part``, sorted, without hidden files. Strings: 60,000 Paths would take 1 s."""
+def list_files(folders: dict[str, str], skipped: list[str]) -> list[tuple[str, int]]:
+    """Return all (file, label) of a part, sorted, without hidden files. Strings: 60,000 Paths would take 1 s.
+
+    Files that are not images are added to ``skipped``.
+    """
     files: list[tuple[str, int]] = []
-    for label, name in enumerate(class_names):
-        entries = [entry for entry in os.scandir(part / name) if not entry.name.startswith(".")]
+    for label, name in enumerate(sorted(folders)):
+        entries = [entry for entry in os.scandir(folders[name]) if not entry.name.startswith(".")]
         if odd := [entry.path for entry in entries if not is_file(entry)]:  # reading a pipe would block
             raise InputError(f"{min(odd)} is not a file: remove it from the class folder")
-        if not entries:
-            raise InputError(f"{part / name} is empty: add images or remove the class from every part")
-        files += [(path, label) for path in sorted(entry.path for entry in entries)]
+        paths = sorted(entry.path for entry in entries)
+        images = [path for path in paths if is_image(path)]
+        if not images:
+            raise InputError(f"{folders[name]} is empty of images: add images or remove the class from every part")
+        skipped += sorted(set(paths) - set(images))
+        files += [(path, label) for path in images]
     return files
 
 
@@ -93,13 +137,23 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def decode_all(part: str, files: list[tuple[str, int]]) -> ImageSet:
-    """Decode in threads (Pillow releases the interpreter lock), with a progress bar on a terminal."""
-    pixels = np.empty((len(files), SIZE, SIZE, 3), np.uint8)
+    """Decode in threads (Pillow releases the interpreter lock), with a progress bar on a terminal.
+
+    Raises:
+        InputError: files cannot be decoded; it names all of them.
+    """
+    pixels, failures = np.empty((len(files), SIZE, SIZE, 3), np.uint8), []
     with warnings.catch_warnings(), ThreadPoolExecutor(count_cores()) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF or palettes, but reads the pixels
-        decoded = pool.map(decode, [path for path, _ in files])
+        decoded = [pool.submit(decode, path) for path, _ in files]
         for index, image in enumerate(tqdm(decoded, f"decoding {part}", len(files), disable=None)):
-            pixels[index] = image
+            try:
+                pixels[index] = image.result()
+            except InputError as error:
+                failures.append(str(error))
+    if failures:
+        more = [f"and {len(failures) - MOST_NAMED} more"] if len(failures) > MOST_NAMED else []
+        raise InputError("; ".join(failures[:MOST_NAMED] + more))
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
     return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels)
 
@@ -128,9 +182,11 @@ def digest_stats(root: Path, paths: Iterable[str]) -> str:
 
 def locate_cache(root: Path) -> Path:
     """Return ``$XDG_CACHE_HOME/lightning-cifar/<name>-<hash of the full path>.pt``; nothing is written to ``root``."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     full = root.resolve()
-    return base / "lightning-cifar" / f"{full.name}-{hashlib.sha256(bytes(full)).hexdigest()[:12]}.pt"
+    if not os.path.isabs(base):  # containers may have users without a home
+        base = os.devnull  # where nothing can be written: `write_cache` warns
+    return Path(base) / "lightning-cifar" / f"{full.name}-{hashlib.sha256(bytes(full)).hexdigest()[:12]}.pt"
 
 
 def read_cache(cache: Path, state: str) -> Dataset | None:

@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import os
 import threading
 from functools import cache
 from typing import BinaryIO
@@ -29,6 +30,7 @@ FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
     "WEBP",
 )
+HEIC = (".heic", ".heif")  # photographs of phones, which Pillow cannot read
 
 
 @cache
@@ -38,13 +40,35 @@ def list_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def has_image_suffix(path: str) -> bool:
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in HEIC or (bool(list_formats()) and Image.EXTENSION.get(suffix) in FORMATS)
+
+
+def is_image(path: str) -> bool:
+    """Return whether a regular file is an image by its suffix or, if that is of no format, by its content."""
+    if has_image_suffix(path):
+        return True
+    try:
+        Image.open(path, formats=[one for one in list_formats() if one != "TGA"]).close()  # TGA has no signature
+    except Exception:  # each decoder fails in its own ways
+        return False
+    return True
+
+
 def read_image(source: str | BinaryIO) -> np.ndarray:
     """Decode a file, given by its path or opened, into RGB uint8 (32, 32, 3).
 
     Raises:
         Exception: the file cannot be decoded. The type depends on the decoder.
     """
-    with Image.open(source, formats=list_formats()) as image:
+    try:
+        image = Image.open(source, formats=list_formats())
+    except Image.UnidentifiedImageError:
+        if str(source).lower().endswith(HEIC):
+            raise ValueError("HEIC is not supported: convert it to JPEG") from None
+        raise
+    with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
         image.draft(None, (4 * SIZE, 4 * SIZE))

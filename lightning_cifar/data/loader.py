@@ -31,6 +31,7 @@ class Order(DistributedSampler[int]):
     def __init__(self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL) -> None:
         self.size, self.order_seed, self.epoch = size, seed, 0
         self.batch_size, self.shard = batch_size, shard
+        self.fixed = False  # the same order in every epoch, for `overfit_batches`
         self.first = 0  # global position at which the next epoch starts: above 0 after a resume within an epoch
 
     def positions(self) -> Tensor:
@@ -39,7 +40,9 @@ class Order(DistributedSampler[int]):
         if self.order_seed is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(self.size, generator=make_generator(self.order_seed, self.epoch))
+            order = torch.randperm(
+                self.size, generator=make_generator(self.order_seed, 0 if self.fixed else self.epoch)
+            )
         return self.shard.of_batches(order[first:], self.batch_size) if self.shard.count > 1 else order[first:]
 
     def __len__(self) -> int:

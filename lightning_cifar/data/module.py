@@ -105,7 +105,7 @@ class CIFAR10DataModule(LightningDataModule):
             raise InputError(f"in_memory=False needs dataset='folder', got {dataset!r}")
         self.save_hyperparameters()
         self.hparams.update(to_plain(dict(self.hparams)))
-        self.root = Path(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
+        self.root = Path(os.path.expanduser(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data"))
         self.source: Dataset | None = None
         self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # `start_replay` replaces it
         # For each training image: mirrored, top and left of the crop, row and column of the cutout. Always this memory.
@@ -148,19 +148,21 @@ class CIFAR10DataModule(LightningDataModule):
             check_range("val_size", val_size, f"[1, {len(source.train) - 1}]")
             rest, held_out = stratified_split(source.train.labels, val_size, self.hparams["split_seed"])
             self.train, self.val = source.train[rest], source.train[held_out]
+            if empty := [name for index, name in enumerate(source.class_names) if index not in self.train.labels]:
+                print(f"no training image is left of {', '.join(empty)}: add images, or a folder val", flush=True)
         measured = self.train if isinstance(self.train, ImageSet) else self.train.sample(STATISTICS_SAMPLE)
         self.mean, self.std = measure_channels(measured.images)
 
     def read(self) -> Dataset:
         """Return the dataset; only the first call reads it."""
         if self.source is None:
-            name, archive = self.hparams["dataset"], self.hparams["archive"]
+            name, url, archive = (self.hparams[one] for one in ("dataset", "url", "archive"))
             if name == "digits":
                 self.source = load_digits()
             elif name == "folder":
                 self.source = load_folder(self.root) if self.hparams["in_memory"] else list_folder(self.root)
             else:
-                self.source = load_cifar(name, self.root, self.hparams["url"], Path(archive) if archive else None)
+                self.source = load_cifar(name, self.root, url, archive and Path(os.path.expanduser(archive)))
         return self.source
 
     def train_dataloader(self) -> BatchLoader | FileLoader:
@@ -169,14 +171,11 @@ class CIFAR10DataModule(LightningDataModule):
             self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
         self.seed = torch.initial_seed()
         self.draw_epoch(0 if self.trainer is None else self.trainer.current_epoch)
-        return self.make_loader(
-            self.train,
-            self.hparams["batch_size"],
-            seed=self.seed,
-            drop_last=self.hparams["drop_last"],
-            positions=self.trainer is not None,  # for `on_after_batch_transfer`, which a Trainer calls
-            shard=self.shard,
-        )
+        options = {"seed": self.seed, "drop_last": self.hparams["drop_last"], "shard": self.shard}
+        options["positions"] = self.trainer is not None  # for `on_after_batch_transfer`, which a Trainer calls
+        loader = self.make_loader(self.train, self.hparams["batch_size"], **options)
+        loader.sampler.fixed = getattr(self.trainer, "overfit_batches", 0) > 0  # type: ignore[union-attr]  # an `Order`
+        return loader
 
     def val_dataloader(self) -> BatchLoader | FileLoader:
         return self.make_loader(self.val[self.shard.of_set(len(self.val))], self.hparams["eval_batch_size"])

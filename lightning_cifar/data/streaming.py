@@ -1,5 +1,6 @@
 """Image folders larger than memory: worker processes decode each file when its batch is due."""
 
+import multiprocessing
 import os
 import warnings
 from collections.abc import Iterator
@@ -38,12 +39,15 @@ class ImageFiles:
         # NumPy would read a tensor of one index as a scalar.
         return ImageFiles(self.paths[indices if isinstance(indices, slice) else indices.numpy()], self.labels[indices])
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a batch to DataLoader: images uint8 (B, 3, 32, 32), labels and positions int64 (B,)."""
+    def __getitems__(self, indices: list[int]) -> tuple[np.ndarray, ...]:
+        """Return a batch to `FileLoader`: images uint8 (B, 32, 32, 3), labels and positions int64 (B,).
+
+        Arrays, since workers send tensors through /dev/shm, which is small in containers: a full one hangs them.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, as in `decode_all`
             pixels = np.stack([decode(os.fsdecode(path)) for path in self.paths[indices]])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2), self.labels[indices], torch.tensor(indices)
+        return pixels, self.labels.numpy()[indices], np.array(indices)
 
     def sample(self, size: int) -> ImageSet:
         """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
@@ -83,9 +87,17 @@ class FileLoader(DataLoader):
         # For predict, Lightning builds a new loader with another sampler, which starts at the first batch.
         self.batch = self.sampler.first // self.sampler.batch_size if isinstance(self.sampler, Order) else 0
         try:
+            [multiprocessing.Lock() for _ in range(20 * self.num_workers)]  # as many as torch needs, and some more
+        except OSError as error:
+            raise InputError(
+                f"num_workers {self.num_workers} needs room in /dev/shm ({error.strerror}): enlarge it, or set it to 0"
+            ) from error
+        try:
             for batch in super().__iter__():
                 self.batch += 1
-                yield batch
+                images, *others = [torch.from_numpy(part) for part in batch]
+                batch = images.permute(0, 3, 1, 2), *others
+                yield tuple(part.pin_memory() for part in batch) if self.pin_memory else batch
         except InputError as error:  # from a worker, the message is a whole traceback
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
 

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
-from PIL import Image
-
-from lightning_cifar.data.images import FORMATS, read_image
+from lightning_cifar.data.images import has_image_suffix, is_image, read_image
 
 
 def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterator[str]:
@@ -34,17 +32,15 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
 
 
 def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[str]:
-    """Yield the files at any depth whose suffix belongs to one of `FORMATS`; skip hidden files and folders."""
-    Image.init()
+    """Yield the image files at any depth; skip hidden files and folders, and add other files to ``others``."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            if Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in FORMATS:
-                yield os.path.join(parent, name)
+        for name in sorted(one for one in files if not one.startswith(".")):
+            path = os.path.join(parent, name)
+            if has_image_suffix(name) or (os.path.isfile(path) and is_image(path)):
+                yield path
             elif others is not None:
-                others.append(os.path.join(parent, name))
+                others.append(path)
 
 
 def read_pixels(source: str | BinaryIO) -> Any:

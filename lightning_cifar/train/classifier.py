@@ -1,5 +1,6 @@
 """ImageClassifier: `FiveBlockNet` as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.data.augment import normalise
+from lightning_cifar.data.augment import check_pixels, normalise
+from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.ensemble import Ensemble
@@ -162,6 +164,7 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""
+        check_pixels(images)
         return self.network(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -170,6 +173,7 @@ class ImageClassifier(LightningModule):
 
     def average_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits averaged over the views of ``tta``, and those of the images, in float32."""
+        check_pixels(images)
         symmetric = self.hparams.get("flip_equivariant", False)
         weighted = make_views(self.normalise(images), self.hparams["tta"], symmetric)
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image
@@ -190,6 +194,10 @@ class ImageClassifier(LightningModule):
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
         start_replay(self, self.datamodule, ImageClassifier)
+        if self.datamodule is None and isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
+            warnings.warn(
+                "training without augmentation: pass trainer.fit the data module, not its loader", stacklevel=2
+            )
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch

@@ -70,8 +70,9 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
     Raises:
         InputError: the file is damaged or was not written by ``export`` or ``save_weights``.
     """
-    hyper_parameters, _, tensors = read_weights(Path(file))
-    return restore_model(Path(file), hyper_parameters, tensors)
+    file = Path(file).expanduser()
+    hyper_parameters, _, tensors = read_weights(file)
+    return restore_model(file, hyper_parameters, tensors)
 
 
 def load_model(file: Path) -> ImageClassifier:
@@ -108,7 +109,7 @@ def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
 
 def find_checkpoint(ckpt_path: str) -> Path:
     """Return the file of ``--ckpt_path``: ``pretrained``, a file, or the best checkpoint of a run directory."""
-    path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path)
+    path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
         why = "it holds no checkpoints/best.ckpt: name a run directory of fit" if path.is_dir() else "no such file"
@@ -136,7 +137,8 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
         data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-        for removed in ("small_epochs", "small_size"):  # of version 0.1.0, where they changed only the training
+        # Only the user names sources and directories. The others are of 0.1.0, where they changed only the training.
+        for removed in ("url", "archive", "root", "small_epochs", "small_size"):
             data.pop(removed, None)
         config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
     except (KeyError, TypeError, ValueError) as error:
@@ -146,6 +148,4 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
-    if (root := config["data"].get("root")) and not Path(root).exists():
-        del config["data"]["root"]  # moved since: LIGHTNING_CIFAR_DATA or --data.root give its new place
     return config

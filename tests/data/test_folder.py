@@ -508,7 +508,7 @@ def test_decompression_bomb_is_refused(image_folder, bad_input, monkeypatch):
     ],
 )
 def test_a_file_that_is_not_an_image_is_named(image_folder, bad_input, make):
-    file = image_folder / "train" / "dog" / "labels.csv"
+    file = image_folder / "train" / "dog" / "labels.jpg"
     make(file)
     with bad_input(file, "remove it"):
         load_folder(image_folder)

@@ -212,7 +212,9 @@ def test_given_normalisation_is_kept():
     assert model.hparams["class_names"] == [str(digit) for digit in range(10)]
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.filterwarnings(
+    "ignore:You defined a `validation_step` but have no", "ignore:training without augmentation"
+)
 def test_normalisation_of_training_is_kept_when_the_data_changes():
     """A model trained on custom loaders keeps CIFAR-10's mean and std for other data."""
     model = ImageClassifier(**SMALL)

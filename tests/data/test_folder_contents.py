@@ -1,0 +1,131 @@
+"""What image folders hold in practice: other names of parts, other files, damage, accents, rare classes."""
+
+import os
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lightning_cifar import main
+from lightning_cifar.commands import fit as fit_command
+from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.module import CIFAR10DataModule
+
+
+@pytest.fixture
+def read(image_folder, tiny, monkeypatch, capsys):
+    """Return a function that runs `fit` until it has read the folder; it returns the status and all lines."""
+    monkeypatch.setattr(fit_command, "choose_precision", lambda job: sys.exit(0))
+
+    def run(*args: str) -> tuple[int, str]:
+        status = main(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder), *args])
+        output = capsys.readouterr()
+        assert status == 0 or len(output.err.splitlines()) == 1
+        return status, output.out + output.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "valid", "test"), ("Train", "Validation", "TEST"), ("training", "VAL", "testing")]
+)
+def test_parts_may_have_other_usual_names(image_folder, read, names):
+    for part, name in zip(("train", "val", "test"), names, strict=True):
+        (image_folder / part).rename(image_folder / name)
+    assert read()[0] == 0
+    assert len(load_folder(image_folder).val) == 3
+
+
+def test_two_folders_of_one_part_are_refused(image_folder, read):
+    shutil.copytree(image_folder / "val", image_folder / "valid")
+    status, text = read()
+    assert status == 2
+    assert "both val: keep one" in text
+
+
+def test_other_folders_are_named(image_folder, read):
+    shutil.copytree(image_folder / "val", image_folder / "holdout")
+    status, text = read()
+    assert status == 0
+    assert "passed over: holdout" in text
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_files_that_are_not_images_are_passed_over_with_a_count(image_folder, read, in_memory):
+    expected = load_folder(image_folder).fingerprint()
+    for name in ("Thumbs.db", "desktop.ini", "labels.csv"):
+        (image_folder / "train" / "cat" / name).write_bytes(b"not an image")
+    (image_folder / "val" / "dog" / "empty").touch()
+    status, text = read("--data.in_memory", in_memory, "--data.num_workers", "0")
+    assert status == 0
+    assert "4 files are not images and are passed over" in text
+    assert load_folder(image_folder).fingerprint() == expected
+
+
+def test_images_without_suffix_are_read(image_folder):
+    expected = load_folder(image_folder).train.images
+    for file in (image_folder / "train").glob("*/*"):
+        file.rename(file.with_suffix(""))
+    assert load_folder(image_folder).train.images.equal(expected)
+
+
+def test_all_damaged_files_and_heic_are_named_at_once(image_folder, read):
+    bad = [image_folder / "train/cat/a.jpg", image_folder / "train/dog/IMG_1.HEIC", image_folder / "test/cat/b.png"]
+    for file in bad:
+        file.write_bytes(b"\0\0\0\x18ftypheic")
+    status, text = read()
+    assert status == 2
+    assert all(str(file) in text for file in bad)
+    assert "convert it to JPEG" in text
+
+
+def test_names_that_differ_only_in_unicode_form_are_the_same_class(image_folder, read):
+    for part, form in (("train", "NFD"), ("val", "NFC"), ("test", "NFC")):
+        (image_folder / part / "cat").rename(image_folder / part / unicodedata.normalize(form, "Bär"))
+    assert read()[0] == 0
+    assert load_folder(image_folder).class_names == ("Bär", "dog")
+    shutil.copytree(image_folder / "test" / "dog", image_folder / "test" / unicodedata.normalize("NFD", "Bär"))
+    assert "differ only in Unicode form" in read()[1]
+
+
+def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys):
+    before = sorted(image_folder.rglob("*"))
+    assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder)]) == 2
+    assert "looks like an image folder: add --data.dataset folder" in capsys.readouterr().err
+    assert sorted(image_folder.rglob("*")) == before
+
+
+def keep(image_folder: Path, cats: int, dogs: int) -> None:
+    shutil.rmtree(image_folder / "val")
+    for name, count in (("cat", cats), ("dog", dogs)):
+        for file in sorted((image_folder / "train" / name).iterdir())[count:]:
+            file.unlink()
+
+
+def test_no_class_loses_its_only_image_to_validation(image_folder):
+    keep(image_folder, 5, 1)
+    data = CIFAR10DataModule("folder", root=image_folder, val_size=3)
+    data.setup()
+    assert data.train.labels.bincount().tolist() == [2, 1]
+
+
+def test_classes_without_training_images_are_named(image_folder, read):
+    keep(image_folder, 1, 1)
+    assert "no training image is left of" in read("--data.val_size", "1")[1]
+
+
+def test_predict_counts_files_that_are_not_images(image_folder, capsys):
+    folder = image_folder / "test" / "cat"
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "list.txt").write_text("x")
+    (folder / "image-00.bmp").rename(folder / "image")
+    os.mkfifo(folder / "pipe")
+    Image.new("RGB", (9, 9)).save(folder / "z.png")
+    main(["predict", "--ckpt_path", "pretrained", "--images", str(folder), "--output", "rows.csv"])
+    rows = Path("rows.csv").read_text()
+    assert "convert it to JPEG" in rows
+    assert str(folder / "image,") in rows
+    assert "2 files are not images and are passed over" in capsys.readouterr().err

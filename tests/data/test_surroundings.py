@@ -1,0 +1,137 @@
+"""The surroundings of the data: home directory, cache, worker processes, links, foreign checkpoints, bare loaders."""
+
+import multiprocessing
+import pwd
+import shutil
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from lightning_cifar import ImageClassifier, InputError, load_pretrained, main
+from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.files import write_whole
+from lightning_cifar.train.weights import checkpoint_config
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return tmp_path / "home"
+
+
+def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, capsys, monkeypatch):
+    shutil.move(image_folder, home / "images")
+    data = ["--data.dataset", "folder", "--trainer.log_every_n_steps", "1", "--data.batch_size", "9"]
+    assert main(["fit", *tiny, *data, "--data.root=~/images", "--run_dir=~/first"]) == 0
+    assert (home / "first" / "checkpoints" / "last.ckpt").is_file()
+    Path("config.yaml").write_text("run_dir: ~/second\ndata: {root: ~/images}")
+    assert main(["fit", *tiny, *data, "--config", "config.yaml"]) == 0
+    assert (home / "second" / "config.yaml").is_file()
+    monkeypatch.setenv("LIGHTNING_CIFAR_DATA", "~/images")
+    assert main(["validate", "--ckpt_path=~/first/checkpoints/last.ckpt"]) == 0
+    assert not Path("~").exists()
+
+
+def test_home_is_expanded_for_archives(tiny, home, capsys):
+    Path("config.yaml").write_text("data: {archive: ~/absent.tar.gz, dataset: cifar10}")
+    assert main(["fit", *tiny, "--config=~/../config.yaml"]) == 2
+    assert f"{home}/absent.tar.gz: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cache", [None, "relative"])
+def test_without_a_home_there_is_no_cache(image_folder, monkeypatch, cache):
+    def fail(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if cache:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    with pytest.warns(UserWarning, match="could not be cached"):
+        assert len(load_folder(image_folder).train) == 18
+    assert not Path("~").exists()
+    assert not Path("relative").exists()
+
+
+def test_workers_send_no_tensors_through_shared_memory(image_folder):
+    """A full /dev/shm would hang them."""
+    data = CIFAR10DataModule("folder", root=str(image_folder), in_memory=False)
+    data.setup()
+    assert all(not isinstance(part, torch.Tensor) for part in data.train.__getitems__([0, 1]))
+
+
+def test_workers_without_dev_shm_are_one_line(image_folder, tiny, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.in_memory", "false"]
+    monkeypatch.setattr(multiprocessing, "Lock", fail)
+    assert main(["fit", *tiny, *data, "--data.num_workers", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--data.num_workers 1 needs room in /dev/shm (No space left on device)" in line
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning, of the validation loader
+def test_overfit_batches_repeats_the_same_batch(image_folder, tiny):
+    seen = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            seen.append(batch[1].tolist())
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=15)
+    trainer = lightning.Trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()], **options)
+    trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+    assert set(seen[0]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "images", [torch.rand(2, 3, 32, 32) * 255, torch.randn(2, 3, 32, 32)], ids=["255", "normalised"]
+)
+def test_floats_outside_0_to_1_are_refused(images):
+    model = load_pretrained()
+    for call in (model, lambda images: model.predict_step(images, 0)):
+        with pytest.raises(InputError, match=r"divide pixels of 0 to 255 by 255, and do not normalise"):
+            call(images)
+        call(images.clamp(-0.05, 1.05))  # as a resize overshoots
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_loader_without_its_data_module_warns(image_folder):
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9)
+    data.setup()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_epochs=1, log_every_n_steps=1, **options)
+    with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module"):
+        trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data.train_dataloader())
+
+
+def test_links_in_place_of_temporary_files_are_not_followed():
+    Path("mine").write_text("mine")
+    for name in (".out.partial", ".out.0.partial"):
+        Path(name).symlink_to("mine")
+    write_whole(Path("out"), b"new")
+    assert (Path("mine").read_text(), Path("out").read_text()) == ("mine", "new")
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_partial_files_of_killed_writers_are_removed(tiny, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    left = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123.partial"
+    left.write_bytes(b"half")
+    assert main(["fit", "--resume", str(tmp_path / "run")]) == 0
+    assert not left.exists()
+
+
+def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    foreign = {"url": "http://127.0.0.1:9/x", "archive": "/absent", "root": str(tmp_path), "dataset": "cifar10"}
+    checkpoint["datamodule_hyper_parameters"] |= foreign
+    torch.save(checkpoint, tmp_path / "foreign.ckpt")
+    assert not {"url", "archive", "root"} & checkpoint_config(tmp_path / "foreign.ckpt")["data"].keys()
