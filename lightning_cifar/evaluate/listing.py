@@ -17,7 +17,7 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
     """Yield every named file, the image files below named folders, and the matches of patterns, sorted.
 
     The name ``-`` stands for a list on standard input, one path a line. ``others`` receives the files below folders
-    that are left out, because their suffix belongs to no format that is read.
+    that are left out, because they are no images.
     """
     for name in names:
         if name == "-":
