@@ -306,7 +306,7 @@ def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path):
     data += ["--data.num_workers", "0", "--data.batch_size", "6", "--data.held_out", "val"]
     small = ["--trainer.max_epochs", "1", "--model.widths", "[4,4,8,8,8]", "--trainer.log_every_n_steps", "1"]
     assert run(capsys, "fit", *data, *small, "--run_dir", tmp_path / "run")[0] == 0
-    tested = ["--ckpt_path", tmp_path / "run/checkpoints/best.ckpt", "--run_dir"]
+    tested = ["--ckpt_path", tmp_path / "run/checkpoints/best.ckpt", "--data.root", image_folder, "--run_dir"]
     status, _, err = run(capsys, "test", *tested, tmp_path / "no", "--corruptions")
     assert (status, err) == (2, ["error: --corruptions needs the images in memory: --data.in_memory true"])
     assert run(capsys, "test", *tested, tmp_path / "test")[0] == 0
@@ -509,6 +509,7 @@ def test_errors_of_the_trainer_are_one_line(capsys, tiny):
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
     data, model = CIFAR10DataModule("digits", val_size=200), ImageClassifier(widths=(4,) * 5)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

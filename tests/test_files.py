@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,5 +66,7 @@ def test_an_error_in_writing_names_the_file(tmp_path):
 
 
 def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "timestamp", lambda: "now")
+    monkeypatch.setattr(
+        files.datetime, "datetime", SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda _: "now"))
+    )
     assert [make_timed_directory(tmp_path / "runs").name for _ in range(3)] == ["now", "now-2", "now-3"]

@@ -1,11 +1,11 @@
 """ImageClassifier: `FiveBlockNet` as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
@@ -53,12 +53,10 @@ class ImageClassifier(LightningModule):
         class_names: one name per class; None: those of the `CIFAR10DataModule` in training.
         mean: per channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
         std: as ``mean``.
-        compile: train through ``torch.compile``, with a C++ compiler and a first step of up to a minute. It was slower
-            than eager mode on every CPU measured. Evaluation and checkpoints do not change.
+        compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
         replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: if the
             device is a GPU. Where replay is impossible, a warning says why, and steps run eagerly.
-        members: number of networks, at least 1, whose logits are averaged. Each is trained as if it were the only one,
-            on the same batches.
+        members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
         network: further arguments of `FiveBlockNet`.
     """
 
@@ -195,9 +193,7 @@ class ImageClassifier(LightningModule):
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
         start_replay(self, self.datamodule, ImageClassifier)
         if self.datamodule is None and isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
-            warnings.warn(
-                "training without augmentation: pass trainer.fit the data module, not its loader", stacklevel=2
-            )
+            rank_zero_warn("training without augmentation: pass trainer.fit the data module, not its loader")
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch

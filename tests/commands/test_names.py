@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -34,7 +35,8 @@ def named(tmp_path_factory):
 def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    assert main(["test", "--ckpt_path", str(named / "run"), "--run_dir", str(tmp_path / "test \u00e9")]) == 0
+    test = ["test", "--ckpt_path", str(named / "run"), "--data.root", str(named)]
+    assert main([*test, "--run_dir", str(tmp_path / "test \u00e9")]) == 0
     assert set(json.loads((tmp_path / "test \u00e9/test.json").read_text())["per_class"]) == {*CLASSES}
     assert "\\u732b " in stream.buffer.getvalue().decode()
     assert main(["predict", "--ckpt_path", str(named / "run"), "--images", str(named / "test" / CLASSES[0])]) == 0
@@ -43,9 +45,8 @@ def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path):
 
 
 def test_bytes_that_are_no_text(trained, capsys, tmp_path):
-    name = "bad\udcff"
-    args = ["--ckpt_path", str(trained), "--run_dir"]
-    assert main(["test", *args, name]) == 0
+    assert main(["test", "--ckpt_path", str(trained), "--run_dir", "tested"]) == 0
+    os.rename("tested", name := "bad\udcff")
     assert main(["report", name]) == 0
     assert "report: bad\\udcff/report/report.html" in capsys.readouterr().out
 
@@ -56,7 +57,7 @@ def test_classes_without_a_font_are_numbers(named, tmp_path, monkeypatch):
     fonts.find_fonts.cache_clear()
     assert fonts.make_drawable(CLASSES) == ["?", "ship \\$\\frac\\$ \u00e9", "?"]
     args = ["--ckpt_path", str(named / "run"), "--run_dir"]
-    assert main(["test", *args, "without"]) == 0
+    assert main(["test", *args, "without", "--data.root", str(named)]) == 0
     assert main(["predict", *args[:2], "--images", str(named / "test"), "--explain", "why"]) == 0
     fonts.find_fonts.cache_clear()
 

@@ -128,4 +128,4 @@ def test_predict_counts_files_that_are_not_images(image_folder, capsys):
     rows = Path("rows.csv").read_text()
     assert "convert it to JPEG" in rows
     assert str(folder / "image,") in rows
-    assert "2 files are not images and are passed over" in capsys.readouterr().err
+    assert "left out: 2 files that are not images, such as" in capsys.readouterr().err

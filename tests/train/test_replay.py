@@ -174,7 +174,7 @@ AVERAGING = StochasticWeightAveraging(0.1, swa_epoch_start=1)  # its last epoch 
         "a profiler is on": ["--trainer.profiler", "simple"],
         "detect_anomaly is on": ["--trainer.detect_anomaly", "true"],
         "mixup and cutmix draw on the host": ["--model.mixup", "0.2"],
-        "a callback acts within steps: GradientAccumulationScheduler": [
+        "a callback acts within steps: LastGroup, GradientAccumulationScheduler": [
             "--trainer.callbacks+", "lightning.pytorch.callbacks.GradientAccumulationScheduler",
             "--trainer.callbacks.scheduling", "{4: 2}",
         ],

@@ -77,10 +77,10 @@ def main(args: list[str]) -> int:
 
 
 def describe_others(others: list[str]) -> str:
-    """Return a clause that counts the files below folders that are not read; nothing if there are none."""
+    """Return a clause that counts the files below folders that are no images; nothing if there are none."""
     if not others:
         return ""
-    return f": {len(others):,} files without the suffix of a format that is read, such as {escape_name(others[0])}"
+    return f": {len(others):,} files that are not images, such as {escape_name(others[0])}"
 
 
 def measure_precision(model: "ImageClassifier") -> str:
