@@ -1,9 +1,9 @@
 """Copy the seeds of a ``repeat`` into the evidence: ``benchmarks/results/RECIPE.json``.
 
     python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.root DIR --run_dir RUN_DIR
-    python benchmarks/seeds.py RUN_DIR [--name NAME]
+    python benchmarks/seeds.py RUN_DIR [--name NAME] [--shared]
 
-The tables below compare recipes and variants that were trained by ``repeat``.
+``--shared``: other jobs shared the machine, so that the tables give no training times. They compare recipes and variants that were trained by ``repeat``.
 """
 
 import argparse
@@ -24,7 +24,7 @@ KNOWN = {  # by fingerprint
 }
 
 
-def take(run_dir: Path, name: str | None) -> None:
+def take(run_dir: Path, name: str | None, shared: bool) -> None:
     result = json.loads((run_dir / "repeat.json").read_text())
     runs = [one["run"] for one in result["seeds"]]
     (recipe,) = {run["recipe"] for run in runs}
@@ -36,6 +36,7 @@ def take(run_dir: Path, name: str | None) -> None:
         if option in words:
             words[words.index(option) + 1] = stands
     evidence = result | {"command": " ".join(words), "data": KNOWN[fingerprint], "gpu": gpu}
+    evidence["shared"] = shared
     write_json(Path(__file__).parent / f"results/{name or recipe}.json", evidence)
     print(format_summary(evidence))
 
@@ -101,8 +102,9 @@ def summarise_repeat(label: str, name: str) -> list[str]:
     found = load_result(name)
     epochs = found["seeds"][0]["steps"] * 250 / 50_000
     accuracies = [format_spread(found[key]) for key in MEASURES]
-    minutes = found["train_seconds"]["median"] / 60
-    return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.2g}", f"{minutes:.2g} min"]
+    minutes = f"{found['train_seconds']['median'] / 60:.2g} min"
+    time = "not measured" if found.get("shared") else minutes
+    return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.3g}", time]
 
 
 def collect_accuracies(found: dict[str, Any]) -> dict[str, list[float]]:
@@ -131,5 +133,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--name", help="of the file; default: the recipe")
+    parser.add_argument("--shared", action="store_true", help="other jobs shared the machine: no times")
     known = parser.parse_args()
-    take(known.run_dir, known.name)
+    take(known.run_dir, known.name, known.shared)
