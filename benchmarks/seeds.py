@@ -3,7 +3,8 @@
     python -m lightning_cifar repeat --recipe RECIPE --n 3 --data.root DIR --run_dir RUN_DIR
     python benchmarks/seeds.py RUN_DIR [--name NAME] [--shared]
 
-``--shared``: other jobs shared the machine, so that the tables give no training times. They compare recipes and variants that were trained by ``repeat``.
+``--shared``: other jobs shared the machine, so that the tables give no training times. The tables below compare recipes
+and variants that were trained by ``repeat``.
 """
 
 import argparse
