@@ -36,6 +36,7 @@ SHIM = Path(__file__).parent / "peer_on_cpu.py"
 def compare(options: argparse.Namespace, extra: list[str]) -> None:
     data = CIFAR10DataModule(root=options.root, held_out="test")
     data.setup()
+    options.run_dir.mkdir(parents=True, exist_ok=True)
     kept = options.run_dir / "peer.json"
     runs: list[dict[str, Any]] = json.loads(kept.read_text())["runs"] if kept.exists() else []
     with tempfile.TemporaryDirectory() as directory:
@@ -97,7 +98,8 @@ def tabulate(name: str) -> str:
     for kind, label in labels.items():
         runs = result["runs"][kind]
         medians.append(statistics.median(run["seconds"] for run in runs))
-        accuracies = [format_spread(summarise([run[key] for run in runs])) for key in MEASURES]
+        shares = ([run[key] for run in runs if key in run] for key in MEASURES)
+        accuracies = [format_spread(summarise(values)) if values else "not measured" for values in shares]
         rows.append([label, str(len(runs)), *accuracies, f"{medians[-1]:.0f} s", f"{medians[-1] / medians[0]:.2f}"])
     head = ["", "n", "without TTA", "with TTA", "training, median", "over the first"]
     return format_table(head, rows, result["command"])
