@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+MISSING = "not measured"
 MEASURES = ("accuracy_without_tta", "accuracy")  # of each seed trained by ``repeat``
 
 

@@ -3,11 +3,10 @@
 import statistics
 from typing import Any
 
-from formatting import RESULTS, format_percent, format_spread, format_table, load_result
+from formatting import MISSING, RESULTS, format_percent, format_spread, format_table, load_result
 
 from lightning_cifar.evaluate.statistics import summarise
 
-MISSING = "not measured"
 TARGET = 0.94  # accuracy with test-time augmentation
 LARGE = "fast94 1000"
 NAMED = "`fast94`, batches of 1,000"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import MEASURES, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_spread, format_table, load_result
 from peer_script import COLUMNS, read_runs, write_images
 
 from lightning_cifar import CIFAR10DataModule, main
@@ -99,7 +99,7 @@ def tabulate(name: str) -> str:
         runs = result["runs"][kind]
         medians.append(statistics.median(run["seconds"] for run in runs))
         shares = ([run[key] for run in runs if key in run] for key in MEASURES)
-        accuracies = [format_spread(summarise(values)) if values else "not measured" for values in shares]
+        accuracies = [format_spread(summarise(values)) if values else MISSING for values in shares]
         rows.append([label, str(len(runs)), *accuracies, f"{medians[-1]:.0f} s", f"{medians[-1] / medians[0]:.2f}"])
     head = ["", "n", "without TTA", "with TTA", "training, median", "over the first"]
     return format_table(head, rows, result["command"])

@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from formatting import MEASURES, format_interval, format_percent, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_interval, format_percent, format_spread, format_table, load_result
 
 from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.evaluate.statistics import compare, summarise
@@ -104,7 +104,7 @@ def summarise_repeat(label: str, name: str) -> list[str]:
     epochs = found["seeds"][0]["steps"] * 250 / 50_000
     accuracies = [format_spread(found[key]) for key in MEASURES]
     minutes = f"{found['train_seconds']['median'] / 60:.2g} min"
-    time = "not measured" if found.get("shared") else minutes
+    time = MISSING if found.get("shared") else minutes
     return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.3g}", time]
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from data import PerSample
-from formatting import format_percent, format_spread, format_table, load_result
+from formatting import MISSING, format_percent, format_spread, format_table, load_result
 from plain import build_plain_network
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -34,7 +34,7 @@ from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-TARGET, MISSING = 0.835, "not measured"
+TARGET = 0.835
 EPOCHS, BATCH, STEPS = 30, 512, 4
 
 

@@ -12,7 +12,7 @@ from lightning_cifar.errors import InputError
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 PRETRAINED_NAME = "pretrained"  # value of --ckpt_path for the model in this package
-CHECKPOINT_HELP = f"a run directory, a checkpoint, a .safetensors file, or {PRETRAINED_NAME}"
+CHECKPOINT_HELP = f"a run directory, a checkpoint, a .safetensors file, or `{PRETRAINED_NAME}`"
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",
@@ -35,7 +35,7 @@ FLAGS = {  # options of the Trainer's commands: placeholder of the value, and me
     "config": ("FILE", "settings as YAML, such as the config.yaml of a run"),
     "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
     "resume": ("RUN_DIR", "fit: resume a run that was stopped"),
-    "ckpt_path": ("PATH", "a run directory, a checkpoint, a .safetensors file, or `pretrained`"),
+    "ckpt_path": ("PATH", CHECKPOINT_HELP),
     "seed_everything": ("SEED", "seed of all random generators; default 0"),
     "wandb": ("[MODE]", "log to Weights & Biases: auto, online or offline"),
     "wandb_checkpoints": ("", "fit: upload the best checkpoint to W&B at the end"),

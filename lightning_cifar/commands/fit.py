@@ -1,7 +1,7 @@
 """``fit``: train a recipe, or resume a run that was stopped. What happens, in order, is `fit`."""
 
-import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
@@ -11,6 +11,7 @@ from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.settings import format_command
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
 
@@ -30,7 +31,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             for line in describe_end(job, run):
                 print(line)
         except SystemExit:  # a signal
-            print(f"resume it: python -m lightning_cifar fit --resume {quote(str(run.directory))}")
+            print(f"resume it: {format_command('fit', '--resume', run.directory)}")
             raise
         finally:  # after Ctrl-C too
             list_files(job, run)
@@ -63,15 +64,10 @@ def list_files(job: Job, run: Run) -> None:
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
         root = job.data.hparams["root"]  # never taken from a checkpoint
-        place = f" --data.root {quote(root)}" if root else ""
-        print(f"test it: python -m lightning_cifar test --ckpt_path {quote(checkpoint)}{place}")
+        place: list[str | Path] = ["--data.root", Path(root)] if root else []
+        print(f"test it: {format_command('test', '--ckpt_path', Path(checkpoint), *place)}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
             run.wandb.send_checkpoint(checkpoint)
-
-
-def quote(path: str) -> str:
-    """Return a path as it is typed in a shell, after an option."""
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)

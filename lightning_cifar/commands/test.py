@@ -52,7 +52,7 @@ def read_duplicates(job: Job) -> list[int]:
     """Return the positions of the images that ``--near_duplicates`` leaves out; none without this option."""
     if not (file := job.settings["near_duplicates"]):
         return []
-    positions = read_near_duplicates(Path(file).expanduser())
+    positions = read_near_duplicates(Path(file))
     if len(job.data.test) != TEST_IMAGES or job.trainer.get("limit_test_batches") is not None:
         raise InputError(f"--near_duplicates needs all {TEST_IMAGES:,} test images of CIFAR-10 or CIFAR-100")
     return positions

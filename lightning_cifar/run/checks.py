@@ -38,6 +38,7 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
     """Yield a line for each option that was typed and has no effect beside the others."""
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
+    unvalidated = trainer["limit_val_batches"] == 0
     cifar = data["dataset"] in ("cifar10", "cifar100")
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
@@ -49,20 +50,17 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
         "data.url": "" if cifar else f"the dataset is {data['dataset']}",
         "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
         "data.root": "the dataset is in scikit-learn" if data["dataset"] == "digits" else "",
-        "data.held_out": "" if not test and trainer["limit_val_batches"] == 0 else None,
-        "trainer.check_val_every_n_epoch": "nothing is validated" if trainer["limit_val_batches"] == 0 else "",
-        "trainer.val_check_interval": "nothing is validated" if trainer["limit_val_batches"] == 0 else "",
+        "trainer.check_val_every_n_epoch": "nothing is validated" if unvalidated else "",
+        "trainer.val_check_interval": "nothing is validated" if unvalidated else "",
         "trainer.use_distributed_sampler": "the data module divides the batches",
         "trainer.gradient_clip_algorithm": "" if trainer["gradient_clip_val"] else "no gradient is clipped",
     }
     words = {word.removeprefix("--").partition("=")[0] for word in typed if word.startswith("--")}
     for name, why in reasons.items():
-        if name not in words:
-            continue
-        if why:
+        if name in words and why:
             yield f"--{name} has no effect: {why}"
-        elif name == "data.held_out" and why is not None:
-            yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
+    if "data.held_out" in words and not test and unvalidated:
+        yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
 
 
 def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool) -> None:

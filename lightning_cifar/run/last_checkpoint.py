@@ -156,15 +156,8 @@ class LastCheckpoint(Checkpoint):
             logger.save()
         last = self.directory / LAST
         # One that was neither written nor loaded here may be damaged, and previous.ckpt the only good one.
-        if (
-            last.exists()
-            and self.trainer.is_global_zero
-            and str(last)
-            in (
-                self.last_model_path,
-                str(self.trainer.ckpt_path),
-            )
-        ):
+        whole = {self.last_model_path, str(self.trainer.ckpt_path)}
+        if last.exists() and self.trainer.is_global_zero and str(last) in whole:
             os.replace(last, self.directory / PREVIOUS)
         self.trainer.save_checkpoint(last)
         self.last_model_path = str(last)

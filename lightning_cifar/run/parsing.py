@@ -179,7 +179,12 @@ class Parsed(LightningCLI):
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        for name in ("run_dir", "resume", "ckpt_path"):  # in a configuration, no shell has expanded them
+        for name in (
+            "run_dir",
+            "resume",
+            "ckpt_path",
+            "near_duplicates",
+        ):  # in a configuration, no shell has expanded them
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
         refuse_contradictions(self.command, self.config)
         refuse_functions(self.config["trainer"].as_dict(), (self.config["trust_config"] or "").split(","))
