@@ -20,8 +20,8 @@ from training_step import DEVICE, BareStep, build, wait
 from lightning_cifar import main
 from lightning_cifar.data.sizes import find_size
 from lightning_cifar.options import RECIPES
-from lightning_cifar.train.optim import build_triangle
 from lightning_cifar.train.replay import replay_augmentation
+from lightning_cifar.train.schedule import build_triangle
 
 RECIPE = "gpu94"
 AUTOTUNED = ["--trainer.benchmark", "true"]  # cuDNN chooses its algorithms by trying them
@@ -145,7 +145,7 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     loader = data.train_dataloader()
     epochs = 1 if dry else recipe["trainer"]["max_epochs"]
     batches = TINY_STEPS if dry else len(loader)
-    factor = build_triangle(epochs * batches, model.hparams["warmup"])
+    factor = build_triangle(epochs * batches, model.hparams["warmup"] or 0.0)
     step = BareStep(RECIPE, model, replay=True)
     rates = [group["lr"] for group in step.optimizer.param_groups]
     taken, sizes = 0, (data.hparams["sizes"], data.hparams["size_shares"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_cifar.cli import main
     from lightning_cifar.data.module import CIFAR10DataModule
     from lightning_cifar.errors import InputError
+    from lightning_cifar.imports import trust
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
     from lightning_cifar.run.figure import LiveFigure
@@ -34,6 +35,7 @@ __all__ = [
     "Throughput",
     "load_pretrained",
     "main",
+    "trust",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "Throughput": "run.throughput",
     "load_pretrained": "train.weights",
     "main": "cli",
+    "trust": "imports",
 }
 
 

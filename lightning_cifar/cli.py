@@ -16,7 +16,15 @@ from importlib.metadata import version
 from typing import Any
 
 from lightning_cifar.errors import explain
-from lightning_cifar.options import PACKAGE_COMMANDS, TRAINER_COMMANDS, format_overview, format_short_help, name_flag
+from lightning_cifar.imports import trust
+from lightning_cifar.options import (
+    PACKAGE_COMMANDS,
+    TRAINER_COMMANDS,
+    format_overview,
+    format_short_help,
+    name_flag,
+    values_of,
+)
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
@@ -75,7 +83,8 @@ def answer(args: list[str]) -> int:
     if args[:1] and args[0] in TRAINER_COMMANDS and args[1:] in (["--help"], ["-h"]):
         print(format_short_help(args[0]))
         return 0
-    with process_settings():
+    packages = [one for value in values_of(args, "--trust_config") for one in value.split(",")]
+    with process_settings(), trust(*packages):
         try:
             run(args)
         except Exception as error:

@@ -41,7 +41,7 @@ FLAGS = {  # options of the Trainer's commands: placeholder of the value, and me
     "wandb_checkpoints": ("", "fit: upload the best checkpoint to W&B at the end"),
     "corruptions": ("", "test: also test under common corruptions"),
     "near_duplicates": ("FILE", "test: also without the images in column TestID of this CSV file"),
-    "trust_config": ("PACKAGES", "let configurations import from these packages too"),
+    "trust_config": ("PACKAGES", "let configurations and checkpoints import from these packages too"),
     "print_model": ("", "print a table of the network's layers and stop"),
     "print_config": ("", "print all settings and stop"),
     "help": ("", "this screen; --help-all: every option with its default"),
@@ -76,6 +76,14 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.command}: {message}")
+
+
+def add_checkpoint(arguments: Arguments, **options: Any) -> None:
+    """Add the options that name a checkpoint and the packages that it may import from."""
+    default = f"{CHECKPOINT_HELP}, the default" if "default" in options else CHECKPOINT_HELP
+    arguments.add_argument("--ckpt_path", help=default, **options)
+    placeholder, meaning = FLAGS["trust_config"]
+    arguments.add_argument("--trust_config", metavar=placeholder, help=meaning)
 
 
 def list_parameters(group: str) -> list[str]:

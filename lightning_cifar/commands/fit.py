@@ -31,7 +31,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             for line in describe_end(job, run):
                 print(line)
         except SystemExit:  # a signal
-            print(f"resume it: {format_command('fit', '--resume', run.directory)}")
+            print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
             raise
         finally:  # after Ctrl-C too
             list_files(job, run)
@@ -65,9 +65,14 @@ def list_files(job: Job, run: Run) -> None:
         print(f"checkpoint: {checkpoint}")
         root = job.data.hparams["root"]  # never taken from a checkpoint
         place: list[str | Path] = ["--data.root", Path(root)] if root else []
-        print(f"test it: {format_command('test', '--ckpt_path', Path(checkpoint), *place)}")
+        print(f"test it: {format_command('test', '--ckpt_path', Path(checkpoint), *place, *list_trust(job))}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
             run.wandb.send_checkpoint(checkpoint)
+
+
+def list_trust(job: Job) -> list[str]:
+    """Return the option ``--trust_config`` as it was given, which later commands on the run need too."""
+    return ["--trust_config", job.settings["trust_config"]] if job.settings["trust_config"] else []

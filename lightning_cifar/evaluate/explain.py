@@ -1,10 +1,10 @@
-"""Explanations of a prediction: a class-activation map, and the weights that the gates give to the branches.
+"""Explanations of a prediction: a class-activation map and, of gated networks, the weights of the branches.
 
 The map is Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391): the feature maps of a block, each weighted by the mean
 gradient of the class's logit, summed; then ReLU. If a single linear layer follows the global pooling, as in the recipe
-`accurate`, that is the class activation map of Zhou et al. 2016 (arXiv 1512.04150) up to its scale. The last block with
-at least 4x4 pixels is used: smaller maps locate nothing, and earlier blocks separate the classes less. A test hides the
-hottest cells to check that they matter (tests/evaluate/test_explain.py).
+`accurate`, that is the class activation map of Zhou et al. 2016 (arXiv 1512.04150) up to its scale. The last block, or
+layer of another network, with at least 4x4 pixels is used: smaller maps locate nothing, and earlier blocks separate the
+classes less. A test hides the hottest cells to check that they matter (tests/evaluate/test_explain.py).
 
 The gates are shown as each block computes them; a branch's weight is 1 at the start of training.
 """
@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.classifier import ImageClassifier
@@ -38,7 +39,7 @@ BRANCHES = (
 
 @dataclass
 class Explanation:
-    """One image: pixels, uint8 (32, 32, 3); heat (h, w) in [0, 1]; gates[block][branch]."""
+    """One image: pixels, uint8 (32, 32, 3); heat (h, w) in [0, 1]; gates[block][branch], empty without gates."""
 
     pixels: np.ndarray
     heat: np.ndarray
@@ -47,42 +48,56 @@ class Explanation:
 
 
 def explain_classes(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
-    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation."""
-    heat, gates = grad_cam(model, images, classes)
-    sizes = [branch.get_parameter("weight").shape[-1] for branch in model.networks[0].blocks[0].branches]
+    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation.
+
+    Raises:
+        InputError: the network has no feature maps of 4x4 pixels.
+    """
+    heat, gates = grad_cam(model, images, classes), measure_gates(model, images)
+    nets = model.five_block_nets
+    sizes = [branch.get_parameter("weight").shape[-1] for branch in nets[0].blocks[0].branches] if nets else []
     branches = [f"{size}x{size}" for size in sizes]
-    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-    for image, image_heat, image_gates in zip(pixels, heat.cpu().numpy(), gates.tolist(), strict=True):
+    shown = images.permute(0, 2, 3, 1).cpu().numpy()
+    for image, image_heat, image_gates in zip(shown, heat.cpu().numpy(), gates.tolist(), strict=True):
         yield Explanation(image, image_heat, image_gates, branches)
 
 
-def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return heat (B, h, w), with a maximum of 1 in each image or 0 everywhere, and gates (B, blocks, branches).
-
-    For an ensemble, both are means over the members.
-    """
+def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> Tensor:
+    """Return heat (B, h, w), with a maximum of 1 in each image or 0 everywhere; of an ensemble, the members' mean."""
     pixels = model.normalise(images)
-    heat, gates = zip(*(weigh_maps(network, pixels, classes) for network in model.networks), strict=True)
-    positive = torch.stack(heat).mean(0).relu()
+    heat = torch.stack([weigh_maps(network, pixels, classes) for network in model.networks])
+    positive = heat.mean(0).relu()
     highest = positive.amax((1, 2), keepdim=True)
-    return positive / highest.where(highest > 0, 1), torch.stack(gates).mean(0)
+    return positive / highest.where(highest > 0, 1)
 
 
-def weigh_maps(network: FiveBlockNet, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return signed evidence (B, h, w) for the classes (B,), before ReLU, and gates (B, blocks, branches)."""
-    blocks, gates = network.blocks, []
-    with torch.no_grad():
-        for number, (weights, maps) in enumerate(network.iterate_blocks(pixels)):
-            gates.append(weights.mean(2))
-            if number == 0 or min(maps.shape[2:]) >= LEAST:
-                chosen, rest = maps, blocks[number + 1 :]
-    with torch.enable_grad():
-        tail = chosen = chosen.detach().requires_grad_()
-        for block in rest:
-            tail = block(tail)
-        logits = network.classifier(tail).gather(1, classes[:, None])
-        (gradient,) = torch.autograd.grad(logits.sum(), chosen)
-    return (gradient.mean((2, 3), keepdim=True) * chosen.detach()).sum(1), torch.stack(gates, 1)
+def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
+    """Return signed evidence (B, h, w) for the classes (B,), before ReLU."""
+    maps: list[Tensor] = []
+    layers = network.blocks if isinstance(network, FiveBlockNet) else network.modules()
+    hooks = [layer.register_forward_hook(lambda _, inputs, output: maps.append(output)) for layer in layers]
+    try:
+        with torch.enable_grad():
+            score = network(pixels.detach().requires_grad_()).gather(1, classes[:, None]).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    large = [one for one in maps if isinstance(one, Tensor) and one.ndim == 4 and min(one.shape[2:]) >= LEAST]
+    if not large:
+        raise InputError(f"{type(network).__name__} has no feature maps of {LEAST}x{LEAST} pixels: leave out --explain")
+    (gradient,) = torch.autograd.grad(score, large[-1])
+    return (gradient.mean((2, 3), keepdim=True) * large[-1].detach()).sum(1)
+
+
+@torch.no_grad()
+def measure_gates(model: ImageClassifier, images: Tensor) -> Tensor:
+    """Return the gates (B, blocks, branches), the mean over the members; (B, 0) of a network without gates."""
+    nets = model.five_block_nets
+    if not nets:
+        return torch.empty(len(images), 0)
+    pixels = model.normalise(images)
+    each = [torch.stack([gates.mean(2) for gates, _ in one.iterate_blocks(pixels)], 1) for one in nets]
+    return torch.stack(each).mean(0)
 
 
 def draw_heat(explanation: Explanation) -> Image.Image:
@@ -99,24 +114,24 @@ def draw_input(explanation: Explanation) -> Image.Image:
 
 
 def draw_explanation(explanation: Explanation, name: str, probability: float) -> Image.Image:
-    """Draw the network's input, the heat map and the gates side by side.
+    """Draw the network's input, the heat map and the gates, if there are some, side by side.
 
     Args:
         explanation: of one image.
         name: the class that the heat map is for.
         probability: of that class.
     """
-    figure = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
     shown = name[:16] if name.isascii() else make_drawable([name[:16]])[0]
-    titles = (
-        "network input, 32x32",
-        f"Grad-CAM: {shown} {probability:.1%}",
-        "gates: weight of each branch",
-    )
+    panels = {
+        "network input, 32x32": draw_input(explanation),
+        f"Grad-CAM: {shown} {probability:.1%}": draw_heat(explanation),
+    }
+    if explanation.gates:
+        panels["gates: weight of each branch"] = draw_gates(explanation)
+    figure = Image.new("RGB", (len(panels) * (SIDE + MARGIN) + MARGIN, SIDE + TITLE + MARGIN), "white")
     write = ImageDraw.Draw(figure)
     title_font = font(15) if name.isascii() else open_font(choose_fonts([name])[-1], 15)
-    panels = (draw_input(explanation), draw_heat(explanation), draw_gates(explanation))
-    for column, (title, panel) in enumerate(zip(titles, panels, strict=True)):
+    for column, (title, panel) in enumerate(panels.items()):
         left = MARGIN + column * (SIDE + MARGIN)
         write.text((left, 8), title, "black", title_font)
         figure.paste(panel, (left, TITLE))

@@ -120,6 +120,7 @@ class FiveBlockNet(nn.Module):
         check_range("hidden", hidden, "[0, inf)")
         check_range("dropout", dropout, "[0, 1)")
         check_choice("global_pool", global_pool, GlobalPool)
+        self.flip_equivariant = flip_equivariant
         self.stem, channels = None, in_channels
         partner = torch.arange(in_channels) if flip_equivariant else None  # each colour is the mirror twin of itself
         if stem_kernel:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import InputError
+from lightning_cifar.model.named import FIVE_BLOCK, list_ignored
 
 # Launchers: a variable of each of its processes, and the variable with their number.
 LAUNCHERS = {
@@ -35,14 +36,15 @@ def check_launcher(trainer: dict[str, Any]) -> None:
 
 
 def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
-    """Yield a line for each option that was typed and has no effect beside the others."""
+    """Yield a line for each option that was typed, or concerns another network, and has no effect beside the others."""
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
     unvalidated = trainer["limit_val_batches"] == 0
     cifar = data["dataset"] in ("cifar10", "cifar100")
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
-        "model.momentum": "the optimizer is adam" if model["optimizer"] == "adam" else "",
+        "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
+        "model.gate_rate": "" if model["network"] == FIVE_BLOCK else f"{model['network']} has no gates",
         "data.num_workers": "the images are in memory" if data["in_memory"] else "",
         "data.val_size": "the test set is held out" if test else "",
         "data.split_seed": "the test set is held out" if test else "",
@@ -59,6 +61,8 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
     for name, why in reasons.items():
         if name in words and why:
             yield f"--{name} has no effect: {why}"
+    if model["network"] != FIVE_BLOCK and (ignored := list_ignored(model)):
+        yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
     if "data.held_out" in words and not test and unvalidated:
         yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
 

@@ -81,7 +81,7 @@ class GateStatistics(Callback):
     ``gates/block1_branch1`` and so on is the mean weight that a block's gate gives to a branch; ``gates/block1_dead``
     is the fraction of images for which all weights of the gate are zero. Both are computed on a fixed, evenly spaced
     sample of the training images, without augmentation, over all members of an ensemble. Nothing is logged for static
-    gates and for sharded weights (FSDP).
+    gates, networks without gates and sharded weights (FSDP).
 
     Raises:
         DivergenceError: the ReLU gates of a block are zero for every sampled image and had no gradient in the last
@@ -93,8 +93,8 @@ class GateStatistics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
         data = pl_module.datamodule
-        static = pl_module.networks[0].blocks[0].gate.kind == "static"
-        if data is not None and not static and not isinstance(trainer.strategy, FSDPStrategy):
+        gated = [one for one in pl_module.five_block_nets if one.blocks[0].gate.kind != "static"]
+        if data is not None and gated and not isinstance(trainer.strategy, FSDPStrategy):
             self.images = data.train.sample(max(1, min(IMAGES, len(data.train) // EVERY))).images.to(pl_module.device)
 
     @torch.no_grad()
@@ -104,7 +104,7 @@ class GateStatistics(Callback):
         assert isinstance(pl_module, ImageClassifier)
         sampled = self.sample_gates(pl_module, trainer)
         found = torch.stack([summarise_gates(gates) for gates in sampled]).cpu()  # (members, blocks, branches + 1)
-        for network, blocks in zip(pl_module.networks, found, strict=True):
+        for network, blocks in zip(pl_module.five_block_nets, found, strict=True):
             for number, (block, (*_, dead)) in enumerate(zip(network.blocks, blocks, strict=True), 1):
                 if dead == 1 and not has_gradient(block):
                     raise DivergenceError(
@@ -122,7 +122,7 @@ class GateStatistics(Callback):
         pixels = model.normalise(self.images)
         model.network.eval()
         with trainer.precision_plugin.forward_context():
-            sampled = [[gates for gates, _ in network.iterate_blocks(pixels)] for network in model.networks]
+            sampled = [[gates for gates, _ in network.iterate_blocks(pixels)] for network in model.five_block_nets]
         model.network.train()
         return sampled
 

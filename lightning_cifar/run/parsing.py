@@ -27,6 +27,7 @@ from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
 
+NETWORK_OPTIONS = ("network", "network_args", "members", *signature(FiveBlockNet).parameters)
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
@@ -70,7 +71,8 @@ def shorten_type_error(key: str, text: str) -> str:
         expected = f"write a list, [{found[1]}]"
     else:
         names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
-        expected = "expected " + " or ".join("null" if name == "NoneType" else name for name in dict.fromkeys(names))
+        names = ["a mapping"] * ("dict[" in text) + ["null" if name == "NoneType" else name for name in names]
+        expected = "expected " + " or ".join(dict.fromkeys(names))
     return f"--{key} {found[1][:60]}: {expected}"
 
 
@@ -193,6 +195,8 @@ class Parsed(LightningCLI):
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
         try:
             super().instantiate_classes()
+        except InputError:
+            raise
         except ValueError as error:
             if "validate" not in str(error) and "Expected" not in str(error):
                 raise
@@ -220,7 +224,7 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         )
     for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
         asked = json.loads(json.dumps(settings["model"].get(name, stored)))
-        if asked != stored and (command == "fit" or name in ("members", *signature(FiveBlockNet).parameters)):
+        if asked != stored and (command == "fit" or name in NETWORK_OPTIONS):
             raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
 
 

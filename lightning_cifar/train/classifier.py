@@ -1,34 +1,35 @@
-"""ImageClassifier: `FiveBlockNet` as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
+"""ImageClassifier: a network as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.data.augment import check_pixels, normalise
+from lightning_cifar.data.augment import check_pixels
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.ensemble import Ensemble
+from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
 from lightning_cifar.train.compilation import CompiledNetworks
-from lightning_cifar.train.hyperparameters import check_channels, check_hyperparameters
+from lightning_cifar.train.hyperparameters import check_hyperparameters
 from lightning_cifar.train.objective import Objective
-from lightning_cifar.train.optim import OptimizerName, Schedule, build_optimizer, build_triangle, count_steps, fuse
+from lightning_cifar.train.optim import build_optimizer, fuse
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
+from lightning_cifar.train.schedule import Schedule, build_schedule, count_steps
 from lightning_cifar.train.tta import Tta, make_views
 from lightning_cifar.values import to_plain
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 WHITENING_IMAGES = 5000
-MIN_STD = 1e-6  # the standard deviation of a constant channel is 0
 
 
 class ImageClassifier(LightningModule):
@@ -36,16 +37,20 @@ class ImageClassifier(LightningModule):
 
     Args:
         num_classes: number of classes.
-        optimizer: ``adam``; ``sgd``: with Nesterov momentum; ``muon``: like ``sgd``, with orthogonalised steps for the
-            convolutions (see `lightning_cifar.train.optim.Muon`).
+        network: name of the network, or a function of yours (see `lightning_cifar.model.named.build_network`).
+        network_args: arguments of a network other than ``five_block``.
+        optimizer: ``adam``, ``adamw``, ``sgd`` (Nesterov's), ``muon`` (see `lightning_cifar.train.optim.Muon`), or a
+            class of `torch.optim`, such as ``RMSprop``.
+        optimizer_args: further arguments of the optimiser.
         learning_rate: step size, above 0.
         gate_rate: step size of the gates; None: ``learning_rate``.
         norm_rate: step size of batch norm and of biases; None: ``learning_rate``.
         head_rate: step size of the classifier; None: ``learning_rate``.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
         weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decay of ``muon``.
-        schedule: ``constant``; ``triangular``: the rates rise over the share ``warmup`` of the steps, then fall to 0.
-        warmup: in [0, 1].
+        schedule: ``constant``; ``triangular`` and ``cosine``: the rates rise over the share ``warmup`` of the steps,
+            then fall to 0, in a line or in half a wave; ``one_cycle``: torch's OneCycleLR.
+        warmup: in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
         label_smoothing: share in [0, 1) of the target that is spread evenly over the classes.
         mixup: alpha of MixUp, at least 0 (arXiv 1710.09412); 0: off. Training accuracy counts the unmixed labels.
         cutmix: alpha of CutMix (arXiv 1905.04899); 0: off. With ``mixup`` too, each batch uses one at random.
@@ -57,18 +62,19 @@ class ImageClassifier(LightningModule):
         replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: if the
             device is a GPU. Where replay is impossible, a warning says why, and steps run eagerly.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
-        network: further arguments of `FiveBlockNet`.
+        five_block: arguments of `FiveBlockNet`.
     """
 
-    mean: Tensor
-    std: Tensor
     compiled: CompiledNetworks | None = None
     batch: tuple[Tensor, ...] = ()
 
     def __init__(
         self,
         num_classes: int = 10,
-        optimizer: OptimizerName = "adam",
+        network: str | Callable[..., nn.Module] = FIVE_BLOCK,
+        network_args: dict[str, Any] | None = None,
+        optimizer: str = "adam",
+        optimizer_args: dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
         gate_rate: float | None = None,
         norm_rate: float | None = None,
@@ -76,7 +82,7 @@ class ImageClassifier(LightningModule):
         momentum: float = 0.85,
         weight_decay: float = 1e-4,
         schedule: Schedule = "constant",
-        warmup: float = 0.0,
+        warmup: float | None = None,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -87,22 +93,18 @@ class ImageClassifier(LightningModule):
         compile: bool = False,
         replay: bool | Literal["auto"] = "auto",
         members: int = 1,
-        **network: Any,
+        **five_block: Any,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.hparams.update(to_plain(dict(self.hparams)))
         check_hyperparameters(self.hparams)
-        network = {name: self.hparams[name] for name in network}
+        five_block = {name: self.hparams[name] for name in five_block}
         mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
-        check_channels(mean, std, network.get("in_channels", 3))
-        # Not in the state dict: __init__ makes them from the hyper-parameters.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
-        self.std.clamp_(min=MIN_STD)
+        self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
-        networks = [FiveBlockNet(num_classes, **network).to(memory_format=torch.channels_last) for _ in range(members)]
-        self.network = networks[0] if members == 1 else Ensemble(networks)
+        networks = [build_network(network, num_classes, network_args, SIZE, **five_block) for _ in range(members)]
+        self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
         # validate_args would read every batch back from the device.
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -115,15 +117,18 @@ class ImageClassifier(LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
 
     @property
-    def networks(self) -> Sequence[FiveBlockNet]:
+    def networks(self) -> list[nn.Module]:
         """The network, or the members of the ensemble."""
-        ensemble = isinstance(self.network, Ensemble)
-        return cast(Sequence[FiveBlockNet], self.network.members if ensemble else [self.network])
+        return list(self.network.members) if isinstance(self.network, Ensemble) else [self.network]
+
+    @property
+    def five_block_nets(self) -> list[FiveBlockNet]:
+        """Those of the `networks` that have gates, blocks and stems."""
+        return [network for network in self.networks if isinstance(network, FiveBlockNet)]
 
     @property
     def datamodule(self) -> CIFAR10DataModule | None:
-        attached = getattr(self.trainer, "datamodule", None)
-        return attached if isinstance(attached, CIFAR10DataModule) else None
+        return data if isinstance(data := getattr(self.trainer, "datamodule", None), CIFAR10DataModule) else None
 
     def setup(self, stage: str) -> None:
         """Complete the hyper-parameters, so that every checkpoint has them; before ``fit``, whiten and compile."""
@@ -136,7 +141,7 @@ class ImageClassifier(LightningModule):
             torch.set_rng_state(self.random_state)  # Lightning has reseeded each process; continue as one would
         if data is None:
             self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)
-        elif stems := [network.stem for network in self.networks if network.stem is not None]:
+        elif stems := [network.stem for network in self.five_block_nets if network.stem is not None]:
             images = self.normalise(data.train.sample(WHITENING_IMAGES).images)
             for stem in stems:
                 stem.whiten(images)
@@ -157,28 +162,23 @@ class ImageClassifier(LightningModule):
         """Normalise by these values from now on, unless the hyper-parameters already have some."""
         self.hparams["mean"] = list(self.hparams["mean"] or mean)
         self.hparams["std"] = list(self.hparams["std"] or std)
-        self.mean.copy_(torch.tensor(self.hparams["mean"]))
-        self.std.copy_(torch.tensor(self.hparams["std"])).clamp_(min=MIN_STD)
+        self.normalise.set(self.hparams["mean"], self.hparams["std"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""
         check_pixels(images)
         return self.network(self.normalise(images))
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Return the network's input: floats of mean 0 and standard deviation 1 per channel, channels last."""
-        return normalise(images, self.mean, self.std)
-
     def average_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits averaged over the views of ``tta``, and those of the images, in float32."""
         check_pixels(images)
-        symmetric = self.hparams.get("flip_equivariant", False)
+        symmetric = getattr(self.networks[0], "flip_equivariant", False)
         weighted = make_views(self.normalise(images), self.hparams["tta"], symmetric)
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image
         return sum(weight * one for (weight, _), one in zip(weighted, logits, strict=True)), logits[0]
 
     def forward_members(self, pixels: Tensor) -> list[Tensor]:
-        """Return each network's logits, in training."""
+        """Return each network's logits."""
         return self.compiled(pixels) if self.compiled else [network(pixels) for network in self.networks]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -245,6 +245,5 @@ class ImageClassifier(LightningModule):
         optimizer = build_optimizer(self.network, self.hparams)
         if self.hparams["schedule"] == "constant":
             return optimizer
-        factor = build_triangle(count_steps(self.trainer, self.datamodule), self.hparams["warmup"])
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = build_schedule(optimizer, self.hparams, count_steps(self.trainer, self.datamodule))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.model.network import FiveBlockNet
 
 
 class CompiledNetworks:
@@ -18,7 +17,7 @@ class CompiledNetworks:
     Batches of another length than the first, such as an epoch's last, run eagerly: they are not worth a compilation.
     """
 
-    def __init__(self, networks: Sequence[FiveBlockNet]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         compiler = os.environ.get("CXX") or "g++"
         if shutil.which(shlex.split(compiler)[0]) is None:  # CXX may have arguments
             raise InputError(f"compile needs a C++ compiler, and {compiler} was not found: set CXX to one")

@@ -1,13 +1,14 @@
 """Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_choice, check_range
-from lightning_cifar.train.optim import OptimizerName, Schedule
+from lightning_cifar.train.optim import find_optimizer
+from lightning_cifar.train.schedule import Schedule
 from lightning_cifar.train.tta import Tta
 
-CHOICES = {"optimizer": OptimizerName, "schedule": Schedule, "tta": Tta}
+CHOICES = {"schedule": Schedule, "tta": Tta}
 RANGES = {
     "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
     "[0, inf)": ("weight_decay", "mixup", "cutmix"),
@@ -25,15 +26,9 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
         for name in names:
             if values[name] is not None:
                 check_range(name, values[name], interval)
+    find_optimizer(values["optimizer"])
     if values["replay"] not in (True, False, "auto"):
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and len(names) != classes:
         raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(names)}")
-
-
-def check_channels(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    """Raise `InputError` unless ``mean`` and ``std`` have one value per channel."""
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")

@@ -1,41 +1,63 @@
-"""Optimisers and schedules: parameter groups by role, Muon, and the triangular schedule."""
+"""Optimisers: those of torch, with one parameter group for each role, and Muon."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
 
 import torch
-from lightning import Trainer
 from torch import Tensor, nn
 
-from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
+from lightning_cifar.model.ensemble import Ensemble
 
-OptimizerName = Literal["adam", "sgd", "muon"]
-Schedule = Literal["constant", "triangular"]
+NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
+UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 ROLES = ("filters", "gate", "norm", "head")
 
 
 def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Build Adam, SGD with Nesterov momentum, or `Muon`, with one parameter group for each role.
+    """Build an optimiser with one parameter group for each role.
+
+    ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
 
     Args:
         network: as of `group_parameters`.
         options: hyper-parameters of `ImageClassifier`.
+
+    Raises:
+        InputError: torch has no such optimiser, or it does not accept its arguments or these parameters.
     """
     rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
     groups = group_parameters(network, rates)
-    momentum, weight_decay = options["momentum"], options["weight_decay"]
-    if options["optimizer"] == "muon":
-        return Muon(groups, momentum=momentum, weight_decay=weight_decay)
-    optimizer: torch.optim.Optimizer
-    if options["optimizer"] == "adam":
-        optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
-    else:
-        optimizer = torch.optim.SGD(groups, momentum=momentum, nesterov=True, weight_decay=weight_decay)
+    name, args, weight_decay = options["optimizer"], dict(options["optimizer_args"] or {}), options["weight_decay"]
+    kind = find_optimizer(name)
+    if name in ("sgd", "muon"):
+        args = {"momentum": options["momentum"]} | args
+    if name == "sgd":
+        args = {"nesterov": True} | args
+    if "weight_decay" in signature(kind).parameters:
+        args = {"weight_decay": weight_decay} | args
+    try:
+        optimizer = kind(groups, **args)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer {name} with {args or 'no arguments'}: {reason(error)}") from error
     fuse(optimizer)
     return optimizer
+
+
+def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return `Muon` or torch's class of this name; `InputError` if there is none."""
+    if name == "muon":
+        return Muon
+    known = [one for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED]
+    if (class_name := NAMES.get(name, name)) not in known:
+        near = get_close_matches(name, [*NAMES, "muon", *known], 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no optimizer {name!r}: {meant}There are muon, {', '.join([*NAMES, *known])}")
+    found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, class_name)
+    return found
 
 
 def fuse(*optimizers: torch.optim.Optimizer) -> None:
@@ -55,23 +77,37 @@ def fuse(*optimizers: torch.optim.Optimizer) -> None:
 
 
 def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
-    """Group the trainable parameters of a `FiveBlockNet` or `Ensemble` by role, with the learning rate of each.
+    """Group the trainable parameters of a network or `Ensemble` by role, with the learning rate of each.
 
-    ``filters`` are the convolutions of the blocks, ``gate`` the gates, ``head`` the classifier, and ``norm`` batch norm
-    and the biases of stem and blocks.
+    ``filters`` are convolutions, ``gate`` the gates of a `GatedBlock`, ``head`` what is named ``classifier``, or else
+    the last linear layer, and ``norm`` all others: batch norm, biases.
     """
     roles: dict[str, list[nn.Parameter]] = {role: [] for role in rates}
+    heads = find_heads(network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         if ".gate." in name:
             role = "gate"
-        elif ".classifier." in f".{name}":
+        elif name in heads:
             role = "head"
         else:
             role = "filters" if parameter.ndim == 4 else "norm"
         roles[role].append(parameter)
     return [{"params": roles[role], "lr": rate, "role": role} for role, rate in rates.items() if roles[role]]
+
+
+def find_heads(network: nn.Module) -> set[str]:
+    """Return the names of the parameters of the classifiers: of the network, or of each member of an `Ensemble`."""
+    if isinstance(network, Ensemble):
+        return {f"members.{i}.{name}" for i, one in enumerate(network.members) for name in find_heads(one)}
+    names = {name for name, _ in network.named_parameters()}
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    prefixes = ("classifier.", *(f"{name}." for name in layers[-1:]))
+    for prefix in prefixes:
+        if found := {name for name in names if name.startswith(prefix)}:
+            return found
+    return set()
 
 
 class Muon(torch.optim.Optimizer):
@@ -195,31 +231,3 @@ def multiply_quintics(square: Tensor, iterations: int) -> Tensor:
         polynomial = torch.baddbmm(identity + b * square, square, square, alpha=c)
         product = torch.bmm(polynomial, product)
     return product
-
-
-def build_triangle(total: int, warmup: float) -> Callable[[int], float]:
-    """Return the factor of the learning rate by step: from 0 to 1 in the share ``warmup`` of ``total``, then to 0."""
-    rise = warmup * total
-
-    def factor(step: int) -> float:
-        if step + 1 < rise:
-            return (step + 1) / rise
-        return min(1.0, max(0.0, (total - step) / max(1.0, total - rise)))
-
-    return factor
-
-
-def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
-    """Count a training's steps; the Trainer's ``estimated_stepping_batches`` would build the loaders once more."""
-    if data is None:
-        return int(trainer.estimated_stepping_batches)
-    batches = len(data.train) / data.hparams["batch_size"]
-    batches = math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
-    limit = trainer.limit_train_batches
-    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
-    if trainer.max_epochs not in (None, -1):
-        bounds.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
-    if not bounds:
-        raise InputError("schedule triangular needs the training's length: set the Trainer's max_epochs or max_steps")
-    return min(bounds)

@@ -18,8 +18,10 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.optim import SGD, Adam
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.train.optim import Muon
 
 EAGER_STEPS = 3  # before the recorded one: cuDNN chooses algorithms, the optimiser creates its state
 # A replay runs no Python: these hooks, overrides of these methods, and these callbacks would have no effect.
@@ -218,12 +220,14 @@ def find_obstacle(trainer: Trainer, module: LightningModule, reference: type[Lig
         for callback in trainer.callbacks  # type: ignore[attr-defined]  # set from outside
         if isinstance(callback, STEP_CHANGERS) or any(is_overridden(name, callback) for name in STEP_HOOKS)
     ]
+    counting = [type(one).__name__ for one in trainer.optimizers if not isinstance(one, Muon | Adam | SGD)]
     obstacles = {
         f"the strategy is {type(trainer.strategy).__name__}": not isinstance(trainer.strategy, SingleDeviceStrategy),
         "float16 needs loss scaling": str(trainer.precision).startswith("16"),
         "gradients are accumulated": trainer.accumulate_grad_batches > 1,
         "a profiler is on": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
         "detect_anomaly is on": torch.is_anomaly_enabled(),
+        f"the optimiser {', '.join(counting)} counts its steps on the host": counting,
         "mixup and cutmix draw on the host": module.hparams["mixup"] or module.hparams["cutmix"],
         f"{type(module).__name__} overrides {', '.join(overridden)}": overridden,
         f"a callback acts within steps: {', '.join(acting)}": acting,

@@ -6,7 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from lightning_cifar import ImageClassifier, load_pretrained
-from lightning_cifar.evaluate.explain import SIDE, draw_explanation, draw_heat, explain_classes, grad_cam
+from lightning_cifar.evaluate.explain import (
+    SIDE,
+    draw_explanation,
+    draw_heat,
+    explain_classes,
+    grad_cam,
+    measure_gates,
+)
 from lightning_cifar.model.flip_equivariance import FlipMean
 
 HIDDEN = 4  # cells of 4x4
@@ -20,14 +27,14 @@ def pretrained():
 def without(model, images, cells):
     """The images with cells (B, n) of 4x4 in the mean colour."""
     hidden = F.one_hot(cells, 16).sum(1).view(-1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3).bool()
-    return torch.where(hidden, (255 * model.mean).round().to(torch.uint8)[:, None, None], images)
+    return torch.where(hidden, (255 * model.normalise.mean).round().to(torch.uint8)[:, None, None], images)
 
 
 @torch.no_grad()
 def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained, drawn_images):
     logits = pretrained(drawn_images)
     classes = logits.argmax(1)
-    heat, _ = grad_cam(pretrained, drawn_images, classes)
+    heat = grad_cam(pretrained, drawn_images, classes)
     assert heat.shape == (len(drawn_images), 4, 4)
     order = heat.flatten(1).argsort(1)
     lost = [
@@ -45,7 +52,7 @@ def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, drawn_i
     with torch.no_grad():
         logits = pretrained(drawn_images)
     classes = torch.where(torch.arange(len(drawn_images)) % 2 == 0, logits.argmax(1), logits.argmin(1))
-    heat, _ = grad_cam(pretrained, drawn_images, classes)
+    heat = grad_cam(pretrained, drawn_images, classes)
     expected = []
     for network in pretrained.networks:
         weight = network.classifier[-1].weight[classes]
@@ -69,7 +76,7 @@ def test_any_network(drawn_images, gate):
         for weight in block.gate.parameters():
             torch.nn.init.normal_(weight, std=0.5)
         block.gate.register_forward_hook(lambda _, __, output: used.append(output.mean(2)))
-    heat, gates = grad_cam(model, drawn_images[:3], torch.tensor([0, 1, 2]))
+    heat, gates = grad_cam(model, drawn_images[:3], torch.tensor([0, 1, 2])), measure_gates(model, drawn_images[:3])
     assert heat.shape == (3, 4, 4)
     assert heat.min() >= 0
     assert heat.max() <= 1

@@ -43,6 +43,12 @@ def test_compare_is_welchs_t_test():
     assert found["distinct"]
 
 
+def test_values_of_one_group_may_be_equal():
+    found = compare([0.5, 0.5], [0.5, 0.7])
+    assert found["interval"] == pytest.approx([0.1 - 12.706 * 0.1, 0.1 + 12.706 * 0.1], abs=1e-3)  # t at 1 degree
+    assert not found["distinct"]
+
+
 def test_equal_samples_are_not_distinguishable():
     found = compare([1.0, 2.0, 3.0], [3.0, 1.0, 2.0])
     assert (found["difference"], found["distinct"], found["seeds_needed"]) == (0, False, None)

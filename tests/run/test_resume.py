@@ -29,6 +29,22 @@ CONFIGURATIONS = {
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "max_steps within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
     "image sizes that change within an epoch": ["--recipe", "fast", "--data.sizes", "[16,24,32]", *ALIVE],
+    "a wide ResNet, AdamW, cosine": [
+        "--recipe",
+        "report",
+        *["--model.network", "wide_resnet10_1"],
+        *["--model.optimizer", "adamw", "--model.schedule", "cosine", "--model.warmup", "0.3"],
+    ],
+    "a network of torchvision, one cycle": [
+        "--recipe",
+        "report",
+        "--model.network",
+        "shufflenet_v2_x0_5",
+        "--model.schedule",
+        "one_cycle",
+        "--model.optimizer",
+        "NAdam",
+    ],
     "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
 }
 
@@ -61,7 +77,7 @@ def assert_same(found: object, expected: object, path: str = "") -> None:
         assert found == expected, path
 
 
-QUICK = ("Muon, schedule, alternating flips",)
+QUICK = ("Muon, schedule, alternating flips", "a wide ResNet, AdamW, cosine")
 
 
 def train_with_copies(args: list[str], run_dir: Path, monkeypatch) -> list[Path]:

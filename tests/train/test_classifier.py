@@ -131,8 +131,8 @@ def test_a_checkpoint_is_self_contained(trained):
     model, data, file = trained
     loaded = ImageClassifier.load_from_checkpoint(file).eval()
     assert loaded.hparams["class_names"] == [str(digit) for digit in range(10)]
-    assert loaded.mean.tolist() == pytest.approx(data.mean)
-    assert not torch.equal(loaded.mean, ImageClassifier().mean)
+    assert loaded.normalise.mean.tolist() == pytest.approx(data.mean)
+    assert not torch.equal(loaded.normalise.mean, ImageClassifier().normalise.mean)
     batch = data.test.images[:50]
     assert torch.equal(loaded(batch), model(batch))
 
@@ -208,7 +208,7 @@ def test_given_normalisation_is_kept():
     model = ImageClassifier(**given, **SMALL)
     model.adopt(data)
     assert {name: model.hparams[name] for name in given} == given
-    assert model.mean.tolist() == pytest.approx(given["mean"])
+    assert model.normalise.mean.tolist() == pytest.approx(given["mean"])
     assert model.hparams["class_names"] == [str(digit) for digit in range(10)]
 
 
@@ -224,7 +224,7 @@ def test_normalisation_of_training_is_kept_when_the_data_changes():
     data = CIFAR10DataModule("digits", val_size=200)
     data.setup()
     model.adopt(data)
-    assert model.mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    assert model.normalise.mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
 
 
 def test_a_constant_channel_gives_finite_logits():
@@ -258,8 +258,8 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"class_names": ["a"]}, r"class_names must have 10 names \(num_classes\), got a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
-        ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, muon, got adamw"),
-        ({"schedule": "cosine"}, "schedule must be one of constant, triangular, got cosine"),
+        ({"optimizer": "adamm"}, "no optimizer .adamm.: did you mean adam"),
+        ({"schedule": "cosin"}, "schedule must be one of constant, triangular, cosine, one_cycle, got cosin"),
         ({"tta": "flip"}, "tta must be one of none, mirror, translate, got flip"),
     ],
 )

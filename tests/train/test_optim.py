@@ -8,7 +8,8 @@ from lightning import Trainer
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
-from lightning_cifar.train.optim import Muon, build_triangle, fuse, group_parameters, newton_schulz, orthogonalise
+from lightning_cifar.train.optim import Muon, fuse, group_parameters, newton_schulz, orthogonalise
+from lightning_cifar.train.schedule import build_triangle
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
@@ -191,6 +192,6 @@ def test_refuses_values_out_of_range(arguments, message):
 def test_triangular_schedule_needs_max_epochs_or_max_steps():
     model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
     with pytest.raises(
-        InputError, match=r"schedule triangular needs the training's length: set the Trainer's max_epochs or max_steps"
+        InputError, match=r"this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
     ):
         Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False).fit(model, data)

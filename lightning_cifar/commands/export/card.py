@@ -11,6 +11,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, list_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
+from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.options import WEIGHTS
 from lightning_cifar.train.weights import checkpoint_config, read_weights
 
@@ -101,10 +102,12 @@ def format_card(
         checked: result of the comparison with the PyTorch model.
     """
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
-    members = hyper_parameters.get("members", 1)
-    network = "A network of five gated convolutional blocks"
+    members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
+    kind = "of five gated convolutional blocks" if named == FIVE_BLOCK else f"`{named}`"
+    title = "FiveBlockNet" if named == FIVE_BLOCK else named
+    network = f"A network {kind}"
     if members > 1:
-        network = f"An ensemble of {members} networks of five gated convolutional blocks, whose logits are averaged"
+        network = f"An ensemble of {members} networks {kind}, whose logits are averaged"
     parts = {
         "": f"{network}. It classifies 32x32 RGB images into {len(classes)} classes: {', '.join(classes)}. "
         f"Trained with {facts['package']}, recipe `{recipe}`.",
@@ -120,16 +123,16 @@ def format_card(
     }
     text = "\n\n".join((f"## {title}\n\n" if title else "") + words for title, words in parts.items())
     return (
-        f"---\n{format_front_matter(facts, file_format)}---\n\n# FiveBlockNet, {recipe}\n\n{text}\n\n"
+        f"---\n{format_front_matter(facts, title, file_format)}---\n\n# {title}, {recipe}\n\n{text}\n\n"
         f"<details><summary>Hyper-parameters</summary>\n\n```yaml\n{yaml.safe_dump(hyper_parameters)}```\n\n</details>\n"
     )
 
 
-def format_front_matter(facts: dict[str, Any], file_format: str) -> str:
+def format_front_matter(facts: dict[str, Any], network: str, file_format: str) -> str:
     matter: dict[str, Any] = {
         "library_name": "lightning-cifar",
         "pipeline_tag": "image-classification",
-        "tags": ["five-block-net", file_format],
+        "tags": ["five-block-net" if network == "FiveBlockNet" else network, file_format],
         "metrics": ["accuracy"],
     }
     if "accuracy" in facts:
@@ -141,7 +144,7 @@ def format_front_matter(facts: dict[str, Any], file_format: str) -> str:
             "dataset": {"name": data, "type": datasets.get(data.split(" (")[0], "other")},
             "metrics": [{"type": "accuracy", "value": round(share, 4)}],
         }
-        matter["model-index"] = [{"name": f"FiveBlockNet, {facts.get('recipe', 'custom')}", "results": [result]}]
+        matter["model-index"] = [{"name": f"{network}, {facts.get('recipe', 'custom')}", "results": [result]}]
     return yaml.safe_dump(matter, sort_keys=False)
 
 

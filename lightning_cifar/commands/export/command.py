@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_cifar.errors import InputError, require_extra
 from lightning_cifar.evaluate.listing import find_images
 from lightning_cifar.files import write_whole
-from lightning_cifar.options import CHECKPOINT_HELP, WEIGHTS, Arguments
+from lightning_cifar.options import WEIGHTS, Arguments, add_checkpoint
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
@@ -18,8 +18,8 @@ def parser() -> Arguments:
         "export",
         description="Write a trained model as one file, checked against the PyTorch model, with a model card.",
     )
+    add_checkpoint(arguments, required=True)
     add = arguments.add_argument
-    add("--ckpt_path", required=True, help=CHECKPOINT_HELP)
     add("--output", type=Path, required=True, help=f"new file: {', '.join(SUFFIXES.values())}; the card is FILE.md")
     add("--format", choices=SUFFIXES, help="default: by the suffix of --output")
     add("--int8", action="store_true", help="quantise ONNX to 8 bits: smaller, faster on a CPU, slightly less accurate")

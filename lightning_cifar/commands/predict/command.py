@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import claim_directory, open_atomically
-from lightning_cifar.options import CHECKPOINT_HELP, PRETRAINED_NAME, Arguments, check_output
+from lightning_cifar.options import PRETRAINED_NAME, Arguments, add_checkpoint, check_output
 
 if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
@@ -27,8 +27,8 @@ def parser() -> Arguments:
     arguments = Arguments(
         "predict", description="Predict the classes of image files. Exit status 0 if all were read, 1 if not."
     )
+    add_checkpoint(arguments, default=PRETRAINED_NAME)
     add = arguments.add_argument
-    add("--ckpt_path", default=PRETRAINED_NAME, help=f"{CHECKPOINT_HELP}, the default")
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, patterns; -: a list on stdin")
     add("--top", type=int, default=3, help="number of classes for each image, the likeliest first; default 3")
     add("--format", choices=FORMATS, help="default: table on a terminal, else csv")

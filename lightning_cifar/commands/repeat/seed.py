@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lightning_cifar.commands.test import keep_result, make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import write_predictions
 from lightning_cifar.evaluate.test_results import identify_checkpoint
-from lightning_cifar.model.ensemble import Ensemble
-from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import (
@@ -32,7 +32,7 @@ class Shared:
     """Objects that the seeds of a process reuse: the dataset, and the network, which may be compiled."""
 
     source: Dataset | None = None
-    network: FiveBlockNet | Ensemble | None = None
+    network: nn.Module | None = None
 
 
 def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: Path, shared: Shared) -> dict[str, Any]:

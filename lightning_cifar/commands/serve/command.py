@@ -4,7 +4,7 @@ import socket
 import sys
 
 from lightning_cifar.errors import InputError, require_extra
-from lightning_cifar.options import CHECKPOINT_HELP, PRETRAINED_NAME, Arguments
+from lightning_cifar.options import PRETRAINED_NAME, Arguments, add_checkpoint
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart")
 LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -16,8 +16,8 @@ def parser() -> Arguments:
     arguments = Arguments(
         "serve", description="Serve a web page at / and a JSON API at /predict, described by /openapi.json."
     )
+    add_checkpoint(arguments, default=PRETRAINED_NAME)
     add = arguments.add_argument
-    add("--ckpt_path", default=PRETRAINED_NAME, help=f"{CHECKPOINT_HELP}, the default")
     add("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1: this machine only")
     add("--port", type=int, default=8000, help="default 8000; 0: any free port")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")

@@ -1,0 +1,69 @@
+"""Trust: functions that options and checkpoints name are imported from packages that the user trusts, and no others."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any
+
+from lightning_cifar.errors import InputError, reason
+
+trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
+
+
+@contextmanager
+def trust(*packages: str) -> Iterator[None]:
+    """Let `import_function` import from these packages, also from files in the working directory.
+
+    Importing a package runs its code, and a checkpoint chooses what is called: trust no more than you need.
+
+    Args:
+        packages: names of packages or modules; the option ``--trust_config`` separates them by commas.
+    """
+    here, token = os.getcwd(), trusted.set((*trusted.get(), *packages))
+    added = bool(packages) and not {here, ""} & {*sys.path}  # as `python -m` does; an installed script does not
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        trusted.reset(token)
+        if added:
+            sys.path.remove(here)
+
+
+def import_function(name: str, option: str) -> Callable[..., Any]:
+    """Import a function or class from ``PACKAGE.MODULE:NAME``.
+
+    Args:
+        name: the function.
+        option: what names it, for errors.
+
+    Raises:
+        InputError: its package is not trusted, or there is no such function.
+    """
+    module, _, attribute = name.partition(":")
+    package = module.partition(".")[0]
+    if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
+        raise InputError(
+            f"{option} {name} is not imported, for that runs its code: if you trust it, add --trust_config {package} "
+            f"(in Python: with lightning_cifar.trust({package!r}))"
+        )
+    try:
+        found = import_module(module)
+    except Exception as error:
+        raise InputError(f"{option} {name}: {module} cannot be imported ({reason(error)})") from error
+    function: Callable[..., Any] | None = getattr(found, attribute, None)
+    if not callable(function):
+        raise InputError(f"{option} {name}: {module} has no function {attribute!r}")
+    return function
+
+
+def name_function(function: Callable[..., Any]) -> str:
+    """Return the name by which `import_function` finds a function; `InputError` if it is local or a lambda."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module is None or not name.isidentifier():
+        raise InputError(f"{function!r} has no importable name: define it at the top of a module")
+    return f"{module}:{name}"

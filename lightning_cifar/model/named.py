@@ -1,0 +1,122 @@
+"""Networks by name: `FiveBlockNet`, those of torchvision and timm, fitted to small images, and the user's own."""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from lightning_cifar.errors import InputError, reason, require_extra
+from lightning_cifar.imports import import_function
+from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.model.small_images import fit_to_small_images
+from lightning_cifar.model.wide_resnet import WideResNet
+
+FIVE_BLOCK = "five_block"
+WIDE_RESNET = re.compile(r"wide_resnet(\d+)_(\d+)")
+TIMM = "timm/"
+WEIGHTS = ("weights", "pretrained", "pretrained_cfg", "checkpoint_path")
+AUXILIARY = ("googlenet", "inception_v3")  # their training has further outputs
+
+
+def build_network(
+    name: str | Callable[..., nn.Module],
+    num_classes: int,
+    network_args: Mapping[str, Any] | None = None,
+    size: int = 32,
+    **five_block: Any,
+) -> nn.Module:
+    """Build a network that maps images (B, 3, size, size) to logits (B, num_classes), with new weights.
+
+    Args:
+        name: ``five_block``; a classifier of torchvision, such as ``resnet18``; ``wide_resnet28_10``, of any depth and
+            width; ``timm/NAME``, with the extra ``timm``; ``PACKAGE.MODULE:FUNCTION``, from a package that the user
+            trusts (see `trust`); or that function itself.
+        num_classes: number of logits; a function gets it as an argument.
+        network_args: further arguments of a network other than ``five_block``.
+        size: height and width of the images. Networks of torchvision and timm lose strides for it.
+        five_block: arguments of `FiveBlockNet`; other networks ignore them.
+
+    Raises:
+        InputError: no such network, arguments that it does not accept, or outputs that are no logits.
+    """
+    args = dict(network_args or {})
+    if name == FIVE_BLOCK:
+        if args:
+            raise InputError(f"network_args {args} go with another network: {FIVE_BLOCK} has options of its own")
+        return FiveBlockNet(num_classes, **five_block)
+    if taken := {"num_classes", *WEIGHTS} & {*args}:
+        raise InputError(
+            f"network_args has {min(taken)}: the data has the classes, and training starts from new weights"
+        )
+    build = find_builder(name) if isinstance(name, str) else name
+    try:
+        network = build(num_classes=num_classes, **args)
+        if not isinstance(network, nn.Module):
+            raise InputError(f"it returned {type(network).__name__}, not a torch.nn.Module")
+        if not is_own(name) and not isinstance(network, WideResNet):
+            fit_to_small_images(network, size)
+        check_logits(network, num_classes, size)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        with_args = f" with {args}" if args else ""
+        raise InputError(f"network {name}{with_args}: {reason(error)}") from error
+    return network
+
+
+def is_own(name: str | Callable[..., nn.Module]) -> bool:
+    """Whether this is a function of the user, whose network is taken as it is."""
+    return not isinstance(name, str) or (":" in name and not name.startswith(TIMM))
+
+
+def find_builder(name: str) -> Callable[..., nn.Module]:
+    """Return the function that builds a named network other than ``five_block``; `InputError` if there is none."""
+    if is_own(name):
+        return import_function(name, "network")
+    if name.startswith(TIMM):
+        require_extra(f"network {name}", "timm", ["timm"])
+        import timm
+
+        if timm.is_model(timm_name := name.removeprefix(TIMM)):  # any other name might be looked for on the internet
+            return partial(timm.create_model, timm_name)
+        known = [f"{TIMM}{one}" for one in timm.list_models()]
+    elif name in (known := list_names()):
+        return partial(torchvision.models.get_model, name)
+    elif found := WIDE_RESNET.fullmatch(name):
+        return partial(WideResNet, int(found[1]), int(found[2]))
+    near = get_close_matches(name, [*known, FIVE_BLOCK, "wide_resnet28_10"], 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise InputError(
+        f"no network {name!r}: {meant}There are {FIVE_BLOCK}, wide_resnet28_10, those of torchvision, "
+        f"such as resnet18, {TIMM}NAME, and yours as PACKAGE.MODULE:FUNCTION"
+    )
+
+
+def list_ignored(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arguments of `FiveBlockNet` that differ from its defaults; other networks ignore them."""
+    defaults = {name: one.default for name, one in signature(FiveBlockNet).parameters.items() if name != "num_classes"}
+    return [name for name, default in defaults.items() if tuple_or_same(options.get(name, default)) != default]
+
+
+def tuple_or_same(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def list_names() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    return [name for name in torchvision.models.list_models(torchvision.models) if name not in AUXILIARY]
+
+
+@torch.no_grad()
+def check_logits(network: nn.Module, num_classes: int, size: int) -> None:
+    """Raise `InputError` unless the network maps two images to logits."""
+    training = network.training
+    output = network.eval()(torch.zeros(2, 3, size, size))
+    network.train(training)
+    if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
+        found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise InputError(f"it returns {found} for two images, not logits [2, {num_classes}]")

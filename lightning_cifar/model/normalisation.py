@@ -1,0 +1,47 @@
+"""Normalisation of images by the mean and standard deviation of each channel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cifar.data.augment import normalise
+from lightning_cifar.errors import InputError
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+MIN_STD = 1e-6  # the standard deviation of a constant channel is 0
+
+
+class Normalisation(nn.Module):
+    """Map images (B, C, H, W), uint8 or floats in [0, 1], to floats of mean 0 and standard deviation 1, channels last.
+
+    Its values are not in the state dict: hyper-parameters hold them.
+
+    Args:
+        mean: of each channel, for pixels in [0, 1].
+        std: as ``mean``.
+        channels: C.
+
+    Raises:
+        InputError: another number of values.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int = 3) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != channels:
+                raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
+            self.register_buffer(name, torch.empty(channels), persistent=False)
+        self.set(mean, std)
+
+    def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise by these values from now on."""
+        self.mean.copy_(torch.tensor(mean))
+        self.std.copy_(torch.tensor(std)).clamp_(min=MIN_STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return normalise(images, self.mean, self.std)

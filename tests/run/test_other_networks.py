@@ -1,0 +1,178 @@
+"""Other networks than the five-block one through every command, by name and from a file beside the command."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_cifar import load_pretrained, main, trust
+
+FACTORY = """\
+from torch import nn
+
+
+def build(num_classes, width=8):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes),
+    )
+"""
+SHORT = ["--recipe", "demo", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+SHORT += ["--trainer.log_every_n_steps", "1"]
+MINE = ["--model.network", "mine:build", "--model.network_args", '{"width": 4}']
+TRUSTED = ["--trust_config", "mine"]
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    """A file ``mine.py`` in the working directory, which an installed script does not have in its path."""
+    (tmp_path / "mine.py").write_text(FACTORY)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def photo(tmp_path, drawn_images):
+    file = tmp_path / "photo.png"
+    Image.fromarray(drawn_images[0].permute(1, 2, 0).numpy()).resize((80, 60)).save(file)
+    return file
+
+
+def run(capsys, *args):
+    status = main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsys):
+    status, _, err = run(capsys, "fit", *SHORT, *MINE, "--run_dir", "run")
+    assert (status, err.splitlines()[-1].endswith("lightning_cifar.trust('mine'))")) == (2, True)
+    assert "add --trust_config mine" in err
+    assert not Path("run").exists()
+    assert "mine" not in sys.modules
+
+    status, out, err = run(capsys, "fit", *SHORT, *MINE, *TRUSTED, "--run_dir", "run")
+    assert status == 0, err
+    assert "ignores options of five_block: widths" in out  # the recipe's
+    assert out.splitlines()[-1].endswith("--trust_config mine")  # the command that tests it
+    assert str(factory) not in sys.path
+    checkpoint = ["--ckpt_path", "run"]
+    for command in (["test", *checkpoint], ["predict", *checkpoint, "--images", photo]):
+        status, _, err = run(capsys, *command)
+        assert (status, "mine:build is not imported" in err) == (2, True)
+    assert run(capsys, "test", *checkpoint, *TRUSTED)[0] == 0
+    assert run(capsys, "fit", "--resume", "run", *TRUSTED)[0] == 0
+
+    status, out, err = run(capsys, "predict", *checkpoint, *TRUSTED, "--images", photo, "--explain", "explained")
+    assert (status, len(list(csv.DictReader(out.splitlines())))) == (0, 1), err
+    with Image.open(next(Path("explained").iterdir())) as drawn:
+        assert drawn.width < 3 * 256  # two panels: no gates
+    assert run(capsys, "export", *checkpoint, *TRUSTED, "--output", "mine.safetensors")[0] == 0
+    card = Path("mine.safetensors.md").read_text()
+    assert "mine:build" in card
+    assert "five gated" not in card
+    with trust("mine"):
+        model = load_pretrained("mine.safetensors")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, drawn_folder):
+    named = ["--model.network", "wide_resnet10_1", "--model.schedule", "one_cycle", "--model.optimizer", "RMSprop"]
+    for run_dir, options in (("wide", named), ("five", [])):
+        status, _, err = run(capsys, "repeat", *SHORT, *options, "--n", 2, "--run_dir", run_dir)
+        assert status == 0, err
+    assert run(capsys, "repeat", "--compare", "five", "wide")[0] == 0
+    assert run(capsys, "report", "five", "wide", "--output", "page.html")[0] == 0
+    assert "wide_resnet10_1" in Path("page.html").read_text()
+    checkpoint = ["--ckpt_path", "wide/seed0"]
+    output = ["--output", "wide.onnx", "--images", drawn_folder]
+    status, _, err = run(capsys, "export", *checkpoint, *output)
+    assert status == 0, err
+    assert "wide_resnet10_1" in Path("wide.onnx.md").read_text()
+    assert json.loads(Path("wide/repeat.json").read_text())["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model.network", "resnet19"], "did you mean resnet18"),
+        (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "options of its own"),
+        (["--model.network", "wide_resnet10_1", "--model.network_args", "[3]"], "[3]: expected a mapping or null"),
+        (["--model.network", "wide_resnet10_1", "--model.network_args", '{"dropout": 2}'], "dropout must be in [0, 1)"),
+        (["--model.optimizer", "adamm"], "did you mean adam"),
+        (["--model.optimizer", "SparseAdam"], "no optimizer 'SparseAdam'"),
+        (["--model.optimizer", "RMSprop", "--model.optimizer_args", '{"alpa": 1}'], "'alpa'"),
+        (["--model.optimizer", "sgd", "--model.optimizer_args", '{"momentum": 0}'], "Nesterov momentum requires"),
+        (["--model.schedule", "cosin"], "one of constant, triangular, cosine, one_cycle"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(args, words, capsys):
+    status, _, err = run(capsys, "fit", *SHORT, *args, "--run_dir", "run")
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert words in err
+    assert not Path("run").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(trained, capsys):
+    status, _, err = run(capsys, "test", "--ckpt_path", trained, "--model.network", "wide_resnet10_1")
+    assert (status, "--model.network wide_resnet10_1: the checkpoint was trained with five_block" in err) == (2, True)
+
+
+def test_options_without_effect_say_so(capsys):
+    named = ["--model.network", "wide_resnet10_1", "--model.gate_rate", "0.1", "--model.momentum", "0.5"]
+    status, out, err = run(capsys, "fit", *SHORT, *named, "--model.hidden", "3", "--run_dir", "run")
+    assert status == 0, err
+    assert "--model.gate_rate has no effect: wide_resnet10_1 has no gates" in out
+    assert "--model.momentum has no effect: the optimizer is adam" in out
+    assert "ignores options of five_block: widths, hidden" in out
+
+
+@pytest.mark.slow
+def test_resnet18_equals_a_plain_loop(capsys):
+    """The same network, images and order in a loop of torch alone end at the same weights."""
+    from torch.nn import functional as F
+
+    from lightning_cifar import CIFAR10DataModule
+    from lightning_cifar.model.named import build_network
+    from lightning_cifar.train.checkpoint import load_checkpoint
+
+    options = [
+        "--data.dataset",
+        "digits",
+        "--data.batch_size",
+        "20",
+        "--data.flip",
+        "false",
+        "--data.crop_padding",
+        "0",
+    ]
+    options += ["--model.network", "resnet18", "--model.optimizer", "sgd", "--trainer.precision", "32-true"]
+    options += ["--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
+    options += ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]
+    assert run(capsys, "fit", "--recipe", "report", *options, "--run_dir", "run")[0] == 0
+    found = load_checkpoint(Path("run/checkpoints/last.ckpt"))
+
+    torch.manual_seed(0)
+    network = build_network("resnet18", 10).to(memory_format=torch.channels_last)
+    data = CIFAR10DataModule("digits", batch_size=20, flip=False, crop_padding=0, held_out="test")
+    data.setup()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=found["hyper_parameters"]["learning_rate"], weight_decay=1e-4
+    )
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    for number, (images, labels) in enumerate(data.train_dataloader()):
+        if number == 3:
+            break
+        loss = F.cross_entropy(network((images / 255 - mean) / std), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        np.testing.assert_allclose(found["state_dict"][f"network.{name}"], value, rtol=1e-3, atol=1e-4, err_msg=name)
