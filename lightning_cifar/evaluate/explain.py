@@ -20,6 +20,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.model.network import FiveBlockNet
@@ -48,11 +49,7 @@ class Explanation:
 
 
 def explain_classes(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
-    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation.
-
-    Raises:
-        InputError: the network has no feature maps of 4x4 pixels.
-    """
+    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation."""
     heat, gates = grad_cam(model, images, classes), measure_gates(model, images)
     nets = model.five_block_nets
     sizes = [branch.get_parameter("weight").shape[-1] for branch in nets[0].blocks[0].branches] if nets else []
@@ -72,7 +69,7 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Return signed evidence (B, h, w) for the classes (B,), before ReLU."""
+    """Return signed evidence (B, h, w) for the classes (B,), before ReLU; zeros (B, 1, 1) without feature maps."""
     maps: list[Tensor] = []
     layers = network.blocks if isinstance(network, FiveBlockNet) else network.modules()
     hooks = [layer.register_forward_hook(lambda _, inputs, output: maps.append(output)) for layer in layers]
@@ -84,9 +81,17 @@ def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
             hook.remove()
     large = [one for one in maps if isinstance(one, Tensor) and one.ndim == 4 and min(one.shape[2:]) >= LEAST]
     if not large:
-        raise InputError(f"{type(network).__name__} has no feature maps of {LEAST}x{LEAST} pixels: leave out --explain")
+        return torch.zeros(len(pixels), 1, 1, device=pixels.device)
     (gradient,) = torch.autograd.grad(score, large[-1])
     return (gradient.mean((2, 3), keepdim=True) * large[-1].detach()).sum(1)
+
+
+def check_maps(model: ImageClassifier) -> None:
+    """Raise `InputError` unless a class-activation map can be drawn of the model's images."""
+    image = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8, device=model.device)
+    if grad_cam(model, image, torch.zeros(1, dtype=torch.int64, device=model.device)).shape[1] < LEAST:
+        name = model.hparams["network"]
+        raise InputError(f"--explain needs feature maps of {LEAST}x{LEAST} pixels, which {name} does not have")
 
 
 @torch.no_grad()

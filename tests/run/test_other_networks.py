@@ -119,6 +119,20 @@ def test_what_cannot_be_trained_is_one_line(args, words, capsys):
     assert not Path("run").exists()
 
 
+def test_a_network_without_maps_is_not_explained(factory, photo, capsys):
+    (factory / "mine.py").write_text(
+        "from torch import nn\n\n\ndef build(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
+    )
+    options = ["--model.network", "mine:build", *TRUSTED]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    predict = ["predict", "--ckpt_path", "run", *TRUSTED, "--images", photo]
+    assert run(capsys, *predict)[0] == 0
+    status, _, err = run(capsys, *predict, "--explain", "explained")
+    assert (status, err) == (2, "error: --explain needs feature maps of 4x4 pixels, which mine:build does not have\n")
+    assert not Path("explained").exists()
+
+
 def test_a_checkpoint_of_another_network_is_refused(trained, capsys):
     status, _, err = run(capsys, "test", "--ckpt_path", trained, "--model.network", "wide_resnet10_1")
     assert (status, "--model.network wide_resnet10_1: the checkpoint was trained with five_block" in err) == (2, True)

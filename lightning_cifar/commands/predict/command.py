@@ -63,6 +63,9 @@ def main(args: list[str]) -> int:
         model.hparams["tta"] = options.tta
     precision = measure_precision(model) if options.precision == "auto" else options.precision
     if options.explain:
+        from lightning_cifar.evaluate.explain import check_maps
+
+        check_maps(model)
         claim_directory(options.explain, "--explain")
     top = min(options.top, model.hparams["num_classes"])
     rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)

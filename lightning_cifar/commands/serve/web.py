@@ -44,7 +44,7 @@ class Explained(BaseModel):
     seen: str = Field(description="the 32x32 network input, enlarged: a PNG as data URI")
     heat_map: str = Field(description="Grad-CAM of the likeliest class over the image: a PNG as data URI")
     branches: list[str] = Field(description="names of a block's branches")
-    gates: list[list[float]] = Field(description="weight of each branch, for each block")
+    gates: list[list[float]] = Field(description="weight of each branch, for each block; [] without gates")
 
 
 class Picture(BaseModel):
