@@ -38,7 +38,7 @@ BRANCHES = (
 
 @dataclass
 class Explanation:
-    """One image: pixels, uint8 (32, 32, 3); heat (h, w) in [0, 1]; gates[block][branch]."""
+    """One image: pixels, uint8 (H, W, 3); heat (h, w) in [0, 1]; gates[block][branch]."""
 
     pixels: np.ndarray
     heat: np.ndarray
@@ -47,7 +47,7 @@ class Explanation:
 
 
 def explain_classes(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
-    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation."""
+    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, H, W), without augmentation."""
     heat, gates = grad_cam(model, images, classes)
     sizes = [branch.get_parameter("weight").shape[-1] for branch in model.networks[0].blocks[0].branches]
     branches = [f"{size}x{size}" for size in sizes]
@@ -109,7 +109,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
     figure = Image.new("RGB", (3 * SIDE + 4 * MARGIN, SIDE + TITLE + MARGIN), "white")
     shown = name[:16] if name.isascii() else make_drawable([name[:16]])[0]
     titles = (
-        "network input, 32x32",
+        f"network input, {explanation.pixels.shape[1]}x{explanation.pixels.shape[0]}",
         f"Grad-CAM: {shown} {probability:.1%}",
         "gates: weight of each branch",
     )

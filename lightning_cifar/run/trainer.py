@@ -135,7 +135,7 @@ def hold(directory: Path, job: Job, ending: ExitStack) -> None:
     """Lock the directory, and pass it on to the processes that Lightning starts for this run."""
     if (held := lock(directory)) is not None:
         ending.callback(held.release)
-    pass_on(run_dir=str(directory), precision=job.trainer["precision"])
+    pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
 
 def directory_of_rank_zero(job: Job) -> Path:
