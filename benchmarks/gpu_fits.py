@@ -148,7 +148,7 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     factor = build_triangle(epochs * batches, model.hparams["warmup"] or 0.0)
     step = BareStep(RECIPE, model, replay=True)
     rates = [group["lr"] for group in step.optimizer.param_groups]
-    taken, sizes = 0, (data.hparams["sizes"], data.hparams["size_shares"])
+    taken, sizes = 0, (data.hparams["sizes"] or [32], data.hparams["size_shares"])
     data.find_size = lambda: find_size(*sizes, taken, epochs * batches)  # type: ignore[method-assign]
     if DEVICE.type == "cuda":
         data.augment = replay_augmentation(data)

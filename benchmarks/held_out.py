@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from lightning_cifar.data.dataset import stratified_split
-from lightning_cifar.data.folder import find_classes, list_classes, list_files
+from lightning_cifar.data.folder import list_images
 
 
 def link(root: Path, output: Path, size: int) -> None:
-    names = list_classes(root)
-    files = list_files(find_classes(root)["train"], [])
+    names, parts = list_images(root)
+    files = parts["train"]
     split = stratified_split(torch.tensor([label for _, label in files]), size, seed=0)
     for part, chosen in zip(("train", "test"), split, strict=True):
         for path, label in (files[index] for index in chosen.tolist()):

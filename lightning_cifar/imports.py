@@ -62,8 +62,6 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
 
 
 def name_function(function: Callable[..., Any]) -> str:
-    """Return the name by which `import_function` finds a function; `InputError` if it is local or a lambda."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    if module is None or not name.isidentifier():
-        raise InputError(f"{function!r} has no importable name: define it at the top of a module")
-    return f"{module}:{name}"
+    """Return the name by which `import_function` finds a function; an object's description, which it refuses."""
+    name = getattr(function, "__qualname__", "")
+    return f"{function.__module__}:{name}" if name else repr(function)

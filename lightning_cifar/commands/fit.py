@@ -65,6 +65,8 @@ def list_files(job: Job, run: Run) -> None:
         print(f"checkpoint: {checkpoint}")
         root = job.data.hparams["root"]  # never taken from a checkpoint
         place: list[str | Path] = ["--data.root", Path(root)] if root else []
+        if labels := job.data.hparams["labels"]:
+            place += ["--data.labels", Path(labels)]
         print(f"test it: {format_command('test', '--ckpt_path', Path(checkpoint), *place, *list_trust(job))}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():

@@ -1,5 +1,6 @@
 """``test``: evaluate a checkpoint on the test images: a table, ``test.json`` and its plots."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
-from lightning_cifar.evaluate.test_results import LOGITS, identify_checkpoint, write_evaluation
+from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_text, write_evaluation
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.parsing import Precision
+from lightning_cifar.run.record import RECORD
 from lightning_cifar.run.trainer import Run, open_run
 from lightning_cifar.run.wandb import log_test
 
@@ -23,6 +25,7 @@ def test(job: Job) -> None:
     load_data(job)
     if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
         raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    check_split(job)
     check_limit(job, "limit_test_batches")
     digest = load_weights(job)  # before the run has a directory
     choose_precision(job)
@@ -46,6 +49,19 @@ def test(job: Job) -> None:
         keep_result(job, run, result)
         print(f"table: {run.directory / 'test.json'}\nplots: {run.directory / 'test.png'}")
         print(f"logits: {run.directory / LOGITS}")
+
+
+def check_split(job: Job) -> None:
+    """Print a warning if a folder without test images has changed since training, and with it which ones are tested."""
+    assert job.ckpt_path is not None
+    try:
+        trained = json.loads(read_text(job.ckpt_path.parent.parent / RECORD))["data"]["split"]
+    except (OSError, *DAMAGED):  # the run is not here, or of another version
+        return
+    if trained and job.data.dataset.split not in (None, trained):
+        print(
+            f"warning: {job.data.root} has changed since training: tested images may have been trained on", flush=True
+        )
 
 
 def read_duplicates(job: Job) -> list[int]:

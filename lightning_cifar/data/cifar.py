@@ -21,7 +21,7 @@ from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
-from lightning_cifar.data.folder import find_parts
+from lightning_cifar.data.layout import find_parts
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import digest_of, one_at_a_time
 

@@ -1,8 +1,10 @@
 """Containers of labelled images, and the stratified split. `cifar`, `folder`, `streaming` and `digits` fill them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -26,7 +28,7 @@ class LabelledImages(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: ``images`` uint8 (N, 3, 32, 32), channels-last in memory, ``labels`` int64 (N,)."""
+    """Labelled images: ``images`` uint8 (N, 3, side, side), channels-last in memory, ``labels`` int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -55,23 +57,66 @@ def select_evenly(length: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images, validation images if the source has them, and the class names."""
+    """Training and test images, validation images if the source has them, and the class names.
+
+    ``split`` says how, if the source has no test images, they were chosen among its others.
+    """
 
     train: LabelledImages
     val: LabelledImages | None
     test: LabelledImages
     class_names: tuple[str, ...]
+    split: str | None = None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of class names, pixels and labels: equal fingerprints mean equal data.
 
         For `ImageFiles`, which may be too many to read, it covers part, class, name and size of each file instead.
         """
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
-        for part in (self.train, self.val, self.test):
-            for chunk in part.iter_chunks() if part is not None else ():
-                digest.update(chunk)
-        return digest.hexdigest()
+        return digest_images((self.train, self.val, self.test), "\n".join(self.class_names))
+
+
+def digest_images(parts: Iterable[LabelledImages | None], start: str = "") -> str:
+    """Return the SHA-256 of ``start``, pixels and labels."""
+    digest = hashlib.sha256(start.encode())
+    for part in parts:
+        for chunk in part.iter_chunks() if part is not None else ():
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def complete_parts(
+    parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, digest: str
+) -> Dataset:
+    """Return the dataset of the parts that a folder has; prints a line if test images must be chosen among the others.
+
+    Args:
+        parts: one or more of ``train``, ``val`` and ``test``. With ``train`` only, a stratified fifth of it becomes the
+            test images, at least one for each class. With ``val`` but without ``test``, both are the same images.
+        class_names: of all parts.
+        split_seed: of the split.
+        root: the folder, for the line.
+        digest: of the list of files, on which the split depends too.
+    """
+    train, val, test = (parts.get(part) for part in ("train", "val", "test"))
+    split = None
+    if test is None and val is not None:
+        print(f"{root} has no test images: test evaluates the validation images", flush=True)
+        test, split = val, "none: test evaluates the validation images"
+    elif test is None:
+        assert train is not None
+        size = min(max(len(train) // 5, len(class_names)), len(train) - 1)
+        rest, chosen = stratified_split(train.labels, size, split_seed)
+        names = shorten(", ".join(class_names), 80, placeholder=" ...")
+        print(
+            f"{root} has no test images: split_seed {split_seed} chooses {size:,} of its {len(train):,} images of "
+            f"{len(class_names)} classes ({names})",
+            flush=True,
+        )
+        train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
+    if train is None:
+        train, val = test[:0], test[:0] if val is None else val
+    return Dataset(train, val, test, class_names, split)
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -99,10 +144,33 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
 
+def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, Any]:
+    """Return training images and stratified validation images, split off the dataset's training images.
+
+    Args:
+        dataset: without validation images.
+        val_size: number of validation images; default: a tenth, at most 5,000.
+        seed: of the choice.
+
+    Raises:
+        InputError: no training image would be left.
+    """
+    count = len(dataset.train)
+    size = min(5000, max(1, count // 10)) if val_size is None else val_size
+    check_range("val_size", size, f"[1, {count - 1}]")
+    rest, held_out = stratified_split(dataset.train.labels, size, seed)
+    train = dataset.train[rest]
+    if empty := [name for index, name in enumerate(dataset.class_names) if index not in train.labels]:
+        print(f"no training image is left of {', '.join(empty)}: add images, or a folder val", flush=True)
+    return train, dataset.train[held_out]
+
+
 def measure_channels(images: Tensor) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of [0, 1]."""
     levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(1000):  # a channel must be copied to be counted
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)])
     share = counts / counts.sum(1, keepdim=True).double()  # (C, 256): a histogram, exact where sums of squares are not
     mean = share @ levels
     return mean.tolist(), (share * (levels - mean[:, None]).square()).sum(1).sqrt().tolist()

@@ -1,25 +1,34 @@
-"""Decoding of one image file into 32x32 RGB pixels, the same way for every file. Imports no torch.
+"""Decoding of one image file into a square of RGB pixels, the same way for every file. Imports no torch.
 
 - EXIF orientation is applied; only the first frame of an animation is used.
 - 16-bit greyscale keeps its upper 8 bits, and floats in [0, 1] are scaled to 255; other floats and 32-bit integers,
   whose range is unknown, are refused. Transparent pixels are composited over white; greyscale, palette and CMYK
   images become RGB.
-- Other sizes are cut to the centred square and resized with antialiasing (bicubic).
-- A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, with no side below 128 pixels: several times as fast.
+- Other sizes are resized with antialiasing (bicubic). If the image is not square, `crop` cuts out the centred square
+  before that, and `letterbox` adds grey bars after that.
+- A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, with no side below four times the result's: several times as
+  fast.
 """
 
 import contextlib
 import os
 import threading
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from importlib import import_module
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from lightning_cifar.errors import InputError
 
-SIZE = 32  # pixels; every source delivers SIZE x SIZE
+NonSquare = Literal["crop", "letterbox"]
+SIZE = 32  # pixels along a side, by default
+# Colour of the bars, by mode.
+GREY: dict[str, float | tuple[float, ...]] = {"RGB": (128,) * 3, "RGBA": (128, 128, 128, 255), "I": 128 << 8}
 MAX_PIXELS = 1 << 26  # per file, read from its header: 256 MB decoded, and up to twice that in conversions
 LARGE = 1 << 23  # pixels; larger files are decoded one at a time, so that threads do not add up to gigabytes
 LARGE_LOCK = threading.Lock()
@@ -27,16 +36,29 @@ LARGE_LOCK = threading.Lock()
 # Recognised by content. Pillow reads more: PostScript, for which it runs another program, and icons (ICO, ICNS), which
 # hold an image of another format whose size the header does not tell.
 FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
-    "WEBP",
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA"),
+    *("TIFF", "WEBP"),
 )
-HEIC = (".heic", ".heif")  # photographs of phones, which Pillow cannot read
+HEIC = (".heic", ".heif")  # photographs of phones, which Pillow reads through the package pillow-heif
+
+
+@dataclass(frozen=True)
+class Square:
+    """What every image becomes: a square of ``side`` pixels; ``rule`` says how, if the image is not square."""
+
+    side: int = SIZE
+    rule: NonSquare = "crop"
+
+
+SQUARE = Square()
 
 
 @cache
 def list_formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this build of Pillow supports."""
+    """Return those of `FORMATS` that Pillow supports here."""
     Image.init()
+    with contextlib.suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -46,9 +68,9 @@ def has_image_suffix(path: str) -> bool:
 
 
 def is_image(path: str) -> bool:
-    """Return whether a regular file is an image by its suffix or, if that is of no format, by its content."""
-    if has_image_suffix(path):
-        return True
+    """Return whether a file is an image by its suffix or, if that is of no format, by its content."""
+    if has_image_suffix(path) or not os.path.isfile(path):  # opening a pipe would block
+        return has_image_suffix(path)
     try:
         Image.open(path, formats=[one for one in list_formats() if one != "TGA"]).close()  # TGA has no signature
     except Exception:  # each decoder fails in its own ways
@@ -56,8 +78,15 @@ def is_image(path: str) -> bool:
     return True
 
 
-def read_image(source: str | BinaryIO) -> np.ndarray:
-    """Decode a file, given by its path or opened, into RGB uint8 (32, 32, 3).
+def count_kinds(paths: Collection[str]) -> str:
+    """Count files by suffix: ``2 .db, 1 .csv, 1 without suffix``; the five most frequent kinds."""
+    kinds = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in paths).most_common()
+    words = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds[:5]]
+    return ", ".join([*words, *([f"{sum(count for _, count in kinds[5:]):,} others"] if len(kinds) > 5 else [])])
+
+
+def read_image(source: str | BinaryIO, square: Square = SQUARE) -> np.ndarray:
+    """Decode a file, given by its path or opened, into RGB uint8 (side, side, 3).
 
     Raises:
         Exception: the file cannot be decoded. The type depends on the decoder.
@@ -65,19 +94,20 @@ def read_image(source: str | BinaryIO) -> np.ndarray:
     try:
         image = Image.open(source, formats=list_formats())
     except Image.UnidentifiedImageError:
-        if str(source).lower().endswith(HEIC):
-            raise ValueError("HEIC is not supported: convert it to JPEG") from None
+        if str(source).lower().endswith(HEIC) and "HEIF" not in list_formats():
+            extra = "pip install 'lightning-cifar[heic]'"
+            raise ValueError(f"HEIC needs the extra: {extra}, or convert it to JPEG") from None
         raise
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-        image.draft(None, (4 * SIZE, 4 * SIZE))
+        image.draft(None, (4 * square.side, 4 * square.side))
         with LARGE_LOCK if image.width * image.height > LARGE else contextlib.nullcontext():
-            return to_pixels(image)
+            return to_pixels(image, square)
 
 
-def to_pixels(image: Image.Image) -> np.ndarray:
-    """Convert an open image to RGB uint8 (32, 32, 3). It is resized early, since copies of a large one cost memory."""
+def to_pixels(image: Image.Image, square: Square = SQUARE) -> np.ndarray:
+    """Convert an open image to RGB uint8 (side, side, 3). It is resized early: copies of a large one cost memory."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         image = scale_floats(image)
@@ -87,13 +117,23 @@ def to_pixels(image: Image.Image) -> np.ndarray:
     mode = "I" if deep else "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    if image.size != (SIZE, SIZE):
-        image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC)
+    if image.size != (square.side, square.side):
+        image = make_square(image, square)
     if deep:
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return np.asarray(image)
+
+
+def make_square(image: Image.Image, square: Square) -> Image.Image:
+    if square.rule == "crop":
+        return ImageOps.fit(image, (square.side, square.side), Image.Resampling.BICUBIC)
+    width, height = (max(1, round(length / max(image.size) * square.side)) for length in image.size)  # as ImageOps.pad
+    whole = Image.new(image.mode, (square.side, square.side), GREY[image.mode])
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    whole.paste(small, (round((square.side - width) / 2), round((square.side - height) / 2)))
+    return whole
 
 
 def scale_floats(image: Image.Image) -> Image.Image:
@@ -103,10 +143,10 @@ def scale_floats(image: Image.Image) -> Image.Image:
     return Image.fromarray((255 * values).round().astype(np.uint8))
 
 
-def decode(path: str) -> np.ndarray:
+def decode(path: str, square: Square = SQUARE) -> np.ndarray:
     """Decode a file of an image folder as `read_image` does; raise a one-line `InputError` if that fails."""
     try:
-        return read_image(path)
+        return read_image(path, square)
     except Image.UnidentifiedImageError:
         raise InputError(f"{path} is not an image: remove it from the class folder") from None
     except Exception as error:

@@ -11,40 +11,39 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
-from lightning_cifar.data.cifar import load_cifar
+from lightning_cifar.data.arguments import HeldOut, check_arguments
 from lightning_cifar.data.dataset import (
     Dataset,
     ImageSet,
     LabelledImages,
     SourceName,
+    hold_out,
     measure_channels,
-    stratified_split,
 )
-from lightning_cifar.data.digits import load_digits
-from lightning_cifar.data.folder import count_cores, list_classes, load_folder
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.decoding import count_cores
+from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
-from lightning_cifar.data.sizes import check_sizes, find_size
-from lightning_cifar.data.streaming import FileLoader, ImageFiles, list_folder, make_file_loader
+from lightning_cifar.data.sizes import find_size
+from lightning_cifar.data.source import count_classes, load_dataset
+from lightning_cifar.data.streaming import FileLoader, ImageFiles, find_damaged, make_file_loader, sample_files
+from lightning_cifar.data.transform import Transform, apply_transform, find_transform
 from lightning_cifar.distributed import Shard
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError
 from lightning_cifar.values import to_plain
 
-HeldOut = Literal["val", "test"]
-NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
-STATISTICS_SAMPLE = 5000  # images: gives the mean of CIFAR-10 to about 0.003
+STATISTICS_SAMPLE = 5000  # images of 32x32, fewer of larger ones: gives the mean of CIFAR-10 to about 0.003
 
 
 class CIFAR10DataModule(LightningDataModule):
     """Lightning data module of uint8 batches. The data is read once and, if it fits, stored on the training device.
 
-    After `setup`, ``train``, ``val`` and ``test`` hold ``images`` uint8 (N, 3, 32, 32) and ``labels`` int64 (N,);
-    they can be sliced, and ``sample(n)`` returns n evenly spaced images. ``mean`` and ``std`` are the statistics of the
-    training pixels in each channel.
+    After `setup`, ``train``, ``val`` and ``test`` hold ``images`` uint8 (N, 3, image_size, image_size) and ``labels``
+    int64 (N,); they can be sliced, and ``sample(n)`` returns n evenly spaced images. ``mean`` and ``std`` are the
+    statistics of the training pixels in each channel.
 
     Args:
         dataset: ``cifar10`` or ``cifar100`` (downloaded at first use), ``folder`` (images in ``train/<class>/*``,
-            ``test/<class>/*`` and optionally ``val/<class>/*``) or ``digits`` (ships with scikit-learn).
+            ``val/<class>/*`` and ``test/<class>/*``, or in ``<class>/*``) or ``digits`` (ships with scikit-learn).
         root: data directory; default: the environment variable LIGHTNING_CIFAR_DATA, or ``data``.
         url: a mirror of the CIFAR archive, or several, separated by commas.
         archive: a local CIFAR archive (``.tar.gz``).
@@ -54,19 +53,28 @@ class CIFAR10DataModule(LightningDataModule):
             set, while all training images are used, as in the report; select nothing by it.
         val_size: size of the stratified validation split; default: a tenth of the training images, at most 5,000.
             Unused if the folder has a ``val`` or ``held_out`` is ``test``.
-        split_seed: seed of the validation split; independent of the run's seed, so that runs can be compared.
+        split_seed: seed of the validation split, and of the test split of a ``folder`` without ``val`` and ``test``;
+            independent of the run's seed, so that runs can be compared.
         flip: mirror each training image with probability 1/2. ``alternating``: mirror a random half of the images in
             the first epoch, the other half in the next, and so on (github.com/KellerJordan/cifar10-airbench).
-        crop_padding: random crops of training images after reflection padding by 0 to 31 pixels; 0: no crops.
+        crop_padding: random crops of training images after reflection padding by this many pixels; 0: no crops.
         cutout: side of a square at a random position of each training image that is filled with the mean colour
-            (arXiv 1708.04552); 0 to 32 pixels, 0: none.
-        sizes: height and width of training images, 8 to 32 pixels; several are used one after the other, since smaller
-            images make cheaper steps (progressive resizing).
+            (arXiv 1708.04552); 0: none.
+        transform: further augmentation, after flip and crop: ``rand_augment``, ``trivial_augment``, a function of uint8
+            batches (B, 3, H, W) on the training device, or its name ``PACKAGE.MODULE:FUNCTION``.
+        sizes: height and width of training images, from 8 pixels to ``image_size``, the default; several are used one
+            after the other, since smaller images make cheaper steps (progressive resizing).
         size_shares: relative number of steps at each of several ``sizes``, above 0; default: equal shares.
         drop_last: leave out the last training batch of an epoch if it is not full.
         in_memory: False decodes the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
-            ``std`` are then those of 5,000 evenly spaced images.
+            ``std`` are then those of 5,000 evenly spaced images, fewer of large ones. ``auto``: False if the images
+            need more than half of the available memory.
         num_workers: number of processes that decode them, 0: the training process; default: one per core.
+        image_size: height and width that every image gets, 32 to 224 pixels.
+        non_square: ``crop`` cuts the centred square out of an image that is not square, ``letterbox`` adds grey bars.
+        labels: a CSV file with the columns ``path`` and ``label``, and optionally ``split``, for the images of a
+            ``folder``; default: the names of the folders are the labels.
+        classes: names of a model's classes, for a ``folder`` that holds only images to test on, of some classes.
     """
 
     def __init__(
@@ -83,30 +91,26 @@ class CIFAR10DataModule(LightningDataModule):
         flip: bool | Literal["alternating"] = True,
         crop_padding: int = 4,
         cutout: int = 0,
-        sizes: Sequence[int] = (SIZE,),
+        transform: str | Transform | None = None,
+        sizes: Sequence[int] | None = None,
         size_shares: Sequence[float] | None = None,
         drop_last: bool = False,
-        in_memory: bool = True,
+        in_memory: bool | Literal["auto"] = "auto",
         num_workers: int | None = None,
+        image_size: int = SIZE,
+        non_square: NonSquare = "crop",
+        labels: str | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        check_choice("dataset", dataset, SourceName)
-        check_choice("held_out", held_out, HeldOut)
-        if flip not in (True, False, "alternating"):
-            raise InputError(f"flip must be true, false or alternating, got {flip!r}")
-        check_range("crop_padding", crop_padding, f"[0, {SIZE - 1}]")
-        check_range("cutout", cutout, f"[0, {SIZE}]")
-        sizes, size_shares = list(sizes), None if size_shares is None else list(size_shares)
-        check_sizes(sizes, size_shares)
-        check_range("batch_size", batch_size, "[1, inf)")
-        check_range("eval_batch_size", eval_batch_size, "[1, inf)")
-        check_range("num_workers", num_workers or 0, "[0, inf)")
-        if not in_memory and dataset != "folder":
-            raise InputError(f"in_memory=False needs dataset='folder', got {dataset!r}")
-        self.save_hyperparameters()
-        self.hparams.update(to_plain(dict(self.hparams)))
+        self.save_hyperparameters(ignore=["transform"])  # a module, of which Lightning would warn
+        plain = to_plain(dict(self.hparams) | {"transform": transform}).items()
+        self.hparams.update({name: list(one) if isinstance(one, tuple | range) else one for name, one in plain})
+        check_arguments(self.hparams)
         self.root = Path(os.path.expanduser(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data"))
         self.source: Dataset | None = None
+        self.given_transform = transform
+        self.transform: Transform | None = None
         self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # `start_replay` replaces it
         # For each training image: mirrored, top and left of the crop, row and column of the cutout. Always this memory.
         self.draws = torch.empty(0, 5, dtype=torch.uint8)
@@ -114,7 +118,7 @@ class CIFAR10DataModule(LightningDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes; available before `setup`, for a folder by listing it."""
-        return NUM_CLASSES.get(self.hparams["dataset"]) or len(list_classes(self.root))
+        return count_classes(self.hparams, self.root)
 
     @property
     def dataset(self) -> Dataset:
@@ -134,35 +138,29 @@ class CIFAR10DataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset, split it and measure ``mean`` and ``std`` of the training pixels, in units of [0, 1]."""
         source = self.read()
-        if hasattr(self, "train"):
-            return
+        self.transform = find_transform(self.given_transform) if stage == "fit" else None
+        if not hasattr(self, "train"):
+            self.split(source)
+        if (stage == "fit" and not len(self.train)) or (stage == "validate" and not len(self.val)):
+            raise InputError(f"root {self.root} holds only images to test on: {stage} needs train/<class>/* there")
+
+    def split(self, source: Dataset) -> None:
         self.train, self.test = source.train, source.test
         if self.hparams["held_out"] == "test":
             self.val = source.test
         elif source.val is not None:
             self.val = source.val
         else:
-            val_size = self.hparams["val_size"]
-            if val_size is None:
-                val_size = min(5000, max(1, len(source.train) // 10))
-            check_range("val_size", val_size, f"[1, {len(source.train) - 1}]")
-            rest, held_out = stratified_split(source.train.labels, val_size, self.hparams["split_seed"])
-            self.train, self.val = source.train[rest], source.train[held_out]
-            if empty := [name for index, name in enumerate(source.class_names) if index not in self.train.labels]:
-                print(f"no training image is left of {', '.join(empty)}: add images, or a folder val", flush=True)
-        measured = self.train if isinstance(self.train, ImageSet) else self.train.sample(STATISTICS_SAMPLE)
+            self.train, self.val = hold_out(source, self.hparams["val_size"], self.hparams["split_seed"])
+        measured = self.train if len(self.train) else self.test  # there are only these
+        if not isinstance(measured, ImageSet):
+            measured = sample_files(source, measured, STATISTICS_SAMPLE * SIZE // self.hparams["image_size"])
         self.mean, self.std = measure_channels(measured.images)
 
     def read(self) -> Dataset:
         """Return the dataset; only the first call reads it."""
         if self.source is None:
-            name, url, archive = (self.hparams[one] for one in ("dataset", "url", "archive"))
-            if name == "digits":
-                self.source = load_digits()
-            elif name == "folder":
-                self.source = load_folder(self.root) if self.hparams["in_memory"] else list_folder(self.root)
-            else:
-                self.source = load_cifar(name, self.root, url, archive and Path(os.path.expanduser(archive)))
+            self.source = load_dataset(self.hparams, self.root)
         return self.source
 
     def train_dataloader(self) -> BatchLoader | FileLoader:
@@ -192,7 +190,9 @@ class CIFAR10DataModule(LightningDataModule):
         assert isinstance(data, ImageFiles)
         workers = count_cores() if self.hparams["num_workers"] is None else self.hparams["num_workers"]
         pin_memory = self.device.type == "cuda"  # lets the copy to the GPU run in the background
-        return make_file_loader(data, batch_size, num_workers=workers, pin_memory=pin_memory, **options)
+        loader = make_file_loader(data, batch_size, num_workers=workers, pin_memory=pin_memory, **options)
+        loader.find_damaged = lambda: find_damaged(self.dataset)
+        return loader
 
     @property
     def shard(self) -> Shard:
@@ -224,11 +224,11 @@ class CIFAR10DataModule(LightningDataModule):
         if flip == "alternating":
             flips = augment.draw_flips(count, make_generator(self.seed, -1)) ^ (epoch % 2 == 1)
         offsets = augment.draw_offsets(count, self.hparams["crop_padding"], generator)
-        centres = augment.draw_centres(count, SIZE, SIZE, generator)
+        centres = augment.draw_centres(count, self.hparams["image_size"], self.hparams["image_size"], generator)
         self.draws.copy_(torch.cat([(flips & bool(flip))[:, None], offsets, centres], 1).to(torch.uint8))
 
     def augment_batch(self, images: Tensor, positions: Tensor) -> Tensor:
-        """Flip, crop, cut out and scale down images (B, 3, 32, 32) at ``positions`` int64 (B,) in the training set.
+        """Flip, crop, cut out and scale down images (B, 3, H, W) at ``positions`` int64 (B,) in the training set.
 
         Reads only tensors on the images' device, ``draws`` among them, so that a CUDA graph can record it.
         """
@@ -236,13 +236,14 @@ class CIFAR10DataModule(LightningDataModule):
         draws = self.draws.index_select(0, positions).long()
         if self.hparams["flip"] or padding:
             images = augment.flip_crop(images, draws[:, 0], draws[:, 1:3], padding)
+        images = apply_transform(self.transform, images)
         if side := self.hparams["cutout"]:
             images = augment.cutout(images, draws[:, 3:], side, self.fill)
-        return images if size == SIZE else resize(images, [size, size])  # bilinear, antialiased
+        return images if size == images.shape[-1] else resize(images, [size, size])  # bilinear, antialiased
 
     def find_size(self) -> int:
         """Return the height and width of training images at the Trainer's step; without a Trainer, the last size."""
-        sizes, shares = self.hparams["sizes"], self.hparams["size_shares"]
+        sizes, shares = self.hparams["sizes"] or [self.hparams["image_size"]], self.hparams["size_shares"]
         if self.trainer is None or len(sizes) == 1:
             return sizes[-1]
         total = self.trainer.estimated_stepping_batches  # before training, this builds the loaders

@@ -3,10 +3,9 @@
 import multiprocessing
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_cifar.data.dataset import Dataset, ImageSet, select_evenly
-from lightning_cifar.data.folder import decode_all, list_parts
-from lightning_cifar.data.images import decode
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, select_evenly
+from lightning_cifar.data.decoding import decode_all, iterate_images, refuse_damaged
+from lightning_cifar.data.images import SQUARE, Square, decode
 from lightning_cifar.data.loader import ALL, Order, check_batch_size
 from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError
@@ -24,58 +23,78 @@ from lightning_cifar.errors import InputError
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Labelled images on disk: ``paths`` bytes (N,), ``labels`` int64 (N,).
+    """Labelled images on disk: ``paths`` bytes (N,), ``labels`` int64 (N,), and what every image becomes.
 
     ``paths`` is an array because the reference counts of a list of strings would be copied to every worker.
     """
 
     paths: np.ndarray
     labels: Tensor
+    square: Square = SQUARE
+
+    @classmethod
+    def make(cls, files: Sequence[tuple[str, int]], square: Square) -> "ImageFiles":
+        """Return the files with these paths and labels."""
+        paths = np.array([os.fsencode(path) for path, _ in files])
+        return cls(paths, torch.tensor([label for _, label in files]), square)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor | slice) -> "ImageFiles":
         # NumPy would read a tensor of one index as a scalar.
-        return ImageFiles(self.paths[indices if isinstance(indices, slice) else indices.numpy()], self.labels[indices])
+        chosen = self.paths[indices if isinstance(indices, slice) else indices.numpy()]
+        return ImageFiles(chosen, self.labels[indices], self.square)
 
     def __getitems__(self, indices: list[int]) -> tuple[np.ndarray, ...]:
-        """Return a batch to `FileLoader`: images uint8 (B, 32, 32, 3), labels and positions int64 (B,).
+        """Return a batch to `FileLoader`: images uint8 (B, side, side, 3), labels and positions int64 (B,).
 
         Arrays, since workers send tensors through /dev/shm, which is small in containers: a full one hangs them.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, as in `decode_all`
-            pixels = np.stack([decode(os.fsdecode(path)) for path in self.paths[indices]])
+            warnings.simplefilter("ignore")  # Pillow's, as in `iterate_images`
+            pixels = np.stack([decode(os.fsdecode(path), self.square) for path in self.paths[indices]])
         return pixels, self.labels.numpy()[indices], np.array(indices)
 
     def sample(self, size: int) -> ImageSet:
         """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
         chosen = self[select_evenly(len(self), size)]
-        paths = [os.fsdecode(path) for path in chosen.paths]
-        return decode_all("a sample", list(zip(paths, chosen.labels.tolist(), strict=True)))
+        pixels, failures = decode_all("a sample", chosen.list_paths(), self.square)
+        refuse_damaged(failures)
+        return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), chosen.labels)
+
+    def list_paths(self) -> list[str]:
+        return [os.fsdecode(path) for path in self.paths]
 
     def iter_chunks(self) -> Iterator[bytes]:
         """Yield part, class, name and size of each file, for `Dataset.fingerprint`; contents are not read."""
-        for path in self.paths:
+        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             name = b"/".join(path.split(os.fsencode(os.sep))[-3:])
-            yield b"%s\0%d\n" % (name, os.stat(path).st_size)
+            yield b"%d %s\0%d\n" % (label, name, os.stat(path).st_size)
 
 
-def list_folder(root: Path) -> Dataset:
-    """Return the image folder ``root`` as `ImageFiles`, without decoding anything."""
-    class_names, files = list_parts(root)
-    parts: dict[str, ImageFiles] = {}
-    for part, found in files.items():
-        paths = np.array([os.fsencode(path) for path, _ in found])
-        parts[part] = ImageFiles(paths, torch.tensor([label for _, label in found]))
-    return Dataset(parts["train"], parts.get("val"), parts["test"], class_names)
+def find_damaged(dataset: Dataset) -> list[str]:
+    """Return a line for each file of the dataset that cannot be decoded."""
+    parts = {id(part): part for part in (dataset.train, dataset.val, dataset.test) if isinstance(part, ImageFiles)}
+    print("a file cannot be read: all files are checked, to name every such file", flush=True)
+    found = (iterate_images("checking", part.list_paths(), part.square) for part in parts.values())
+    return [line for part in found for line in part if isinstance(line, str)]
+
+
+def sample_files(dataset: Dataset, part: LabelledImages, size: int) -> ImageSet:
+    """Return ``part.sample(size)``; if files cannot be decoded, all such files of the dataset are named."""
+    try:
+        return part.sample(size)
+    except InputError:
+        refuse_damaged(find_damaged(dataset))
+        raise
 
 
 class FileLoader(DataLoader):
     """DataLoader with the state of `BatchLoader`; bad input found by a worker raises a one-line `InputError`."""
 
     batch = 0
+    find_damaged: Callable[[], list[str]] = list  # called when a file cannot be decoded, to name all of them
 
     def state_dict(self) -> dict[str, int]:
         return {"batch": self.batch}
@@ -99,6 +118,7 @@ class FileLoader(DataLoader):
                 batch = images.permute(0, 3, 1, 2), *others
                 yield tuple(part.pin_memory() for part in batch) if self.pin_memory else batch
         except InputError as error:  # from a worker, the message is a whole traceback
+            refuse_damaged(self.find_damaged())
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
 
 

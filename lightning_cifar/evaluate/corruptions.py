@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from lightning_cifar.data.dataset import ImageSet
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
@@ -87,12 +88,13 @@ def corrupt_images(images: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
         yield name, [corrupt(images, strength) for strength in strengths]
 
 
-def read_cifar10_c(folder: Path, images: int) -> Iterator[tuple[str, list[Tensor]]]:
+def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tuple[str, list[Tensor]]]:
     """Yield the same from CIFAR-10-C: a file holds the test images at the five severities of one corruption.
 
     Args:
         folder: holds ``<corruption>.npy`` files.
         images: number of test images.
+        size: in pixels, to which they are enlarged.
 
     Raises:
         InputError: a file is not an array of images, or has another shape.
@@ -103,12 +105,11 @@ def read_cifar10_c(folder: Path, images: int) -> Iterator[tuple[str, list[Tensor
                 stored = np.load(file, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise InputError(f"{file} is not an array of images: download it again or remove it") from error
-            if stored.shape != (SEVERITIES * images, 32, 32, 3) or stored.dtype != np.uint8:
-                raise InputError(
-                    f"{file} must hold uint8 {(SEVERITIES * images, 32, 32, 3)}, got {stored.dtype} {stored.shape}"
-                )
+            if stored.shape != (shape := (SEVERITIES * images, SIZE, SIZE, 3)) or stored.dtype != np.uint8:
+                raise InputError(f"{file} must hold uint8 {shape}, got {stored.dtype} {stored.shape}")
             parts = np.split(stored, SEVERITIES)
-            yield file.stem, [torch.from_numpy(np.array(part)).permute(0, 3, 1, 2) for part in parts]
+            images_at = (torch.from_numpy(np.array(part)).permute(0, 3, 1, 2) for part in parts)
+            yield file.stem, [TF.resize(one, [size, size]) for one in images_at]
 
 
 def evaluate_corruptions(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) -> dict[str, list[float]]:
@@ -123,7 +124,7 @@ def evaluate_corruptions(model: ImageClassifier, data: CIFAR10DataModule, traine
     assert isinstance(test, ImageSet)
     corruptions = corrupt_images(test.images)
     if data.hparams["dataset"] == "cifar10":
-        stored = read_cifar10_c(data.root / "CIFAR-10-C", len(test))
+        stored = read_cifar10_c(data.root / "CIFAR-10-C", len(test), data.hparams["image_size"])
         corruptions = chain(corruptions, ((f"CIFAR-10-C {name}", images) for name, images in stored))
     accuracies: dict[str, list[float]] = {}
     tta, model.hparams["tta"] = model.hparams["tta"], "none"

@@ -40,7 +40,7 @@ BRANCHES = (
 
 @dataclass
 class Explanation:
-    """One image: pixels, uint8 (32, 32, 3); heat (h, w) in [0, 1]; gates[block][branch], empty without gates."""
+    """One image: pixels, uint8 (H, W, 3); heat (h, w) in [0, 1]; gates[block][branch], empty without gates."""
 
     pixels: np.ndarray
     heat: np.ndarray
@@ -49,7 +49,7 @@ class Explanation:
 
 
 def explain_classes(model: ImageClassifier, images: Tensor, classes: Tensor) -> Iterator[Explanation]:
-    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, 32, 32), without augmentation."""
+    """Yield an explanation of each class in ``classes`` (B,) for uint8 images (B, 3, H, W), without augmentation."""
     heat, gates = grad_cam(model, images, classes), measure_gates(model, images)
     nets = model.five_block_nets
     sizes = [branch.get_parameter("weight").shape[-1] for branch in nets[0].blocks[0].branches] if nets else []
@@ -128,7 +128,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
     """
     shown = name[:16] if name.isascii() else make_drawable([name[:16]])[0]
     panels = {
-        "network input, 32x32": draw_input(explanation),
+        f"network input, {explanation.pixels.shape[1]}x{explanation.pixels.shape[0]}": draw_input(explanation),
         f"Grad-CAM: {shown} {probability:.1%}": draw_heat(explanation),
     }
     if explanation.gates:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
-from lightning_cifar.data.images import has_image_suffix, is_image, read_image
+from lightning_cifar.data.images import Square, is_image, read_image
 
 
 def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterator[str]:
@@ -37,16 +37,16 @@ def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(one for one in files if not one.startswith(".")):
             path = os.path.join(parent, name)
-            if has_image_suffix(name) or (os.path.isfile(path) and is_image(path)):
+            if is_image(path):
                 yield path
             elif others is not None:
                 others.append(path)
 
 
-def read_pixels(source: str | BinaryIO) -> Any:
-    """Return an image's pixels, uint8 (32, 32, 3), or the reason, in one line, why it cannot be read."""
+def read_pixels(source: str | BinaryIO, square: Square) -> Any:
+    """Return an image's pixels, uint8 (side, side, 3), or the reason, in one line, why it cannot be read."""
     try:
-        return read_image(source)
+        return read_image(source, square)
     except Exception as error:  # each decoder fails in its own ways
         return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
 

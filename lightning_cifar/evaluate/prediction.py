@@ -1,6 +1,6 @@
 """Predictions for any number of image files: a few batches in memory, read ahead in threads.
 
-Files are decoded as in `data.images`: the centred square, scaled to 32x32. A file that cannot be read gets a row with
+Files are decoded as in `data.images`, to the model's size. A file that cannot be read gets a row with
 the error.
 
 Threads suffice, and processes would each import torch: large images are decoded outside the interpreter's lock, and
@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.folder import count_cores
+from lightning_cifar.data.decoding import count_cores
+from lightning_cifar.data.images import Square
 from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_class_names
+from lightning_cifar.train.weights import get_class_names, get_square
 
 AHEAD = 4  # batches read while one is classified
 FILES_PER_TASK = 32  # small files take hardly longer to read than a thread to be scheduled
@@ -53,7 +54,7 @@ def predict_files(
     number = 0
     with ThreadPoolExecutor(count_cores()) as pool:
         try:
-            for batch in read_ahead(pool, iter(paths), batch_size):
+            for batch in read_ahead(pool, iter(paths), batch_size, get_square(model)):
                 for row, explanation in predict_batch(model, batch, top, precision, explain is not None):
                     number += 1
                     if explain is not None and explanation is not None:
@@ -91,27 +92,30 @@ def predict_batch(
                 yield row | {"classes": [], "error": "the model's probabilities are NaN"}, None
 
 
-def read_ahead(pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int) -> Iterator[list[tuple[str, Any]]]:
+def read_ahead(
+    pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int, square: Square
+) -> Iterator[list[tuple[str, Any]]]:
     """Yield batches of (path, result of `read_file`) while the next ones are read."""
     waiting: deque[list[Future[list[tuple[str, Any]]]]] = deque()
     while batch := list(islice(paths, batch_size)):
         parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
-        waiting.append([pool.submit(lambda part: [(path, read_file(path)) for path in part], part) for part in parts])
+        read = lambda part: [(path, read_file(path, square)) for path in part]  # noqa: E731
+        waiting.append([pool.submit(read, part) for part in parts])
         if len(waiting) > AHEAD:
             yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
     while waiting:
         yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
 
 
-def read_file(path: str) -> Any:
+def read_file(path: str, square: Square) -> Any:
     """`read_pixels` of a regular file: reading a pipe would block."""
     if not os.path.isfile(path):
         return "no such file" if not os.path.lexists(path) else "not a regular file"
-    return read_pixels(path)
+    return read_pixels(path, square)
 
 
 def predict_probabilities(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:
-    """Return probabilities (B, num_classes) for uint8 images (B, 3, 32, 32)."""
+    """Return probabilities (B, num_classes) for uint8 images (B, 3, H, W)."""
     mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
     with torch.inference_mode(), mixed:
         return model.predict_step(images, 0)

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError, reason, require_extra
 from lightning_cifar.imports import import_function
 from lightning_cifar.model.network import FiveBlockNet
@@ -28,7 +29,7 @@ def build_network(
     name: str | Callable[..., nn.Module],
     num_classes: int,
     network_args: Mapping[str, Any] | None = None,
-    size: int = 32,
+    size: int | None = None,
     **five_block: Any,
 ) -> nn.Module:
     """Build a network that maps images (B, 3, size, size) to logits (B, num_classes), with new weights.
@@ -39,13 +40,13 @@ def build_network(
             trusts (see `trust`); or that function itself.
         num_classes: number of logits; a function gets it as an argument.
         network_args: further arguments of a network other than ``five_block``.
-        size: height and width of the images. Networks of torchvision and timm lose strides for it.
+        size: height and width of the images; None: 32. Networks of torchvision and timm lose strides for it.
         five_block: arguments of `FiveBlockNet`; other networks ignore them.
 
     Raises:
         InputError: no such network, arguments that it does not accept, or outputs that are no logits.
     """
-    args = dict(network_args or {})
+    args, size = dict(network_args or {}), size or SIZE
     if name == FIVE_BLOCK:
         if args:
             raise InputError(f"network_args {args} go with another network: {FIVE_BLOCK} has options of its own")

@@ -40,17 +40,19 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
     unvalidated = trainer["limit_val_batches"] == 0
-    cifar = data["dataset"] in ("cifar10", "cifar100")
+    cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
         "model.gate_rate": "" if model["network"] == FIVE_BLOCK else f"{model['network']} has no gates",
-        "data.num_workers": "the images are in memory" if data["in_memory"] else "",
+        "data.num_workers": "the images are in memory" if data["in_memory"] is True or not folder else "",
         "data.val_size": "the test set is held out" if test else "",
-        "data.split_seed": "the test set is held out" if test else "",
-        "data.size_shares": "there is one size" if len(data["sizes"]) == 1 else "",
+        "data.split_seed": "the test set is held out" if test and not folder else "",
+        "data.size_shares": "there is one size" if len(data["sizes"] or [0]) == 1 else "",
         "data.url": "" if cifar else f"the dataset is {data['dataset']}",
         "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
+        "data.non_square": "" if folder else f"the images of {data['dataset']} are square",
+        "data.classes": "" if folder else f"the dataset is {data['dataset']}",
         "data.root": "the dataset is in scikit-learn" if data["dataset"] == "digits" else "",
         "trainer.check_val_every_n_epoch": "nothing is validated" if unvalidated else "",
         "trainer.val_check_interval": "nothing is validated" if unvalidated else "",
@@ -63,6 +65,10 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
             yield f"--{name} has no effect: {why}"
     if model["network"] != FIVE_BLOCK and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
+    size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]
+    if last < size and "data.image_size" in words:
+        scaled = [size * one // last for one in data["sizes"]]
+        yield f"the last training images have {last}x{last} pixels, tested ones {size}x{size}: --data.sizes '{scaled}'"
     if "data.held_out" in words and not test and unvalidated:
         yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
 

@@ -125,7 +125,8 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
 
 def print_model(job: Job) -> None:
     """Print a table of the network's layers: shapes, parameters, FLOPs."""
-    job.model.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    size = job.data.hparams["image_size"]
+    job.model.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     print(summarize(job.model, max_depth=4))
 
 

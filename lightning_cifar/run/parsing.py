@@ -27,7 +27,8 @@ from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
 
-NETWORK_OPTIONS = ("network", "network_args", "members", *signature(FiveBlockNet).parameters)
+LINKED = ("image_size", "non_square")  # of the model: those of the data
+NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
@@ -179,14 +180,11 @@ class Parsed(LightningCLI):
         if self.command == "validate":
             parser.add_argument("--verbose", type=bool, default=True, help="print a table of the results; default true")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def before_instantiate_classes(self) -> None:
-        for name in (
-            "run_dir",
-            "resume",
-            "ckpt_path",
-            "near_duplicates",
-        ):  # in a configuration, no shell has expanded them
+        for name in ("run_dir", "resume", "ckpt_path", "near_duplicates"):  # no shell has expanded a configuration's
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
         refuse_contradictions(self.command, self.config)
         refuse_functions(self.config["trainer"].as_dict(), (self.config["trust_config"] or "").split(","))
@@ -225,7 +223,8 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
     for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
         asked = json.loads(json.dumps(settings["model"].get(name, stored)))
         if asked != stored and (command == "fit" or name in NETWORK_OPTIONS):
-            raise InputError(f"--model.{name} {asked}: the checkpoint was trained with {stored}")
+            option = f"--{'data' if name in LINKED else 'model'}.{name}"
+            raise InputError(f"{option} {asked}: the checkpoint was trained with {stored}")
 
 
 @contextmanager

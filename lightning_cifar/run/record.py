@@ -154,6 +154,8 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
         "train": len(data.train),
         data.hparams["held_out"]: len(data.val),
         "test": len(data.test),
+        "image_size": data.hparams["image_size"],
+        "split": data.dataset.split,
         "fingerprint": data.dataset.fingerprint(),
     }
 

@@ -22,7 +22,7 @@ from lightning_cifar.options import (
 )  # fmt: skip
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
-MAY_CHANGE = {"data.root", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+MAY_CHANGE = {"data.root", "data.labels", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
 # Limits of configurations; aliases of YAML expand to more than there are atoms.
 CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
 

@@ -17,6 +17,7 @@ from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_ze
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import claim_directory, lock, make_timed_directory, write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
+from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
 from lightning_cifar.run.checks import check_monitors
 from lightning_cifar.run.figure import LiveFigure
@@ -135,7 +136,7 @@ def hold(directory: Path, job: Job, ending: ExitStack) -> None:
     """Lock the directory, and pass it on to the processes that Lightning starts for this run."""
     if (held := lock(directory)) is not None:
         ending.callback(held.release)
-    pass_on(run_dir=str(directory), precision=job.trainer["precision"])
+    pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
 
 def directory_of_rank_zero(job: Job) -> Path:
@@ -206,7 +207,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     usual: list[Callback] = []
     if job.command == "fit":
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
-        usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure()]
+        usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
         if job.trainer["enable_checkpointing"] is not False:
             if job.selects_by_validation:  # elsewhere, `train` makes best.ckpt of the last weights
@@ -221,9 +222,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
 
 
 def as_list(value: Any) -> list[Any]:
-    if not value:
-        return []
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def train(job: Job, run: Run) -> None:

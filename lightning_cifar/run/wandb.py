@@ -170,7 +170,7 @@ def finish_wandb(logger: WandbLogger, failed: bool) -> None:
 
 
 NUMBERS = ("accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "temperature", "images")
-ENLARGEMENT = 4  # 32x32 pixels are too small to see
+SHOWN = 128  # pixels; 32x32 are too small to see
 
 
 def log_curves(logger: SafeLogger, file: Path) -> None:
@@ -204,7 +204,8 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
             for predicted, count in enumerate(row)
         ]
         accuracies = [[name, scores["accuracy"]] for name, scores in result["per_class"].items()]
-        large: Any = [] if images is None else images.repeat(ENLARGEMENT, 1).repeat(ENLARGEMENT, 2)
+        scale = 1 if images is None else max(1, SHOWN // images.shape[1])
+        large: Any = [] if images is None else images.repeat(scale, 1).repeat(scale, 2)
         columns = list(result["mistakes"][0]) if result["mistakes"] else []
         mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment

@@ -11,16 +11,15 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_cifar.data.augment import check_pixels
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
 from lightning_cifar.train.compilation import CompiledNetworks
-from lightning_cifar.train.hyperparameters import check_hyperparameters
+from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import Objective
 from lightning_cifar.train.optim import build_optimizer, fuse
 from lightning_cifar.train.outputs import Outputs
@@ -29,7 +28,7 @@ from lightning_cifar.train.schedule import Schedule, build_schedule, count_steps
 from lightning_cifar.train.tta import Tta, make_views
 from lightning_cifar.values import to_plain
 
-WHITENING_IMAGES = 5000
+WHITENING_IMAGES = 5000  # of 32x32: the memory for the patches of larger ones is the same
 
 
 class ImageClassifier(LightningModule):
@@ -56,6 +55,8 @@ class ImageClassifier(LightningModule):
         cutmix: alpha of CutMix (arXiv 1905.04899); 0: off. With ``mixup`` too, each batch uses one at random.
         tta: test-time augmentation in test and predict: ``none``, ``mirror`` or ``translate``.
         class_names: one name per class; None: those of the `CIFAR10DataModule` in training.
+        image_size: height and width of the images; None: those of the data module in training, else 32.
+        non_square: how an image that is not square becomes one, as ``image_size``.
         mean: per channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
         std: as ``mean``.
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
@@ -93,17 +94,21 @@ class ImageClassifier(LightningModule):
         compile: bool = False,
         replay: bool | Literal["auto"] = "auto",
         members: int = 1,
+        image_size: int | None = None,
+        non_square: NonSquare | None = None,
         **five_block: Any,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        self.hparams.update(to_plain(dict(self.hparams)))
+        self.save_hyperparameters(ignore=["image_size", "non_square"])  # names of the data module's, for loggers
+        self.hparams.update(to_plain(dict(self.hparams) | {"image_size": image_size, "non_square": non_square}))
         check_hyperparameters(self.hparams)
         five_block = {name: self.hparams[name] for name in five_block}
         mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
         self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
-        networks = [build_network(network, num_classes, network_args, SIZE, **five_block) for _ in range(members)]
+        networks = [
+            build_network(network, num_classes, network_args, image_size or SIZE, **five_block) for _ in range(members)
+        ]
         self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
         # validate_args would read every batch back from the device.
@@ -142,20 +147,16 @@ class ImageClassifier(LightningModule):
         if data is None:
             self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)
         elif stems := [network.stem for network in self.five_block_nets if network.stem is not None]:
-            images = self.normalise(data.train.sample(WHITENING_IMAGES).images)
+            size = data.hparams["image_size"]
+            images = self.normalise(data.train.sample(WHITENING_IMAGES * SIZE**2 // size**2).images)
             for stem in stems:
                 stem.whiten(images)
         if self.hparams["compile"]:
             self.compiled = CompiledNetworks(self.networks)
 
     def adopt(self, data: CIFAR10DataModule) -> None:
-        """Take class names and normalisation from the data where there are none; `InputError` for other classes."""
-        names, known = list(data.dataset.class_names), self.hparams["class_names"]
-        if len(names) != self.hparams["num_classes"]:
-            raise InputError(f"the model has {self.hparams['num_classes']} classes, the data {len(names)}")
-        if known is not None and list(known) != names:
-            raise InputError(f"the model has the classes {', '.join(known)}; the data has {', '.join(names)}")
-        self.hparams["class_names"] = names
+        """Take class names, size and normalisation from the data where there are none; `InputError` if they differ."""
+        adopt_data(self.hparams, data)
         self.set_normalisation(data.mean, data.std)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -1,8 +1,10 @@
 """Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from typing import Any, get_args
 
+from lightning_cifar.data.images import NonSquare
+from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_choice, check_range
 from lightning_cifar.train.optim import find_optimizer
 from lightning_cifar.train.schedule import Schedule
@@ -29,6 +31,29 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     find_optimizer(values["optimizer"])
     if values["replay"] not in (True, False, "auto"):
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
+    if values["image_size"] is not None:
+        check_range("image_size", values["image_size"], "[1, inf)")
+    if values["non_square"] not in (None, *get_args(NonSquare)):
+        check_choice("non_square", values["non_square"], NonSquare)
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and len(names) != classes:
         raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(names)}")
+
+
+def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> None:
+    """Take class names, size and rule from the data where there are none.
+
+    Raises:
+        InputError: the model has others.
+    """
+    names, known = list(data.dataset.class_names), values["class_names"]
+    if len(names) != values["num_classes"]:
+        raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}")
+    if known is not None and list(known) != names:
+        raise InputError(f"the model has the classes {', '.join(known)}; the data has {', '.join(names)}")
+    values["class_names"] = names
+    for name in ("image_size", "non_square"):
+        asked = data.hparams[name]
+        if values[name] not in (None, asked):
+            raise InputError(f"{name} {asked}: the model was trained with {values[name]}; set it to that")
+        values[name] = asked

@@ -186,7 +186,7 @@ def start_replay(module: LightningModule, data: CIFAR10DataModule | None, refere
         return
     # On the instance: Lightning refuses some callbacks for a class that overrides this method.
     module.optimizer_step = ReplayedOptimization(recorder, module)  # type: ignore[method-assign, assignment]
-    if data is not None:
+    if data is not None and data.transform is None:  # which may draw on the host
         data.augment = replay_augmentation(data)
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
@@ -122,6 +123,11 @@ def get_class_names(model: ImageClassifier) -> list[str]:
     return list(model.hparams["class_names"] or (f"class {index}" for index in range(model.hparams["num_classes"])))
 
 
+def get_square(model: ImageClassifier) -> Square:
+    """Return what the model expects every image to become, as `complete_config` does."""
+    return Square(model.hparams["image_size"] or SQUARE.side, model.hparams["non_square"] or SQUARE.rule)
+
+
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
     file = find_checkpoint(str(file))
@@ -132,13 +138,14 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
 def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, _ = read_weights(file)
-        return {"model": hyper_parameters, "data": {"held_out": facts["held_out"]} if facts["held_out"] else {}}
+        held_out = {"held_out": facts["held_out"]} if facts["held_out"] else {}
+        return complete_config({"model": hyper_parameters, "data": held_out})
     checkpoint = load_checkpoint(file)
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
         data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
         # Only the user names sources and directories. The others are of 0.1.0, where they changed only the training.
-        for removed in ("url", "archive", "root", "small_epochs", "small_size"):
+        for removed in ("url", "archive", "root", "labels", "small_epochs", "small_size"):
             data.pop(removed, None)
         config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
     except (KeyError, TypeError, ValueError) as error:
@@ -148,4 +155,13 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
+    return complete_config(config)
+
+
+def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Give the data what the model expects of it; models of earlier versions take 32x32 pixels."""
+    model = config["model"]
+    for name, default in (("image_size", SQUARE.side), ("non_square", SQUARE.rule)):
+        model[name] = config["data"][name] = model.get(name) or default
+    config["data"]["classes"] = model["class_names"]
     return config

@@ -61,7 +61,7 @@ def test_files_that_are_not_images_are_passed_over_with_a_count(image_folder, re
     (image_folder / "val" / "dog" / "empty").touch()
     status, text = read("--data.in_memory", in_memory, "--data.num_workers", "0")
     assert status == 0
-    assert "4 files are not images and are passed over" in text
+    assert "4 files are not images and are passed over: 1 .db, 1 .ini, 1 .csv, 1 without suffix" in text
     assert load_folder(image_folder).fingerprint() == expected
 
 
@@ -79,7 +79,6 @@ def test_all_damaged_files_and_heic_are_named_at_once(image_folder, read):
     status, text = read()
     assert status == 2
     assert all(str(file) in text for file in bad)
-    assert "convert it to JPEG" in text
 
 
 def test_names_that_differ_only_in_unicode_form_are_the_same_class(image_folder, read):
@@ -126,6 +125,5 @@ def test_predict_counts_files_that_are_not_images(image_folder, capsys):
     Image.new("RGB", (9, 9)).save(folder / "z.png")
     main(["predict", "--ckpt_path", "pretrained", "--images", str(folder), "--output", "rows.csv"])
     rows = Path("rows.csv").read_text()
-    assert "convert it to JPEG" in rows
     assert str(folder / "image,") in rows
-    assert "left out: 2 files that are not images, such as" in capsys.readouterr().err
+    assert "left out: 2 files that are not images (1 .txt, 1 without suffix), such as" in capsys.readouterr().err

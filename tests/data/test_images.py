@@ -64,3 +64,26 @@ def test_formats_that_hold_other_formats_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     with pytest.raises(Image.UnidentifiedImageError):
         read_image(str(tmp_path / "x.png"))
+
+
+def test_heic_is_read_with_its_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    image = Image.fromarray(np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1))
+    heif.register_heif_opener()
+    image.save(tmp_path / "x.heic", quality=100)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(read_image(str(tmp_path / "x.heic")) - expected).max() < 8
+    (tmp_path / "y.heic").write_bytes((tmp_path / "x.heic").read_bytes()[:100])
+    with pytest.raises(Exception, match=r"identify|corrupted|invalid|truncated"):
+        read_image(str(tmp_path / "y.heic"))
+
+
+def test_heic_without_its_extra_names_it(image_folder, tiny, capsys, monkeypatch):
+    monkeypatch.setattr("lightning_cifar.data.images.list_formats", lambda: ("JPEG", "PNG", "BMP"))
+    file = image_folder / "train" / "cat" / "IMG_1.HEIC"
+    file.write_bytes(b"\0\0\0\x18ftypheic")
+    assert main(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert "HEIC needs the extra: pip install 'lightning-cifar[heic]', or convert it to JPEG" in line

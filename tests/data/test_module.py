@@ -17,8 +17,8 @@ from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment as augment_draws
 from lightning_cifar.data.dataset import ImageSet, measure_channels
+from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.digits import load_digits
-from lightning_cifar.data.folder import count_cores
 from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.sizes import find_size

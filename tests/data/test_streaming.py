@@ -6,8 +6,12 @@ from torch.utils.data import DistributedSampler
 
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.streaming import list_folder, make_file_loader
+from lightning_cifar.data.streaming import make_file_loader
 from lightning_cifar.distributed import Shard
+
+
+def read_files(folder):
+    return load_folder(folder, in_memory=False)
 
 
 def are_equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
@@ -19,7 +23,7 @@ def are_equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) ->
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_equal_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
     options = {"seed": seed, "drop_last": drop_last, "positions": True}
-    lazy = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers, **options)
+    lazy = make_file_loader(read_files(image_folder).train, 7, num_workers=workers, **options)
     eager = BatchLoader(load_folder(image_folder).train, 7, **options)
     assert len(lazy) == len(eager)
     for epoch in (0, 4):
@@ -36,7 +40,7 @@ def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_l
     parts = []
     for rank in range(2):
         options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
-        lazy = make_file_loader(list_folder(image_folder).train, batch_size, **options)
+        lazy = make_file_loader(read_files(image_folder).train, batch_size, **options)
         eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
         assert len(lazy) == len(eager) == len(whole)
         parts.append(list(eager))
@@ -48,17 +52,17 @@ def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_l
 
 
 def test_lightning_does_not_divide_the_batches_again(image_folder):
-    loader = make_file_loader(list_folder(image_folder).train, 6, shard=Shard(0, 2))
+    loader = make_file_loader(read_files(image_folder).train, 6, shard=Shard(0, 2))
     assert isinstance(loader.sampler, DistributedSampler)  # Lightning replaces any other with use_distributed_sampler
 
 
 def test_batches_without_positions_are_pairs_of_images_and_labels(image_folder):
-    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
+    (batch,) = make_file_loader(read_files(image_folder).test, 10)
     assert are_equal(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
 
 
 def test_parts_names_and_labels_equal_those_in_memory(image_folder):
-    lazy, eager = list_folder(image_folder), load_folder(image_folder)
+    lazy, eager = read_files(image_folder), load_folder(image_folder)
     assert lazy.class_names == eager.class_names
     for name in ("train", "val", "test"):
         assert torch.equal(getattr(lazy, name).labels, getattr(eager, name).labels)
@@ -67,37 +71,37 @@ def test_parts_names_and_labels_equal_those_in_memory(image_folder):
 
 @pytest.mark.parametrize("indices", [slice(3, 9), torch.tensor([5, 0, 11])], ids=["slice", "tensor"])
 def test_a_subset_equals_that_in_memory(image_folder, indices):
-    lazy, eager = list_folder(image_folder).train[indices], load_folder(image_folder).train[indices]
+    lazy, eager = read_files(image_folder).train[indices], load_folder(image_folder).train[indices]
     (batch,) = make_file_loader(lazy, 20)
     assert are_equal(batch, (eager.images, eager.labels))
 
 
 @pytest.mark.parametrize("size", [1, 5, 18, 100])
 def test_sample_equals_that_in_memory(image_folder, size):
-    lazy, eager = (read(image_folder).train.sample(size) for read in (list_folder, load_folder))
+    lazy, eager = (read(image_folder).train.sample(size) for read in (read_files, load_folder))
     assert are_equal((lazy.images, lazy.labels), (eager.images, eager.labels))
 
 
 def test_iterating_does_not_use_the_global_generator(image_folder):
-    loader, state = make_file_loader(list_folder(image_folder).train, 7, seed=0), torch.get_rng_state()
+    loader, state = make_file_loader(read_files(image_folder).train, 7, seed=0), torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_fingerprint_covers_names_and_sizes(image_folder):
-    before = list_folder(image_folder).fingerprint()
-    assert list_folder(image_folder).fingerprint() == before
+    before = read_files(image_folder).fingerprint()
+    assert read_files(image_folder).fingerprint() == before
     moved = image_folder.rename(image_folder.parent / "elsewhere")
-    assert list_folder(moved).fingerprint() == before
+    assert read_files(moved).fingerprint() == before
     file = moved / "test" / "dog" / "image-00.bmp"
     file.write_bytes(file.read_bytes() + b"0")
-    assert list_folder(moved).fingerprint() != before
+    assert read_files(moved).fingerprint() != before
 
 
 def test_file_names_need_not_be_utf_8(image_folder):
     odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
     (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
-    (batch,) = make_file_loader(list_folder(image_folder).test, 10)
+    (batch,) = make_file_loader(read_files(image_folder).test, 10)
     assert torch.equal(batch[0], load_folder(image_folder).test.images)
 
 
@@ -105,11 +109,11 @@ def test_file_names_need_not_be_utf_8(image_folder):
 def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
     file.write_bytes(b"not an image")
-    loader = make_file_loader(list_folder(image_folder).train, 7, num_workers=workers)
+    loader = make_file_loader(read_files(image_folder).train, 7, num_workers=workers)
     with bad_input(file, "is not an image"):
         list(loader)
 
 
 def test_bad_batch_size_is_named(image_folder, bad_input):
     with bad_input("batch_size", "got 0"):
-        make_file_loader(list_folder(image_folder).train, 0)
+        make_file_loader(read_files(image_folder).train, 0)

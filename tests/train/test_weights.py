@@ -53,10 +53,12 @@ def test_command_line_tests_weights_like_the_checkpoint(exported, trained, tmp_p
 def test_checkpoint_of_version_0_1_0_keeps_its_data_settings(trained, tmp_path):
     stored, file = load_checkpoint(trained / "checkpoints/last.ckpt"), tmp_path / "old.ckpt"
     data = stored["datamodule_hyper_parameters"]
-    del data["sizes"], data["size_shares"]
+    del data["sizes"], data["size_shares"], data["image_size"], data["non_square"], data["classes"]
     torch.save(stored | {"datamodule_hyper_parameters": data | {"small_epochs": 10, "small_size": 24}}, file)
-    places = {"url", "archive", "root"}  # only the user names them
-    assert checkpoint_config(file)["data"] == {name: value for name, value in data.items() if name not in places}
+    for place in ("url", "archive", "root", "labels"):  # only the user names them
+        data.pop(place)
+    names = stored["hyper_parameters"]["class_names"]
+    assert checkpoint_config(file)["data"] == data | {"image_size": 32, "non_square": "crop", "classes": names}
 
 
 def test_fit_refuses_to_resume_from_weights(exported, tmp_path, capsys):

@@ -28,7 +28,7 @@ USES = {
 from lightning_cifar import load_pretrained
 
 model = load_pretrained("FILE")
-logits = model(images)  # uint8 (B, 3, 32, 32)
+logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
     "onnx": """\
 import json
@@ -38,8 +38,8 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("FILE")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = ImageOps.fit(Image.open("my.jpg").convert("RGB"), (32, 32))
-images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, 32, 32)
+image = MAKE_SQUARE
+images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
 (logits,) = session.run(["logits"], {"images": images})
 print(classes[logits[0].argmax()])
 """,
@@ -47,8 +47,12 @@ print(classes[logits[0].argmax()])
 import torch
 
 model = torch.export.load("FILE").module()
-logits = model(images)  # uint8 (B, 3, 32, 32)
+logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
+}
+SQUARES = {
+    "crop": 'ImageOps.fit(Image.open("my.jpg").convert("RGB"), (SIDE, SIDE))',
+    "letterbox": 'ImageOps.pad(Image.open("my.jpg").convert("RGB"), (SIDE, SIDE), color=(128, 128, 128))',
 }
 
 
@@ -103,13 +107,15 @@ def format_card(
     """
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
     members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
+    side, rule = hyper_parameters.get("image_size") or 32, hyper_parameters.get("non_square") or "crop"
+    example = write_example(file_format, name, side, rule)
     kind = "of five gated convolutional blocks" if named == FIVE_BLOCK else f"`{named}`"
     title = "FiveBlockNet" if named == FIVE_BLOCK else named
     network = f"A network {kind}"
     if members > 1:
         network = f"An ensemble of {members} networks {kind}, whose logits are averaged"
     parts = {
-        "": f"{network}. It classifies 32x32 RGB images into {len(classes)} classes: {', '.join(classes)}. "
+        "": f"{network}. It classifies {side}x{side} RGB images into {len(classes)} classes: {', '.join(classes)}. "
         f"Trained with {facts['package']}, recipe `{recipe}`.",
         "Data": f"Trained on {facts.get('data', 'unknown data')}" + HELD_OUT[facts["held_out"]],
         "Training": format_training(facts),
@@ -118,14 +124,19 @@ def format_card(
         "Limits": "Every image is assigned one of these classes, whatever it shows. Accuracy is lower on images whose "
         "size, source or compression differs from the training data. The file computes logits without test-time "
         "augmentation.",
-        "How to use": f"`{name}` takes uint8 RGB images (B, 3, 32, 32), any B; the normalisation is inside. Compared "
-        f"with the PyTorch model: {checked}.\n\n```python\n{USES[file_format].replace('FILE', name)}```",
+        "How to use": f"`{name}` takes uint8 RGB images (B, 3, {side}, {side}), any B; the normalisation is inside. "
+        f"Compared with the PyTorch model: {checked}.\n\n```python\n{example}```",
     }
     text = "\n\n".join((f"## {title}\n\n" if title else "") + words for title, words in parts.items())
     return (
         f"---\n{format_front_matter(facts, title, file_format)}---\n\n# {title}, {recipe}\n\n{text}\n\n"
         f"<details><summary>Hyper-parameters</summary>\n\n```yaml\n{yaml.safe_dump(hyper_parameters)}```\n\n</details>\n"
     )
+
+
+def write_example(file_format: str, name: str, side: int, rule: str) -> str:
+    """Return code that uses the file ``name``, whose model takes images of ``side`` pixels, made square by ``rule``."""
+    return USES[file_format].replace("MAKE_SQUARE", SQUARES[rule]).replace("SIDE", str(side)).replace("FILE", name)
 
 
 def format_front_matter(facts: dict[str, Any], network: str, file_format: str) -> str:

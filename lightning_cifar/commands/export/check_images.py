@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.dataset import Dataset, select_evenly
-from lightning_cifar.data.images import SIZE, read_image
+from lightning_cifar.data.images import Square, read_image
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.train.weights import checkpoint_config
@@ -17,8 +17,8 @@ from lightning_cifar.train.weights import checkpoint_config
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
-def load_images(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor | None]:
-    """Return a description, uint8 images (N, 3, 32, 32) to check on, and images to calibrate with.
+def load_images(paths: list[str], checkpoint: Path, square: Square) -> tuple[str, Tensor, Tensor | None]:
+    """Return a description, uint8 images (N, 3, side, side) to check on, and images to calibrate with.
 
     ``paths``, evenly sampled, serve for both. Without any, the checkpoint's own test and training images are used if
     they are on this machine; otherwise random images, with None to calibrate with.
@@ -27,18 +27,20 @@ def load_images(paths: list[str], checkpoint: Path) -> tuple[str, Tensor, Tensor
         InputError: one of ``paths`` cannot be read.
     """
     if paths:
-        images = torch.from_numpy(np.stack([read_pixels(paths[index]) for index in select_evenly(len(paths), CHECKED)]))
+        images = torch.from_numpy(
+            np.stack([read_pixels(paths[index], square) for index in select_evenly(len(paths), CHECKED)])
+        )
         return "images of --images", images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
     config = checkpoint_config(checkpoint)
     if (data := find_data(config["data"], config["model"]["class_names"])) is None:
-        random = torch.randint(256, (RANDOM, 3, SIZE, SIZE), dtype=torch.uint8)
+        random = torch.randint(256, (RANDOM, 3, square.side, square.side), dtype=torch.uint8)
         return "random images (the model's data was not found: name images by --images)", random, None
     return "test images", data.test.sample(CHECKED).images, data.train.sample(CALIBRATING).images
 
 
-def read_pixels(path: str) -> np.ndarray:
+def read_pixels(path: str, square: Square) -> np.ndarray:
     try:
-        return read_image(path)
+        return read_image(path, square)
     except Exception as error:  # each decoder fails in its own ways
         raise InputError(f"--images {path} cannot be read ({error}): leave it out") from error
 

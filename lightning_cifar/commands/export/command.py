@@ -46,12 +46,12 @@ def main(args: list[str]) -> int:
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images
     from lightning_cifar.commands.export.formats import export_model
-    from lightning_cifar.train.weights import find_checkpoint, get_class_names, load_model
+    from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_model
 
     checkpoint = find_checkpoint(options.ckpt_path)
     model = load_model(checkpoint)
     facts = collect_facts(checkpoint, get_class_names(model))
-    which, images, calibration = load_images(paths, checkpoint)
+    which, images, calibration = load_images(paths, checkpoint, get_square(model))
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")
     content, check = export_model(

@@ -1,7 +1,8 @@
 """Export of a trained classifier in three formats, each checked against the PyTorch model.
 
-An exported model takes uint8 RGB images (B, 3, 32, 32) of any B, with the normalisation inside, and returns logits
-(B, K) without test-time augmentation. The classifier itself is exported; there is no second definition of the network.
+An exported model takes uint8 RGB images (B, 3, H, W) of any B and of the model's size, with the normalisation inside,
+and returns logits (B, K) without test-time augmentation. The classifier itself is exported; there is no second
+definition of the network.
 """
 
 import copy
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import load_pretrained, save_weights
+from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
 
 BATCH = 250  # images checked at once, after a few smaller batches
 TOLERANCE = 1e-4  # float32: largest difference relative to the largest logit; 3e-6 was measured
@@ -65,7 +66,7 @@ def export_model(
         file_format: ``safetensors``, ``onnx`` or ``torch.export``.
         name: of the file; for ``torch.export`` it must end in ``.pt2``.
         facts: plain values stored in the file, among them ``held_out``.
-        images: uint8 (N, 3, 32, 32), to check the file on.
+        images: uint8 (N, 3, H, W), to check the file on.
         calibration: real images of the same shape, to quantise ONNX to int8 with; None: float32.
     """
     write, open_model = FORMATS[file_format]
@@ -95,7 +96,8 @@ def prepare_for_export(model: ImageClassifier) -> tuple[ImageClassifier, tuple[T
     """Return what torch's exporters take: the model, example arguments, and their free dimensions."""
     # torch.export warns when it writes weights that are not contiguous.
     model = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.contiguous_format)
-    return model, (torch.zeros(2, 3, 32, 32, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
+    side = get_square(model).side
+    return model, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
 
 def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:

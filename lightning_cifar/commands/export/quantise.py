@@ -21,7 +21,7 @@ def quantise(file: Path, images: Tensor) -> None:
 
     Args:
         file: an ONNX file in float32.
-        images: uint8 (N, 3, 32, 32), a few hundred real images.
+        images: uint8 (N, 3, H, W), a few hundred real images.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

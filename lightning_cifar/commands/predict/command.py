@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from lightning_cifar.data.images import count_kinds
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import claim_directory, open_atomically
@@ -83,7 +84,7 @@ def describe_others(others: list[str]) -> str:
     """Return a clause that counts the files below folders that are no images; nothing if there are none."""
     if not others:
         return ""
-    return f": {len(others):,} files that are not images, such as {escape_name(others[0])}"
+    return f": {len(others):,} files that are not images ({count_kinds(others)}), such as {escape_name(others[0])}"
 
 
 def measure_precision(model: "ImageClassifier") -> str:
@@ -91,8 +92,10 @@ def measure_precision(model: "ImageClassifier") -> str:
     import torch
 
     from lightning_cifar.train.hardware import find_fastest_precision
+    from lightning_cifar.train.weights import get_square
 
-    noise = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, device=model.device)
+    side = get_square(model).side
+    noise = torch.randint(256, (64, 3, side, side), dtype=torch.uint8, device=model.device)
     return find_fastest_precision(model.network, model.normalise(noise))
 
 

@@ -89,6 +89,8 @@ class SavedRun:
             "precision": record["precision"],
             "commit": record["git_commit"],
             "data": ", ".join([data.get("dataset", "custom DataModule"), *sizes]),
+            "image size": data.get("image_size"),
+            "test split": data.get("split"),
             "data fingerprint": data.get("fingerprint"),
             **record["versions"],
         }

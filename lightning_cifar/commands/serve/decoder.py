@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.images import Square
 from lightning_cifar.evaluate.listing import read_pixels
 
 SECONDS = 15.0  # for all images of a request
@@ -24,7 +24,8 @@ SECONDS = 15.0  # for all images of a request
 class Decoder:
     """Reads images in a child process, one after the other; not to be used by two threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, square: Square) -> None:
+        self.square = square
         self.child: subprocess.Popen[bytes] | None = None
         self.closed = False
 
@@ -34,7 +35,7 @@ class Decoder:
             if self.child is not None:
                 self.child.communicate()  # closes its pipes
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-m", __name__]
+            command = [sys.executable, "-m", __name__, str(self.square.side), self.square.rule]
             self.child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
             )
@@ -59,7 +60,8 @@ class Decoder:
             child.stdin.write(len(content).to_bytes(8) + content)
             child.stdin.flush()
             if child.stdout.read(1) == b"+":
-                return np.frombuffer(child.stdout.read(3 * SIZE**2), np.uint8).reshape(SIZE, SIZE, 3)
+                side = self.square.side
+                return np.frombuffer(child.stdout.read(3 * side**2), np.uint8).reshape(side, side, 3)
             return child.stdout.readline().decode().rstrip("\n") or self.refuse()
         except (OSError, ValueError):  # killed while it reads or answers
             return self.refuse()
@@ -77,14 +79,14 @@ class Decoder:
             self.child.communicate()
 
 
-def answer(source: IO[bytes], target: IO[bytes]) -> None:
+def answer(source: IO[bytes], target: IO[bytes], square: Square) -> None:
     """Decode what the parent writes until it has ended."""
     warnings.simplefilter("ignore")  # Pillow's, about odd EXIF data or palettes
     while head := source.read(8):
-        found = read_pixels(BytesIO(source.read(int.from_bytes(head))))
+        found = read_pixels(BytesIO(source.read(int.from_bytes(head))), square)
         target.write(f"-{found}\n".encode() if isinstance(found, str) else b"+" + found.tobytes())
         target.flush()
 
 
 if __name__ == "__main__":
-    answer(sys.stdin.buffer, sys.stdout.buffer)
+    answer(sys.stdin.buffer, sys.stdout.buffer, Square(int(sys.argv[1]), sys.argv[2]))  # type: ignore[arg-type]

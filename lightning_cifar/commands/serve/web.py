@@ -26,7 +26,7 @@ from lightning_cifar.evaluate.charts import data_uri, encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
 from lightning_cifar.evaluate.prediction import predict_batch
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_class_names
+from lightning_cifar.train.weights import get_class_names, get_square
 
 MAX_BYTES = 32 << 20  # in a request
 MAX_FILES = 64  # in a request
@@ -41,7 +41,7 @@ class ClassProbability(BaseModel):
 
 
 class Explained(BaseModel):
-    seen: str = Field(description="the 32x32 network input, enlarged: a PNG as data URI")
+    seen: str = Field(description="the network input, enlarged: a PNG as data URI")
     heat_map: str = Field(description="Grad-CAM of the likeliest class over the image: a PNG as data URI")
     branches: list[str] = Field(description="names of a block's branches")
     gates: list[list[float]] = Field(description="weight of each branch, for each block; [] without gates")
@@ -77,7 +77,8 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
             a host name that resolves to this machine (DNS rebinding). None: no check.
         name: of the model, for the page.
     """
-    decoder, slots = Decoder(), threading.BoundedSemaphore(QUEUE)
+    square = get_square(model)
+    decoder, slots = Decoder(square), threading.BoundedSemaphore(QUEUE)
 
     @asynccontextmanager
     async def run_decoder(_: FastAPI) -> AsyncIterator[None]:
@@ -90,6 +91,8 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     page = PAGE.read_text(encoding="utf-8").replace("MAX_BYTES", str(MAX_BYTES))
     policy = content_security_policy(page)
     words = {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}
+    seen = "the centre of the image" if square.rule == "crop" else "the whole image"
+    words |= {"INPUT_SIZE": f"{square.side}×{square.side}", "INPUT_SEEN": seen}
     for place, text in words.items():
         page = page.replace(place, escape(text))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request

@@ -17,7 +17,7 @@ Space = dict[str, BaseDistribution]
 SYNTAX = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
 # Options that decide which images trials are trained and validated on: trials that differ in them are not comparable.
 FIXED = {
-    *(f"data.{name}" for name in ("dataset", "root", "url", "archive", "in_memory")),
+    *(f"data.{name}" for name in ("dataset", "root", "url", "archive", "in_memory", "labels", "classes")),
     *(f"data.{name}" for name in ("held_out", "val_size", "split_seed")),
     "trainer.limit_val_batches",
 }

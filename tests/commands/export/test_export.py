@@ -14,7 +14,7 @@ from PIL import Image
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.commands.export import command as command
 from lightning_cifar.commands.export import formats as export
-from lightning_cifar.commands.export.card import USES
+from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import read_weights
@@ -200,7 +200,7 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
 
 def test_the_page_and_the_card_have_the_same_examples(models):
     for form, suffix in FORMATS:
-        code = USES[form].replace("FILE", f"model{suffix}")
+        code = write_example(form, f"model{suffix}", 32, "crop")
         assert code in PAGE
         assert code in (models / f"model{suffix}.md").read_text()
 
@@ -209,7 +209,7 @@ def test_the_example_for_onnx_needs_no_torch(models, drawn_folder, capsys):
     """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
     picture = Image.open(drawn_folder / "frog/0000.jpg").resize((90, 64))
     picture.save(models / "my.jpg")
-    code = USES["onnx"].replace("FILE", "model.onnx") + "import sys\nassert 'torch' not in sys.modules\n"
+    code = write_example("onnx", "model.onnx", 32, "crop") + "import sys\nassert 'torch' not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=models, capture_output=True, text=True, check=True)
     args = ["--images", str(models / "my.jpg"), "--format", "jsonl", "--top", "1"]
     assert main(["predict", "--ckpt_path", str(models / "model.safetensors"), *args]) == 0

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.data.images import read_image
+from lightning_cifar.data.images import SQUARE, read_image
 from lightning_cifar.evaluate import prediction
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
@@ -126,7 +126,7 @@ def test_a_list_is_read_in_batches():
             yield "absent.png"
 
     with ThreadPoolExecutor(2) as pool:
-        batches = read_ahead(pool, names(), 8)
+        batches = read_ahead(pool, names(), 8, SQUARE)
         assert next(batches) == [("absent.png", "no such file")] * 8
         next(batches)
         assert asked == 8 * (AHEAD + 2)
@@ -344,7 +344,7 @@ def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("")
     status, out, err = run(capsys, "--images", folder, "--format", "csv")
-    words = ": 2 files that are not images, such as"
+    words = ": 2 files that are not images (1 without suffix, 1 .txt), such as"
     assert (status, len(out.splitlines())) == (1, 4)  # the HEIC file is a row, with its error
     assert f"left out{words} {folder / 'scan'}\n" in err
     (folder / "IMG_1.HEIC").unlink()

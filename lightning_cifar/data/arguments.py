@@ -1,0 +1,33 @@
+"""Valid arguments of `CIFAR10DataModule`."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lightning_cifar.data.dataset import SourceName
+from lightning_cifar.data.images import SIZE, NonSquare
+from lightning_cifar.data.sizes import check_sizes
+from lightning_cifar.errors import InputError, check_choice, check_range
+
+HeldOut = Literal["val", "test"]
+LARGEST = 224  # pixels
+LARGEST_PADDING = 127  # the draw of a crop, up to twice the padding, is a byte
+
+
+def check_arguments(values: Mapping[str, Any]) -> None:
+    """Raise `InputError` for the first argument that is not allowed."""
+    for name, choices in (("dataset", SourceName), ("held_out", HeldOut), ("non_square", NonSquare)):
+        check_choice(name, values[name], choices)
+    for name, other in (("flip", "alternating"), ("in_memory", "auto")):
+        if values[name] not in (True, False, other):
+            raise InputError(f"{name} must be true, false or {other}, got {values[name]!r}")
+    size = values["image_size"]
+    check_range("image_size", size, f"[{SIZE}, {LARGEST}]")
+    check_range("crop_padding", values["crop_padding"], f"[0, {min(size - 1, LARGEST_PADDING)}]")
+    check_range("cutout", values["cutout"], f"[0, {size}]")
+    check_sizes([size] if values["sizes"] is None else values["sizes"], values["size_shares"], size)
+    check_range("batch_size", values["batch_size"], "[1, inf)")
+    check_range("eval_batch_size", values["eval_batch_size"], "[1, inf)")
+    check_range("num_workers", values["num_workers"] or 0, "[0, inf)")
+    for name, given in (("in_memory", values["in_memory"] is False), ("labels", values["labels"] is not None)):
+        if given and values["dataset"] != "folder":
+            raise InputError(f"{name} {values[name]} needs dataset folder, got {values['dataset']}")

@@ -1,0 +1,111 @@
+"""Labels of images in a CSV file: a row for each image, with its path, its label and optionally its part.
+
+The first row names the columns (see `COLUMNS`). Paths are relative to the image folder; a name without its folders or
+without its suffix is enough if only one file has it, as in Kaggle's ``id,label``.
+"""
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightning_cifar.data.images import has_image_suffix
+from lightning_cifar.data.layout import PARTS, report_skipped, walk
+from lightning_cifar.errors import InputError
+
+COLUMNS = {  # names in any case
+    "path": ("path", "file", "filename", "file_name", "image", "image_id", "image_name", "id"),
+    "label": ("label", "class", "category", "target"),
+    "split": ("split", "part", "set"),
+}
+MOST_NAMED = 50  # absent files in one message
+
+
+def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
+    """Return the paths of the images of each part and class; rows without a part are of ``train``.
+
+    Raises:
+        InputError: the file is damaged, or names an image that is not below ``root``, or two of that name.
+    """
+    exact, loose = index_files(root)
+    parts: dict[str, dict[str, list[str]]] = {}
+    lines: dict[str, int] = {}
+    absent = []
+    for line, name, label, part in read_rows(file):
+        path = name if os.path.isabs(name) and os.path.isfile(name) else exact.get(os.path.normpath(name))
+        found = [path] if path else loose.get(name) or loose.get(os.path.basename(name), [])
+        if len(found) > 1:
+            raise InputError(
+                f"{file}, line {line}: {name} may be {found[0]} or {found[1]}: write the path below {root}"
+            )
+        if not found:
+            absent.append(name)
+            continue
+        if found[0] in lines:
+            raise InputError(f"{file}, line {line}: {name} is also in line {lines[found[0]]}: remove one of them")
+        lines[found[0]] = line
+        parts.setdefault(part, {}).setdefault(label, []).append(found[0])
+    if absent:
+        more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
+        raise InputError(f"{file} names images that are not below {root}: {', '.join(absent[:MOST_NAMED])}{more}")
+    unnamed = [path for path in exact.values() if path not in lines and has_image_suffix(path)]
+    report_skipped(unnamed, f"below {root} are not in {file.name} and are passed over")
+    return parts
+
+
+def index_files(root: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return the files below ``root`` by their path in it, and by their names and by paths and names without suffix."""
+    exact: dict[str, str] = {}
+    loose: dict[str, list[str]] = {}
+    for path in walk(root):
+        name = os.path.relpath(path, root)
+        exact[name] = path
+        stem = os.path.splitext(name)[0] if has_image_suffix(name) else name
+        for key in {os.path.basename(name), stem, os.path.basename(stem)}:
+            loose.setdefault(key, []).append(path)
+    return exact, loose
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield line, path, label and part of each row.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or a row lacks a value.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0].strip()
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)] or [(1, [""])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"labels {file} cannot be read ({error}): name a CSV file in UTF-8") from None
+    header = [name.lower() for name in rows[0][1]]
+    path, label, split = (
+        next((place for place, name in enumerate(header) if name in names), None) for names in COLUMNS.values()
+    )
+    if path is not None and label is None and len(header) == 2:
+        label = 1 - path
+    if path is None or label is None:
+        missing = "path" if path is None else "label"
+        raise InputError(
+            f"labels {file} has no column {missing}: its first row is {first[:80]!r}; name the columns there"
+        )
+    for line, row in rows[1:]:
+        values = row + [""] * len(header)
+        if not (values[path] and values[label]):
+            raise InputError(f"{file}, line {line}: it lacks a path or a label")
+        part = values[split] if split is not None and values[split] else "train"
+        known = next((one for one, names in PARTS.items() if part.lower() in names), None)
+        if known is None:
+            raise InputError(f"{file}, line {line}: the split {part!r} is none of {', '.join(PARTS)}")
+        yield line, values[path].replace("\\", "/"), unicodedata.normalize("NFC", values[label]), known
+
+
+def list_labels(file: Path) -> dict[str, set[str]]:
+    """Return the classes of each part."""
+    parts: dict[str, set[str]] = {}
+    for _, _, label, part in read_rows(file):
+        parts.setdefault(part, set()).add(label)
+    return parts

@@ -1,0 +1,115 @@
+"""Folders of images as people lay them out: the files of each part, by class.
+
+- ``train/<class>/*``, ``val/<class>/*`` and ``test/<class>/*``; any of them may be missing.
+- ``<class>/*``, without parts: all images are in the part ``train``.
+
+Class folders may have sub-folders. Files that are not images are passed over, with a line.
+"""
+
+import os
+import unicodedata
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
+from lightning_cifar.errors import InputError
+
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+def find_parts(root: Path) -> dict[str, Path]:
+    """Return the directory of each part in `PARTS` that ``root`` has, in upper or lower case."""
+    found: dict[str, Path] = {}
+    for path in list_folders(root):
+        part = next((part for part, names in PARTS.items() if path.name.lower() in names), None)
+        if part:
+            if part in found:
+                raise InputError(f"{found[part]} and {path} are both {part}: keep one of them")
+            found[part] = path
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders that are not hidden, sorted."""
+    return sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir()) if folder.is_dir() else []
+
+
+def find_classes(root: Path) -> dict[str, dict[str, str]]:
+    """Return the class folders of each part, by name; without parts, those of ``root`` are the part ``train``."""
+    if not root.is_dir():
+        raise InputError(f"root {root} is not a directory: name one with train/<class>/* or <class>/*")
+    named, inside = find_parts(root), list_folders(root)
+    parts = {part: folder for part, folder in named.items() if list_folders(folder)}
+    others = [one for one in inside if one not in named.values()]
+    if not parts and (len(named) > 1 or (named and not others)):
+        folder = next(iter(named.values()))
+        raise InputError(f"{folder} holds no class folders: sort its images into them, or set labels to a CSV file")
+    if [*parts] == ["train"] and (rivals := [one for one in others if any(map(has_image_suffix, walk(one)))]):
+        raise InputError(f"{parts['train']} and {rivals[0]} hold images: is one a part and one a class? Rename one")
+    if parts:
+        return {part: name_folders(list_folders(folder)) for part, folder in parts.items()}
+    return {"train": name_folders([one for one in inside if any(map(is_image, walk(one)))])}
+
+
+def name_folders(folders: Collection[Path]) -> dict[str, str]:
+    """Return the folders by name, sorted. Names are composed (NFC): macOS may decompose accents, which nobody sees."""
+    named = {unicodedata.normalize("NFC", one.name): str(one) for one in folders}
+    if len(named) < len(folders):
+        raise InputError(
+            f"{next(iter(folders)).parent} has two class folders whose names differ only in Unicode form: merge them"
+        )
+    return dict(sorted(named.items()))
+
+
+def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
+    """Return the paths of the images of each part and class, sorted; print what is passed over.
+
+    Strings: 60,000 Paths would take 1 s.
+
+    Raises:
+        InputError: a class has no image, or holds something that is not a file.
+    """
+    classes, skipped = find_classes(root), list[str]()
+    files: dict[str, dict[str, list[str]]] = {part: {} for part in classes}
+    for part, folders in classes.items():
+        for name, folder in folders.items():
+            paths = sorted(walk(folder))
+            if odd := [path for path in paths if not os.path.isfile(path)]:  # reading a pipe would block
+                raise InputError(f"{odd[0]} is not a file: remove it from the class folder")
+            files[part][name] = [path for path in paths if is_image(path)]
+            if not files[part][name]:
+                raise InputError(f"{folder} is empty of images: add images or remove the class from every part")
+            skipped += sorted({*paths} - {*files[part][name]})
+    report_skipped(skipped, "are not images and are passed over")
+    used = {Path(folder) for folders in classes.values() for folder in folders.values()}
+    parents = {root, *(folder.parent for folder in used)}
+    report_skipped(
+        [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)],
+        "lie in no class folder and are passed over",
+    )
+    if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
+        print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
+    return files
+
+
+def report_skipped(paths: list[str], why: str) -> None:
+    """Print how many files of which kinds are passed over, and the first of them."""
+    if paths:
+        print(f"{len(paths):,} files {why}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
+
+
+def walk(folder: Path | str, deep: bool = True) -> Iterator[str]:
+    """Yield the files in a folder, with ``deep`` also those in its sub-folders; no hidden ones.
+
+    Links are followed, but no folder is entered twice.
+    """
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        paths = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if name[0] != "." and deep}
+        folders[:] = [name for name, path in sorted(paths.items()) if path not in seen]
+        seen.update(paths.values())
+        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
+
+
+def fail(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}): name another directory") from error

@@ -1,0 +1,43 @@
+"""Further augmentation of training batches: policies of torchvision by name, and functions of the user."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.imports import import_function
+
+Transform = Callable[[Tensor], Tensor]
+# RandAugment (arXiv 1909.13719) and TrivialAugment (arXiv 2103.10158).
+POLICIES = {"rand_augment": v2.RandAugment, "trivial_augment": v2.TrivialAugmentWide}
+
+
+def find_transform(named: str | Transform | None) -> Transform | None:
+    """Return the function that a data module's ``transform`` names.
+
+    Raises:
+        InputError: there is none, or its package is not trusted.
+    """
+    if named in POLICIES:
+        policy = POLICIES[str(named)]()
+        # One by one: torchvision draws once per call, and a batch needs a draw for each image.
+        return lambda images: torch.stack([policy(image) for image in images])
+    if not isinstance(named, str):
+        return named
+    if ":" not in named:
+        known = ", ".join(POLICIES)
+        raise InputError(f"transform must be {known} or PACKAGE.MODULE:FUNCTION, got {named}")
+    return import_function(named, "transform")
+
+
+def apply_transform(transform: Transform | None, images: Tensor) -> Tensor:
+    """Return the transformed images; `InputError` unless they have the same shape and type."""
+    if transform is None:
+        return images
+    result = transform(images)
+    if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
+        found = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(f"transform returned {found} for {images.dtype} {list(images.shape)}: it must keep both")
+    return result

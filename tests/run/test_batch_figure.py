@@ -1,0 +1,52 @@
+"""``batch.png``: what the network gets at its first step."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lightning_cifar import CIFAR10DataModule, main
+from lightning_cifar.run.batch_figure import LABEL, MARGIN, TILE, draw_batch
+
+STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+
+
+def read_tiles(png, count):
+    """Return the pixels of the first tiles, 32x32."""
+    figure = Image.open(io.BytesIO(png))
+    for number in range(count):
+        left, top = MARGIN + number % 8 * (TILE + MARGIN), MARGIN + number // 8 * (TILE + MARGIN + LABEL)
+        tile = figure.crop((left, top, left + TILE, top + TILE)).resize((32, 32), Image.Resampling.NEAREST)
+        yield np.asarray(tile).transpose(2, 0, 1)
+
+
+def test_a_run_shows_its_first_batch(tiny):
+    options = ["--data.dataset", "digits", "--data.flip", "false", "--data.crop_padding", "0", *STEP]
+    assert main(["fit", *tiny, *options, "--run_dir", "run"]) == 0
+    torch.manual_seed(0)
+    data = CIFAR10DataModule("digits", batch_size=64, val_size=200, flip=False, crop_padding=0)
+    data.setup()
+    images, _ = next(iter(data.train_dataloader()))
+    png = Path("run/batch.png").read_bytes()
+    found = list(read_tiles(png, 40))
+    assert np.array_equal(found, images[:40])
+
+    Path("run/batch.png").write_bytes(b"kept")  # a resumed run does not draw another one
+    assert main(["fit", "--resume", "run", "--trainer.max_steps", "2"]) == 0
+    assert Path("run/batch.png").read_bytes() == b"kept"
+
+
+def test_augmentation_shows(tiny):
+    assert main(["fit", *tiny, *STEP, "--data.cutout", "16", "--run_dir", "cut"]) == 0
+    assert main(["fit", *tiny, *STEP, "--run_dir", "whole"]) == 0
+    pairs = (list(read_tiles(Path(name, "batch.png").read_bytes(), 16)) for name in ("cut", "whole"))
+    covered = [(one != other).any(0).mean() for one, other in zip(*pairs, strict=True)]
+    assert 0.03 < np.mean(covered) < 0.26  # a square of at most a quarter of the image
+
+
+def test_floats_small_batches_and_any_name_are_drawn():
+    for images in (torch.rand(3, 3, 64, 64), torch.randint(256, (1, 3, 8, 8), dtype=torch.uint8)):
+        png = draw_batch(images, ["猫" * 40] * len(images))
+        assert Image.open(io.BytesIO(png)).height == MARGIN + TILE + MARGIN + LABEL
