@@ -235,7 +235,9 @@ def test_serve_reads_images_as_predict_does(run, tall):
     with client.TestClient(create_application(model)) as page:
         (found,) = page.post("/predict?explain=true", files={"files": Path(path).read_bytes()}).json()["pictures"]
         assert "the whole image at 64×64 pixels" in page.get("/").text
-    assert found["classes"][0]["probability"] == pytest.approx(float(model.predict_step(pixels, 0).detach().max()), abs=1e-6)
+    assert found["classes"][0]["probability"] == pytest.approx(
+        float(model.predict_step(pixels, 0).detach().max()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(

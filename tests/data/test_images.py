@@ -75,7 +75,7 @@ def test_heic_is_read_with_its_extra(tmp_path):
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(read_image(str(tmp_path / "x.heic")) - expected).max() < 8
     (tmp_path / "y.heic").write_bytes((tmp_path / "x.heic").read_bytes()[:100])
-    with pytest.raises(Exception, match="identify|corrupted|invalid|truncated"):
+    with pytest.raises(Exception, match=r"identify|corrupted|invalid|truncated"):
         read_image(str(tmp_path / "y.heic"))
 
 
@@ -87,3 +87,6 @@ def test_heic_without_its_extra_names_it(image_folder, tiny, capsys, monkeypatch
     (line,) = capsys.readouterr().err.splitlines()
     assert str(file) in line
     assert "HEIC needs the extra: pip install 'lightning-cifar[heic]', or convert it to JPEG" in line
+    upload = io.BytesIO(file.read_bytes())  # as `serve` reads it, without a name
+    with pytest.raises(ValueError, match="HEIC needs the extra"):
+        read_image(upload)
