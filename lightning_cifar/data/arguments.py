@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from lightning_cifar.data.dataset import SourceName
 from lightning_cifar.data.images import SIZE, NonSquare
-from lightning_cifar.data.sizes import check_sizes
 from lightning_cifar.errors import InputError, check_choice, check_range
 
 HeldOut = Literal["val", "test"]
@@ -24,7 +23,15 @@ def check_arguments(values: Mapping[str, Any]) -> None:
     check_range("image_size", size, f"[{SIZE}, {LARGEST}]")
     check_range("crop_padding", values["crop_padding"], f"[0, {min(size - 1, LARGEST_PADDING)}]")
     check_range("cutout", values["cutout"], f"[0, {size}]")
-    check_sizes([size] if values["sizes"] is None else values["sizes"], values["size_shares"], size)
+    sizes, shares = [size] if values["sizes"] is None else values["sizes"], values["size_shares"]
+    check_range("the number of sizes", len(sizes), "[1, inf)")
+    for one in sizes:
+        check_range("sizes", one, f"[8, {size}]")
+    for share in shares or ():
+        check_range("size_shares", share, "(0, 1e9]")
+    if shares is not None and not len(shares) == len(sizes) > 1:
+        problem = f"size_shares must have one share for each of several sizes, got {shares} for sizes {sizes}"
+        raise InputError(f"{problem}; leave it out for equal shares")
     check_range("batch_size", values["batch_size"], "[1, inf)")
     check_range("eval_batch_size", values["eval_batch_size"], "[1, inf)")
     check_range("num_workers", values["num_workers"] or 0, "[0, inf)")

@@ -43,7 +43,7 @@ def load_folder(
         root: see `layout`.
         labels: a CSV file with the labels; None: the names of the folders.
         square: what every image becomes.
-        in_memory: ``auto``: if the images fit in half of the available memory.
+        in_memory: ``auto``: if the images fit in a third of the available memory.
         class_names: those of a model, of which a folder without training images may have some only.
         split_seed: of the split of a folder without test images.
     """
@@ -55,7 +55,7 @@ def load_folder(
             print(f"{shortage}: they are read from their files in every epoch", flush=True)
     parts: dict[str, LabelledImages]
     if in_memory:
-        parts = {**load_parts(root, files, square, names)}
+        parts = {**load_parts(root, files, square)}
     else:
         parts = {part: ImageFiles.make(found, square) for part, found in files.items()}
     return complete_parts(parts, names, split_seed, root, digest_names(root, files))
@@ -87,10 +87,10 @@ def name_classes(root: Path, parts: Mapping[str, Collection[str]], known: Sequen
     if "train" not in parts and known and found <= {*known}:
         return tuple(known)
     if len(found) < 2:
-        inside = list_folders(root)
+        inside = [one for one in list_folders(root) if len(list_folders(one)) > 1]
         hint = f"; is {inside[0]} the one?" if len(inside) == 1 else ""
         raise InputError(
-            f"{root} has {len(found)} classes, and at least two are needed: set root to a directory with "
+            f"{root} needs images of at least two classes, got {len(found)}: set root to a directory with "
             f"train/<class>/* and test/<class>/*, or with <class>/*{hint}"
         )
     for part, names in parts.items():
@@ -99,7 +99,7 @@ def name_classes(root: Path, parts: Mapping[str, Collection[str]], known: Sequen
     return tuple(sorted(found))
 
 
-def load_parts(root: Path, files: Files, square: Square, class_names: Sequence[str]) -> dict[str, ImageSet]:
+def load_parts(root: Path, files: Files, square: Square) -> dict[str, ImageSet]:
     """Read all images into memory, from the cache if it is up to date."""
     state = digest_stats(root, files)
     cache = locate_cache(root, square)
@@ -144,8 +144,8 @@ def relative(root: Path, path: str) -> str:
 
 def digest_names(root: Path, files: Files) -> str:
     """Return the SHA-256 of part, label and name of all files, on which a split depends."""
-    lines = (f"{part} {label} {relative(root, path)}\n" for part, found in files.items() for path, label in found)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    names = [(part, label, relative(root, path)) for part, found in files.items() for path, label in found]
+    return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
 def locate_cache(root: Path, square: Square = SQUARE) -> Path:

@@ -85,6 +85,13 @@ def count_kinds(paths: Collection[str]) -> str:
     return ", ".join([*words, *([f"{sum(count for _, count in kinds[5:]):,} others"] if len(kinds) > 5 else [])])
 
 
+def is_heic(source: str | BinaryIO) -> bool:
+    """Return whether a file begins as HEIC does."""
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext(source) as file:
+        file.seek(0)
+        return file.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1")
+
+
 def read_image(source: str | BinaryIO, square: Square = SQUARE) -> np.ndarray:
     """Decode a file, given by its path or opened, into RGB uint8 (side, side, 3).
 
@@ -94,7 +101,7 @@ def read_image(source: str | BinaryIO, square: Square = SQUARE) -> np.ndarray:
     try:
         image = Image.open(source, formats=list_formats())
     except Image.UnidentifiedImageError:
-        if str(source).lower().endswith(HEIC) and "HEIF" not in list_formats():
+        if "HEIF" not in list_formats() and is_heic(source):
             extra = "pip install 'lightning-cifar[heic]'"
             raise ValueError(f"HEIC needs the extra: {extra}, or convert it to JPEG") from None
         raise

@@ -1,14 +1,14 @@
 """Labels of images in a CSV file: a row for each image, with its path, its label and optionally its part.
 
-The first row names the columns (see `COLUMNS`). Paths are relative to the image folder; a name without its folders or
-without its suffix is enough if only one file has it, as in Kaggle's ``id,label``.
+The first row names the columns (see `COLUMNS`). A path may begin above the image folder, and lack its suffix. A name
+without folders is enough if only one file has it, as in Kaggle's ``id,label``.
 """
 
 import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import has_image_suffix
@@ -29,43 +29,44 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
     Raises:
         InputError: the file is damaged, or names an image that is not below ``root``, or two of that name.
     """
-    exact, loose = index_files(root)
+    files = list(walk(root))
+    paths, names = index_files(root, files)
     parts: dict[str, dict[str, list[str]]] = {}
     lines: dict[str, int] = {}
     absent = []
     for line, name, label, part in read_rows(file):
-        path = name if os.path.isabs(name) and os.path.isfile(name) else exact.get(os.path.normpath(name))
-        found = [path] if path else loose.get(name) or loose.get(os.path.basename(name), [])
+        folders = os.path.normpath(name).split("/")
+        tails = ("/".join(folders[start:]) for start in range(len(folders)))
+        found = next((paths[tail] for tail in tails if tail in paths), names.get(name, []))
         if len(found) > 1:
             raise InputError(
                 f"{file}, line {line}: {name} may be {found[0]} or {found[1]}: write the path below {root}"
             )
         if not found:
             absent.append(name)
-            continue
-        if found[0] in lines:
+        elif found[0] in lines:
             raise InputError(f"{file}, line {line}: {name} is also in line {lines[found[0]]}: remove one of them")
-        lines[found[0]] = line
-        parts.setdefault(part, {}).setdefault(label, []).append(found[0])
+        else:
+            lines[found[0]] = line
+            parts.setdefault(part, {}).setdefault(label, []).append(found[0])
     if absent:
         more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
         raise InputError(f"{file} names images that are not below {root}: {', '.join(absent[:MOST_NAMED])}{more}")
-    unnamed = [path for path in exact.values() if path not in lines and has_image_suffix(path)]
+    unnamed = [path for path in files if path not in lines and has_image_suffix(path)]
     report_skipped(unnamed, f"below {root} are not in {file.name} and are passed over")
     return parts
 
 
-def index_files(root: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return the files below ``root`` by their path in it, and by their names and by paths and names without suffix."""
-    exact: dict[str, str] = {}
-    loose: dict[str, list[str]] = {}
-    for path in walk(root):
-        name = os.path.relpath(path, root)
-        exact[name] = path
-        stem = os.path.splitext(name)[0] if has_image_suffix(name) else name
-        for key in {os.path.basename(name), stem, os.path.basename(stem)}:
-            loose.setdefault(key, []).append(path)
-    return exact, loose
+def index_files(root: Path, files: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the files by their path below ``root`` and by their name, each with and without its suffix."""
+    paths: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    for file in files:
+        path = os.path.relpath(file, root)
+        for key in {path, os.path.splitext(path)[0] if has_image_suffix(path) else path}:
+            paths.setdefault(key, []).append(file)
+            names.setdefault(os.path.basename(key), []).append(file)
+    return paths, names
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:

@@ -7,12 +7,15 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def find_shortage(images: int, side: int) -> str | None:
-    """Return why images of ``side`` pixels do not fit in half of the available memory; None if they do."""
+    """Return why images of ``side`` pixels do not fit in memory; None if they do.
+
+    A third of what is available must be enough: while they are split, all are there twice.
+    """
     needed, free = 3 * side**2 * images, measure_memory()
-    if needed <= free / 2:
+    if needed <= free / 3:
         return None
     return (
-        f"{images:,} images of {side}x{side} pixels need {needed / 1e9:.3g} GB, more than half of the "
+        f"{images:,} images of {side}x{side} pixels need {needed / 1e9:.3g} GB, more than a third of the "
         f"{free / 1e9:.3g} GB of memory that are available"
     )
 

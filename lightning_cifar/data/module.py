@@ -68,7 +68,7 @@ class CIFAR10DataModule(LightningDataModule):
         drop_last: leave out the last training batch of an epoch if it is not full.
         in_memory: False decodes the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
             ``std`` are then those of 5,000 evenly spaced images, fewer of large ones. ``auto``: False if the images
-            need more than half of the available memory.
+            need more than a third of the available memory.
         num_workers: number of processes that decode them, 0: the training process; default: one per core.
         image_size: height and width that every image gets, 32 to 224 pixels.
         non_square: ``crop`` cuts the centred square out of an image that is not square, ``letterbox`` adds grey bars.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,15 @@ def load_dataset(options: Mapping[str, Any], root: Path) -> Dataset:
     """Read the dataset from ``root``; images that all have 32x32 pixels are enlarged."""
     name, size = options["dataset"], options["image_size"]
     if name == "folder":
-        return load_folder(
-            root,
-            find_labels(options["labels"], root),
-            Square(size, options["non_square"]),
-            options["in_memory"],
-            options["classes"],
-            options["split_seed"],
-        )
+        labels, square = find_labels(options["labels"], root), Square(size, options["non_square"])
+        return load_folder(root, labels, square, options["in_memory"], options["classes"], options["split_seed"])
     archive = options["archive"] and Path(os.path.expanduser(options["archive"]))
     dataset = load_digits() if name == "digits" else load_cifar(name, root, options["url"], archive)
-    return dataset if size == SIZE else enlarge(dataset, size)
+    if size == SIZE:
+        return dataset
+    if shortage := find_shortage(len(dataset.train) + len(dataset.test), size):
+        raise InputError(f"image_size {size}: {shortage}; set a smaller one")
+    return replace(dataset, train=enlarge(dataset.train, size), test=enlarge(dataset.test, size))
 
 
 def count_classes(options: Mapping[str, Any], root: Path) -> int:
@@ -51,14 +50,8 @@ def find_labels(labels: str | None, root: Path) -> Path | None:
     return root / file if not file.exists() and (root / file).exists() else file
 
 
-def enlarge(dataset: Dataset, size: int) -> Dataset:
-    """Return the images enlarged to ``size`` pixels, bilinear; raise `InputError` if they would not fit in memory."""
-    if shortage := find_shortage(len(dataset.train) + len(dataset.test), size):
-        raise InputError(f"image_size {size}: {shortage}; set a smaller one")
-    return Dataset(enlarge_set(dataset.train, size), None, enlarge_set(dataset.test, size), dataset.class_names)
-
-
-def enlarge_set(data: LabelledImages, size: int) -> ImageSet:
+def enlarge(data: LabelledImages, size: int) -> ImageSet:
+    """Return the images at ``size`` pixels, bilinear."""
     assert isinstance(data, ImageSet)
     images = torch.empty(len(data), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for large, small in zip(images.split(1000), data.images.split(1000), strict=True):

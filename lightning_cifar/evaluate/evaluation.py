@@ -33,7 +33,7 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     """
     logits, plain, labels = model.test_outputs.compute()
     temperature = None
-    if data.val is not data.test and len(data.val):
+    if data.val is not data.test and len(data.val.labels):
         data.trainer = trainer  # the test may have been sharded over processes; this one predicts all images
         batches: Any = trainer.predict(model, data.val_dataloader())
         probabilities = torch.cat(batches).clamp_min(torch.finfo(torch.float32).tiny)  # no log(0)

@@ -1,9 +1,8 @@
 """Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
 
 from collections.abc import Mapping, MutableMapping
-from typing import Any, get_args
+from typing import Any
 
-from lightning_cifar.data.images import NonSquare
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_choice, check_range
 from lightning_cifar.train.optim import find_optimizer
@@ -14,7 +13,7 @@ CHOICES = {"schedule": Schedule, "tta": Tta}
 RANGES = {
     "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
     "[0, inf)": ("weight_decay", "mixup", "cutmix"),
-    "[1, inf)": ("members",),
+    "[1, inf)": ("members", "image_size"),
     "[0, 1)": ("momentum", "label_smoothing"),
     "[0, 1]": ("warmup",),
 }
@@ -31,10 +30,6 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     find_optimizer(values["optimizer"])
     if values["replay"] not in (True, False, "auto"):
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
-    if values["image_size"] is not None:
-        check_range("image_size", values["image_size"], "[1, inf)")
-    if values["non_square"] not in (None, *get_args(NonSquare)):
-        check_choice("non_square", values["non_square"], NonSquare)
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and len(names) != classes:
         raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(names)}")

@@ -436,7 +436,7 @@ def add_class(part: Path) -> None:
         pytest.param(lambda root: add_class(root / "val"), ["val has", "'eel'", "same"], id="extra val class"),
         pytest.param(
             lambda root: [shutil.rmtree(root / part / "dog") for part in ("train", "val", "test")],
-            ["images has 1 classes", "two"],
+            ["images needs images of at least two classes, got 1"],
             id="one class",
         ),
         pytest.param(

@@ -87,3 +87,6 @@ def test_heic_without_its_extra_names_it(image_folder, tiny, capsys, monkeypatch
     (line,) = capsys.readouterr().err.splitlines()
     assert str(file) in line
     assert "HEIC needs the extra: pip install 'lightning-cifar[heic]', or convert it to JPEG" in line
+    upload = io.BytesIO(file.read_bytes())  # as `serve` reads it, without a name
+    with pytest.raises(ValueError, match="HEIC needs the extra"):
+        read_image(upload)
