@@ -3,6 +3,7 @@
 import argparse
 import ast
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
@@ -86,7 +87,8 @@ def add_checkpoint(arguments: Arguments, **options: Any) -> None:
     arguments.add_argument("--trust_config", metavar=placeholder, help=meaning)
 
 
-def list_parameters(group: str) -> list[str]:
+@cache
+def list_parameters(group: str) -> tuple[str, ...]:
     """Return the option names of a group of `SIGNATURES`, read from the source without importing it."""
     names = []
     for package, file, class_name in SIGNATURES[group]:
@@ -98,7 +100,7 @@ def list_parameters(group: str) -> list[str]:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
                 names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return list(dict.fromkeys(names))  # two classes may have an option in common
+    return tuple(dict.fromkeys(names))  # two classes may have an option in common
 
 
 def format_overview() -> str:

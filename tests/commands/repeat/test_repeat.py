@@ -138,7 +138,7 @@ def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, event
     assert not (run_dir / "seed0.json").exists()
     status, out, _ = run(capsys, *args, run_dir)
     assert (status, "resuming from" in out) == (0, True)
-    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
+    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 5
 
 
 def write_result(tmp_path, name, accuracies):
