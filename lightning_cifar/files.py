@@ -65,7 +65,7 @@ def refuse_directory(error: OSError, named: str) -> Exception:
     return InputError(f"{named}: {error.strerror}; name another directory")
 
 
-def digest_of(file: Path) -> str:
+def compute_digest(file: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

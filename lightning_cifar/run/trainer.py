@@ -53,14 +53,14 @@ class Run:
     checkpoint: Path | None = None
     steps_before: int = 0
 
-    def saved(self, which: str) -> str:
+    def find_saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
         paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
         if found := next(filter(None, paths), ""):
             return found
         if which == "last":
             return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
-        last = self.saved("last")
+        last = self.find_saved("last")
         best = Path(last).with_name(BEST) if last else None
         return str(best) if best and best.exists() else ""
 
@@ -244,7 +244,7 @@ def train(job: Job, run: Run) -> None:
             raise
         raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
-        last = Path(run.saved("last"))
+        last = Path(run.find_saved("last"))
         selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
         if run.trainer.is_global_zero and not selects and last.is_file():  # there is none if the disk was full
             link_best(last)

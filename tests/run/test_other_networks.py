@@ -83,14 +83,15 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, drawn_folder):
     named = ["--model.network", "wide_resnet10_1", "--model.schedule", "one_cycle", "--model.optimizer", "RMSprop"]
     for run_dir, options in (("wide", named), ("five", [])):
         status, _, err = run(capsys, "repeat", *SHORT, *options, "--n", 2, "--run_dir", run_dir)
         assert status == 0, err
     assert run(capsys, "repeat", "--compare", "five", "wide")[0] == 0
-    assert run(capsys, "report", "five", "wide", "--output", "page.html")[0] == 0
-    assert "wide_resnet10_1" in Path("page.html").read_text()
+    assert run(capsys, "report", "five", "wide", "--output", "page")[0] == 0
+    assert "wide_resnet10_1" in Path("page/report.html").read_text()
     checkpoint = ["--ckpt_path", "wide/seed0"]
     output = ["--output", "wide.onnx", "--images", drawn_folder]
     status, _, err = run(capsys, "export", *checkpoint, *output)

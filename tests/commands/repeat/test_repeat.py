@@ -19,14 +19,6 @@ def run(capsys, *args):
     return status, *capsys.readouterr()
 
 
-@pytest.fixture(scope="module")
-def repeated(tmp_path_factory, tiny):
-    """Directory of a `repeat` of two seeds."""
-    run_dir = tmp_path_factory.mktemp("repeated") / "run"
-    assert main(["repeat", "--n", "2", *tiny, "--run_dir", str(run_dir)]) == 0
-    return run_dir
-
-
 def test_a_seed_equals_fit_and_test(repeated, capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
     checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
