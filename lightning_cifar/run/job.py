@@ -13,7 +13,6 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.model_summary import summarize
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
@@ -21,6 +20,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
 from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
 from lightning_cifar.run.checks import check_launcher, count_processors
+from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
@@ -126,8 +126,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
 
 def print_model(job: Job) -> None:
     """Print a table of the network's layers: shapes, parameters, FLOPs."""
-    job.model.example_input_array = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    print(summarize(job.model, max_depth=4))
+    print(format_layers(job.model, 32))
 
 
 def load_data(job: Job) -> None:

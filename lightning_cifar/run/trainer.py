@@ -196,8 +196,23 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
     loggers: list[Logger] = [make_csv_logger(directory, lines)]
     if wandb is not None and job.command != "test":  # a test has no steps to draw over
         loggers.append(wandb)
-    configured = job.trainer["logger"]
-    return loggers + (as_list(configured) if configured is not True else [])
+    configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
+    if isinstance(configured, bool) or not configured:
+        return loggers
+    pairs = zip(as_list(configured), as_list(settings), strict=True)
+    return loggers + [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
+
+
+def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
+    """Return the logger with the run's name in the place of Lightning's ``lightning_logs/version_0``.
+
+    A resumed run has the same name, so its curves continue.
+    """
+    arguments = vars(settings["init_args"]) if "init_args" in settings else {}
+    names = {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group), "version": (None, name)}
+    names |= {"run_name": (None, name)}
+    changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
+    return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
 
 
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
