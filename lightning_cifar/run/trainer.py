@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
@@ -23,7 +21,7 @@ from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.metrics_csv import make_csv_logger
+from lightning_cifar.run.loggers import as_list, make_loggers
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, read_recipe
@@ -191,30 +189,6 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
     )
 
 
-def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
-    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
-    loggers: list[Logger] = [make_csv_logger(directory, lines)]
-    if wandb is not None and job.command != "test":  # a test has no steps to draw over
-        loggers.append(wandb)
-    configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
-    if isinstance(configured, bool) or not configured:
-        return loggers
-    pairs = zip(as_list(configured), as_list(settings), strict=True)
-    return loggers + [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
-
-
-def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
-    """Return the logger with the run's name in the place of Lightning's ``lightning_logs/version_0``.
-
-    A resumed run has the same name, so its curves continue.
-    """
-    arguments = vars(settings["init_args"]) if "init_args" in settings else {}
-    names = {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group), "version": (None, name)}
-    names |= {"run_name": (None, name)}
-    changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
-    return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
-
-
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *as_list(job.trainer["callbacks"])]
@@ -233,12 +207,6 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     if job.trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in configured):
         usual.append(Progress(epoch_rows=epoch_rows))
     return [*(one for one in usual if not any(isinstance(other, type(one)) for other in configured)), *configured]
-
-
-def as_list(value: Any) -> list[Any]:
-    if not value:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def train(job: Job, run: Run) -> None:

@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, main
-from lightning_cifar.run.curves import read_metrics
+from lightning_cifar.run.curves import plot_metrics, read_metrics
 
 
 def test_run_writes_curves_png(tmp_path, drawn_figures):
@@ -27,6 +27,10 @@ def test_run_writes_curves_png(tmp_path, drawn_figures):
     assert series["val/loss"][-1][1] == pytest.approx(trainer.callback_metrics["val/loss"].item())
     with Image.open(tmp_path / "run/curves.png") as image:
         assert image.size == (1200, 480)
+    loss, accuracy = plot_metrics(series, "a $run$").axes
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        labels = [text.get_text().rsplit(" ", 1)[0] for text in axes.get_legend().get_texts()]
+        assert labels == ["train, single", f"train {name}", f"val {name}"]
     assert not (tmp_path / "run/.curves.png").exists()
     assert not (tmp_path / "run/.curves.png.partial").exists()
 
