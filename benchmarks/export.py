@@ -26,7 +26,7 @@ from lightning_cifar.commands.export.command import SUFFIXES
 from lightning_cifar.commands.export.formats import FORMATS, open_onnx, write_onnx
 from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.files import digest_of, write_json
+from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.weights import PRETRAINED
 
@@ -109,7 +109,7 @@ def main(root: str, images: int | None, output: Path) -> None:
         "question": "What do exported models give, by ONNX Runtime and in int8?",
         "command": "python benchmarks/export.py --root DIR",
         "data": f"CIFAR-10, {len(test):,} test images",
-        "model_sha256": digest_of(PRETRAINED),
+        "model_sha256": compute_digest(PRETRAINED),
         **found,
         "device": describe_device(torch.device("cpu")),
     }

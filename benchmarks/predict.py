@@ -25,7 +25,7 @@ from PIL import Image
 
 from lightning_cifar import load_pretrained, main
 from lightning_cifar.evaluate.listing import find_images_below
-from lightning_cifar.files import digest_of, write_json
+from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import PRETRAINED
@@ -87,7 +87,7 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
         "question": "How fast is predict --images against a plain loop of Pillow and torch?",
         "command": "python benchmarks/predict.py --root DIR",
         "data": "CIFAR-10 (JPEG), test images",
-        "model_sha256": digest_of(PRETRAINED),
+        "model_sha256": compute_digest(PRETRAINED),
         "files": len(files),
         "forms": forms,
         "device": describe_device(model.device),

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import logging
 import os
 import select
 import signal
@@ -25,6 +24,7 @@ from lightning_cifar.options import (
     name_flag,
     values_of,
 )
+from lightning_cifar.run.messages import restored_messages
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
@@ -149,18 +149,15 @@ def rank_zero_output() -> Iterator[None]:
 @contextlib.contextmanager
 def process_settings() -> Iterator[None]:
     """Set warnings, log levels and the handler of SIGTERM for a command; restore them afterwards, for notebooks."""
-    environment, loggers = dict(os.environ), [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
+    environment = dict(os.environ)
     os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
     try:
-        with warnings.catch_warnings(), exit_on_sigterm():
+        with warnings.catch_warnings(), exit_on_sigterm(), restored_messages():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             for message in IRRELEVANT:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
         for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb's process lives on
             if name not in environment:
                 del os.environ[name]

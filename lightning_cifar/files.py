@@ -5,16 +5,18 @@ import hashlib
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from lightning_cifar.errors import DISK_FULL, InputError
 
 LOCK = ".lock"
+LONGEST_WAIT = 3600  # seconds
 
 
 def make_timed_directory(parent: Path) -> Path:
@@ -65,7 +67,7 @@ def refuse_directory(error: OSError, named: str) -> Exception:
     return InputError(f"{named}: {error.strerror}; name another directory")
 
 
-def digest_of(file: Path) -> str:
+def compute_digest(file: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -113,46 +115,65 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def lock(run_dir: Path) -> FileLock | None:
+def lock(run_dir: Path) -> BaseFileLock | None:
     """Keep other processes from writing to a run directory until the lock is released or this process dies.
 
     Returns:
-        The lock; None on a file system without locks.
+        The lock; None if no file can be made there.
 
     Raises:
         InputError: another process has it.
     """
-    held = FileLock(run_dir / LOCK)
-    try:
-        held.acquire(timeout=0)
+    held = acquire(run_dir / LOCK, 0, f"{run_dir} is in use: another process trains in it")
+    if held is not None:
         for partial in run_dir.rglob(".*.partial"):  # of processes that were killed while writing
             partial.unlink(missing_ok=True)
-    except Timeout:
-        raise InputError(f"{run_dir} is in use: another process trains in it") from None
-    except (OSError, NotImplementedError):
-        return None
     return held
+
+
+def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
+    """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
+
+    filelock removes an owner's file if that process of this host has ended.
+
+    Raises:
+        InputError: with ``refusal``; another process has held the lock for ``seconds``.
+    """
+    for held in (FileLock(file), SoftFileLock(f"{file}.owner")):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # filelock's, that it uses such a file
+                held.acquire(timeout=seconds)
+            return held
+        except Timeout:
+            hint = f"; if none does, delete {held.lock_file}" if isinstance(held, SoftFileLock) else ""
+            raise InputError(refusal + hint) from None
+        except (OSError, NotImplementedError):
+            continue
+    return None
 
 
 @contextmanager
 def one_at_a_time(file: Path, activity: str) -> Iterator[None]:
-    """Wait until no other process holds the lock ``file``, then hold it; on file systems without locks, go ahead.
+    """Wait until no other process holds the lock ``file``, then hold it; where no file can be made, go ahead.
 
     Args:
         file: the lock; it ends with its process.
         activity: what the other process does, for the line that says what is waited for.
+
+    Raises:
+        InputError: it was held for an hour.
     """
-    held = FileLock(file)
-    with suppress(OSError, NotImplementedError):
-        try:
-            held.acquire(timeout=1)
-        except Timeout:
-            print(f"waiting for another process, which {activity}", flush=True)
-            held.acquire()
+    try:
+        held = acquire(file, 1, "")
+    except InputError:
+        print(f"waiting for another process, which {activity}", flush=True)
+        held = acquire(file, LONGEST_WAIT, f"waited an hour for another process, which {activity}")
     try:
         yield
     finally:
-        held.release()
+        if held is not None:
+            held.release()
 
 
 def sync_directory(directory: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import ast
 from difflib import get_close_matches
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
@@ -49,8 +50,9 @@ FLAGS = {  # options of the Trainer's commands: placeholder of the value, and me
 GROUPS = {
     "data": "dataset, batches, augmentation",
     "model": "network, optimiser, schedule",
-    "trainer": "length, device, precision and the rest of Lightning's Trainer",
+    "trainer": "length, device, precision and other options of Lightning",
 }
+COLUMNS = 80  # of help texts
 ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
 # Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
@@ -86,7 +88,8 @@ def add_checkpoint(arguments: Arguments, **options: Any) -> None:
     arguments.add_argument("--trust_config", metavar=placeholder, help=meaning)
 
 
-def list_parameters(group: str) -> list[str]:
+@cache
+def list_parameters(group: str) -> tuple[str, ...]:
     """Return the option names of a group of `SIGNATURES`, read from the source without importing it."""
     names = []
     for package, file, class_name in SIGNATURES[group]:
@@ -98,7 +101,7 @@ def list_parameters(group: str) -> list[str]:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
                 names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return list(dict.fromkeys(names))  # two classes may have an option in common
+    return tuple(dict.fromkeys(names))  # two classes may have an option in common
 
 
 def format_overview() -> str:
@@ -115,13 +118,16 @@ def format_overview() -> str:
 
 def format_short_help(command: str) -> str:
     """Return the text of ``fit --help``: flags with a line each, and the names of all other options."""
+    is_predict = command == "predict"
     lines = [f"usage: python -m lightning_cifar {command} [options]", "", TRAINER_COMMANDS[command], ""]
-    lines += [f"  --{f'{name} {value}':<22} {meaning}" for name, (value, meaning) in FLAGS.items()]
-    if command == "predict":
-        lines += ["  --images PATH...         your images; options: predict --images --help"]
+    flags = FLAGS | ({"images": ("PATH...", "your images; options: predict --images --help")} if is_predict else {})
+    for name, (value, meaning) in flags.items():
+        first = f"  --{f'{name} {value}':<22} "
+        lines += wrap(meaning, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first))
     for group, claim in GROUPS.items():
         lines += ["", f"--{group}.NAME VALUE, {claim}:"]
-        lines += wrap(" ".join(list_parameters(group)), 110, initial_indent="  ", subsequent_indent="  ")
+        names = " ".join(list_parameters(group))
+        lines += wrap(names, COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.run.parsing import Parsed
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
     torch.set_num_threads(1)
@@ -53,6 +55,35 @@ def offline(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request, monkeypatch):
+    """Let matplotlib build its figures and write a pixel of them: drawing takes a quarter of a second each."""
+    if "drawn_figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
+
+
+@pytest.fixture
+def drawn_figures():
+    """Let the test's figures be drawn, for those that look at them."""
+
+
+@pytest.fixture(autouse=True)
+def built_parsers(monkeypatch):
+    """Build the parser of a command once for all tests of a process, which takes as long as ten steps of training."""
+    build = Parsed.setup_parser
+
+    def setup_parser(cli, *args):
+        if cli.command not in PARSERS:
+            build(cli, *args)
+            PARSERS[cli.command] = cli.parser
+        cli.parser = PARSERS[cli.command]
+
+    monkeypatch.setattr(Parsed, "setup_parser", setup_parser)
+
+
+PARSERS: dict[str, object] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -187,11 +218,12 @@ def drawn_folder(tmp_path_factory) -> Path:
 
 
 TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")
+TINY += ("--trainer.limit_train_batches", "5", "--trainer.log_every_n_steps", "5")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Arguments of `fit` for a run of a second."""
+    """Arguments of `fit` for a run of five steps."""
     return list(TINY)
 
 

@@ -85,15 +85,16 @@ def test_usage_names_the_command_to_type(capsys, args):
     status, out, _ = run(capsys, *args)
     assert status == 0
     assert out[0].startswith("usage: python -m lightning_cifar ")
+    assert max(map(len, out)) <= 80 or args == ["--help"]
 
 
 def test_print_model_prints_layers_and_flops(capsys):
     status, out, _ = run(capsys, "fit", "--recipe", "demo", "--print_model")
-    table = "\n".join(out)
-    assert status == 0
-    assert "GatedBlock" in table
-    assert "[1, 16, 16, 16]" in table
-    assert "Total Flops" in table
+    assert (status, max(map(len, out)) <= 80) == (0, True)
+    rows = {line.split()[0]: line.split() for line in out}
+    assert rows["backbone.0"][1:-1] == ["GatedBlock", "[1,", "16,", "16,", "16]", "1,388"]
+    assert rows["backbone.0.branches.2"][-1] == f"{2 * (3 * 3 * 3) * 16 * 32 * 32:,}"
+    assert rows["network"][-2] == "772,146"
     assert not Path("runs").exists()
 
 
@@ -139,9 +140,10 @@ def test_test_prints_a_table_and_writes_test_json(trained, capsys, tmp_path):
 
 
 def test_validate_prints_the_accuracy(trained, capsys):
-    status, out, _ = run(capsys, "validate", "--ckpt_path", trained / "checkpoints/last.ckpt")
-    assert status == 0
-    assert "val/accuracy" in "\n".join(out)
+    command = ["validate", "--ckpt_path", trained / "checkpoints/last.ckpt"]
+    status, out, _ = run(capsys, *command)
+    assert (status, [line.split()[0] for line in out]) == (0, ["val/loss", "val/accuracy"])
+    assert run(capsys, *command, "--verbose", "false")[:2] == (0, [])
 
 
 def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
@@ -179,15 +181,15 @@ def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, 
 
 
 def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
-    def stop_at_step_5(callback, trainer, *_):
-        if trainer.global_step == 5:
+    def stop_at_step_3(callback, trainer, *_):
+        if trainer.global_step == 3:
             assert not best.exists()
             signal.raise_signal(signal.SIGINT)
 
     best = tmp_path / "run/checkpoints/best.ckpt"
-    monkeypatch.setattr(Throughput, "on_train_batch_end", stop_at_step_5)
+    monkeypatch.setattr(Throughput, "on_train_batch_end", stop_at_step_3)
     assert run(capsys, "fit", *tiny, "--data.held_out", "test", "--run_dir", tmp_path / "run")[0] == 130
-    assert torch.load(best, weights_only=True)["global_step"] == 5
+    assert torch.load(best, weights_only=True)["global_step"] == 3
     assert run(capsys, "test", "--ckpt_path", best, "--run_dir", tmp_path / "t")[0] == 0
 
 
@@ -242,10 +244,12 @@ def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
     assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    (file,) = (tmp_path / "tb").rglob("events.out.tfevents.*")
+    (file,) = (tmp_path / "tb/demo/run").glob("events.out.tfevents.*")
     events = reader.EventAccumulator(str(file))
     events.Reload()
     assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == read_metric_names(tmp_path / "run")
+    assert run(capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", 2)[0] == 0
+    assert len([*(tmp_path / "tb").rglob("events.out.tfevents.*")]) == len([*file.parent.glob("events*")]) == 2
 
 
 def read_metric_names(run_dir):

@@ -1,13 +1,24 @@
 """Which directories a command may write to, and files that are replaced atomically."""
 
 import errno
+import fcntl
+import os
+import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lightning_cifar import InputError, files
-from lightning_cifar.files import claim_directory, make_timed_directory, open_atomically, write_whole
+from lightning_cifar.files import (
+    claim_directory,
+    lock,
+    make_timed_directory,
+    one_at_a_time,
+    open_atomically,
+    write_whole,
+)
 
 
 def test_new_and_empty_directories_can_be_claimed(tmp_path):
@@ -70,3 +81,48 @@ def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
         files.datetime, "datetime", SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda _: "now"))
     )
     assert [make_timed_directory(tmp_path / "runs").name for _ in range(3)] == ["now", "now-2", "now-3"]
+
+
+HOLDER = """
+import fcntl, os, sys
+from pathlib import Path
+from lightning_cifar.files import lock
+def fail(*_):
+    raise OSError(int(sys.argv[2]), "no locks here")
+if sys.argv[2] != "0":
+    fcntl.flock = fail
+held = lock(Path(sys.argv[1]))
+print(bool(held and held.is_locked), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("code", [0, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_run_directory_has_one_process_on_any_file_system_until_that_is_killed(
+    tmp_path, monkeypatch, start_python, code
+):
+    def fail(*_):
+        raise OSError(code, "no locks here")
+
+    if code:
+        monkeypatch.setattr(fcntl, "flock", fail)
+    child = start_python("-c", HOLDER, tmp_path, code, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == "True\n"
+    with pytest.raises(InputError, match="is in use: another process trains in it"):
+        lock(tmp_path)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    held = lock(tmp_path)
+    assert held is not None
+    held.release()
+
+
+def test_a_wait_for_another_process_has_a_line_and_an_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "LONGEST_WAIT", 0.1)
+    with (
+        one_at_a_time(tmp_path / "x.lock", "downloads"),
+        pytest.raises(InputError, match="waited an hour for another process, which downloads"),
+        one_at_a_time(tmp_path / "x.lock", "downloads"),
+    ):
+        pass
+    assert capsys.readouterr().out == "waiting for another process, which downloads\n"

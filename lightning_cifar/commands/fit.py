@@ -59,7 +59,7 @@ def list_files(job: Job, run: Run) -> None:
     for kind, name in (("curves", CURVES), ("metrics", METRICS)):
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")
-    best, last = run.saved("best"), run.saved("last")
+    best, last = run.find_saved("best"), run.find_saved("last")
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")

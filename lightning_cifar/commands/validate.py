@@ -9,4 +9,6 @@ def validate(job: Job) -> None:
     load_weights(job)
     choose_precision(job)
     with open_run(job) as run:
-        run.trainer.validate(job.model, job.data, verbose=job.settings["verbose"])
+        (result,) = run.trainer.validate(job.model, job.data, verbose=False)
+        if job.settings["verbose"]:
+            print("\n".join(f"{name}  {value:.4f}" for name, value in result.items()))

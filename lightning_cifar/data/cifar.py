@@ -23,7 +23,7 @@ from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
 from lightning_cifar.data.layout import find_parts
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import digest_of, one_at_a_time
+from lightning_cifar.files import compute_digest, one_at_a_time
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 PUBLISHED = {  # size in bytes and SHA-256 of each archive; torchvision has the MD5 only
@@ -139,7 +139,7 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
 
 
 def is_intact(archive: Path, digest: str) -> bool:
-    return archive.is_file() and digest_of(archive) == digest
+    return archive.is_file() and compute_digest(archive) == digest
 
 
 def check_archive(archive: Path, name: str, digest: str) -> None:

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, InputError
-from lightning_cifar.files import digest_of
+from lightning_cifar.files import compute_digest
 
 PAUSES = (0, 1, 3)  # seconds before each round of tries
 TIMEOUT, ONLY_TIMEOUT = 5, 30  # seconds without a byte until a mirror is given up; the only one gets more
@@ -67,7 +67,7 @@ def fetch_verified(url: str, partial: Path, size: int, digest: str, timeout: flo
     while True:
         resumed = partial.exists()
         fetch(url, partial, size, timeout, slowest)
-        if digest_of(partial) == digest:
+        if compute_digest(partial) == digest:
             return
         partial.unlink()
         if not resumed:  # else the older bytes may be the wrong ones: try again from the start

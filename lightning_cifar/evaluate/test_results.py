@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from lightning_cifar.files import digest_of, write_json, write_whole
+from lightning_cifar.files import compute_digest, write_json, write_whole
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
 TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
@@ -65,7 +65,7 @@ def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | N
         directory: of ``test.json``.
         digest: SHA-256 of the content that was loaded; None: of the file as it is now.
     """
-    digest = digest or digest_of(Path(checkpoint))
+    digest = digest or compute_digest(Path(checkpoint))
     return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest}
 
 
@@ -139,7 +139,7 @@ def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> 
         tests: directories with a ``test.json``.
         checkpoint: only tests of this file count; None: of any.
     """
-    digest = cache(digest_of)
+    digest = cache(compute_digest)
     for test in tests:
         tested = read_checkpoint_path(test)
         if checkpoint is not None and (tested is None or tested.resolve() != checkpoint.resolve()):

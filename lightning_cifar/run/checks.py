@@ -6,9 +6,11 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
+import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_cifar.data.images import SIZE
 from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.named import FIVE_BLOCK, list_ignored
@@ -35,16 +37,47 @@ def check_launcher(trainer: dict[str, Any]) -> None:
             )
 
 
+def list_indices(devices: Any) -> list[Any]:
+    """Return the indices in ``[0]`` or ``0,``; none for a number of devices."""
+    if isinstance(devices, str) and "," in devices:
+        return devices.strip(",").split(",")
+    return devices if isinstance(devices, list) else []
+
+
+def count_processors(trainer: dict[str, Any]) -> int | None:
+    """Return the number of processes that ``devices`` means on a CPU, which has no index; None if a GPU is used.
+
+    Raises:
+        InputError: several indices are named on a CPU.
+    """
+    indices = list_indices(trainer["devices"])
+    if not indices or (trainer["accelerator"] != "cpu" and torch.accelerator.is_available()):
+        return None
+    if len(indices) > 1:
+        raise InputError(
+            f"--trainer.devices {trainer['devices']}: there is no GPU; --trainer.devices {len(indices)} starts as many "
+            "processes"
+        )
+    return 1
+
+
 def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
     """Yield a line for each option that was typed, or concerns another network, and has no effect beside the others."""
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
     unvalidated = trainer["limit_val_batches"] == 0
     cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
+    five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
+    ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
-        "model.gate_rate": "" if model["network"] == FIVE_BLOCK else f"{model['network']} has no gates",
+        "model.gate_rate": "" if five else f"{model['network']} has no gates",
+        "model.temperature": "" if model["gate"] == "softmax" else f"the gate is {model['gate']}",
+        "model.stem_stride": "" if model["stem_kernel"] else "there is no stem",
+        "model.stem_bias": "" if model["stem_kernel"] else "there is no stem",
+        "model.dropout": "" if model["hidden"] else "there is no hidden layer",
+        "model.global_pool": "five poolings leave one pixel" if all(model["pools"]) and small else "",
         "data.num_workers": "the images are in memory" if data["in_memory"] is True or not folder else "",
         "data.val_size": "the test set is held out" if test else "",
         "data.split_seed": "the test set is held out" if test and not folder else "",
@@ -58,6 +91,14 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
         "trainer.val_check_interval": "nothing is validated" if unvalidated else "",
         "trainer.use_distributed_sampler": "the data module divides the batches",
         "trainer.gradient_clip_algorithm": "" if trainer["gradient_clip_val"] else "no gradient is clipped",
+        "trainer.min_epochs": "" if ends_early else "nothing ends training early",
+        "trainer.min_steps": "" if ends_early else "nothing ends training early",
+        "trainer.limit_test_batches": "fit tests nothing; it goes with test",
+        "trainer.limit_predict_batches": "fit predicts nothing; it goes with predict",
+        "trainer.sync_batchnorm": "batch norm uses the global batch anyway" if alone or five else "",
+        "trainer.reload_dataloaders_every_n_epochs": "the data module draws the batches of each epoch",
+        "trainer.default_root_dir": "the run's files go to --run_dir",
+        "trainer.model_registry": "nothing is uploaded to it",
     }
     words = {word.removeprefix("--").partition("=")[0] for word in typed if word.startswith("--")}
     for name, why in reasons.items():

@@ -38,9 +38,11 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
     return series
 
 
-def plot_metrics(series: Series) -> Figure:
+def plot_metrics(series: Series, title: str = "") -> Figure:
     """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
     figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
+    if title.isascii():  # the default font lacks many other characters
+        figure.suptitle(title.replace("$", r"\$"))
     loss, accuracy = figure.subplots(1, 2)
     plot_losses({"": [series]}, loss)
     plot_accuracies({"": [series]}, accuracy)
@@ -69,7 +71,8 @@ def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, n
             text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
                 if is_single and (points := series.get(f"{split}/{name}_step")):
-                    axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.4, markersize=6, markeredgewidth=0)
+                    (dots,) = axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.4)
+                    dots.set(markersize=6, markeredgewidth=0, label=f"{split}, single steps")
                 if points := series.get(f"{split}/{name}_epoch" if split == "train" else f"{split}/{name}"):
                     last = f" {number_format.format(points[-1][1])}" if is_single else ""
                     style = "--" if split == "train" and len(runs) > 1 else "-"

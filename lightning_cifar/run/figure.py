@@ -63,7 +63,8 @@ class LiveFigure(Callback):
             return
         png = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        plot_metrics(read_metrics(metrics, steps_per_epoch)).savefig(png, dpi=120, format="png")
+        title = "/".join(metrics.absolute().parts[-3:-1])  # such as report/2026-11-25_12-00-00
+        plot_metrics(read_metrics(metrics, steps_per_epoch), title).savefig(png, dpi=120, format="png")
         write_whole(metrics.with_name(CURVES), png.getvalue())
         if is_notebook():
             from IPython.display import Image, display

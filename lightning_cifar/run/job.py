@@ -3,7 +3,6 @@
 `parse` reads the arguments by LightningCLI, which builds the model and the data module; nothing runs yet.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +13,19 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.model_summary import summarize
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import digest_of
+from lightning_cifar.files import compute_digest
 from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
-from lightning_cifar.run.checks import check_launcher
+from lightning_cifar.run.checks import check_launcher, count_processors
+from lightning_cifar.run.layers import format_layers
+from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.hardware import find_fastest_precision
+from lightning_cifar.train.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.train.weights import check_finite, describe_weights, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
@@ -106,11 +106,12 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
         InputError: an option or its value cannot be used, or contradicts the checkpoint.
         SystemExit: the arguments ask for help or for the configuration, which has been printed.
     """
-    for library in ("lightning.pytorch", "lightning.fabric"):  # importing them has set it to INFO
-        logging.getLogger(library).setLevel(logging.WARNING)
+    show_messages()
     command, *options = args
     with restricted_imports(last_value(options, "--trust_config")):
         cli = Parsed(command, options)
+    if one := count_processors(cli.config_init["trainer"]):
+        cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one
     check_launcher(cli.config_init["trainer"])
     return Job(
         command=command,
@@ -125,9 +126,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
 
 def print_model(job: Job) -> None:
     """Print a table of the network's layers: shapes, parameters, FLOPs."""
-    size = job.data.hparams["image_size"]
-    job.model.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    print(summarize(job.model, max_depth=4))
+    print(format_layers(job.model, job.data.hparams["image_size"]))
 
 
 def load_data(job: Job) -> None:
@@ -147,7 +146,7 @@ def load_weights(job: Job) -> str:
     if job.ckpt_path.suffix == WEIGHTS:
         _, facts, tensors = read_weights(job.ckpt_path)
         print(f"weights: {describe_weights(facts)}")
-        digest = digest_of(job.ckpt_path)
+        digest = compute_digest(job.ckpt_path)
     else:
         content, digest = read_checkpoint(job.ckpt_path)
         tensors = content["state_dict"]
@@ -188,12 +187,3 @@ def choose_precision(job: Job) -> None:
     precision = find_fastest_precision(job.model.network, images / 255)
     print(f"precision: {precision}, the faster one here", flush=True)
     job.set_precision(precision)
-
-
-def find_processor_precision(info: Path = Path("/proc/cpuinfo")) -> str | None:
-    """Return ``bf16-mixed`` if the processor has bfloat16 instructions, else ``32-true``; None if that is unknown."""
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
-    if not flags:
-        return None
-    return "bf16-mixed" if {"avx512_bf16", "amx_bf16", "bf16"} & {*flags} else "32-true"

@@ -23,6 +23,7 @@ from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import refuse_functions
+from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
@@ -58,23 +59,6 @@ class Parser(LightningArgumentParser):
         if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
             return text
         return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
-
-
-def shorten_type_error(key: str, text: str) -> str:
-    """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
-    found = re.search(r"(?:Given value|Got value): (.*)$", text)
-    choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
-    if found is None or "." not in key or "init_args" in found[1] or "required" in text:
-        return text if len(text) < 300 else f"--{key}: {text[-250:]}"
-    if choices:
-        expected = f"one of {choices[1].replace(chr(39), '')}"
-    elif "collections.abc.Sequence" in text and not found[1].startswith("["):
-        expected = f"write a list, [{found[1]}]"
-    else:
-        names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
-        names = ["a mapping"] * ("dict[" in text) + ["null" if name == "NoneType" else name for name in names]
-        expected = "expected " + " or ".join(dict.fromkeys(names))
-    return f"--{key} {found[1][:60]}: {expected}"
 
 
 def find_reason(callbacks: Any) -> Exception | None:

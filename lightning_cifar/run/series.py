@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, write_whole
+from lightning_cifar.run.checks import list_indices
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.settings import differences
@@ -47,13 +47,8 @@ def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:
     if job.trainer["barebones"]:
         raise InputError(f"--trainer.barebones true: nothing would be recorded; a {kind} needs it off")
     devices = job.trainer["devices"]
-    indices = devices.strip(",").split(",") if isinstance(devices, str) and "," in devices else devices
-    if devices in (1, "1"):
-        return
-    if not isinstance(indices, list) or len(indices) != 1:  # [0] and "0," name one device
+    if devices not in (1, "1") and len(list_indices(devices)) != 1:
         raise InputError(f"--trainer.devices {devices}: a {kind} is trained on one device; {advice}")
-    if job.trainer["accelerator"] == "cpu" or not torch.accelerator.is_available():
-        job.trainer["devices"] = job.settings["trainer"]["devices"] = 1  # a CPU has no index
 
 
 def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
@@ -62,7 +57,7 @@ def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
         return
     chosen = parent / ".precision"
     with one_at_a_time(parent / ".precision.lock", "measures the precision"):
-        if stored := next(stored_settings(parent, kind), None):
+        if stored := next(read_settings(parent, kind), None):
             job.set_precision(stored["trainer"]["precision"])
         elif chosen.exists():
             job.set_precision(chosen.read_text())
@@ -80,14 +75,14 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
     for group, name, undecided in UNDECIDED:
         if settings[group][name] == undecided:
             del settings[group][name]
-    for stored in stored_settings(parent, kind):
+    for stored in read_settings(parent, kind):
         for name, value, other in differences(settings, job.complete(stored)):
             # Where the data lies and which device trains does not matter.
             if name not in may_differ and name not in ("data.root", "trainer.devices"):
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
 
 
-def stored_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
+def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the settings of every run of the series that has started."""
     return (yaml.safe_load(file.read_text()) for file in sorted(parent.glob(f"{kind}*/config.yaml")))
 
@@ -105,7 +100,7 @@ def train_in_series(job: Job, run: Run) -> None:
             raise SystemExit(128 + callback.stop_signal)
 
 
-def callback_of(run: Run, kind: type[Kind]) -> Kind:
+def find_callback(run: Run, kind: type[Kind]) -> Kind:
     """Return the run's callback of exactly this class."""
     callbacks = run.trainer.callbacks  # type: ignore[attr-defined]  # set from outside
     return next(callback for callback in callbacks if type(callback) is kind)

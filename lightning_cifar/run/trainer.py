@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
@@ -24,7 +22,7 @@ from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.metrics_csv import make_csv_logger
+from lightning_cifar.run.loggers import as_list, make_loggers
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.record import RunRecord, read_recipe
@@ -54,14 +52,14 @@ class Run:
     checkpoint: Path | None = None
     steps_before: int = 0
 
-    def saved(self, which: str) -> str:
+    def find_saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
         paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
         if found := next(filter(None, paths), ""):
             return found
         if which == "last":
             return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
-        last = self.saved("last")
+        last = self.find_saved("last")
         best = Path(last).with_name(BEST) if last else None
         return str(best) if best and best.exists() else ""
 
@@ -192,15 +190,6 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
     )
 
 
-def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
-    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
-    loggers: list[Logger] = [make_csv_logger(directory, lines)]
-    if wandb is not None and job.command != "test":  # a test has no steps to draw over
-        loggers.append(wandb)
-    configured = job.trainer["logger"]
-    return loggers + (as_list(configured) if configured is not True else [])
-
-
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *as_list(job.trainer["callbacks"])]
@@ -221,10 +210,6 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     return [*(one for one in usual if not any(isinstance(other, type(one)) for other in configured)), *configured]
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
-
-
 def train(job: Job, run: Run) -> None:
     """Train, or resume, to the end. If no callback selects a ``best.ckpt``, it is then made the same as ``last.ckpt``.
 
@@ -243,7 +228,7 @@ def train(job: Job, run: Run) -> None:
             raise
         raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
-        last = Path(run.saved("last"))
+        last = Path(run.find_saved("last"))
         selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
         if run.trainer.is_global_zero and not selects and last.is_file():  # there is none if the disk was full
             link_best(last)

@@ -4,6 +4,7 @@ import copy
 import ctypes
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,15 @@ def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
             logits.float().logsumexp(1).sum().backward()
             seconds[precision] = min(time.perf_counter() - start, seconds.get(precision, float("inf")))
     return min(seconds, key=seconds.__getitem__)
+
+
+def find_processor_precision(info: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return ``bf16-mixed`` if the processor has bfloat16 instructions, else ``32-true``; None if that is unknown."""
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    if not flags:
+        return None
+    return "bf16-mixed" if {"avx512_bf16", "amx_bf16", "bf16"} & {*flags} else "32-true"
 
 
 def keep_freed_memory() -> bool:

@@ -32,7 +32,7 @@ def named(tmp_path_factory):
     return root
 
 
-def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path):
+def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path, drawn_figures):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     test = ["test", "--ckpt_path", str(named / "run"), "--data.root", str(named)]
@@ -51,7 +51,7 @@ def test_bytes_that_are_no_text(trained, capsys, tmp_path):
     assert "report: bad\\udcff/report/report.html" in capsys.readouterr().out
 
 
-def test_classes_without_a_font_are_numbers(named, tmp_path, monkeypatch):
+def test_classes_without_a_font_are_numbers(named, tmp_path, monkeypatch, drawn_figures):
     """And no warning; with a font, they are names."""
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     fonts.find_fonts.cache_clear()

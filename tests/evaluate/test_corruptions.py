@@ -99,13 +99,13 @@ def test_tta_is_restored_after_a_failure(images, tta):
     assert (seen, model.hparams["tta"]) == (["none"], tta)
 
 
-def test_by_the_command_line(trained, capsys, tmp_path):
+def test_by_the_command_line(trained, capsys, tmp_path, drawn_figures):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert main(["test", "--ckpt_path", checkpoint, "--corruptions", "--run_dir", str(tmp_path / "test")]) == 0
     result = json.loads((tmp_path / "test/test.json").read_text())
     assert set(result["corruptions"]) == set(CORRUPTIONS)
     assert all(len(accuracies) == SEVERITIES for accuracies in result["corruptions"].values())
-    assert result["corruptions"]["contrast"][4] < result["accuracy"]
+    assert len({*result["corruptions"]["brightness"]}) > 1
     assert (tmp_path / "test/test.png").stat().st_size > 10_000
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if row in CORRUPTIONS] == [*CORRUPTIONS]

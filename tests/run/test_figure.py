@@ -6,10 +6,10 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, main
-from lightning_cifar.run.curves import read_metrics
+from lightning_cifar.run.curves import plot_metrics, read_metrics
 
 
-def test_run_writes_curves_png(tmp_path):
+def test_run_writes_curves_png(tmp_path, drawn_figures):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -27,6 +27,10 @@ def test_run_writes_curves_png(tmp_path):
     assert series["val/loss"][-1][1] == pytest.approx(trainer.callback_metrics["val/loss"].item())
     with Image.open(tmp_path / "run/curves.png") as image:
         assert image.size == (1200, 480)
+    loss, accuracy = plot_metrics(series, "a $run$").axes
+    for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
+        labels = [text.get_text().rsplit(" ", 1)[0] for text in axes.get_legend().get_texts()]
+        assert labels == ["train, single", f"train {name}", f"val {name}"]
     assert not (tmp_path / "run/.curves.png").exists()
     assert not (tmp_path / "run/.curves.png.partial").exists()
 
@@ -41,7 +45,7 @@ def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LiveFigure, "draw", draw_and_count)
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "run")]) == 0
-    assert drawn == [20]
+    assert drawn == [5]
     assert (tmp_path / "run/curves.png").exists()
 
 

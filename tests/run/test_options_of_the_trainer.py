@@ -1,5 +1,6 @@
 """Options and callbacks of Lightning's Trainer that users reported as ignored, unexplained or wrong."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifar import Throughput, main
-from lightning_cifar.run import checks
+from lightning_cifar.run import checks, messages
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 CALLBACKS = "--trainer.callbacks"
@@ -74,10 +75,18 @@ def test_monitor_that_is_never_logged_is_found_before_training(tiny, capsys, cal
     assert not Path("run").exists()
 
 
-def test_why_training_ended_is_printed(tiny, capsys):
+def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, capsys, caplog):
+    """But nothing else that Lightning prints at every start; one GPU's index is one device without a GPU."""
+    levels = [logging.getLogger(name).level for name in messages.SHOWN]
     early = [CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss", f"{CALLBACKS}.stopping_threshold", "100"]
-    assert fit(tiny, *early, "--trainer.max_epochs", "9") == 0
+    shown = [f"{CALLBACKS}.verbose", "true", "--trainer.enable_model_summary", "true", "--trainer.devices", "[0]"]
+    assert fit(tiny, *early, *shown, "--trainer.max_epochs", "9") == 0
     assert "ended early: Stopping threshold reached" in capsys.readouterr().out
+    summary, reason = (record.message for record in caplog.records)
+    assert "Trainable params" in summary
+    assert reason.startswith("Stopping threshold reached")
+    assert [logging.getLogger(name).level for name in messages.SHOWN] == levels
+    assert not logging.getLogger(messages.SHARED).filters
 
 
 @pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
@@ -102,6 +111,14 @@ def test_profiler_prints_its_table(tiny, capsys):
 def test_option_without_effect_gets_a_line(tiny, capsys, words):
     assert main(["fit", *tiny, *SHORT[:2], "--trainer.log_every_n_steps", "1", *words.split(), "--run_dir", "run"]) == 0
     assert sum(line.startswith("note: ") for line in capsys.readouterr().out.splitlines()) == 1
+
+
+def test_every_option_without_effect_gets_its_line(tiny, capsys):
+    words = "--model.temperature 2 --model.stem_stride 2 --model.stem_bias false --model.hidden 0 --model.dropout 0.1"
+    words += " --model.global_pool max --trainer.min_steps 2 --trainer.limit_test_batches 1"
+    assert fit(tiny, *words.split()) == 0
+    named = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
 
 
 def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch):
@@ -141,6 +158,11 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--model.kernel_sizes 16,32", "write a list, [16,32]"),
         ("--model.replay maybe", "one of auto"),
         ("--data.val_size many", "--data.val_size many: expected int or null"),
+        ("--trainer.logger TensorBoardLogger", "TensorBoardLogger: add --trainer.logger.save_dir"),
+        ("--trainer.callbacks EarlyStoping", "no such class; did you mean EarlyStopping?"),
+        ("--trainer.logger CSVLogger --trainer.logger.sav x", "--trainer.logger.sav: the class has no such argument"),
+        ("--trainer.devices [0,1]", "there is no GPU; --trainer.devices 2 starts as many processes"),
+        ("--trainer.devices 0,2,3, --trainer.accelerator cpu", "--trainer.devices 3 starts as many processes"),
     ],
 )
 def test_value_of_another_type_gets_one_short_line(tiny, capsys, words, answer):

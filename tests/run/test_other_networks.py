@@ -82,6 +82,7 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, drawn_folder):
     named = ["--model.network", "wide_resnet10_1", "--model.schedule", "one_cycle", "--model.optimizer", "RMSprop"]
     for run_dir, options in (("wide", named), ("five", [])):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, load_pretrained, main
 from lightning_cifar.data.images import read_image
-from lightning_cifar.files import digest_of
+from lightning_cifar.files import compute_digest
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, read_weights, save_weights
 
@@ -128,7 +128,7 @@ def test_pretrained_is_small_and_matches_its_evidence():
 def test_results_name_the_digest_of_pretrained():
     found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
     measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
-    assert measured == dict.fromkeys(measured, digest_of(PRETRAINED))
+    assert measured == dict.fromkeys(measured, compute_digest(PRETRAINED))
 
 
 def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):

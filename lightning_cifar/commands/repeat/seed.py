@@ -15,7 +15,7 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import (
-    callback_of,
+    find_callback,
     prepare,
     resume_options,
     train_in_series,
@@ -69,11 +69,11 @@ def reuse(job: Job, shared: Shared) -> None:
 
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     """Test the final weights once, in float32, write the evaluation, and return the result of the seed."""
-    record = callback_of(run, RunRecord).record
+    record = find_callback(run, RunRecord).record
     record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
-    checkpoint = run.saved("last")
+    checkpoint = run.find_saved("last")
     keep_result(
         job, run, {**(identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}), **evaluation}
     )
@@ -83,7 +83,7 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
         "seed": seed,
         "directory": run.directory.name,
         **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
-        "train_seconds": callback_of(run, Throughput).seconds,
+        "train_seconds": find_callback(run, Throughput).seconds,
         **{name: record["timings"][name] for name in ("fit_seconds", "steps")},
         "run": {name: record[name] for name in RECORDED},
     }

@@ -13,7 +13,7 @@ from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.series import (
-    callback_of,
+    find_callback,
     prepare,
     resume_options,
     train_in_series,
@@ -58,8 +58,8 @@ def run_trial(
     pruning = Pruning(trial)
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
-        epochs, seconds = run.trainer.current_epoch, callback_of(run, Throughput).seconds
-        fit_seconds = callback_of(run, RunRecord).fit_seconds
+        epochs, seconds = run.trainer.current_epoch, find_callback(run, Throughput).seconds
+        fit_seconds = find_callback(run, RunRecord).fit_seconds
         # Validate again, because --trainer.max_steps can end an epoch before its validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
         return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)

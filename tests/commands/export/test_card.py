@@ -8,7 +8,7 @@ import yaml
 from lightning_cifar import InputError
 from lightning_cifar.commands.export.card import collect_facts, format_card
 from lightning_cifar.evaluate.statistics import estimate_share_interval
-from lightning_cifar.files import digest_of, write_json
+from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import PRETRAINED
 
@@ -74,7 +74,7 @@ def test_of_a_run_and_its_test(trained, tmp_path):
     assert collect_facts(checkpoint, ["0"]).keys() == {"package", "classes", "held_out", "data"}
     run = checkpoint.parents[1]
     (run / "run.json").write_bytes((trained / "run.json").read_bytes())
-    digest = {"checkpoint_sha256": digest_of(checkpoint)}
+    digest = {"checkpoint_sha256": compute_digest(checkpoint)}
     (run / "config.yaml").touch()
     (run / "checkpoints/other.ckpt").write_bytes(checkpoint.read_bytes())
     for folder, result in (

@@ -19,14 +19,6 @@ def run(capsys, *args):
     return status, *capsys.readouterr()
 
 
-@pytest.fixture(scope="module")
-def repeated(tmp_path_factory, tiny):
-    """Directory of a `repeat` of two seeds."""
-    run_dir = tmp_path_factory.mktemp("repeated") / "run"
-    assert main(["repeat", "--n", "2", *tiny, "--run_dir", str(run_dir)]) == 0
-    return run_dir
-
-
 def test_a_seed_equals_fit_and_test(repeated, capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
     checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
@@ -138,7 +130,7 @@ def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, event
     assert not (run_dir / "seed0.json").exists()
     status, out, _ = run(capsys, *args, run_dir)
     assert (status, "resuming from" in out) == (0, True)
-    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 20
+    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 5
 
 
 def write_result(tmp_path, name, accuracies):

@@ -16,14 +16,6 @@ def run(capsys, *args):
     return status, *capsys.readouterr()
 
 
-@pytest.fixture(scope="module")
-def repeated(tmp_path_factory, tiny):
-    """Directory of a `repeat` of two seeds."""
-    run_dir = tmp_path_factory.mktemp("repeated") / "run"
-    assert main(["repeat", "--n", "2", *tiny, "--trainer.devices", "[0]", "--run_dir", str(run_dir)]) == 0
-    return run_dir
-
-
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"seed": 0', b"\xff", b"[" * 100_000, None])
 def test_a_damaged_seed_is_one_line(repeated, capsys, tmp_path, tiny, content):
     run_dir = shutil.copytree(repeated, tmp_path / "run")

@@ -66,7 +66,7 @@ def cells(page, name):
     return [re.sub("<[^>]+>", " ", cell).strip() for cell in re.findall("<td>(.*?)</td>", row, re.DOTALL)]
 
 
-def test_one_run(runs, capsys, tmp_path):
+def test_one_run(runs, capsys, tmp_path, drawn_figures):
     status, out, err = run(capsys, "report", runs / "demo/run", "--output", tmp_path / "out")
     assert (status, out, err) == (0, f"report: {tmp_path / 'out/report.html'}\n", "")
     page = (tmp_path / "out/report.html").read_text()

@@ -1,0 +1,40 @@
+"""The loggers of a run: of ``metrics.csv``, of W&B, and configured ones, which get the run's name."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from lightning_cifar.run.job import Job
+from lightning_cifar.run.metrics_csv import make_csv_logger
+from lightning_cifar.run.wandb import SafeLogger
+
+
+def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
+    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
+    loggers: list[Logger] = [make_csv_logger(directory, lines)]
+    if wandb is not None and job.command != "test":  # a test has no steps to draw over
+        loggers.append(wandb)
+    configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
+    if isinstance(configured, bool) or not configured:
+        return loggers
+    pairs = zip(as_list(configured), as_list(settings), strict=True)
+    return loggers + [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
+
+
+def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
+    """Return the logger with the run's name in the place of Lightning's ``lightning_logs/version_0``.
+
+    A resumed run has the same name, so its curves continue.
+    """
+    arguments = vars(settings["init_args"]) if "init_args" in settings else {}
+    names = {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group), "version": (None, name)}
+    names |= {"run_name": (None, name)}
+    changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
+    return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
+
+
+def as_list(value: Any) -> list[Any]:
+    if not value:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,43 @@
+"""Messages of jsonargparse about values of the wrong type, made short."""
+
+import re
+from difflib import get_close_matches
+
+from lightning.pytorch import callbacks, loggers, profilers, strategies
+
+PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__})
+
+
+def shorten_type_error(key: str, text: str) -> str:
+    """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
+    if why := explain_class(key, text):
+        return why
+    found = re.search(r"(?:Given value|Got value): (.*)$", text)
+    choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
+    if found is None or "." not in key or "init_args" in found[1] or "required" in text:
+        return text if len(text) < 300 else f"--{key}: {text[-250:]}"
+    if choices:
+        expected = f"one of {choices[1].replace(chr(39), '')}"
+    elif "collections.abc.Sequence" in text and not found[1].startswith("["):
+        expected = f"write a list, [{found[1]}]"
+    else:
+        names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
+        names = ["a mapping"] * ("dict[" in text) + ["null" if name == "NoneType" else name for name in names]
+        expected = "expected " + " or ".join(dict.fromkeys(names))
+    return f"--{key} {found[1][:60]}: {expected}"
+
+
+def explain_class(key: str, text: str) -> str:
+    """Return why a class named by ``--key`` cannot be used: unknown, or its arguments; else nothing."""
+    if unknown := re.search(r"Expected a dot import path string: (\w+)", text):
+        near = get_close_matches(unknown[1], PARTS, 1)
+        return f"--{key} {unknown[1]}: no such class" + (f"; did you mean {near[0]}?" if near else "")
+    if unknown := re.search(r"Option '(\w+)' is not accepted", text):
+        return f"--{key}.{unknown[1]}: the class has no such argument"
+    missing, named = (
+        re.search(r"arguments are required: ([\w, ]+)", text),
+        re.search(r"class_path='[\w.]*?(\w+)'", text),
+    )
+    if missing and named:
+        return f"--{key} {named[1]}: add " + " and ".join(f"--{key}.{name}" for name in missing[1].split(", "))
+    return ""

@@ -1,0 +1,35 @@
+"""A checkpoint from a stranger names a server, an archive and a directory: none of them is reached."""
+
+import pytest
+
+from lightning_cifar import main
+from lightning_cifar.data import download
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict", "export", "fit"])
+@pytest.mark.parametrize("dataset", ["cifar10", "folder"])
+def test_only_the_user_says_where_data_lies(
+    trained, image_folder, tmp_path, tiny, capsys, monkeypatch, command, dataset
+):
+    requested = []
+
+    def refuse(request, **_):
+        requested.append(request.full_url)
+        raise OSError("no network")
+
+    monkeypatch.setattr(download, "urlopen", refuse)
+    monkeypatch.setattr(download, "PAUSES", (0,))
+    content = load_checkpoint(trained / "checkpoints/last.ckpt")
+    theirs = {"url": "http://stranger/x", "root": str(image_folder), "archive": str(tmp_path / "theirs.tar.gz")}
+    content["datamodule_hyper_parameters"] |= theirs | {"dataset": dataset}
+    save_checkpoint(content, tmp_path / "theirs.ckpt")
+    before = sorted(image_folder.rglob("*"))
+    args = {"export": ["--output", "x.safetensors"], "fit": [*tiny, "--data.dataset", dataset]}.get(command, [])
+    status = main([command, *args, "--ckpt_path", "theirs.ckpt"])
+    out, err = capsys.readouterr()
+    assert (status, len(err.splitlines())) == ((0, 0) if command == "export" else (2, 1))
+    assert not any("stranger" in url for url in requested)
+    assert str(image_folder) not in out + err
+    assert "theirs.tar.gz" not in out + err
+    assert sorted(image_folder.rglob("*")) == before
