@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningArgumentParser
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -77,13 +78,15 @@ def built_parsers(monkeypatch):
     def setup_parser(cli, *args):
         if cli.command not in PARSERS:
             build(cli, *args)
-            PARSERS[cli.command] = cli.parser
-        cli.parser = PARSERS[cli.command]
+            PARSERS[cli.command] = cli.parser, vars(cli.parser).copy()
+        cli.parser, attributes = PARSERS[cli.command]
+        vars(cli.parser).clear()  # a command that was refused may leave the request of its --print_config
+        vars(cli.parser).update(attributes)
 
     monkeypatch.setattr(Parsed, "setup_parser", setup_parser)
 
 
-PARSERS: dict[str, object] = {}
+PARSERS: dict[str, tuple[LightningArgumentParser, dict[str, object]]] = {}
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,7 @@ def test_an_error_on_a_gpu_is_kept_and_the_next_stage_follows(gpu, tmp_path, wri
         measurement.attempt("row", lambda: {"seconds": 1 / 0})
         raise RuntimeError("a stage fails")
 
-    peer = partial(gpu.measure_peer, number=0, runs=8, limit=5)
+    peer = partial(gpu.measure_peer, number=0, runs=8, limit=3)
     monkeypatch.setattr(gpu, "STAGES", [gpu.Stage("card", fail, 0, 60), gpu.Stage("peer", peer, 0, 60)])
     found = measure(gpu, tmp_path, "--peers", write_peer("peer.py", 3))
     assert "ZeroDivisionError" in found["card"]["rows"]["row"]["error"]

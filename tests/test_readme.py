@@ -219,6 +219,7 @@ def test_links_lead_to_files(page, link):
     assert link.startswith("https://") or (page.parent / link).exists()
 
 
+@pytest.mark.slow
 def test_tables_match_the_results():
     subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
 

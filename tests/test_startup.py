@@ -43,8 +43,8 @@ def test_help_of_a_command_has_every_option_on_one_screen(subcommand):
     words = done.stdout.replace(",", " ").split()
     assert {"--recipe", "--ckpt_path", "batch_size", "widths", "learning_rate", "max_epochs"} <= {*words}
     assert ("--images" in words) == (subcommand == "predict")
-    assert len(done.stdout.splitlines()) <= 40
-    assert max(map(len, done.stdout.splitlines())) <= 120
+    assert len(done.stdout.splitlines()) <= 52
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_closed_output_pipe_is_not_an_error():
