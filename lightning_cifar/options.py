@@ -53,6 +53,7 @@ GROUPS = {
     "trainer": "length, device, precision and other options of Lightning",
 }
 COLUMNS = 80  # of help texts
+LINKED = ("num_classes", "image_size", "non_square")  # of the model: those of the data, no options
 ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
 # Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
@@ -101,7 +102,8 @@ def list_parameters(group: str) -> tuple[str, ...]:
                 (init,) = (part for part in node.body if getattr(part, "name", "") == "__init__")
                 assert isinstance(init, ast.FunctionDef)
                 names += [argument.arg for argument in (*init.args.args[1:], *init.args.kwonlyargs)]
-    return tuple(dict.fromkeys(names))  # two classes may have an option in common
+    names = list(dict.fromkeys(names))  # two classes may have an option in common
+    return tuple(name for name in names if group != "model" or name not in LINKED)
 
 
 def format_overview() -> str:

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.options import FLAGS, RECIPES, WEIGHTS
+from lightning_cifar.options import FLAGS, LINKED, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import refuse_functions
 from lightning_cifar.run.type_errors import shorten_type_error
@@ -28,7 +28,6 @@ from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
 
-LINKED = ("image_size", "non_square")  # of the model: those of the data
 NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
@@ -164,7 +163,7 @@ class Parsed(LightningCLI):
         if self.command == "validate":
             parser.add_argument("--verbose", type=bool, default=True, help="print a table of the results; default true")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
-        for name in LINKED:
+        for name in ("image_size", "non_square"):
             parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def before_instantiate_classes(self) -> None:
