@@ -5,9 +5,10 @@ import os
 import time
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
-from urllib.error import HTTPError
+from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import FTPHandler, Request, build_opener
 
 from tqdm import tqdm
 
@@ -16,9 +17,19 @@ from lightning_cifar.files import compute_digest
 
 PAUSES = (0, 1, 3)  # seconds before each round of tries
 TIMEOUT, ONLY_TIMEOUT = 5, 30  # seconds without a byte until a mirror is given up; the only one gets more
-LONGEST = (
-    600  # seconds for the whole file at a mirror's speed; slower ones are given up. Each round allows ten times more
-)
+LONGEST = 600  # seconds for the whole file at a mirror's speed; slower ones are given up. Ten times more in each round
+
+
+class NoFTP(FTPHandler):
+    """Refuse redirects to FTP, which Python would follow."""
+
+    def ftp_open(self, req: Request) -> Any:
+        raise URLError("redirected to ftp, not http or https")
+
+
+def open_url(request: Request, timeout: float) -> Any:
+    """Open a URL as Python's ``urlopen`` does, but for redirects to FTP."""
+    return build_opener(NoFTP).open(request, timeout=timeout)
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
@@ -87,7 +98,7 @@ def fetch(url: str, partial: Path, size: int, timeout: float, slowest: float) ->
     if have == size:
         return
     request = Request(url, headers={"Range": f"bytes={have}-"} if 0 < have < size else {})
-    with urlopen(request, timeout=timeout) as response:
+    with open_url(request, timeout=timeout) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # the server ignores ranges: start over
         if (total := have + int(response.headers.get("Content-Length", size - have))) != size:

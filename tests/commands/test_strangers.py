@@ -18,7 +18,7 @@ def test_only_the_user_says_where_data_lies(
         requested.append(request.full_url)
         raise OSError("no network")
 
-    monkeypatch.setattr(download, "urlopen", refuse)
+    monkeypatch.setattr(download, "open_url", refuse)
     monkeypatch.setattr(download, "PAUSES", (0,))
     content = load_checkpoint(trained / "checkpoints/last.ckpt")
     theirs = {"url": "http://stranger/x", "root": str(image_folder), "archive": str(tmp_path / "theirs.tar.gz")}

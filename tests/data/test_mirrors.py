@@ -82,6 +82,12 @@ def fail(handler: Handler, content: bytes, first: int) -> None:
     handler.send_error(503)
 
 
+def redirect_to_ftp(handler: Handler, content: bytes, first: int) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", "ftp://127.0.0.1:9/x")
+    handler.end_headers()
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
@@ -121,7 +127,7 @@ def is_installed(root: Path = Path("data")) -> bool:
 
 @pytest.mark.parametrize(
     "bad",
-    [stall, crawl, promise_more, promise_and_break_off, send_other_bytes, send_page, fail],
+    [stall, crawl, promise_more, promise_and_break_off, send_other_bytes, send_page, fail, redirect_to_ftp],
     ids=lambda f: f.__name__,
 )
 def test_the_next_mirror_is_tried_by_default(published, start_mirror, tiny, monkeypatch, capsys, bad):
@@ -227,3 +233,8 @@ def test_an_intact_archive_needs_no_download(published, tiny):
     Path("data").mkdir()
     Path("data", CIFAR10.filename).write_bytes(published.archive.read_bytes())
     assert fit(tiny, "--data.url", "http://127.0.0.1:9/x") == 0
+
+
+def test_a_redirect_to_ftp_is_named(start_mirror, tiny, capsys):
+    assert fit(tiny, "--data.url", start_mirror(redirect_to_ftp).url) == 2
+    assert "(redirected to ftp, not http or https)" in capsys.readouterr().err
