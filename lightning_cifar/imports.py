@@ -48,7 +48,7 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     package = module.partition(".")[0]
     if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
         raise InputError(
-            f"{option} {name} is not imported, for that runs its code: if you trust it, add --trust_config {package} "
+            f"{option} {name} is not trusted. Importing it runs its code; to allow that, add --trust_config {package} "
             f"(in Python: with lightning_cifar.trust({package!r}))"
         )
     try:

@@ -12,6 +12,7 @@ The gates are shown as each block computes them; a branch's weight is 1 at the s
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,11 +21,11 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.weights import get_square
 
 LEAST = 4  # pixels along a side of the feature maps
 SIDE, MARGIN, TITLE = 256, 12, 30  # of a panel, in pixels
@@ -71,7 +72,7 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> Tensor:
 def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     """Return signed evidence (B, h, w) for the classes (B,), before ReLU; zeros (B, 1, 1) without feature maps."""
     maps: list[Tensor] = []
-    layers = network.blocks if isinstance(network, FiveBlockNet) else network.modules()
+    layers = network.blocks if isinstance(network, FiveBlockNet) else find_map_layers(network)
     hooks = [layer.register_forward_hook(lambda _, inputs, output: maps.append(output)) for layer in layers]
     try:
         with torch.enable_grad():
@@ -79,16 +80,28 @@ def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    large = [one for one in maps if isinstance(one, Tensor) and one.ndim == 4 and min(one.shape[2:]) >= LEAST]
+    large = [one for one in maps if is_map(one)]
     if not large:
         return torch.zeros(len(pixels), 1, 1, device=pixels.device)
     (gradient,) = torch.autograd.grad(score, large[-1])
     return (gradient.mean((2, 3), keepdim=True) * large[-1].detach()).sum(1)
 
 
+def find_map_layers(network: nn.Module) -> list[nn.Module]:
+    """Return the layers whose outputs may be feature maps; attention is square too."""
+    return [layer for layer in network.modules() if not isinstance(layer, nn.Dropout | nn.Softmax)]
+
+
+def is_map(output: Any) -> bool:
+    """Whether this is a feature map (B, K, h, w) of at least 4x4 pixels; channels come last in some networks."""
+    square = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]
+    return square and output.shape[2] >= LEAST
+
+
 def check_maps(model: ImageClassifier) -> None:
     """Raise `InputError` unless a class-activation map can be drawn of the model's images."""
-    image = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8, device=model.device)
+    side = get_square(model).side
+    image = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=model.device)
     if grad_cam(model, image, torch.zeros(1, dtype=torch.int64, device=model.device)).shape[1] < LEAST:
         name = model.hparams["network"]
         raise InputError(f"--explain needs feature maps of {LEAST}x{LEAST} pixels, which {name} does not have")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
@@ -19,7 +20,7 @@ from lightning_cifar.model.small_images import fit_to_small_images
 from lightning_cifar.model.wide_resnet import WideResNet
 
 FIVE_BLOCK = "five_block"
-WIDE_RESNET = re.compile(r"wide_resnet(\d+)_(\d+)")
+WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
 TIMM = "timm/"
 WEIGHTS = ("weights", "pretrained", "pretrained_cfg", "checkpoint_path")
 AUXILIARY = ("googlenet", "inception_v3")  # their training has further outputs
@@ -40,7 +41,8 @@ def build_network(
             trusts (see `trust`); or that function itself.
         num_classes: number of logits; a function gets it as an argument.
         network_args: further arguments of a network other than ``five_block``.
-        size: height and width of the images; None: 32. Networks of torchvision and timm lose strides for it.
+        size: height and width of the images; None: 32. The first strides of networks of torchvision and timm are
+            removed to suit it.
         five_block: arguments of `FiveBlockNet`; other networks ignore them.
 
     Raises:
@@ -49,19 +51,18 @@ def build_network(
     args, size = dict(network_args or {}), size or SIZE
     if name == FIVE_BLOCK:
         if args:
-            raise InputError(f"network_args {args} go with another network: {FIVE_BLOCK} has options of its own")
+            raise InputError(f"{FIVE_BLOCK} takes no network_args: use --model.widths, --model.gate and so on")
         return FiveBlockNet(num_classes, **five_block)
     if taken := {"num_classes", *WEIGHTS} & {*args}:
-        raise InputError(
-            f"network_args has {min(taken)}: the data has the classes, and training starts from new weights"
-        )
+        raise InputError(f"network_args must not have {min(taken)}: classes come from the data, and weights are new")
     build = find_builder(name) if isinstance(name, str) else name
     try:
         network = build(num_classes=num_classes, **args)
         if not isinstance(network, nn.Module):
             raise InputError(f"it returned {type(network).__name__}, not a torch.nn.Module")
-        if not is_own(name) and not isinstance(network, WideResNet):
-            fit_to_small_images(network, size)
+        if not is_custom(name) and not isinstance(network, WideResNet):
+            with suppress(RuntimeError, AssertionError, ValueError):  # it takes one size: that of the images or another
+                fit_to_small_images(network, size)
         check_logits(network, num_classes, size)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         with_args = f" with {args}" if args else ""
@@ -69,14 +70,14 @@ def build_network(
     return network
 
 
-def is_own(name: str | Callable[..., nn.Module]) -> bool:
+def is_custom(name: str | Callable[..., nn.Module]) -> bool:
     """Whether this is a function of the user, whose network is taken as it is."""
     return not isinstance(name, str) or (":" in name and not name.startswith(TIMM))
 
 
 def find_builder(name: str) -> Callable[..., nn.Module]:
     """Return the function that builds a named network other than ``five_block``; `InputError` if there is none."""
-    if is_own(name):
+    if is_custom(name):
         return import_function(name, "network")
     if name.startswith(TIMM):
         require_extra(f"network {name}", "timm", ["timm"])

@@ -1,8 +1,8 @@
 """Networks made for images of 224 pixels, fitted to small ones.
 
-Such networks begin with a stem that reduces height and width to a quarter. Of 32x32 pixels, 1x1 would reach the last
-layers. CIFAR versions of them therefore begin with a 3x3 convolution of stride 1 and do not pool after it (He et al.
-2016, arXiv 1512.03385, section 4.2).
+Such networks begin with a stem that reduces height and width to a quarter. A 32x32 image would shrink to 1x1 before the
+last layers. CIFAR versions therefore begin with a 3x3 convolution of stride 1 and do not pool after it (He et al. 2016,
+arXiv 1512.03385, section 4.2).
 """
 
 import torch
@@ -14,9 +14,10 @@ Reducing = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 def fit_to_small_images(network: nn.Module, size: int) -> None:
-    """Take strides out of a network, the first ones first, until its last feature map has 4x4 pixels or more.
+    """Remove the first strides of a network until its last feature map has at least 4x4 pixels.
 
-    A convolution without its stride keeps kernels of 1x1 and 3x3; any other becomes 3x3. A pool without it goes.
+    A convolution without its stride keeps kernels of 1x1 and 3x3; any other becomes 3x3. A pool whose stride becomes 1
+    is removed.
 
     Args:
         network: changed in place.
@@ -32,7 +33,7 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
             break
         level = {name: before // after for name, (start, after) in sides.items() if start == before}
         for name, factor in level.items():
-            replace(network, name, stride=max(1, factor // excess))
+            replace_layer(network, name, stride=max(1, factor // excess))
         excess //= max(level.values())
 
 
@@ -58,7 +59,7 @@ def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:
     return sides
 
 
-def replace(network: nn.Module, name: str, stride: int) -> None:
+def replace_layer(network: nn.Module, name: str, stride: int) -> None:
     """Replace a convolution or pool by one of ``stride``."""
     parent, _, last = name.rpartition(".")
     layer = network.get_submodule(name)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import Callback
@@ -14,6 +14,8 @@ from lightning_cifar.data.images import SIZE
 from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.named import FIVE_BLOCK, list_ignored
+
+TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
 # Launchers: a variable of each of its processes, and the variable with their number.
 LAUNCHERS = {
@@ -128,13 +130,21 @@ def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool
 
 
 def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
-    """Refuse functions as arguments of callbacks and the like, which would call them, except of ``trusted`` packages.
+    """Refuse functions that a configuration would call, in place of a class or as an argument of one.
+
+    Args:
+        value: of an option.
+        trusted: packages whose functions may be called.
 
     Raises:
         InputError: naming the function.
     """
     if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
         module, _, name = path.rpartition(".")
+        if module.partition(".")[0] not in trusted:
+            known = module.partition(".")[0] in TRUSTED  # importing any other package runs its code
+            if not known or not isinstance(getattr(import_module(module), name, None), type):
+                refuse(path)
         defaults = signature(getattr(import_module(module), name)).parameters
         value = {
             key: part
@@ -144,10 +154,26 @@ def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             refuse_functions(part, trusted)
+    elif callable(value) and str(value.__module__).partition(".")[0] not in trusted:
+        refuse(f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}")
+
+
+def refuse(path: str) -> NoReturn:
+    raise InputError(
+        f"{path} is a function that the configuration would call: if you trust this one, "
+        f"add --trust_config {path.partition('.')[0]}"
+    )
+
+
+def refuse_objects(option: str, value: Any) -> None:
+    """Refuse a ``class_path`` in an option of model or data, which jsonargparse would call; they have plain values."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            raise InputError(f"--{option} holds a class_path: write plain values")
+        for name, part in value.items():
+            refuse_objects(f"{option}.{name}", part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            refuse_objects(option, part)
     elif callable(value):
-        package, name = str(value.__module__).partition(".")[0], getattr(value, "__qualname__", repr(value))
-        if package not in trusted:
-            raise InputError(
-                f"{value.__module__}.{name} is a function that the configuration would call: if you trust this one, "
-                f"add --trust_config {package}"
-            )
+        raise InputError(f"--{option} holds a function: write its name, PACKAGE.MODULE:FUNCTION")

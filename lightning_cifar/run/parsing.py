@@ -19,17 +19,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.imports import trusted
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, LINKED, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
-from lightning_cifar.run.checks import refuse_functions
+from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import checkpoint_config
 
 NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
-TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
@@ -169,8 +169,10 @@ class Parsed(LightningCLI):
     def before_instantiate_classes(self) -> None:
         for name in ("run_dir", "resume", "ckpt_path", "near_duplicates"):  # no shell has expanded a configuration's
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
+        for group in ("model", "data"):
+            refuse_objects(group, self.config[group].as_dict())
         refuse_contradictions(self.command, self.config)
-        refuse_functions(self.config["trainer"].as_dict(), (self.config["trust_config"] or "").split(","))
+        refuse_functions(self.config["trainer"].as_dict(), trusted.get())
 
     def instantiate_classes(self) -> None:
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
@@ -211,16 +213,16 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 
 
 @contextmanager
-def restricted_imports(trusted: str | None) -> Iterator[None]:
+def restricted_imports(packages: str | None) -> Iterator[None]:
     """Let configurations import from `TRUSTED` packages only, for importing runs code; and read none from the network.
 
     Args:
-        trusted: further packages, separated by commas.
+        packages: further ones, separated by commas.
     """
     settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=[*TRUSTED, *(trusted.split(",") if trusted else [])],
+        import_path_allowlist=[*TRUSTED, *(packages.split(",") if packages else [])],
         config_read_mode_urls_enabled=False,
         config_read_mode_fsspec_enabled=False,
     )

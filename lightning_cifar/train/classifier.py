@@ -46,9 +46,9 @@ class ImageClassifier(LightningModule):
         norm_rate: step size of batch norm and of biases; None: ``learning_rate``.
         head_rate: step size of the classifier; None: ``learning_rate``.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
-        weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decay of ``muon``.
+        weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw`` and ``muon``.
         schedule: ``constant``; ``triangular`` and ``cosine``: the rates rise over the share ``warmup`` of the steps,
-            then fall to 0, in a line or in half a wave; ``one_cycle``: torch's OneCycleLR.
+            then fall to 0, linearly or along half a cosine; ``one_cycle``: as torch's OneCycleLR.
         warmup: in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
         label_smoothing: share in [0, 1) of the target that is spread evenly over the classes.
         mixup: alpha of MixUp, at least 0 (arXiv 1710.09412); 0: off. Training accuracy counts the unmixed labels.
@@ -100,15 +100,14 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["image_size", "non_square"])  # names of the data module's, for loggers
-        self.hparams.update(to_plain(dict(self.hparams) | {"image_size": image_size, "non_square": non_square}))
+        size = image_size or (None if network == FIVE_BLOCK else SIZE)  # others are built for a size
+        self.hparams.update(to_plain(dict(self.hparams) | {"image_size": size, "non_square": non_square}))
         check_hyperparameters(self.hparams)
         five_block = {name: self.hparams[name] for name in five_block}
         mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
         self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
-        networks = [
-            build_network(network, num_classes, network_args, image_size or SIZE, **five_block) for _ in range(members)
-        ]
+        networks = [build_network(network, num_classes, network_args, size, **five_block) for _ in range(members)]
         self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
         # validate_args would read every batch back from the device.

@@ -14,7 +14,7 @@ from lightning_cifar.model.ensemble import Ensemble
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
 UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only
 FUSED_DEVICES = ("cpu", "cuda", "mps")
-ROLES = ("filters", "gate", "norm", "head")
+ROLES = ("filters", "matrix", "gate", "norm", "head")
 
 
 def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -33,6 +33,8 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     groups = group_parameters(network, rates)
     name, args, weight_decay = options["optimizer"], dict(options["optimizer_args"] or {}), options["weight_decay"]
     kind = find_optimizer(name)
+    if taken := {"params", "lr", "fused"} & {*args}:
+        raise InputError(f"optimizer_args must not have {min(taken)}: rates are --model.learning_rate and so on")
     if name in ("sgd", "muon"):
         args = {"momentum": options["momentum"]} | args
     if name == "sgd":
@@ -80,7 +82,7 @@ def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[s
     """Group the trainable parameters of a network or `Ensemble` by role, with the learning rate of each.
 
     ``filters`` are convolutions, ``gate`` the gates of a `GatedBlock`, ``head`` what is named ``classifier``, or else
-    the last linear layer, and ``norm`` all others: batch norm, biases.
+    the last linear layer, ``matrix`` other weights, and ``norm`` the rest: batch norm, biases.
     """
     roles: dict[str, list[nn.Parameter]] = {role: [] for role in rates}
     heads = find_heads(network)
@@ -92,7 +94,7 @@ def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[s
         elif name in heads:
             role = "head"
         else:
-            role = "filters" if parameter.ndim == 4 else "norm"
+            role = "filters" if parameter.ndim == 4 else "matrix" if parameter.ndim > 1 else "norm"
         roles[role].append(parameter)
     return [{"params": roles[role], "lr": rate, "role": role} for role, rate in rates.items() if roles[role]]
 

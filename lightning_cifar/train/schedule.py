@@ -25,19 +25,13 @@ def build_schedule(
         total: number of steps.
     """
     warmup = options["warmup"]
-    if options["schedule"] == "triangular":
-        return lr_scheduler.LambdaLR(optimizer, build_triangle(total, warmup or 0.0))
     if options["schedule"] == "one_cycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        share = 0.3 if warmup is None else warmup
-        # Not the momentum: a recorded step keeps it.
-        return lr_scheduler.OneCycleLR(optimizer, rates, total, pct_start=share, cycle_momentum=False)
-    rise = round((warmup or 0.0) * total)
-    fall = lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rise))
-    if not rise:
-        return fall
-    rising = lr_scheduler.LinearLR(optimizer, 1 / (rise + 1), total_iters=rise)
-    return lr_scheduler.SequentialLR(optimizer, [rising, fall], [rise])
+        factor = build_one_cycle(total, 0.3 if warmup is None else warmup)
+    else:
+        build = build_triangle if options["schedule"] == "triangular" else build_cosine
+        factor = build(total, warmup or 0.0)
+    # Not torch's OneCycleLR and CosineAnnealingLR: they keep the length of a run that is resumed with another one.
+    return lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def build_triangle(total: int, warmup: float) -> Callable[[int], float]:
@@ -50,6 +44,35 @@ def build_triangle(total: int, warmup: float) -> Callable[[int], float]:
         return min(1.0, max(0.0, (total - step) / max(1.0, total - rise)))
 
     return factor
+
+
+def build_cosine(total: int, warmup: float) -> Callable[[int], float]:
+    """Return a factor as `build_triangle` does, that falls along half a cosine (arXiv 1608.03983)."""
+    rise = warmup * total
+
+    def factor(step: int) -> float:
+        if step + 1 < rise:
+            return (step + 1) / rise
+        return fall_along_cosine((step - rise) / max(1.0, total - rise))
+
+    return factor
+
+
+def build_one_cycle(total: int, warmup: float, start: float = 1 / 25, end: float = 1 / 25e4) -> Callable[[int], float]:
+    """Return the factor of torch's OneCycleLR: along cosines, from ``start`` to 1 to ``end`` (arXiv 1708.07120)."""
+    highest = warmup * total - 1
+
+    def factor(step: int) -> float:
+        if step < highest:
+            return 1 + (start - 1) * fall_along_cosine(step / highest)
+        return end + (1 - end) * fall_along_cosine((step - highest) / max(1.0, total - 1 - highest))
+
+    return factor
+
+
+def fall_along_cosine(share: float) -> float:
+    """Return a value that falls from 1 to 0 while ``share`` goes from 0 to 1."""
+    return (1 + math.cos(math.pi * min(1.0, max(0.0, share)))) / 2
 
 
 def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:

@@ -86,6 +86,7 @@ def load_model(file: Path) -> ImageClassifier:
 
 def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
     try:
+        json.dumps(hyper_parameters)  # plain values: a function would be called
         model = ImageClassifier(**hyper_parameters)
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError) as error:  # unknown hyper-parameters; tensors of another network

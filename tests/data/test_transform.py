@@ -58,7 +58,7 @@ def mine(tmp_path, monkeypatch):
 def test_a_name_needs_trust_in_training_only(mine, tiny, capsys):
     fit = ["fit", *tiny, *STEPS, "--data.transform", "mine:jitter", "--run_dir", "run"]
     assert main(fit) == 2
-    assert "--data.transform mine:jitter is not imported" in capsys.readouterr().err
+    assert "--data.transform mine:jitter is not trusted" in capsys.readouterr().err
     assert not Path("run").exists()
     assert main([*fit, "--trust_config", "mine"]) == 0
     assert main(["test", "--ckpt_path", "run"]) == 0

@@ -81,14 +81,14 @@ def test_five_block_is_the_default_with_its_flat_options():
 def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so():
     model = ImageClassifier(network=build, network_args={"width": 2})
     assert model.hparams["network"] == f"{__name__}:build"
-    with pytest.raises(InputError, match=r"not imported.*lightning_cifar\.trust\("):
+    with pytest.raises(InputError, match=r"not trusted.*lightning_cifar\.trust\("):
         ImageClassifier(**model.hparams)
     with trust(__name__):
         again = ImageClassifier(**model.hparams)
     again.load_state_dict(model.state_dict())
-    with pytest.raises(InputError, match="not imported"):
+    with pytest.raises(InputError, match="not trusted"):
         ImageClassifier(**model.hparams)
-    with trust(__name__[:-1]), pytest.raises(InputError, match="not imported"):  # a name that only begins so
+    with trust(__name__[:-1]), pytest.raises(InputError, match="not trusted"):  # a name that only begins so
         ImageClassifier(**model.hparams)
 
 
@@ -98,9 +98,9 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         ("resnet19", {}, "did you mean resnet18"),
         ("wide_resnet11_1", {}, "10, 16, 22, 28"),
         ("shufflenet_v2_x0_5", {"widht": 1}, "widht"),
-        ("shufflenet_v2_x0_5", {"weights": "DEFAULT"}, "starts from new weights"),
-        ("five_block", {"widths": [1]}, "options of its own"),
-        ("vit_b_16", {}, "network vit_b_16: Wrong image"),
+        ("shufflenet_v2_x0_5", {"weights": "DEFAULT"}, "must not have weights"),
+        ("five_block", {"widths": [1]}, "takes no network_args"),
+        ("vit_b_16", {}, "network vit_b_16: Wrong image height! Expected 224 but got 32"),
         ("nowhere:build", {}, "nowhere cannot be imported"),
         ("torch:nothing", {}, "torch has no function 'nothing'"),
         ("torch:zeros", {}, "network torch:zeros: "),

@@ -65,7 +65,7 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     checkpoint = ["--ckpt_path", "run"]
     for command in (["test", *checkpoint], ["predict", *checkpoint, "--images", photo]):
         status, _, err = run(capsys, *command)
-        assert (status, "mine:build is not imported" in err) == (2, True)
+        assert (status, "mine:build is not trusted" in err) == (2, True)
     assert run(capsys, "test", *checkpoint, *TRUSTED)[0] == 0
     assert run(capsys, "fit", "--resume", "run", *TRUSTED)[0] == 0
 
@@ -103,7 +103,7 @@ def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, d
     ("args", "words"),
     [
         (["--model.network", "resnet19"], "did you mean resnet18"),
-        (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "options of its own"),
+        (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "takes no network_args"),
         (["--model.network", "wide_resnet10_1", "--model.network_args", "[3]"], "[3]: expected a mapping or null"),
         (["--model.network", "wide_resnet10_1", "--model.network_args", '{"dropout": 2}'], "dropout must be in [0, 1)"),
         (["--model.optimizer", "adamm"], "did you mean adam"),
