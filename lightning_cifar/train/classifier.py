@@ -100,7 +100,7 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["image_size", "non_square"])  # names of the data module's, for loggers
-        size = image_size or (None if network == FIVE_BLOCK else SIZE)  # others are built for a size
+        size = SIZE if image_size is None and network != FIVE_BLOCK else image_size  # others are built for one
         self.hparams.update(to_plain(dict(self.hparams) | {"image_size": size, "non_square": non_square}))
         check_hyperparameters(self.hparams)
         five_block = {name: self.hparams[name] for name in five_block}
