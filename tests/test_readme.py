@@ -85,7 +85,7 @@ def parse(monkeypatch, trained, capsys):
         raise Parsed(parsed, rest)
 
     def parse_trainer_command(words: list[str]) -> None:
-        words = [str(trained) if word == "runs/report/TIME" else word for word in words]
+        words = [str(trained) if word in ("runs/report/TIME", "RUN") else word for word in words]
         for option, value in (("--resume", trained), ("--config", trained / "config.yaml")):
             words = [
                 str(value) if before == option else word for before, word in zip(["", *words], words, strict=False)
