@@ -19,17 +19,16 @@ from typing import Any
 
 import torch
 import yaml
-from formatting import MEASURES, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, RESULTS, format_interval, format_spread, format_table, load_result
 
 from lightning_cifar import main
 from lightning_cifar.evaluate.statistics import compare as compare_means
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.files import write_json
+from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.options import RECIPES
 from lightning_cifar.run.record import describe_device, find_commit
 
-RESULTS = Path(__file__).parent / "results"
-FIVE_BLOCK = "five_block"
 TRIAL, ROUNDS = 40, 3  # steps of a timed training, which has all image sizes of the recipe; number of them
 
 

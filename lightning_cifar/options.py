@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -133,12 +134,12 @@ def format_short_help(command: str) -> str:
     return "\n".join(lines)
 
 
-def check_name(name: str, known: dict[str, Any], kind: str) -> None:
-    """Raise `InputError`, with the nearest known name, unless ``name`` is known."""
+def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
+    """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
     if name not in known:
         near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
         meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}: {meant}There are {', '.join(known)}")
+        raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
 
 
 def check_option(flag: str) -> None:

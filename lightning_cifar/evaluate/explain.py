@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.model.small_images import LEAST
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 
-LEAST = 4  # pixels along a side of the feature maps
 SIDE, MARGIN, TITLE = 256, 12, 30  # of a panel, in pixels
 BRANCHES = (
     "#4477aa",
@@ -100,7 +100,7 @@ def is_map(output: Any) -> bool:
 
 def check_maps(model: ImageClassifier) -> None:
     """Raise `InputError` unless a class-activation map can be drawn of the model's images."""
-    side = get_square(model).side
+    side = get_square(model.hparams).side
     image = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=model.device)
     if grad_cam(model, image, torch.zeros(1, dtype=torch.int64, device=model.device)).shape[1] < LEAST:
         name = model.hparams["network"]

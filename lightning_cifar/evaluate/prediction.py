@@ -54,7 +54,7 @@ def predict_files(
     number = 0
     with ThreadPoolExecutor(count_cores()) as pool:
         try:
-            for batch in read_ahead(pool, iter(paths), batch_size, get_square(model)):
+            for batch in read_ahead(pool, iter(paths), batch_size, get_square(model.hparams)):
                 for row, explanation in predict_batch(model, batch, top, precision, explain is not None):
                     number += 1
                     if explain is not None and explanation is not None:

@@ -94,13 +94,3 @@ def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_nam
     logits, plain, labels = (tensor.cpu().numpy() for tensor in outputs)
     with open_atomically(file, "wb") as opened:
         np.savez_compressed(opened, logits=logits, logits_without_tta=plain, labels=labels, class_names=class_names)
-
-
-def align_columns(rows: list[list[str]]) -> str:
-    """Return a text table, with the first column aligned left and the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)

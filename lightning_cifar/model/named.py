@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -16,8 +15,9 @@ from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError, reason, require_extra
 from lightning_cifar.imports import import_function
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.model.small_images import fit_to_small_images
+from lightning_cifar.model.small_images import fit_to_small_images, probe
 from lightning_cifar.model.wide_resnet import WideResNet
+from lightning_cifar.options import check_name
 
 FIVE_BLOCK = "five_block"
 WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
@@ -90,22 +90,18 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         return partial(torchvision.models.get_model, name)
     elif found := WIDE_RESNET.fullmatch(name):
         return partial(WideResNet, int(found[1]), int(found[2]))
-    near = get_close_matches(name, [*known, FIVE_BLOCK, "wide_resnet28_10"], 1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise InputError(
-        f"no network {name!r}: {meant}There are {FIVE_BLOCK}, wide_resnet28_10, those of torchvision, "
-        f"such as resnet18, {TIMM}NAME, and yours as PACKAGE.MODULE:FUNCTION"
-    )
+    examples = f"those of torchvision, such as resnet18, {TIMM}NAME, and yours as PACKAGE.MODULE:FUNCTION"
+    usual = (FIVE_BLOCK, "wide_resnet28_10")
+    check_name(name, [*known, *usual], "network", ", ".join([*usual, examples]))
+    raise AssertionError(name)
 
 
 def list_ignored(options: Mapping[str, Any]) -> list[str]:
     """Return the names of the arguments of `FiveBlockNet` that differ from its defaults; other networks ignore them."""
     defaults = {name: one.default for name, one in signature(FiveBlockNet).parameters.items() if name != "num_classes"}
-    return [name for name, default in defaults.items() if tuple_or_same(options.get(name, default)) != default]
-
-
-def tuple_or_same(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    given = {name: options.get(name, default) for name, default in defaults.items()}
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return [name for name, default in defaults.items() if plain[name] != default]
 
 
 def list_names() -> list[str]:
@@ -113,12 +109,9 @@ def list_names() -> list[str]:
     return [name for name in torchvision.models.list_models(torchvision.models) if name not in AUXILIARY]
 
 
-@torch.no_grad()
 def check_logits(network: nn.Module, num_classes: int, size: int) -> None:
     """Raise `InputError` unless the network maps two images to logits."""
-    training = network.training
-    output = network.eval()(torch.zeros(2, 3, size, size))
-    network.train(training)
+    output = probe(network, 2, size)
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"it returns {found} for two images, not logits [2, {num_classes}]")

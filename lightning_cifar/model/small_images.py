@@ -5,6 +5,8 @@ last layers. CIFAR versions therefore begin with a 3x3 convolution of stride 1 a
 arXiv 1512.03385, section 4.2).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,16 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
 
 
 @torch.no_grad()
+def probe(network: nn.Module, count: int, size: int) -> Any:
+    """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        return network.eval()(torch.zeros(count, 3, size, size))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:
     """Return the name of each layer that reduces the height of an image, with the height before and after it."""
     sides: dict[str, tuple[int, int]] = {}
@@ -51,11 +63,11 @@ def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:
         for name, module in network.named_modules()
         if isinstance(module, Reducing)
     ]
-    training = network.training
-    network.eval()(torch.zeros(1, 3, PROBE, PROBE))
-    network.train(training)
-    for hook in hooks:
-        hook.remove()
+    try:
+        probe(network, 1, PROBE)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return sides
 
 

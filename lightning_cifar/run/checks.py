@@ -106,7 +106,7 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
     for name, why in reasons.items():
         if name in words and why:
             yield f"--{name} has no effect: {why}"
-    if model["network"] != FIVE_BLOCK and (ignored := list_ignored(model)):
+    if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
     size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]
     if last < size and "data.image_size" in words:
@@ -141,11 +141,13 @@ def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
     """
     if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
         module, _, name = path.rpartition(".")
-        if module.partition(".")[0] not in trusted:
-            known = module.partition(".")[0] in TRUSTED  # importing any other package runs its code
-            if not known or not isinstance(getattr(import_module(module), name, None), type):
-                refuse(path)
-        defaults = signature(getattr(import_module(module), name)).parameters
+        package = module.partition(".")[0]
+        if package not in (*TRUSTED, *trusted):  # importing it runs its code
+            refuse(path)
+        called = getattr(import_module(module), name)
+        if package not in trusted and not isinstance(called, type):
+            refuse(path)
+        defaults = signature(called).parameters
         value = {
             key: part
             for key, part in (value.get("init_args") or {}).items()

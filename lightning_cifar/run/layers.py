@@ -5,6 +5,8 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.model_summary import summarize
 from torch import nn
 
+from lightning_cifar.run.columns import align_columns
+
 DEPTH = 4  # of nested modules; members of a ModuleList, such as the branches of a block, are one deeper
 NAME = 34  # characters
 
@@ -25,10 +27,4 @@ def format_layers(module: LightningModule, size: int) -> str:
             flops = sum(summary.flop_counts[name].values())
             shown = name.removeprefix("network.")[-NAME:]
             rows.append([shown, kind, str(sizes), f"{parameters:,}", f"{flops:,}"])
-    table = [["layer", "type", "output", "parameters", "FLOPs"], *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for first, *others in table:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
+    return align_columns([["layer", "type", "output", "parameters", "FLOPs"], *rows])

@@ -1,7 +1,6 @@
 """Optimisers: those of torch, with one parameter group for each role, and Muon."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.model.ensemble import Ensemble
+from lightning_cifar.options import check_name
 
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
 UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only
@@ -54,11 +54,8 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     if name == "muon":
         return Muon
     known = [one for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED]
-    if (class_name := NAMES.get(name, name)) not in known:
-        near = get_close_matches(name, [*NAMES, "muon", *known], 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no optimizer {name!r}: {meant}There are muon, {', '.join([*NAMES, *known])}")
-    found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, class_name)
+    check_name(name, ["muon", *NAMES, *known], "optimizer")
+    found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, NAMES.get(name, name))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
@@ -124,9 +125,10 @@ def get_class_names(model: ImageClassifier) -> list[str]:
     return list(model.hparams["class_names"] or (f"class {index}" for index in range(model.hparams["num_classes"])))
 
 
-def get_square(model: ImageClassifier) -> Square:
-    """Return what the model expects every image to become, as `complete_config` does."""
-    return Square(model.hparams["image_size"] or SQUARE.side, model.hparams["non_square"] or SQUARE.rule)
+def get_square(hyper_parameters: Mapping[str, Any]) -> Square:
+    """Return what a model expects every image to become; models of earlier versions take 32x32 pixels."""
+    side, rule = hyper_parameters.get("image_size"), hyper_parameters.get("non_square")
+    return Square(side or SQUARE.side, rule or SQUARE.rule)
 
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
@@ -160,9 +162,9 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
 
 
 def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the data what the model expects of it; models of earlier versions take 32x32 pixels."""
-    model = config["model"]
-    for name, default in (("image_size", SQUARE.side), ("non_square", SQUARE.rule)):
-        model[name] = config["data"][name] = model.get(name) or default
+    """Give the data what the model expects of it."""
+    model, square = config["model"], get_square(config["model"])
+    for name, value in (("image_size", square.side), ("non_square", square.rule)):
+        model[name] = config["data"][name] = value
     config["data"]["classes"] = model["class_names"]
     return config

@@ -142,7 +142,7 @@ def test_the_network_takes_images_of_every_size(size, global_pool):
 def test_models_of_earlier_versions_take_32_pixels():
     model = load_pretrained()
     assert model.hparams["image_size"] is None
-    assert get_square(model) == Square(32, "crop")
+    assert get_square(model.hparams) == Square(32, "crop")
     data = checkpoint_config(Path("pretrained"))["data"]
     assert (data["image_size"], data["non_square"]) == (32, "crop")
     with pytest.raises(InputError, match="image_size must be at least 1, got 0"):
@@ -252,7 +252,7 @@ def test_exports_take_images_of_the_size(run, tall, capsys, suffix):
     assert "uint8 (B, 3, 64, 64)" in card or "ImageOps.pad" in card
     if suffix == ".safetensors":
         assert main(["test", "--ckpt_path", file, "--data.dataset", "folder", "--data.root", str(tall)]) == 0
-        assert get_square(load_pretrained(file)) == Square(64, "letterbox")
+        assert get_square(load_pretrained(file).hparams) == Square(64, "letterbox")
     if suffix == ".onnx":
         from onnxruntime import InferenceSession
 

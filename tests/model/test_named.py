@@ -125,3 +125,19 @@ def test_a_network_of_timm():
         build_network("timm/resnet19", 4)
     with pytest.raises(InputError, match="no network"):
         build_network("timm/hf_hub:someone/something", 4)
+
+
+def test_a_network_of_one_size_is_left_as_it_was():
+    """The images of another size, by which strides are found, fail."""
+    network = build_network("timm/test_vit", 4, {"img_size": 32})
+    assert all(module.training and not module._forward_hooks for module in network.modules())
+
+
+def test_a_frozen_part_stays_in_evaluation_mode():
+    def build_frozen(num_classes):
+        network = build(num_classes)
+        network.insert(1, nn.BatchNorm2d(4).eval())
+        return network
+
+    network = build_network(build_frozen, 3)
+    assert (network.training, network[1].training) == (True, False)

@@ -13,7 +13,7 @@ from lightning_cifar.evaluate.tables import describe_partial, list_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.options import WEIGHTS
-from lightning_cifar.train.weights import checkpoint_config, read_weights
+from lightning_cifar.train.weights import checkpoint_config, get_square, read_weights
 
 DATASETS = {
     "cifar10": "CIFAR-10",
@@ -107,8 +107,8 @@ def format_card(
     """
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
     members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
-    side, rule = hyper_parameters.get("image_size") or 32, hyper_parameters.get("non_square") or "crop"
-    example = write_example(file_format, name, side, rule)
+    square = get_square(hyper_parameters)
+    example, side = write_example(file_format, name, square.side, square.rule), square.side
     kind = "of five gated convolutional blocks" if named == FIVE_BLOCK else f"`{named}`"
     title = "FiveBlockNet" if named == FIVE_BLOCK else named
     network = f"A network {kind}"

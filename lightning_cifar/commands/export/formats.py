@@ -96,7 +96,7 @@ def prepare_for_export(model: ImageClassifier) -> tuple[ImageClassifier, tuple[T
     """Return what torch's exporters take: the model, example arguments, and their free dimensions."""
     # torch.export warns when it writes weights that are not contiguous.
     model = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.contiguous_format)
-    side = get_square(model).side
+    side = get_square(model.hparams).side
     return model, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
 

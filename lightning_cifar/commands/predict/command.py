@@ -94,7 +94,7 @@ def measure_precision(model: "ImageClassifier") -> str:
     from lightning_cifar.train.hardware import find_fastest_precision
     from lightning_cifar.train.weights import get_square
 
-    side = get_square(model).side
+    side = get_square(model.hparams).side
     noise = torch.randint(256, (64, 3, side, side), dtype=torch.uint8, device=model.device)
     return find_fastest_precision(model.network, model.normalise(noise))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.tables import align_columns
 from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
+from lightning_cifar.run.columns import align_columns
 from lightning_cifar.run.settings import format_command
 
 HIGHEST = {"%": 1.0, "s": math.inf}  # possible value of a measure, by its unit; none is below 0

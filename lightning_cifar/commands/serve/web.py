@@ -77,7 +77,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
             a host name that resolves to this machine (DNS rebinding). None: no check.
         name: of the model, for the page.
     """
-    square = get_square(model)
+    square = get_square(model.hparams)
     decoder, slots = Decoder(square), threading.BoundedSemaphore(QUEUE)
 
     @asynccontextmanager
