@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_cifar.run.progress import Progress
     from lightning_cifar.run.throughput import Throughput
     from lightning_cifar.train.classifier import ImageClassifier
+    from lightning_cifar.train.finetuning import fine_tune
     from lightning_cifar.train.weights import load_pretrained
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "LiveFigure",
     "Progress",
     "Throughput",
+    "fine_tune",
     "load_pretrained",
     "main",
     "trust",
@@ -49,6 +51,7 @@ _HOMES = {
     "LiveFigure": "run.figure",
     "Progress": "run.progress",
     "Throughput": "run.throughput",
+    "fine_tune": "train.finetuning",
     "load_pretrained": "train.weights",
     "main": "cli",
     "trust": "imports",

@@ -38,6 +38,7 @@ FLAGS = {  # options of the Trainer's commands: placeholder of the value, and me
     "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
     "resume": ("RUN_DIR", "fit: resume a run that was stopped"),
     "ckpt_path": ("PATH", CHECKPOINT_HELP),
+    "init_from": ("PATH", "fit: start from these weights, with a new last layer for other classes"),
     "seed_everything": ("SEED", "seed of all random generators; default 0"),
     "wandb": ("[MODE]", "log to Weights & Biases: auto, online or offline"),
     "wandb_checkpoints": ("", "fit: upload the best checkpoint to W&B at the end"),

@@ -61,6 +61,7 @@ VALUES = {
     "model.compile": "true",
     "model.replay": "true",
     "model.members": "2",
+    "model.freeze": "2 --init_from pretrained",
     "model.in_channels": "1",
     "model.widths": "[4,4,4,4,4]",
     "model.kernel_sizes": "[1]",

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cifar.model.mode import evaluating
+
 LEAST = 4  # pixels along a side of the last feature map
 PROBE = 128  # pixels along a side of the image that finds the strides: enough for a total stride of 64
 Reducing = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
@@ -42,12 +44,8 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
 @torch.no_grad()
 def probe(network: nn.Module, count: int, size: int) -> Any:
     """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        return network.eval()(torch.zeros(count, 3, size, size))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(network):
+        return network(torch.zeros(count, 3, size, size))
 
 
 def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:

@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.model.blocks import GatedBlock
+from lightning_cifar.model.mode import evaluating
 from lightning_cifar.train.classifier import ImageClassifier
 
 
@@ -120,11 +121,8 @@ class GateStatistics(Callback):
         """Return the gates of each member's blocks, (images, branches, 1 or channels), for the sampled images."""
         assert self.images is not None
         pixels = model.normalise(self.images)
-        model.network.eval()
-        with trainer.precision_plugin.forward_context():
-            sampled = [[gates for gates, _ in network.iterate_blocks(pixels)] for network in model.five_block_nets]
-        model.network.train()
-        return sampled
+        with trainer.precision_plugin.forward_context(), evaluating(model.network):
+            return [[gates for gates, _ in network.iterate_blocks(pixels)] for network in model.five_block_nets]
 
 
 def summarise_gates(gates: Sequence[Tensor]) -> Tensor:

@@ -22,11 +22,12 @@ from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
 from lightning_cifar.run.checks import check_launcher, count_processors
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
-from lightning_cifar.run.parsing import Parsed, restricted_imports
+from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
 from lightning_cifar.train.checkpoint import read_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.finetuning import start_from
 from lightning_cifar.train.hardware import find_fastest_precision, find_processor_precision
-from lightning_cifar.train.weights import check_finite, describe_weights, read_weights
+from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
@@ -130,10 +131,12 @@ def print_model(job: Job) -> None:
 
 
 def load_data(job: Job) -> None:
-    """Read the data, split it, and give the model its class names and normalisation."""
+    """Read the data, split it, and give the model its class names, normalisation and the weights to start from."""
     job.data.prepare_data()
     job.data.setup(job.command)
     job.model.adopt(job.data)
+    if (init_from := job.settings["init_from"]) and not continues(job.settings):
+        print(start_from(job.model, find_checkpoint(init_from, "--init_from")), flush=True)
 
 
 def load_weights(job: Job) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast, get_args
 
@@ -20,16 +19,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trusted
-from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import FLAGS, LINKED, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import checkpoint_config
+from lightning_cifar.train.weights import NETWORK_OPTIONS, checkpoint_config
 
-NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true",
@@ -153,7 +150,7 @@ class Parsed(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--recipe", choices=[*RECIPES], help=FLAGS["recipe"][1])
-        for name in ("resume", "run_dir", "trust_config", "ckpt_path", "near_duplicates"):
+        for name in ("resume", "run_dir", "trust_config", "ckpt_path", "init_from", "near_duplicates"):
             value, meaning = FLAGS[name]
             parser.add_argument(f"--{name}", metavar=value, help=meaning)
         modes = get_args(WandbMode)
@@ -167,7 +164,13 @@ class Parsed(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def before_instantiate_classes(self) -> None:
-        for name in ("run_dir", "resume", "ckpt_path", "near_duplicates"):  # no shell has expanded a configuration's
+        for name in (
+            "run_dir",
+            "resume",
+            "ckpt_path",
+            "init_from",
+            "near_duplicates",
+        ):  # no shell has expanded a configuration's
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
@@ -198,8 +201,12 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
     Raises:
         InputError: naming the option.
     """
-    resumes = settings["resume"] is not None and existing_checkpoints(Path(settings["resume"]) / "checkpoints")
-    if settings["ckpt_path"] is None or resumes:  # a resumed run continues from its own checkpoint
+    trained = [settings[name] for name in ("ckpt_path", "init_from", "resume") if settings[name] is not None]
+    if command == "fit" and settings["model"]["freeze"] and not trained:
+        raise InputError(
+            f"--model.freeze {settings['model']['freeze']} needs trained weights: add --init_from pretrained, or a run"
+        )
+    if settings["ckpt_path"] is None or continues(settings):
         return
     if command == "fit" and settings["ckpt_path"].endswith(WEIGHTS):
         raise InputError(
@@ -210,6 +217,11 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         if asked != stored and (command == "fit" or name in NETWORK_OPTIONS):
             option = f"--{'data' if name in LINKED else 'model'}.{name}"
             raise InputError(f"{option} {asked}: the checkpoint was trained with {stored}")
+
+
+def continues(settings: Namespace) -> bool:
+    """Whether a run is resumed from a checkpoint of its own."""
+    return settings["resume"] is not None and bool(existing_checkpoints(Path(settings["resume"]) / "checkpoints"))
 
 
 @contextmanager

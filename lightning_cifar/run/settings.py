@@ -1,4 +1,6 @@
-"""Settings in layers, the later wins: signatures' defaults, recipe, checkpoint (``--ckpt_path``), ``--config``, flags.
+"""Settings in layers, the later wins: signatures' defaults, recipe, checkpoint, ``--config``, flags.
+
+The checkpoint is that of ``--ckpt_path``, or of ``--init_from``, which gives its network only.
 
 Imports no torch unless a checkpoint is named, so that typing errors are answered at once.
 """
@@ -54,16 +56,22 @@ def layer(args: list[str]) -> list[str]:
         raise InputError(f"--run_dir {run_dir!r} names no local directory: use no colon and no unprintable characters")
     configs = []
     recipe, checkpoint = last_value(flags, "--recipe"), last_value(flags, "--ckpt_path")
+    if (init_from := last_value(flags, "--init_from")) is not None:
+        check_start(command, flags)
     if (resume := last_value(flags, "--resume")) is not None:
         configs += ["--config", str(config_to_resume(resume, command, flags))]
     elif command == "fit" and recipe is None and not values_of(flags, "--config", "-c"):
-        recipe = "report"
+        recipe = "report" if init_from is None else "finetune"
         flags = ["--recipe", recipe, *flags]
     for file in values_of([*configs, *flags], "--config", "-c"):
         check_config(file)
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
+    if init_from is not None:
+        from lightning_cifar.train.finetuning import network_config
+
+        configs += ["--config", json.dumps(network_config(init_from), ensure_ascii=False)]
     if checkpoint is not None:
         from lightning_cifar.train.weights import checkpoint_config, find_checkpoint
 
@@ -73,6 +81,16 @@ def layer(args: list[str]) -> list[str]:
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
     return [command, *configs, *flags]
+
+
+def check_start(command: str, flags: list[str]) -> None:
+    """Raise `InputError` if ``--init_from`` does not go with the command or with another option."""
+    if command != "fit":
+        raise InputError(f"--init_from starts a training: it goes with fit, not with {command}")
+    if last_value(flags, "--ckpt_path") is not None:
+        raise InputError(
+            "--init_from starts from weights only, --ckpt_path continues with optimiser and rates: drop one"
+        )
 
 
 def is_restarted() -> bool:
@@ -102,7 +120,7 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     """
     if command != "fit":
         raise InputError(f"--resume continues a training run: it goes with fit, not with {command}")
-    for name in ("--recipe", "--config", "-c", "--ckpt_path", "--run_dir"):
+    for name in ("--recipe", "--config", "-c", "--ckpt_path", "--init_from", "--run_dir"):
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:

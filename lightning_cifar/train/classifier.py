@@ -15,6 +15,7 @@ from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.model.ensemble import Ensemble
+from lightning_cifar.model.freezing import freeze as freeze_parts
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
@@ -26,9 +27,8 @@ from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.schedule import Schedule, build_schedule, count_steps
 from lightning_cifar.train.tta import Tta, make_views
+from lightning_cifar.train.whitening import whiten_stems
 from lightning_cifar.values import to_plain
-
-WHITENING_IMAGES = 5000  # of 32x32: the memory for the patches of larger ones is the same
 
 
 class ImageClassifier(LightningModule):
@@ -57,12 +57,12 @@ class ImageClassifier(LightningModule):
         class_names: one name per class; None: those of the `CIFAR10DataModule` in training.
         image_size: height and width of the images; None: those of the data module in training, else 32.
         non_square: how an image that is not square becomes one, as ``image_size``.
-        mean: per channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
-        std: as ``mean``.
+        mean, std: per channel, for pixels in [0, 1]; None: those of the data module in training, else CIFAR-10's.
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
         replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: if the
             device is a GPU. Where replay is impossible, a warning says why, and steps run eagerly.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
+        freeze: number of first parts that are not trained (see `lightning_cifar.model.freezing.freeze`).
         five_block: arguments of `FiveBlockNet`.
     """
 
@@ -94,6 +94,7 @@ class ImageClassifier(LightningModule):
         compile: bool = False,
         replay: bool | Literal["auto"] = "auto",
         members: int = 1,
+        freeze: int = 0,
         image_size: int | None = None,
         non_square: NonSquare | None = None,
         **five_block: Any,
@@ -109,6 +110,7 @@ class ImageClassifier(LightningModule):
         # Channels last, for the fast convolutions of oneDNN and cuDNN.
         networks = [build_network(network, num_classes, network_args, size, **five_block) for _ in range(members)]
         self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
+        freeze_parts(self.networks, freeze)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
         # validate_args would read every batch back from the device.
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -145,11 +147,8 @@ class ImageClassifier(LightningModule):
             torch.set_rng_state(self.random_state)  # Lightning has reseeded each process; continue as one would
         if data is None:
             self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)
-        elif stems := [network.stem for network in self.five_block_nets if network.stem is not None]:
-            size = data.hparams["image_size"]
-            images = self.normalise(data.train.sample(WHITENING_IMAGES * SIZE**2 // size**2).images)
-            for stem in stems:
-                stem.whiten(images)
+        else:
+            whiten_stems(self.five_block_nets, data.train, self.normalise)
         if self.hparams["compile"]:
             self.compiled = CompiledNetworks(self.networks)
 
@@ -195,6 +194,9 @@ class ImageClassifier(LightningModule):
         if self.datamodule is None and isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
             rank_zero_warn("training without augmentation: pass trainer.fit the data module, not its loader")
 
+    def on_train_epoch_start(self) -> None:
+        nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()
+
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch
 
@@ -238,8 +240,7 @@ class ImageClassifier(LightningModule):
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return probabilities (B, num_classes) in float32 for a batch of images, with or without labels."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        return self.average_views(images)[0].softmax(1)
+        return self.average_views(batch if isinstance(batch, Tensor) else batch[0])[0].softmax(1)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.network, self.hparams)

@@ -18,11 +18,13 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
+from lightning_cifar.options import LINKED, PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
+# Hyper-parameters on which the shapes of the weights depend.
+NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
@@ -79,10 +81,16 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
 
 def load_model(file: Path) -> ImageClassifier:
     """Load a classifier as `load_pretrained` does, from weights or from a training checkpoint; no stored code runs."""
+    hyper_parameters, _, tensors = read_model(file)
+    return restore_model(file, hyper_parameters, tensors)
+
+
+def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
+    """Return what `read_weights` does, from weights or from a training checkpoint, of which nothing is known."""
     if file.suffix == WEIGHTS:
-        return load_pretrained(file)
+        return read_weights(file)
     checkpoint = load_checkpoint(file)
-    return restore_model(file, checkpoint.get("hyper_parameters", {}), checkpoint.get("state_dict", {}))
+    return checkpoint.get("hyper_parameters", {}), {}, checkpoint.get("state_dict", {})
 
 
 def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
@@ -110,13 +118,13 @@ def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
         raise InputError(f"--device {device}: {reason(error)}") from error
 
 
-def find_checkpoint(ckpt_path: str) -> Path:
-    """Return the file of ``--ckpt_path``: ``pretrained``, a file, or the best checkpoint of a run directory."""
+def find_checkpoint(ckpt_path: str, option: str = "--ckpt_path") -> Path:
+    """Return the file of an option: ``pretrained``, a file, or the best checkpoint of a run directory."""
     path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
         why = "it holds no checkpoints/best.ckpt: name a run directory of fit" if path.is_dir() else "no such file"
-        raise InputError(f"--ckpt_path {ckpt_path}: {why}")
+        raise InputError(f"{option} {ckpt_path}: {why}")
     return found
 
 
@@ -152,10 +160,10 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
             data.pop(removed, None)
         config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"--ckpt_path {file} is no checkpoint of this package ({error})") from error
+        raise InputError(f"{file} is no checkpoint of this package ({error})") from error
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
-        raise InputError(f"--ckpt_path {file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
+        raise InputError(f"{file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
     return complete_config(config)

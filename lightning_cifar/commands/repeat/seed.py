@@ -64,7 +64,7 @@ def reuse(job: Job, shared: Shared) -> None:
     job.data.source = shared.source
     if shared.network is not None:
         shared.network.load_state_dict(job.model.network.state_dict())
-        job.model.network = shared.network
+        job.model.network = shared.network.train()  # frozen parts were in evaluation mode
 
 
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def test_the_default_space_has_learning_rate_and_batch_size():
         ),
         (
             ["--recipe", "dem"],
-            "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, gpu94, report",
+            "no recipe 'dem': did you mean demo? There are accurate, demo, fast, fast94, finetune, gpu94, report",
         ),
         (["--search", "model.dropuot=0:1"], "no option --model.dropuot: did you mean --model.dropout?"),
         (

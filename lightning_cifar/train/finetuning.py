@@ -1,0 +1,85 @@
+"""Fine-tuning: start from trained weights, with a new last layer where the classes differ, and freeze first parts."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.options import PRETRAINED_NAME
+from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.weights import (
+    NETWORK_OPTIONS,
+    check_finite,
+    checkpoint_config,
+    describe_weights,
+    find_checkpoint,
+    read_model,
+)
+
+
+def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, **options: Any) -> ImageClassifier:
+    """Return a classifier to train on, with the network and weights of a trained one.
+
+    Args:
+        checkpoint: ``pretrained``, the model in this package; a run directory, a checkpoint or a weights file.
+        num_classes: number of classes of the new data. Its last layer is new.
+        options: further arguments of `ImageClassifier`, such as ``learning_rate`` and ``freeze``.
+
+    Raises:
+        InputError: the file is damaged, or an option contradicts it.
+    """
+    file = find_checkpoint(str(checkpoint))
+    hyper_parameters, _, _ = read_model(file)
+    model = ImageClassifier(num_classes, **(pick_network(hyper_parameters) | options))
+    start_from(model, file)
+    return model
+
+
+def pick_network(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those hyper-parameters of a trained model that its weights need, without its classes and rates."""
+    names = {*NETWORK_OPTIONS, "mean", "std"} - {"num_classes"}
+    return {name: value for name, value in hyper_parameters.items() if name in names}
+
+
+def network_config(checkpoint: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a trained model that ``--init_from`` takes over, as JSON values: its network and size."""
+    config = checkpoint_config(find_checkpoint(checkpoint, "--init_from"))
+    sizes = {name: config["data"][name] for name in ("image_size", "non_square")}
+    return {
+        "model": {name: value for name, value in pick_network(config["model"]).items() if name not in sizes},
+        "data": sizes,
+    }
+
+
+def start_from(model: ImageClassifier, file: Path) -> str:
+    """Load the weights of a trained model; the last layer stays new if the classes differ.
+
+    Returns:
+        A line about what was loaded.
+
+    Raises:
+        InputError: the file is damaged or holds the weights of another network.
+    """
+    hyper_parameters, facts, tensors = read_model(file)
+    check_finite(file, tensors)
+    names, own = model.hparams["class_names"], model.state_dict()
+    same = names is not None and names == hyper_parameters.get("class_names")
+    new = set() if same else {*name_last_layers(model)}
+    loaded = {name: tensor for name, tensor in tensors.items() if name not in new}
+    for name in sorted(({*own} | {*tensors}) - new):
+        shapes = [list(one[name].shape) if name in one else "nothing" for one in (loaded, own)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{file} holds the weights of another network: {name} is {shapes[0]}, here {shapes[1]}")
+    model.load_state_dict(own | loaded)
+    last = "" if same else f"; the last layer is new, for {model.hparams['num_classes']} classes"
+    return f"weights: {describe_weights(facts) if facts else file}{last}"
+
+
+def name_last_layers(model: ImageClassifier) -> Iterator[str]:
+    """Yield the names of the parameters of each network's last layer that is linear or a convolution."""
+    for network in model.networks:
+        last = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+        parameters: set[Tensor] = {*last.parameters()}
+        yield from (name for name, one in model.named_parameters() if one in parameters)

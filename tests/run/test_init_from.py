@@ -1,0 +1,185 @@
+"""``fit --init_from``: training starts from the weights of another run, with its network and rates of its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Trainer
+
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, fine_tune, load_pretrained, main
+from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.train.finetuning import start_from
+from lightning_cifar.train.weights import PRETRAINED, save_weights
+
+HEAD = {"network.classifier.5.weight", "network.classifier.5.bias"}
+SHORT = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32"]
+
+
+@pytest.fixture
+def pets(image_folder):
+    return ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.batch_size", "6"]
+
+
+def read_weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run_dir / "checkpoints/last.ckpt")["state_dict"]
+
+
+def list_changed(one: dict, other: dict) -> set[str]:
+    assert one.keys() == other.keys()
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def test_only_a_new_last_layer_is_trained_where_all_blocks_are_frozen(trained, pets, capsys):
+    command = ["fit", "--init_from", str(trained), "--model.freeze", "5", *pets, *SHORT, "--run_dir", "run"]
+    assert main([*command, "--model.schedule", "constant"]) == 0
+    assert "the last layer is new, for 2 classes" in capsys.readouterr().out
+    before, after = read_weights(trained), read_weights(Path("run"))
+    before |= {name: after[name] for name in HEAD}  # of other shapes
+    changed = list_changed(before, after)
+    # The hidden layer, the mean of the images in `normalise` and nothing of batch norm: it is in evaluation mode.
+    assert {name for name in changed if name.startswith("network")} == {
+        "network.classifier.2.weight",
+        "network.classifier.2.bias",
+    }
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["init_from"] == str(trained)
+    assert config["model"]["widths"] == [4, 4, 8, 8, 8]
+    assert config["model"]["class_names"] == ["cat", "dog"]
+    assert config["model"]["optimizer"] == "adamw"  # the recipe's
+
+
+def test_normalises_as_the_weights_expect(trained, pets):
+    assert main(["fit", "--init_from", str(trained), *pets, *SHORT, "--run_dir", "run"]) == 0
+    means = [
+        load_checkpoint(one / "checkpoints/last.ckpt")["hyper_parameters"]["mean"] for one in (trained, Path("run"))
+    ]
+    assert means[0] == means[1]
+
+
+def test_the_same_classes_keep_the_last_layer(trained):
+    hyper_parameters = load_checkpoint(trained / "checkpoints/last.ckpt")["hyper_parameters"]
+    model = ImageClassifier(**hyper_parameters)
+    assert list_changed(model.state_dict(), read_weights(trained))
+    assert "new" not in start_from(model, trained / "checkpoints/last.ckpt")
+    assert not list_changed(model.state_dict(), read_weights(trained))
+
+
+def test_the_packaged_model_gets_a_new_last_layer_in_each_member():
+    model, packaged = fine_tune(num_classes=10, learning_rate=1e-3), load_pretrained()
+    assert model.training
+    assert (model.hparams["learning_rate"], model.hparams["class_names"]) == (1e-3, None)
+    changed = list_changed(model.state_dict(), packaged.state_dict())
+    assert changed == {f"network.members.{member}.classifier.3.weight" for member in (0, 1)}
+    assert fine_tune(num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_three_lines_of_python(trained, image_folder):
+    data = CIFAR10DataModule("folder", root=image_folder, batch_size=6)
+    model = fine_tune(trained, data.num_classes, freeze=2, optimizer="adamw")
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(model, data)
+    changed = list_changed(
+        read_weights(trained) | {name: model.state_dict()[name] for name in HEAD}, model.state_dict()
+    )
+    blocks = {name.split(".")[2] for name in changed if name.startswith("network.backbone")}
+    assert blocks == {"2", "3", "4"}
+
+
+def test_resumes_without_the_first_weights(trained, pets, tmp_path):
+    """To the bit, with the frozen blocks and their batch norm as before."""
+    model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
+    save_weights(model, Path("first.safetensors"), held_out=None)
+    start = [
+        "fit",
+        "--init_from",
+        "first.safetensors",
+        "--model.freeze",
+        "2",
+        *pets,
+        *SHORT,
+        "--model.schedule",
+        "constant",
+    ]
+    assert main([*start, "--run_dir", "whole"]) == 0
+    assert main([*start, "--trainer.max_epochs", "1", "--run_dir", "parts"]) == 0
+    Path("first.safetensors").unlink()
+    assert main(["fit", "--resume", "parts", "--trainer.max_epochs", "2"]) == 0
+    assert not list_changed(read_weights(Path("whole")), read_weights(Path("parts")))
+
+
+def test_another_network_starts_from_its_own(pets, capsys):
+    network = ["--recipe", "demo", "--model.network", "squeezenet1_1", "--trainer.limit_train_batches", "1"]
+    assert main(["fit", *network, *SHORT, "--trainer.max_epochs", "1", "--run_dir", "first"]) == 0
+    assert main(["fit", "--init_from", "first", "--model.freeze", "1", *pets, *SHORT, "--run_dir", "run"]) == 0
+    before, after = read_weights(Path("first")), read_weights(Path("run"))
+    last = {name: after[name] for name in ("network.classifier.1.weight", "network.classifier.1.bias")}  # a convolution
+    changed = {name for name in list_changed(before | last, after) if name.startswith("network")}
+    assert changed == set()  # all of `features` is one part
+
+
+def test_the_size_of_the_images_is_that_of_the_weights(pets):
+    size = [*pets, "--data.image_size", "64", "--data.non_square", "letterbox", *SHORT]
+    assert main(["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", *size, "--run_dir", "first"]) == 0
+    assert main(["fit", "--init_from", "first", *pets, *SHORT, "--run_dir", "run"]) == 0
+    data = yaml.safe_load(Path("run/config.yaml").read_text())["data"]
+    assert (data["image_size"], data["non_square"]) == (64, "letterbox")
+
+
+def test_every_seed_of_repeat_freezes_the_same_parts(trained, pets):
+    freeze = ["--init_from", str(trained), "--model.freeze", "1"]
+    assert main(["repeat", "--n", "2", *freeze, *pets, *SHORT, "--run_dir", "seeds"]) == 0
+    before = read_weights(trained)
+    for seed in (0, 1):
+        after = read_weights(Path(f"seeds/seed{seed}"))
+        changed = list_changed(before | {name: after[name] for name in HEAD}, after)
+        assert {name.split(".")[2] for name in changed if name.startswith("network.backbone")} == {"1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["fit", "--init_from", "nowhere"], "--init_from nowhere: no such file"),
+        (["fit", "--init_from", "images"], "it holds no checkpoints/best.ckpt"),
+        (["fit", "--init_from", "note.ckpt"], "note.ckpt is damaged"),
+        (["fit", "--init_from", "TRAINED", "--ckpt_path", "TRAINED"], "drop one"),
+        (["test", "--init_from", "TRAINED"], "it goes with fit, not with test"),
+        (["fit", "--resume", "TRAINED", "--init_from", "pretrained"], "--init_from does not go with --resume"),
+        (["repeat", "--n", "1", "--init_from", "nowhere"], "--init_from nowhere: no such file"),
+        (["fit", "--model.freeze", "1"], "needs trained weights: add --init_from pretrained"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze", "6"], "freeze must be in [0, 5]"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze=-1"], "freeze must be in [0, 5]"),
+        (["fit", "--init_from", "TRAINED", "--model.widths", "[4,4,8,8,16]"], "holds the weights of another network"),
+        (["fit", "--init_from", "TRAINED", "--model.network", "squeezenet1_1"], "holds the weights of another network"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(options, line, trained, image_folder, capsys):
+    Path("note.ckpt").write_text("no checkpoint")
+    words = [str(trained) if word == "TRAINED" else word for word in options]
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder)]
+    assert main([*words, *data, *(["--run_dir", "run"] if "--resume" not in words else [])]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert line in err[-1]
+    assert len(err) == 1
+    assert not Path("run").exists()
+
+
+def test_the_packaged_file_is_named_by_its_facts(pets, capsys):
+    assert (
+        main(
+            [
+                "fit",
+                "--init_from",
+                "pretrained",
+                *pets,
+                *SHORT,
+                "--trainer.limit_train_batches",
+                "1",
+                "--run_dir",
+                "run",
+            ]
+        )
+        == 0
+    )
+    assert "weights: recipe accurate" in capsys.readouterr().out
+    assert PRETRAINED.exists()
