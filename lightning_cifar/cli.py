@@ -16,7 +16,8 @@ from typing import Any
 
 from lightning_cifar.errors import explain
 from lightning_cifar.imports import trust
-from lightning_cifar.options import (
+from lightning_cifar.run.messages import restored_messages
+from lightning_cifar.run.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
     format_overview,
@@ -24,7 +25,6 @@ from lightning_cifar.options import (
     name_flag,
     values_of,
 )
-from lightning_cifar.run.messages import restored_messages
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error

@@ -4,7 +4,8 @@ import errno
 import math
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from typing import Any, get_args
 # Numbers of OSErrors.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
 
 
 class InputError(ValueError):
@@ -37,6 +39,14 @@ def check_range(name: str, value: float, interval: str) -> None:
         bound = "at least" if interval[0] == "[" else "above"
         words = f"{bound} {interval[1:].split(',')[0]}" if high == math.inf else f"in {interval}"
         raise InputError(f"{name} must be {words}, got {value}")
+
+
+def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
+    """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
+    if name not in known:
+        near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
 
 
 def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from lightning_cifar.errors import DISK_FULL, InputError
 
+PRETRAINED_NAME = "pretrained"  # stands for the model in this package where a file of one is named
+WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 LOCK = ".lock"
 LONGEST_WAIT = 3600  # seconds
 

@@ -26,7 +26,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
 from lightning_cifar.cli import main
 from lightning_cifar.data import download
 from lightning_cifar.errors import explain
-from lightning_cifar.options import RECIPES
+from lightning_cifar.run.options import RECIPES
 
 
 def run(capsys, *args):

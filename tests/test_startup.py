@@ -12,7 +12,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.cli import exit_on_sigterm
-from lightning_cifar.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
+from lightning_cifar.run.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
 import sys

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from lightning_cifar.errors import reason
-from lightning_cifar.options import Arguments
+from lightning_cifar.run.options import Arguments
 
 Finding = tuple[bool, str]
 

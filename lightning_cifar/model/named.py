@@ -12,12 +12,11 @@ import torchvision
 from torch import nn
 
 from lightning_cifar.data.images import SIZE
-from lightning_cifar.errors import InputError, reason, require_extra
+from lightning_cifar.errors import InputError, check_name, reason, require_extra
 from lightning_cifar.imports import import_function
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.small_images import fit_to_small_images, probe
 from lightning_cifar.model.wide_resnet import WideResNet
-from lightning_cifar.options import check_name
 
 FIVE_BLOCK = "five_block"
 WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")

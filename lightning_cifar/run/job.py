@@ -17,11 +17,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import compute_digest
-from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
+from lightning_cifar.files import WEIGHTS, compute_digest
 from lightning_cifar.run.checks import check_launcher, count_processors
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
+from lightning_cifar.run.options import SIGNATURES, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.ensemble import Ensemble
-from lightning_cifar.options import check_name
 
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
 UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only

@@ -16,9 +16,8 @@ from torch import Tensor
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import write_whole
+from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 
