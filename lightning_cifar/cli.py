@@ -14,8 +14,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from lightning_cifar.errors import explain
 from lightning_cifar.imports import trust
+from lightning_cifar.run.exit_status import explain
 from lightning_cifar.run.messages import restored_messages
 from lightning_cifar.run.options import (
     PACKAGE_COMMANDS,

@@ -19,13 +19,13 @@ from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, compute_digest
 from lightning_cifar.run.checks import check_launcher, count_processors
+from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES, last_value
 from lightning_cifar.run.parsing import Parsed, restricted_imports
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.train.weights import check_finite, describe_weights, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.

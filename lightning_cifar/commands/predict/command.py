@@ -91,7 +91,7 @@ def measure_precision(model: "ImageClassifier") -> str:
     """Return the faster precision for this model on its device."""
     import torch
 
-    from lightning_cifar.train.hardware import find_fastest_precision
+    from lightning_cifar.run.hardware import find_fastest_precision
     from lightning_cifar.train.weights import get_square
 
     side = get_square(model.hparams).side
