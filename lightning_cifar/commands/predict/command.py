@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning_cifar.data.images import count_kinds
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
-from lightning_cifar.files import PRETRAINED_NAME, claim_directory, open_atomically
+from lightning_cifar.files import PRETRAINED_NAME, open_atomically
+from lightning_cifar.run.directory import claim_directory
 from lightning_cifar.run.options import Arguments, add_checkpoint, check_output
 
 if TYPE_CHECKING:

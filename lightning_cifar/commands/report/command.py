@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lightning_cifar.files import claim_directory
+from lightning_cifar.run.directory import claim_directory
 from lightning_cifar.run.options import Arguments
 
 
