@@ -81,7 +81,6 @@ def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
 HOLDER = """
 import fcntl, os, sys
 from pathlib import Path
-from lightning_cifar.run import directory as run_directory
 from lightning_cifar.run.directory import lock
 def fail(*_):
     raise OSError(int(sys.argv[2]), "no locks here")
