@@ -59,9 +59,3 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     if not callable(function):
         raise InputError(f"{option} {name}: {module} has no function {attribute!r}")
     return function
-
-
-def name_function(function: Callable[..., Any]) -> str:
-    """Return the name by which `import_function` finds a function; an object's description, which it refuses."""
-    name = getattr(function, "__qualname__", "")
-    return f"{function.__module__}:{name}" if name else repr(function)

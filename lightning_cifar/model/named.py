@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
@@ -93,14 +92,6 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
     usual = (FIVE_BLOCK, "wide_resnet28_10")
     check_name(name, [*known, *usual], "network", ", ".join([*usual, examples]))
     raise AssertionError(name)
-
-
-def list_ignored(options: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments of `FiveBlockNet` that differ from its defaults; other networks ignore them."""
-    defaults = {name: one.default for name, one in signature(FiveBlockNet).parameters.items() if name != "num_classes"}
-    given = {name: options.get(name, default) for name, default in defaults.items()}
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return [name for name, default in defaults.items() if plain[name] != default]
 
 
 def list_names() -> list[str]:

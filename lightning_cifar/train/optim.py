@@ -172,7 +172,7 @@ def orthogonalise(filters: list[Tensor]) -> list[Tensor]:
     return [matrix.view(row.shape).permute(0, 3, 1, 2) for matrix, row in zip(matrices, rows, strict=True)]
 
 
-def newton_schulz(matrices: list[Tensor], iterations: int = 3, padded: bool | None = None) -> list[Tensor]:
+def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
     """Move the singular values of matrices (rows, columns) into about [0.5, 1.5], with the precision of bfloat16.
 
     This is Muon's quintic iteration, ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``, whose coefficients trade accuracy
@@ -182,20 +182,16 @@ def newton_schulz(matrices: list[Tensor], iterations: int = 3, padded: bool | No
     Args:
         matrices: of one dtype.
         iterations: at least 1.
-        padded: process all matrices in one stack, padded with zeros, which change no result: few launches. False:
-            only those of one height, without padding. Default: False on a CPU.
     """
     wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
-    if padded or (padded is None and wide[0].device.type != "cpu"):
-        results = iterate_padded(wide, iterations)
-    else:
-        results = iterate_by_height(wide, iterations)
+    results = (iterate_by_height if wide[0].device.type == "cpu" else iterate_padded)(wide, iterations)
     return [
         result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, results, strict=True)
     ]
 
 
 def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    """Iterate in one stack, padded with zeros, which change no result: few launches."""
     rows, columns = max(map(len, matrices)), max(matrix.shape[1] for matrix in matrices)
     stack = torch.zeros(len(matrices), rows, columns, dtype=torch.bfloat16, device=matrices[0].device)
     for slot, matrix in zip(stack, matrices, strict=True):
@@ -206,6 +202,7 @@ def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:
 
 
 def iterate_by_height(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    """Iterate in a stack for each height, without padding: least work."""
     results = [matrix.bfloat16() for matrix in matrices]
     norms = torch._foreach_norm(results)
     torch._foreach_add_(norms, 1e-7)
