@@ -29,15 +29,8 @@ def compute_digest(file: Path) -> str:
 def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Open a sibling file for writing and put it in the place of ``file`` once it is complete and on disk.
 
-    If writing fails or is interrupted, ``file`` stays as it was.
-
-    Args:
-        file: replaced atomically; other processes see its old content or its new one.
-        mode: ``w`` or ``wb``.
-        **options: as of ``open``: ``encoding``, ``newline`` ...
-
-    Raises:
-        OSError: the file cannot be written, for example because the disk is full; the error names ``file``.
+    Other processes see the old content or the new one. If writing fails or is interrupted, ``file`` stays as it was,
+    and an `OSError` names it. ``mode`` is ``w`` or ``wb``; ``options`` are those of ``open``.
     """
     partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -93,12 +86,7 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
 def one_at_a_time(file: Path, activity: str) -> Iterator[None]:
     """Wait until no other process holds the lock ``file``, then hold it; where no file can be made, go ahead.
 
-    Args:
-        file: the lock; it ends with its process.
-        activity: what the other process does, for the line that says what is waited for.
-
-    Raises:
-        InputError: it was held for an hour.
+    Prints that it waits for the other process, which does ``activity``; after an hour this is an `InputError`.
     """
     try:
         held = acquire(file, 1, "")

@@ -35,11 +35,7 @@ def trust(*packages: str) -> Iterator[None]:
 
 
 def import_function(name: str, option: str) -> Callable[..., Any]:
-    """Import a function or class from ``PACKAGE.MODULE:NAME``.
-
-    Args:
-        name: the function.
-        option: what names it, for errors.
+    """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names.
 
     Raises:
         InputError: its package is not trusted, or there is no such function.

@@ -17,13 +17,9 @@ ROLES = ("filters", "matrix", "gate", "norm", "head")
 
 
 def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Build an optimiser with one parameter group for each role.
+    """Build the optimiser that hyper-parameters of `ImageClassifier` name, with one parameter group for each role.
 
     ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
-
-    Args:
-        network: as of `group_parameters`.
-        options: hyper-parameters of `ImageClassifier`.
 
     Raises:
         InputError: torch has no such optimiser, or it does not accept its arguments or these parameters.
@@ -178,10 +174,6 @@ def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
     This is Muon's quintic iteration, ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``, whose coefficients trade accuracy
     for the steepest slope at 0. The polynomials are multiplied with each other before they are with X, since they are
     smaller: a third of the work for filters, which are much wider than high.
-
-    Args:
-        matrices: of one dtype.
-        iterations: at least 1.
     """
     wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
     results = (iterate_by_height if wide[0].device.type == "cpu" else iterate_padded)(wide, iterations)

@@ -17,13 +17,7 @@ Schedule = Literal["constant", "triangular", "cosine", "one_cycle"]
 def build_schedule(
     optimizer: torch.optim.Optimizer, options: Mapping[str, Any], total: int
 ) -> lr_scheduler.LRScheduler:
-    """Build the schedule of a training, unless its rates are constant.
-
-    Args:
-        optimizer: its rates are the highest ones.
-        options: hyper-parameters of `ImageClassifier`.
-        total: number of steps.
-    """
+    """Build a schedule of ``total`` steps, as the hyper-parameters say; the optimiser has the highest rates."""
     warmup = options["warmup"]
     if options["schedule"] == "one_cycle":
         factor = build_one_cycle(total, 0.3 if warmup is None else warmup)
