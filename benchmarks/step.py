@@ -24,9 +24,9 @@ from training_step import DEVICE, Step, interleaved, seconds
 
 from lightning_cifar import GatedBlock
 from lightning_cifar.files import write_json
+from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.record import describe_device
 from lightning_cifar.train.compilation import CompiledNetworks
-from lightning_cifar.train.hardware import keep_freed_memory
 
 
 def convolutions_of(step: Step) -> Callable[[], None]:

@@ -1,22 +1,18 @@
-"""``python -m lightning_cifar COMMAND``: dispatch, one-line errors, exit statuses and signals."""
+"""``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
-import contextlib
 import io
 import os
 import select
 import signal
 import sys
-import threading
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
 
-from lightning_cifar.errors import explain
 from lightning_cifar.imports import trust
-from lightning_cifar.options import (
+from lightning_cifar.run.exit_status import explain
+from lightning_cifar.run.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
     format_overview,
@@ -24,18 +20,10 @@ from lightning_cifar.options import (
     name_flag,
     values_of,
 )
-from lightning_cifar.run.messages import restored_messages
+from lightning_cifar.run.process import process_settings, rank_zero_output
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
-# Warnings of the libraries at every start, of no use here. All others are shown.
-IRRELEVANT = (
-    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call it
-    "Checkpoint directory .* exists and is not empty",  # that of a resumed run
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
-    "Be aware that when using `ckpt_path`.*('LastCheckpoint'|\\['Timer'\\])",  # in LearningRateFinder; of max_time
-    "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
-)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -127,66 +115,3 @@ def run(args: list[str]) -> None:
 def predicts_files(args: list[str]) -> bool:
     """Whether this is ``predict --images``, which needs neither Trainer nor dataset."""
     return args[0] == "predict" and any(word.split("=")[0] == "--images" for word in args)
-
-
-@contextlib.contextmanager
-def rank_zero_output() -> Iterator[None]:
-    """Let only rank 0 print; a process that rank 0 started ends in silence, for it is killed with rank 0's report."""
-    from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
-
-    if is_rank_zero():
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        try:
-            yield
-        except SystemExit:
-            if not values_of_rank_zero():
-                raise
-            # When a process that rank 0 started fails, Lightning kills rank 0, which may be writing a checkpoint.
-
-
-@contextlib.contextmanager
-def process_settings() -> Iterator[None]:
-    """Set warnings, log levels and the handler of SIGTERM for a command; restore them afterwards, for notebooks."""
-    environment = dict(os.environ)
-    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
-    try:
-        with warnings.catch_warnings(), exit_on_sigterm(), restored_messages():
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            for message in IRRELEVANT:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb's process lives on
-            if name not in environment:
-                del os.environ[name]
-        os.environ.update(environment)
-
-
-@contextlib.contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the command in order, with status 143; training handles it in its own way."""
-
-    def end(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
-    sys.unraisablehook = send_again
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        sys.unraisablehook = hook
-
-
-def send_again(lost: "sys.UnraisableHookArgs") -> None:
-    """Send a signal once more whose exception was raised in a finaliser, where Python drops it."""
-    if isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
-        number = signal.SIGTERM if isinstance(lost.exc_value, SystemExit) else signal.SIGINT
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-    else:
-        sys.__unraisablehook__(lost)

@@ -1,70 +1,22 @@
-"""Files and directories: atomic writes, locks, digests, and the one rule for new or empty directories."""
+"""Files: atomic writes, digests, locks."""
 
-import datetime
 import hashlib
 import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.errors import InputError
 
-LOCK = ".lock"
+PRETRAINED_NAME = "pretrained"  # stands for the model in this package where a file of one is named
+WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 LONGEST_WAIT = 3600  # seconds
-
-
-def make_timed_directory(parent: Path) -> Path:
-    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    directory, number = wanted, 1
-    while True:
-        try:
-            directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            number += 1
-            directory = wanted.with_name(f"{wanted.name}-{number}")
-        except OSError as error:
-            raise refuse_directory(error, f"--run_dir {error.filename}") from error
-
-
-def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
-    """Make a directory that must be new, empty or already this command's; hidden files do not count.
-
-    Args:
-        directory: made with its parents if it does not exist.
-        option: option or argument that named the directory, for the error messages.
-        owner: returns whether a directory that holds files belongs to the command; None: none does.
-
-    Raises:
-        InputError: the directory cannot be made or read, or holds files that are not the command's.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
-        taken = has_files and not (owner and owner(directory))
-    except OSError as error:
-        raise refuse_directory(error, f"{option} {directory}") from error
-    if taken:
-        raise InputError(f"{option} {directory} is not empty: name a new or empty directory")
-    return directory
-
-
-def refuse_directory(error: OSError, named: str) -> Exception:
-    """Return the error to raise if a directory cannot be made; a full disk is nobody's bad input."""
-    if error.errno in DISK_FULL:
-        return error
-    return InputError(f"{named}: {error.strerror}; name another directory")
 
 
 def compute_digest(file: Path) -> str:
@@ -77,15 +29,8 @@ def compute_digest(file: Path) -> str:
 def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Open a sibling file for writing and put it in the place of ``file`` once it is complete and on disk.
 
-    If writing fails or is interrupted, ``file`` stays as it was.
-
-    Args:
-        file: replaced atomically; other processes see its old content or its new one.
-        mode: ``w`` or ``wb``.
-        **options: as of ``open``: ``encoding``, ``newline`` ...
-
-    Raises:
-        OSError: the file cannot be written, for example because the disk is full; the error names ``file``.
+    Other processes see the old content or the new one. If writing fails or is interrupted, ``file`` stays as it was,
+    and an `OSError` names it. ``mode`` is ``w`` or ``wb``; ``options`` are those of ``open``.
     """
     partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -115,22 +60,6 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def lock(run_dir: Path) -> BaseFileLock | None:
-    """Keep other processes from writing to a run directory until the lock is released or this process dies.
-
-    Returns:
-        The lock; None if no file can be made there.
-
-    Raises:
-        InputError: another process has it.
-    """
-    held = acquire(run_dir / LOCK, 0, f"{run_dir} is in use: another process trains in it")
-    if held is not None:
-        for partial in run_dir.rglob(".*.partial"):  # of processes that were killed while writing
-            partial.unlink(missing_ok=True)
-    return held
-
-
 def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
     """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
 
@@ -157,12 +86,7 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
 def one_at_a_time(file: Path, activity: str) -> Iterator[None]:
     """Wait until no other process holds the lock ``file``, then hold it; where no file can be made, go ahead.
 
-    Args:
-        file: the lock; it ends with its process.
-        activity: what the other process does, for the line that says what is waited for.
-
-    Raises:
-        InputError: it was held for an hour.
+    Prints that it waits for the other process, which does ``activity``; after an hour this is an `InputError`.
     """
     try:
         held = acquire(file, 1, "")

@@ -35,11 +35,7 @@ def trust(*packages: str) -> Iterator[None]:
 
 
 def import_function(name: str, option: str) -> Callable[..., Any]:
-    """Import a function or class from ``PACKAGE.MODULE:NAME``.
-
-    Args:
-        name: the function.
-        option: what names it, for errors.
+    """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names.
 
     Raises:
         InputError: its package is not trusted, or there is no such function.
@@ -59,9 +55,3 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     if not callable(function):
         raise InputError(f"{option} {name}: {module} has no function {attribute!r}")
     return function
-
-
-def name_function(function: Callable[..., Any]) -> str:
-    """Return the name by which `import_function` finds a function; an object's description, which it refuses."""
-    name = getattr(function, "__qualname__", "")
-    return f"{function.__module__}:{name}" if name else repr(function)

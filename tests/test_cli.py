@@ -25,8 +25,8 @@ from PIL import Image
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
 from lightning_cifar.cli import main
 from lightning_cifar.data import download
-from lightning_cifar.errors import explain
-from lightning_cifar.options import RECIPES
+from lightning_cifar.run.exit_status import explain
+from lightning_cifar.run.options import RECIPES
 
 
 def run(capsys, *args):

@@ -11,14 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from lightning_cifar import InputError, files
-from lightning_cifar.files import (
-    claim_directory,
-    lock,
-    make_timed_directory,
-    one_at_a_time,
-    open_atomically,
-    write_whole,
-)
+from lightning_cifar.files import one_at_a_time, open_atomically, write_whole
+from lightning_cifar.run import directory as run_directory
+from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 
 
 def test_new_and_empty_directories_can_be_claimed(tmp_path):
@@ -78,7 +73,7 @@ def test_an_error_in_writing_names_the_file(tmp_path):
 
 def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        files.datetime, "datetime", SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda _: "now"))
+        run_directory.datetime, "datetime", SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda _: "now"))
     )
     assert [make_timed_directory(tmp_path / "runs").name for _ in range(3)] == ["now", "now-2", "now-3"]
 
@@ -86,7 +81,7 @@ def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
 HOLDER = """
 import fcntl, os, sys
 from pathlib import Path
-from lightning_cifar.files import lock
+from lightning_cifar.run.directory import lock
 def fail(*_):
     raise OSError(int(sys.argv[2]), "no locks here")
 if sys.argv[2] != "0":

@@ -12,7 +12,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.commands.sweep.space import parse_space
-from lightning_cifar.options import SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option
+from lightning_cifar.run.options import SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(ROOT.glob("docs/*.md"))]

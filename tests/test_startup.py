@@ -11,8 +11,8 @@ import weakref
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.cli import exit_on_sigterm
-from lightning_cifar.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
+from lightning_cifar.run.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
+from lightning_cifar.run.process import exit_on_sigterm
 
 WITHOUT_TORCH = """
 import sys

@@ -3,7 +3,7 @@
 import re
 from importlib import import_module
 
-from lightning_cifar.options import (
+from lightning_cifar.run.options import (
     FLAGS,
     PACKAGE_COMMANDS,
     RECIPES,

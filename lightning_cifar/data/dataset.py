@@ -88,15 +88,10 @@ def digest_images(parts: Iterable[LabelledImages | None], start: str = "") -> st
 def complete_parts(
     parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, digest: str
 ) -> Dataset:
-    """Return the dataset of the parts that a folder has; prints a line if test images must be chosen among the others.
+    """Return the dataset of a folder that has some of the parts ``train``, ``val`` and ``test``.
 
-    Args:
-        parts: one or more of ``train``, ``val`` and ``test``. With ``train`` only, a stratified fifth of it becomes the
-            test images, at least one for each class. With ``val`` but without ``test``, both are the same images.
-        class_names: of all parts.
-        split_seed: of the split.
-        root: the folder, for the line.
-        digest: of the list of files, on which the split depends too.
+    Without ``test``, a line says which images are tested: those of ``val``; or, of ``train`` only, a stratified fifth,
+    at least one for each class. ``split_seed`` and the list of files, whose ``digest`` is recorded, decide which.
     """
     train, val, test = (parts.get(part) for part in ("train", "val", "test"))
     split = None
@@ -145,15 +140,9 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
 
 
 def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, Any]:
-    """Return training images and stratified validation images, split off the dataset's training images.
+    """Return training images and ``val_size`` stratified validation images, split off the dataset's training images.
 
-    Args:
-        dataset: without validation images.
-        val_size: number of validation images; default: a tenth, at most 5,000.
-        seed: of the choice.
-
-    Raises:
-        InputError: no training image would be left.
+    By default, a tenth is held out, at most 5,000. `InputError` if no training image would be left.
     """
     count = len(dataset.train)
     size = min(5000, max(1, count // 10)) if val_size is None else val_size

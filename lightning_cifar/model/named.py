@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
@@ -12,12 +11,11 @@ import torchvision
 from torch import nn
 
 from lightning_cifar.data.images import SIZE
-from lightning_cifar.errors import InputError, reason, require_extra
+from lightning_cifar.errors import InputError, check_name, reason, require_extra
 from lightning_cifar.imports import import_function
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.small_images import fit_to_small_images, probe
 from lightning_cifar.model.wide_resnet import WideResNet
-from lightning_cifar.options import check_name
 
 FIVE_BLOCK = "five_block"
 WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
@@ -94,14 +92,6 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
     usual = (FIVE_BLOCK, "wide_resnet28_10")
     check_name(name, [*known, *usual], "network", ", ".join([*usual, examples]))
     raise AssertionError(name)
-
-
-def list_ignored(options: Mapping[str, Any]) -> list[str]:
-    """Return the names of the arguments of `FiveBlockNet` that differ from its defaults; other networks ignore them."""
-    defaults = {name: one.default for name, one in signature(FiveBlockNet).parameters.items() if name != "num_classes"}
-    given = {name: options.get(name, default) for name, default in defaults.items()}
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return [name for name, default in defaults.items() if plain[name] != default]
 
 
 def list_names() -> list[str]:

@@ -16,15 +16,8 @@ MIN_STD = 1e-6  # the standard deviation of a constant channel is 0
 class Normalisation(nn.Module):
     """Map images (B, C, H, W), uint8 or floats in [0, 1], to floats of mean 0 and standard deviation 1, channels last.
 
-    Its values are not in the state dict: hyper-parameters hold them.
-
-    Args:
-        mean: of each channel, for pixels in [0, 1].
-        std: as ``mean``.
-        channels: C.
-
-    Raises:
-        InputError: another number of values.
+    ``mean`` and ``std`` have one value for each channel, for pixels in [0, 1]. The state dict lacks them: they
+    are hyper-parameters.
     """
 
     mean: Tensor

@@ -18,14 +18,10 @@ Reducing = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 def fit_to_small_images(network: nn.Module, size: int) -> None:
-    """Remove the first strides of a network until its last feature map has at least 4x4 pixels.
+    """Remove the first strides of a network, in place, until images of ``size`` pixels end in a map of at least 4x4.
 
     A convolution without its stride keeps kernels of 1x1 and 3x3; any other becomes 3x3. A pool whose stride becomes 1
     is removed.
-
-    Args:
-        network: changed in place.
-        size: height and width of the images.
     """
     sides = measure_sides(network)
     if not sides:

@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning_cifar.data.images import SIZE
 from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import InputError
-from lightning_cifar.model.named import FIVE_BLOCK, list_ignored
+from lightning_cifar.model.named import FIVE_BLOCK
+from lightning_cifar.model.network import FiveBlockNet
 
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
@@ -114,6 +115,14 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
         yield f"the last training images have {last}x{last} pixels, tested ones {size}x{size}: --data.sizes '{scaled}'"
     if "data.held_out" in words and not test and unvalidated:
         yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
+
+
+def list_ignored(model: Any) -> list[str]:
+    """Return the names of the arguments of `FiveBlockNet` that differ from its defaults; other networks ignore them."""
+    defaults = {name: one.default for name, one in signature(FiveBlockNet).parameters.items() if name != "num_classes"}
+    given = {name: model.get(name, default) for name, default in defaults.items()}
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return [name for name, default in defaults.items() if plain[name] != default]
 
 
 def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool) -> None:

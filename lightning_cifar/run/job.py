@@ -17,16 +17,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import compute_digest
-from lightning_cifar.options import SIGNATURES, WEIGHTS, last_value
+from lightning_cifar.files import WEIGHTS, compute_digest
 from lightning_cifar.run.checks import check_launcher, count_processors
+from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
+from lightning_cifar.run.options import SIGNATURES, last_value
 from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
-from lightning_cifar.train.checkpoint import read_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
-from lightning_cifar.train.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_weights
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
@@ -149,10 +149,8 @@ def load_weights(job: Job) -> str:
     if job.ckpt_path.suffix == WEIGHTS:
         _, facts, tensors = read_weights(job.ckpt_path)
         print(f"weights: {describe_weights(facts)}")
-        digest = compute_digest(job.ckpt_path)
     else:
-        content, digest = read_checkpoint(job.ckpt_path)
-        tensors = content["state_dict"]
+        tensors = load_checkpoint(job.ckpt_path)["state_dict"]
     try:
         job.model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -160,7 +158,7 @@ def load_weights(job: Job) -> str:
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
     check_finite(job.ckpt_path, tensors)
-    return digest
+    return compute_digest(job.ckpt_path)
 
 
 def check_limit(job: Job, name: str) -> None:

@@ -18,10 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
-from lightning_cifar.options import FLAGS, LINKED, RECIPES, WEIGHTS
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
+from lightning_cifar.run.options import FLAGS, LINKED, RECIPES
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier

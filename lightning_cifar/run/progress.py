@@ -59,8 +59,7 @@ class Progress(ProgressBar):
             self.bar = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else float("inf")
-        batches = trainer.num_training_batches * epochs
+        batches = trainer.num_training_batches * (count_epochs(trainer) or float("inf"))
         if trainer.max_steps > 0:
             batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
         self.batches, self.train_started, self.started_at = batches, time.monotonic(), count_batches(trainer)
@@ -97,7 +96,7 @@ class Progress(ProgressBar):
     def make_cells(self, trainer: Trainer) -> list[Cell]:
         """Return the cells of an epoch's row, the most important first."""
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 0
+        epochs = count_epochs(trainer)
         cells = [("epoch", format_epoch(trainer).removeprefix("epoch "), len(f"{epochs}/{epochs}"))]
         for split in ("train", "val", "test"):
             if f"{split}/loss" in shown:
@@ -147,6 +146,11 @@ class Progress(ProgressBar):
         self.close()
 
 
+def count_epochs(trainer: Trainer) -> int:
+    """Return the number of epochs of the training; 0 if it is not limited."""
+    return max(0, trainer.max_epochs or 0)
+
+
 def count_batches(trainer: Trainer) -> int:
     """Return the number of batches trained so far, in all epochs."""
     return trainer.fit_loop.total_batch_idx + 1
@@ -154,5 +158,5 @@ def count_batches(trainer: Trainer) -> int:
 
 def format_epoch(trainer: Trainer) -> str:
     """Return the current epoch as ``epoch 2/30``, or ``epoch 2`` if their number is not limited."""
-    of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    of = f"/{epochs}" if (epochs := count_epochs(trainer)) else ""
     return f"epoch {trainer.current_epoch + 1}{of}"

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.errors import InputError, explain
+from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.exit_status import explain
 
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb"}

@@ -13,13 +13,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import claim_directory, lock, make_timed_directory, write_whole
+from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
 from lightning_cifar.run.checks import check_monitors
+from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
+from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.loggers import as_list, make_loggers
@@ -31,7 +33,6 @@ from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
 from lightning_cifar.train.checkpoint import DurableIO
-from lightning_cifar.train.hardware import keep_freed_memory
 
 
 @dataclass

@@ -33,33 +33,20 @@ class DurableIO(TorchCheckpointIO):
 
 
 def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint atomically, with a digest; create its directory if needed."""
+    """Write a checkpoint atomically, a zip archive whose comment is its SHA-256; create its directory if needed."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
+    body = buffer.getvalue()[:-2]  # without the length of the comment, which is 0
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, append_digest(buffer.getvalue()))
+    write_whole(file, body + make_comment(body))
 
 
-def append_digest(archive: bytes) -> bytes:
-    """Return the zip archive, as torch writes it, with the SHA-256 of its content as its comment."""
-    body = archive[:-2]  # without the length of the comment, which is 0
-    return body + make_comment(sha256(body).hexdigest())
-
-
-def make_comment(digest: str) -> bytes:
-    return struct.pack("<H", DIGEST) + digest.encode()
+def make_comment(body: bytes) -> bytes:
+    return struct.pack("<H", DIGEST) + sha256(body).hexdigest().encode()
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint: see `read_checkpoint`."""
-    return read_checkpoint(file)[0]
-
-
-def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
     """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one.
-
-    Returns:
-        Its content, and the SHA-256 of the whole file.
 
     Raises:
         InputError: the file is damaged or no checkpoint.
@@ -67,15 +54,13 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], str]:
     try:
         content = file.read_bytes()
         end = content[content.rfind(ZIP_SIGNATURE) :]
-        body, tail = content[: -DIGEST - 2], content[-DIGEST - 2 :]
-        digest = sha256(body)
-        if not end.endswith(NO_COMMENT, 0, ZIP_END) and tail != make_comment(digest.hexdigest()):
+        body, comment = content[: -DIGEST - 2], content[-DIGEST - 2 :]
+        if not end.endswith(NO_COMMENT, 0, ZIP_END) and comment != make_comment(body):
             raise ValueError("its SHA-256 differs from the one stored in it")
-        digest.update(tail)
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"it holds a {type(checkpoint).__name__}")
     except Exception as error:  # damage raises many types of errors
         line = f"{type(error).__name__} {error}".splitlines()[0]
         raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error
-    return checkpoint, digest.hexdigest()
+    return checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.options import PRETRAINED_NAME
+from lightning_cifar.files import PRETRAINED_NAME
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import (
     NETWORK_OPTIONS,

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.ensemble import Ensemble
-from lightning_cifar.options import check_name
 
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
 UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only
@@ -18,13 +17,9 @@ ROLES = ("filters", "matrix", "gate", "norm", "head")
 
 
 def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Build an optimiser with one parameter group for each role.
+    """Build the optimiser that hyper-parameters of `ImageClassifier` name, with one parameter group for each role.
 
     ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
-
-    Args:
-        network: as of `group_parameters`.
-        options: hyper-parameters of `ImageClassifier`.
 
     Raises:
         InputError: torch has no such optimiser, or it does not accept its arguments or these parameters.
@@ -173,30 +168,22 @@ def orthogonalise(filters: list[Tensor]) -> list[Tensor]:
     return [matrix.view(row.shape).permute(0, 3, 1, 2) for matrix, row in zip(matrices, rows, strict=True)]
 
 
-def newton_schulz(matrices: list[Tensor], iterations: int = 3, padded: bool | None = None) -> list[Tensor]:
+def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
     """Move the singular values of matrices (rows, columns) into about [0.5, 1.5], with the precision of bfloat16.
 
     This is Muon's quintic iteration, ``X <- (a + b*S + c*S*S) X`` with ``S = X X'``, whose coefficients trade accuracy
     for the steepest slope at 0. The polynomials are multiplied with each other before they are with X, since they are
     smaller: a third of the work for filters, which are much wider than high.
-
-    Args:
-        matrices: of one dtype.
-        iterations: at least 1.
-        padded: process all matrices in one stack, padded with zeros, which change no result: few launches. False:
-            only those of one height, without padding. Default: False on a CPU.
     """
     wide = [matrix.mT if len(matrix) > matrix.shape[1] else matrix for matrix in matrices]
-    if padded or (padded is None and wide[0].device.type != "cpu"):
-        results = iterate_padded(wide, iterations)
-    else:
-        results = iterate_by_height(wide, iterations)
+    results = (iterate_by_height if wide[0].device.type == "cpu" else iterate_padded)(wide, iterations)
     return [
         result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, results, strict=True)
     ]
 
 
 def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    """Iterate in one stack, padded with zeros, which change no result: few launches."""
     rows, columns = max(map(len, matrices)), max(matrix.shape[1] for matrix in matrices)
     stack = torch.zeros(len(matrices), rows, columns, dtype=torch.bfloat16, device=matrices[0].device)
     for slot, matrix in zip(stack, matrices, strict=True):
@@ -207,6 +194,7 @@ def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:
 
 
 def iterate_by_height(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    """Iterate in a stack for each height, without padding: least work."""
     results = [matrix.bfloat16() for matrix in matrices]
     norms = torch._foreach_norm(results)
     torch._foreach_add_(norms, 1e-7)

@@ -5,9 +5,9 @@ A step launches several hundred kernels. Launching them one by one takes longer 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -34,18 +34,8 @@ STEP_METHODS = (
 STEP_CHANGERS = (BaseFinetuning, GradientAccumulationScheduler, ModelPruning, StochasticWeightAveraging)
 
 
-class Recorder(Protocol):
-    """Records what a device does."""
-
-    def apart(self) -> AbstractContextManager[None]:
-        """Return a context for the eager steps that precede a recording."""
-
-    def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """Run ``step``; return its result, and a function that repeats the step on the same memory."""
-
-
 class CUDARecorder:
-    """Records by `torch.cuda.CUDAGraph`."""
+    """Records what a GPU does, by `torch.cuda.CUDAGraph`."""
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
@@ -53,6 +43,7 @@ class CUDARecorder:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
+        """Return a context for the eager steps that precede a recording."""
         # Autograd's nodes remember the stream they were created on; the default stream would break a recording.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -60,6 +51,7 @@ class CUDARecorder:
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """Run ``step``; return its result, and a function that repeats the step on the same memory."""
         graph = torch.cuda.CUDAGraph()
         # thread_local: a thread that pins memory must not break the recording.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
@@ -69,12 +61,6 @@ class CUDARecorder:
         return result, graph.replay
 
 
-class Recording(NamedTuple):
-    inputs: Sequence[Tensor]
-    result: Any
-    replay: Callable[[], None]
-
-
 class Replay:
     """Run the first three steps of a key eagerly, record the fourth, and replay the recording for all later ones.
 
@@ -82,20 +68,21 @@ class Replay:
     writes its results to the same memory. If a step cannot be recorded, steps run eagerly from then on, with a warning.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder: Recorder | None = recorder
+    def __init__(self, recorder: CUDARecorder) -> None:
+        self.recorder: CUDARecorder | None = recorder
         self.eager: Counter[Any] = Counter()
-        self.recordings: dict[Any, Recording] = {}
+        self.recordings: dict[Any, tuple[Sequence[Tensor], Any, Callable[[], None]]] = {}
 
     def __call__(self, step: Callable[[], Any], inputs: Sequence[Tensor], key: Any = None) -> Any:
         """Return the result of ``step``, which reads ``inputs``. Key and input shapes must determine its operations."""
         key = (key, *((tensor.shape, tensor.dtype) for tensor in inputs))
-        if (recording := self.recordings.get(key)) is not None:
-            for old, new in zip(recording.inputs, inputs, strict=True):
+        if key in self.recordings:
+            recorded, result, replay = self.recordings[key]
+            for old, new in zip(recorded, inputs, strict=True):
                 if old is not new:
                     old.copy_(new, non_blocking=True)
-            recording.replay()
-            return recording.result
+            replay()
+            return result
         if self.recorder is None:
             return step()
         self.eager[key] += 1
@@ -108,7 +95,7 @@ class Replay:
             self.recorder = None
             rank_zero_warn(f"the training step cannot be recorded, it runs eagerly: {str(error).splitlines()[0]}")
             return step()
-        self.recordings[key] = Recording(inputs, result, replay)
+        self.recordings[key] = inputs, result, replay
         return result
 
 
@@ -145,7 +132,7 @@ class DeviceRates:
 class ReplayedOptimization:
     """Lightning's ``optimizer_step`` as a replay of forward pass, loss, backward pass, clipping and optimiser."""
 
-    def __init__(self, recorder: Recorder, module: LightningModule) -> None:
+    def __init__(self, recorder: CUDARecorder, module: LightningModule) -> None:
         (optimizer,) = module.trainer.optimizers
         self.module, self.replay = module, Replay(recorder)
         self.__wrapped__ = module.optimizer_step  # Lightning looks here for overrides
@@ -192,7 +179,7 @@ def start_replay(module: LightningModule, data: CIFAR10DataModule | None, refere
 
 def replay_augmentation(data: CIFAR10DataModule) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a replayed `CIFAR10DataModule.augment_batch`, with one recording for each size of training images."""
-    replay = Replay(cast(Recorder, make_recorder(data.device)))
+    replay = Replay(cast(CUDARecorder, make_recorder(data.device)))
 
     def augment(images: Tensor, positions: Tensor) -> Tensor:
         step = partial(data.augment_batch, images, positions)
@@ -208,7 +195,7 @@ def stop_replay(module: LightningModule, data: CIFAR10DataModule | None) -> None
         data.augment = data.augment_batch
 
 
-def make_recorder(device: torch.device) -> Recorder | None:
+def make_recorder(device: torch.device) -> CUDARecorder | None:
     return CUDARecorder() if device.type == "cuda" else None
 
 

@@ -17,43 +17,28 @@ Schedule = Literal["constant", "triangular", "cosine", "one_cycle"]
 def build_schedule(
     optimizer: torch.optim.Optimizer, options: Mapping[str, Any], total: int
 ) -> lr_scheduler.LRScheduler:
-    """Build the schedule of a training, unless its rates are constant.
-
-    Args:
-        optimizer: its rates are the highest ones.
-        options: hyper-parameters of `ImageClassifier`.
-        total: number of steps.
-    """
+    """Build a schedule of ``total`` steps, as the hyper-parameters say; the optimiser has the highest rates."""
     warmup = options["warmup"]
     if options["schedule"] == "one_cycle":
         factor = build_one_cycle(total, 0.3 if warmup is None else warmup)
     else:
-        build = build_triangle if options["schedule"] == "triangular" else build_cosine
-        factor = build(total, warmup or 0.0)
+        factor = build_triangle(total, warmup or 0.0, cosine=options["schedule"] == "cosine")
     # Not torch's OneCycleLR and CosineAnnealingLR: they keep the length of a run that is resumed with another one.
     return lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def build_triangle(total: int, warmup: float) -> Callable[[int], float]:
-    """Return the factor of the learning rate by step: from 0 to 1 in the share ``warmup`` of ``total``, then to 0."""
+def build_triangle(total: int, warmup: float, cosine: bool = False) -> Callable[[int], float]:
+    """Return the factor of the learning rate by step: from 0 to 1 in the share ``warmup`` of ``total``, then to 0.
+
+    With ``cosine``, the rate falls along half a cosine (arXiv 1608.03983) and not in a straight line.
+    """
     rise = warmup * total
+    fall = max(1.0, total - rise)
 
     def factor(step: int) -> float:
         if step + 1 < rise:
             return (step + 1) / rise
-        return min(1.0, max(0.0, (total - step) / max(1.0, total - rise)))
-
-    return factor
-
-
-def build_cosine(total: int, warmup: float) -> Callable[[int], float]:
-    """Return a factor as `build_triangle` does, that falls along half a cosine (arXiv 1608.03983)."""
-    rise = warmup * total
-
-    def factor(step: int) -> float:
-        if step + 1 < rise:
-            return (step + 1) / rise
-        return fall_along_cosine((step - rise) / max(1.0, total - rise))
+        return fall_along_cosine((step - rise) / fall) if cosine else min(1.0, max(0.0, (total - step) / fall))
 
     return factor
 

@@ -16,15 +16,21 @@ from torch import Tensor
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import write_whole
+from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.options import LINKED, PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 # Hyper-parameters on which the shapes of the weights depend.
-NETWORK_OPTIONS = ("network", "network_args", "members", *LINKED, *signature(FiveBlockNet).parameters)
+NETWORK_OPTIONS = (
+    "network",
+    "network_args",
+    "members",
+    "image_size",
+    "non_square",
+    *signature(FiveBlockNet).parameters,
+)
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:

@@ -11,8 +11,8 @@ import torch
 from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
-from lightning_cifar.files import lock
 from lightning_cifar.run import last_checkpoint
+from lightning_cifar.run.directory import lock
 from lightning_cifar.run.settings import layer
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 

@@ -8,7 +8,15 @@ from lightning import Trainer
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
-from lightning_cifar.train.optim import Muon, fuse, group_parameters, newton_schulz, orthogonalise
+from lightning_cifar.train.optim import (
+    Muon,
+    fuse,
+    group_parameters,
+    iterate_by_height,
+    iterate_padded,
+    newton_schulz,
+    orthogonalise,
+)
 from lightning_cifar.train.schedule import build_triangle
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
@@ -50,8 +58,8 @@ def test_newton_schulz_in_one_padded_stack_has_the_same_bits():
     shapes = [(high, wide * size) for wide, high in pairwise(widths) for size in (9, 9, 1)]
     shapes += [(high, high * 9) for high in widths[2:]]
     matrices = [torch.randn(shape) for shape in shapes]
-    by_height, padded = (newton_schulz(matrices, padded=padded) for padded in (False, True))
-    assert all(torch.equal(a, b) for a, b in zip(by_height, padded, strict=True))
+    pairs = zip(iterate_by_height(matrices, 3), iterate_padded(matrices, 3), strict=True)
+    assert all(torch.equal(by_height, padded) for by_height, padded in pairs)
 
 
 def test_only_optimizers_with_fused_steps_are_switched():

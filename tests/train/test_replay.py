@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
-from lightning_cifar.options import RECIPES
+from lightning_cifar.run.options import RECIPES
 from lightning_cifar.train import replay
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import build_optimizer

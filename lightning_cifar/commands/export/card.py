@@ -11,8 +11,8 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, list_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
+from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.options import WEIGHTS
 from lightning_cifar.train.weights import checkpoint_config, get_square, read_weights
 
 DATASETS = {

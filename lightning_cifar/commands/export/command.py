@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning_cifar.errors import InputError, require_extra
 from lightning_cifar.evaluate.listing import find_images
-from lightning_cifar.files import write_whole
-from lightning_cifar.options import WEIGHTS, Arguments, add_checkpoint
+from lightning_cifar.files import WEIGHTS, write_whole
+from lightning_cifar.run.options import Arguments, add_checkpoint
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
 EXTRA = ("onnx", "onnxscript", "onnxruntime")

@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning_cifar.data.images import count_kinds
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
-from lightning_cifar.files import claim_directory, open_atomically
-from lightning_cifar.options import PRETRAINED_NAME, Arguments, add_checkpoint, check_output
+from lightning_cifar.files import PRETRAINED_NAME, open_atomically
+from lightning_cifar.run.directory import claim_directory
+from lightning_cifar.run.options import Arguments, add_checkpoint, check_output
 
 if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
@@ -91,7 +92,7 @@ def measure_precision(model: "ImageClassifier") -> str:
     """Return the faster precision for this model on its device."""
     import torch
 
-    from lightning_cifar.train.hardware import find_fastest_precision
+    from lightning_cifar.run.hardware import find_fastest_precision
     from lightning_cifar.train.weights import get_square
 
     side = get_square(model.hparams).side

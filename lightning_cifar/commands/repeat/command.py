@@ -16,8 +16,8 @@ from lightning_cifar.commands.repeat.results import (
     summarise_seeds,
 )
 from lightning_cifar.errors import InputError, check_range
-from lightning_cifar.files import claim_directory, make_timed_directory
-from lightning_cifar.options import Arguments, check_output, last_value
+from lightning_cifar.run.directory import claim_directory, make_timed_directory
+from lightning_cifar.run.options import Arguments, check_output, last_value
 from lightning_cifar.run.settings import layer, name_settings, quote_path
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lightning_cifar.files import claim_directory
-from lightning_cifar.options import Arguments
+from lightning_cifar.run.directory import claim_directory
+from lightning_cifar.run.options import Arguments
 
 
 def parser() -> Arguments:

@@ -28,8 +28,8 @@ from lightning_cifar.evaluate.test_results import (
     read_checkpoint_path,
     read_text,
 )
-from lightning_cifar.options import SIGNATURES
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.settings import format_command
 
 MAX_CONFIG = 1 << 20  # bytes

@@ -7,8 +7,8 @@ command and ``--run_dir``. SQLite cannot lock files over a network.
 from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
-from lightning_cifar.files import claim_directory, make_timed_directory
-from lightning_cifar.options import Arguments, last_value
+from lightning_cifar.run.directory import claim_directory, make_timed_directory
+from lightning_cifar.run.options import Arguments, last_value
 from lightning_cifar.run.settings import layer, name_settings
 
 STUDY = "sweep.db"

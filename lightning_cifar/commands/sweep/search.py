@@ -23,9 +23,10 @@ from lightning_cifar.commands.sweep.study import (
 )
 from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.errors import DivergenceError, is_about_input, is_out_of_memory, reason
+from lightning_cifar.errors import DivergenceError, reason
 from lightning_cifar.files import write_json
 from lightning_cifar.run.columns import align_columns
+from lightning_cifar.run.exit_status import is_about_input, is_out_of_memory
 from lightning_cifar.run.settings import format_command, quote_path
 
 MAX_ROWS = 10  # of the printed table

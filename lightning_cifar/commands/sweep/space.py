@@ -11,7 +11,7 @@ from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.options import SIGNATURES, check_option, values_of
+from lightning_cifar.run.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
 SYNTAX = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"

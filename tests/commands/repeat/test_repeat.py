@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.options import RECIPES
+from lightning_cifar.run.options import RECIPES
 
 FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"
 

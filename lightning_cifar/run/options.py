@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -10,12 +9,11 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import ALIASES, InputError
+from lightning_cifar.files import PRETRAINED_NAME
 
-RECIPES = {file.stem: file for file in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
-PRETRAINED_NAME = "pretrained"  # value of --ckpt_path for the model in this package
+RECIPES = {file.stem: file for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
 CHECKPOINT_HELP = f"a run directory, a checkpoint, a .safetensors file, or `{PRETRAINED_NAME}`"
-WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",
     "validate": "evaluate a checkpoint on the validation images",
@@ -56,7 +54,6 @@ GROUPS = {
 }
 COLUMNS = 80  # of help texts
 LINKED = ("num_classes", "image_size", "non_square")  # of the model: those of the data, no options
-ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
 # Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {
     "trainer": [("lightning", "pytorch/trainer/trainer.py", "Trainer")],
@@ -133,14 +130,6 @@ def format_short_help(command: str) -> str:
         names = " ".join(list_parameters(group))
         lines += wrap(names, COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
-
-
-def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
-    """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
-    if name not in known:
-        near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
 
 
 def check_option(flag: str) -> None:

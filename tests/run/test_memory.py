@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from lightning_cifar.train.hardware import keep_freed_memory
+from lightning_cifar.run.hardware import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def faults():

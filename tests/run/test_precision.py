@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.train.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 
 
 class Slow(nn.Module):

@@ -1,0 +1,76 @@
+"""Directories that commands write to: made, claimed, locked."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import BaseFileLock
+
+from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.files import acquire
+
+LOCK = ".lock"
+
+
+def make_timed_directory(parent: Path) -> Path:
+    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    directory, number = wanted, 1
+    while True:
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            number += 1
+            directory = wanted.with_name(f"{wanted.name}-{number}")
+        except OSError as error:
+            raise refuse_directory(error, f"--run_dir {error.filename}") from error
+
+
+def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
+    """Make a directory that must be new, empty or already this command's; hidden files do not count.
+
+    Args:
+        directory: made with its parents if it does not exist.
+        option: option or argument that named the directory, for the error messages.
+        owner: returns whether a directory that holds files belongs to the command; None: none does.
+
+    Raises:
+        InputError: the directory cannot be made or read, or holds files that are not the command's.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
+        taken = has_files and not (owner and owner(directory))
+    except OSError as error:
+        raise refuse_directory(error, f"{option} {directory}") from error
+    if taken:
+        raise InputError(f"{option} {directory} is not empty: name a new or empty directory")
+    return directory
+
+
+def refuse_directory(error: OSError, named: str) -> Exception:
+    """Return the error to raise if a directory cannot be made; a full disk is nobody's bad input."""
+    if error.errno in DISK_FULL:
+        return error
+    return InputError(f"{named}: {error.strerror}; name another directory")
+
+
+def lock(run_dir: Path) -> BaseFileLock | None:
+    """Keep other processes from writing to a run directory until the lock is released or this process dies.
+
+    Returns:
+        The lock; None if no file can be made there.
+
+    Raises:
+        InputError: another process has it.
+    """
+    held = acquire(run_dir / LOCK, 0, f"{run_dir} is in use: another process trains in it")
+    if held is not None:
+        for partial in run_dir.rglob(".*.partial"):  # of processes that were killed while writing
+            partial.unlink(missing_ok=True)
+    return held

@@ -1,0 +1,51 @@
+"""The exit status and the one-line message of an error. Imports no torch unless an error must be explained."""
+
+import os
+import traceback
+from pathlib import Path
+
+from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
+
+
+def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
+    """Return the exit status and a message for an error that users can understand; None for any other error."""
+    if isinstance(error, DivergenceError):
+        return 3, str(error)
+    if is_about_input(error):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        remedy = "checkpoints are complete, and fit --resume continues" if trains else "then run the command again"
+        return 1, f"{file}{error.strerror}: free some space; {remedy}"
+    if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
+        return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if is_out_of_memory(error):
+        return 1, (
+            "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "
+            f"--batch_size in predict --images ({reason(error)})"
+        )
+    return None, ""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    words = ("can't allocate memory", "not enough memory", "out of memory")  # torch has a type for GPUs only
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    )
+
+
+def is_about_input(error: Exception) -> bool:
+    """Whether the user's input is at fault.
+
+    Lightning complains about its flags by ``MisconfigurationException`` or, in its own files, by ValueErrors and, if a
+    package is missing, ModuleNotFoundErrors.
+    """
+    if isinstance(error, InputError):
+        return True
+    import lightning
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
+    )
