@@ -73,7 +73,12 @@ def test_tour_with_the_pretrained_model(tmp_path, drawn_folder):
 
 @pytest.mark.slow
 def test_own_data(tmp_path):
-    _, _, test, predicted, explained = run_notebook("own_data", tmp_path)
-    assert eval(test[-1]["data"]["text/plain"])["test/accuracy"] >= 0.95
+    _, _, fitted, figures, tested, reported, predicted, exported = run_notebook("own_data", tmp_path)
+    assert "the last layer is new, for 3 classes" in read_text(fitted)
+    assert count_figures(figures) == 2
+    (accuracy,) = re.findall(r"all classes +([\d.]+) ?%", read_text(tested))
+    assert float(accuracy) >= 80
+    assert (tmp_path / "page/report.html").exists(), read_text(reported)
     assert re.findall(r"new/(\w+)\.png +(\w+)", read_text(predicted)) == [(shape, shape) for shape in SHAPES]
-    assert count_figures(explained) == len(SHAPES)
+    assert count_figures(predicted) == len(SHAPES)
+    assert "shapes.safetensors" in read_text(exported)
