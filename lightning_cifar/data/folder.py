@@ -21,7 +21,6 @@ from lightning_cifar.data.labels import list_labels, read_labels
 from lightning_cifar.data.layout import find_classes, list_class_files, list_folders
 from lightning_cifar.data.memory import find_shortage
 from lightning_cifar.data.streaming import ImageFiles
-from lightning_cifar.distributed import values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, open_atomically
 
@@ -50,7 +49,7 @@ def load_folder(
     names, files = list_images(root, labels, class_names)
     if in_memory == "auto":
         shortage = find_shortage(sum(map(len, files.values())), square.side)
-        in_memory = values_of_rank_zero().get("in_memory", not shortage)
+        in_memory = not shortage
         if shortage:
             print(f"{shortage}: they are read from their files in every epoch", flush=True)
     parts: dict[str, LabelledImages]
