@@ -1,4 +1,4 @@
-"""Processes of one training: each one's shard of every batch."""
+"""Shards: the part of every batch, and of every evaluated set, that each process of a training gets."""
 
 from dataclasses import dataclass
 

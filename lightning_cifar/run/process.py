@@ -1,4 +1,4 @@
-"""What a command changes in its process: output, warnings, environment, SIGTERM. All is restored, for notebooks."""
+"""Settings of the process during a command: output, warnings, environment, SIGTERM. Notebooks get theirs back."""
 
 import contextlib
 import os
