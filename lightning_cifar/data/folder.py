@@ -4,7 +4,6 @@ Decoding 60,000 files takes tens of seconds, so the decoded images are cached. T
 size and times of every file are unchanged and the cached images have the recorded fingerprint.
 """
 
-import contextlib
 import hashlib
 import os
 import warnings
@@ -104,8 +103,6 @@ def load_parts(root: Path, files: Files, square: Square) -> dict[str, ImageSet]:
     cache = locate_cache(root, square)
     if (cached := read_cache(cache, state)) is not None:
         return cached
-    with contextlib.suppress(OSError):  # without a directory there is no cache
-        cache.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(cache.with_suffix(".lock"), "prepares the data"):  # one process decodes, the others wait
         if (cached := read_cache(cache, state)) is not None:
             return cached
