@@ -1,33 +1,12 @@
-"""Processes of one run: rank 0, what it passes on to the others, and each process's shard of every batch."""
+"""Shards: the part of every batch, and of every evaluated set, that each process of a training gets."""
 
-import json
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_cifar.errors import InputError
-
-FROM_RANK_ZERO = "LIGHTNING_CIFAR_RANK_ZERO"  # environment variable, as JSON
-
-
-def is_rank_zero() -> bool:
-    """Whether this is the first process of the run, over all machines."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-def pass_on(**values: Any) -> None:
-    """Pass plain values on to the processes that Lightning will start by this process's command line."""
-    os.environ[FROM_RANK_ZERO] = json.dumps(values)
-
-
-def values_of_rank_zero() -> dict[str, Any]:
-    """Return what rank 0 passed on; empty in rank 0, and in processes that ``torchrun`` or a scheduler started."""
-    return {} if is_rank_zero() else json.loads(os.environ.get(FROM_RANK_ZERO, "{}"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Decoding 60,000 files takes tens of seconds, so the decoded images are cached. T
 size and times of every file are unchanged and the cached images have the recorded fingerprint.
 """
 
-import contextlib
 import hashlib
 import os
 import warnings
@@ -21,7 +20,6 @@ from lightning_cifar.data.labels import list_labels, read_labels
 from lightning_cifar.data.layout import find_classes, list_class_files, list_folders
 from lightning_cifar.data.memory import find_shortage
 from lightning_cifar.data.streaming import ImageFiles
-from lightning_cifar.distributed import values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, open_atomically
 
@@ -50,7 +48,7 @@ def load_folder(
     names, files = list_images(root, labels, class_names)
     if in_memory == "auto":
         shortage = find_shortage(sum(map(len, files.values())), square.side)
-        in_memory = values_of_rank_zero().get("in_memory", not shortage)
+        in_memory = not shortage
         if shortage:
             print(f"{shortage}: they are read from their files in every epoch", flush=True)
     parts: dict[str, LabelledImages]
@@ -105,8 +103,6 @@ def load_parts(root: Path, files: Files, square: Square) -> dict[str, ImageSet]:
     cache = locate_cache(root, square)
     if (cached := read_cache(cache, state)) is not None:
         return cached
-    with contextlib.suppress(OSError):  # without a directory there is no cache
-        cache.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(cache.with_suffix(".lock"), "prepares the data"):  # one process decodes, the others wait
         if (cached := read_cache(cache, state)) is not None:
             return cached

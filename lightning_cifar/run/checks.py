@@ -11,10 +11,10 @@ from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_cifar.data.images import SIZE
-from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.run.rank_zero import is_rank_zero
 
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 

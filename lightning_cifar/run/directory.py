@@ -1,4 +1,4 @@
-"""Directories that commands write to: made, claimed, locked."""
+"""Directories of runs and other results: creation, ownership, locks."""
 
 import datetime
 from collections.abc import Callable

@@ -15,7 +15,6 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, compute_digest
 from lightning_cifar.run.checks import check_launcher, count_processors
@@ -24,6 +23,7 @@ from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES, last_value
 from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
+from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
@@ -132,6 +132,8 @@ def print_model(job: Job) -> None:
 
 def load_data(job: Job) -> None:
     """Read the data, split it, and give the model its class names, normalisation and the weights to start from."""
+    if job.data.hparams["in_memory"] == "auto":  # rank 0 measured the memory before it read its images
+        job.data.hparams["in_memory"] = values_of_rank_zero().get("in_memory", "auto")
     job.data.prepare_data()
     job.data.setup(job.command)
     job.model.adopt(job.data)

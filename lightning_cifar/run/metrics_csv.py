@@ -9,10 +9,10 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lightning_cifar.distributed import is_rank_zero
 from lightning_cifar.errors import reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import METRICS, read_metrics
+from lightning_cifar.run.rank_zero import is_rank_zero
 
 
 class Writer(ExperimentWriter):

@@ -1,4 +1,4 @@
-"""What a command changes in its process: output, warnings, environment, SIGTERM. All is restored, for notebooks."""
+"""Settings of the process during a command: output, warnings, environment, SIGTERM. Notebooks get theirs back."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ IRRELEVANT = (
 @contextlib.contextmanager
 def rank_zero_output() -> Iterator[None]:
     """Let only rank 0 print; a process that rank 0 started ends in silence, for it is killed with rank 0's report."""
-    from lightning_cifar.distributed import is_rank_zero, values_of_rank_zero
+    from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 
     if is_rank_zero():
         yield

@@ -11,7 +11,6 @@ import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
-from lightning_cifar.distributed import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
@@ -27,6 +26,7 @@ from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.loggers import as_list, make_loggers
 from lightning_cifar.run.parsing import ConfiguredTrainer
 from lightning_cifar.run.progress import Progress
+from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.record import RunRecord, read_recipe
 from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
 from lightning_cifar.run.settings import list_changes

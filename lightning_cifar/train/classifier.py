@@ -138,8 +138,7 @@ class ImageClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Complete the hyper-parameters, so that every checkpoint has them; before ``fit``, whiten and compile."""
-        data = self.datamodule
-        if data is not None:
+        if (data := self.datamodule) is not None:
             self.adopt(data)
         if stage != "fit":
             return

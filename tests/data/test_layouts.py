@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import main
 from lightning_cifar.commands import fit as fit_command
 from lightning_cifar.data.folder import list_images, load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.run.job import load_data, parse
+from lightning_cifar.run.process import process_settings
 
 SMALL = ("--data.val_size", "1", "--data.batch_size", "32", "--trainer.log_every_n_steps", "1")
 
@@ -278,6 +281,17 @@ def test_images_that_do_not_fit_in_memory_are_read_from_files(image_folder, read
     assert "24 images of 32x32 pixels need 7.37e-05 GB, more than a third of the 0.000221 GB of memory" in text
     assert "they are read from their files in every epoch" in text
     assert "read from their files" not in read("--data.in_memory", "true")[1]
+
+
+def test_a_process_keeps_images_in_memory_if_rank_zero_does(image_folder, tiny, monkeypatch):
+    """It has less free memory than rank 0 had, which has read its images by then."""
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    monkeypatch.setenv("LIGHTNING_CIFAR_RANK_ZERO", '{"in_memory": true}')
+    monkeypatch.setattr("lightning_cifar.data.memory.measure_memory", lambda: 0)
+    with process_settings():
+        job = parse(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder), *SMALL])
+    load_data(job)
+    assert hasattr(job.data.train, "images")
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV

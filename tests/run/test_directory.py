@@ -1,0 +1,88 @@
+"""Which directories a command may write to, and that one process at a time trains in a run directory."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lightning_cifar import InputError
+from lightning_cifar.run import directory as run_directory
+from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
+
+
+def test_new_and_empty_directories_can_be_claimed(tmp_path):
+    directory = tmp_path / "a/b"
+    assert claim_directory(directory, "--output") == directory
+    (directory / ".lock").touch()
+    assert claim_directory(directory, "--output") == directory
+
+
+def test_a_directory_with_files_needs_its_owner(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"^--output .* is not empty: name a new or empty directory$"):
+        claim_directory(tmp_path, "--output")
+    with pytest.raises(InputError, match="is not empty"):
+        claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "report.html").exists())
+    assert claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "mine.txt").exists()) == tmp_path
+
+
+def test_a_directory_that_cannot_be_made_names_the_option(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--explain .*file/x: Not a directory; name another directory$"):
+        claim_directory(tmp_path / "file/x", "--explain")
+
+
+def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        claim_directory(tmp_path / "new", "--output")
+    assert not isinstance(caught.value, InputError)
+
+
+def test_directories_of_the_same_second_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        run_directory.datetime, "datetime", SimpleNamespace(now=lambda: SimpleNamespace(strftime=lambda _: "now"))
+    )
+    assert [make_timed_directory(tmp_path / "runs").name for _ in range(3)] == ["now", "now-2", "now-3"]
+
+
+HOLDER = """
+import fcntl, os, sys
+from pathlib import Path
+from lightning_cifar.run.directory import lock
+def fail(*_):
+    raise OSError(int(sys.argv[2]), "no locks here")
+if sys.argv[2] != "0":
+    fcntl.flock = fail
+held = lock(Path(sys.argv[1]))
+print(bool(held and held.is_locked), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("code", [0, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_run_directory_has_one_process_on_any_file_system_until_that_is_killed(
+    tmp_path, monkeypatch, start_python, code
+):
+    def fail(*_):
+        raise OSError(code, "no locks here")
+
+    if code:
+        monkeypatch.setattr(fcntl, "flock", fail)
+    child = start_python("-c", HOLDER, tmp_path, code, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == "True\n"
+    with pytest.raises(InputError, match="is in use: another process trains in it"):
+        lock(tmp_path)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    held = lock(tmp_path)
+    assert held is not None
+    held.release()
