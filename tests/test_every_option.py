@@ -52,6 +52,7 @@ VALUES = {
     "model.schedule": "triangular",
     "model.warmup": "0.5 --model.schedule triangular",
     "model.label_smoothing": "0.1",
+    "model.class_weights": "balanced",
     "model.mixup": "0.5",
     "model.cutmix": "0.5",
     "model.tta": "mirror",

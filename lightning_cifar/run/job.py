@@ -90,7 +90,7 @@ class Job:
         settings = self.settings.clone()
         for name in NOT_IN_CONFIG:
             settings.pop(name)
-        for name in ("class_names", "mean", "std"):
+        for name in ("class_names", "class_weights", "mean", "std"):
             settings["model"][name] = self.model.hparams[name]
         return self.parser.dump(settings, skip_none=False)
 
