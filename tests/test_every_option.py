@@ -33,6 +33,7 @@ VALUES = {
     "data.sizes": "[16]",
     "data.size_shares": "[1,5] --data.sizes [16,32]",
     "data.drop_last": "true --data.batch_size 600",
+    "data.balanced": "true",
     "data.in_memory": "false",
     "data.num_workers": "1",
     "data.image_size": "64",

@@ -22,7 +22,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
-    for line in list_ineffective(job.typed, job.settings):
+    for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
         print(f"note: {line}")
     with open_run(job, callbacks=callbacks) as run:
         print(f"run directory: {run.directory}", flush=True)
