@@ -33,6 +33,7 @@ NOT_IN_CONFIG = (
     "config", "run_dir", "resume", "print_model", "wandb", "wandb_checkpoints", "corruptions",
     "near_duplicates", "trust_config",
 )  # fmt: skip
+FEWEST_BATCHES, SMALLEST_BATCH = 20, 8  # of an epoch; images
 
 
 @dataclass
@@ -74,6 +75,13 @@ class Job:
     def selects_by_validation(self) -> bool:
         """Whether validation images are held out and evaluated; the test set never selects a checkpoint."""
         return self.data.hparams["held_out"] == "val" and self.trainer["limit_val_batches"] != 0
+
+    def has_set(self, *names: str) -> bool:
+        """Whether the command line sets one of these options, or all of them by a configuration or a run to resume."""
+        words = {word.partition("=")[0] for word in self.typed}
+        groups = {name.partition(".")[0] for name in names}
+        given = words & {"--config", "-c", *(f"--{name}" for name in (*names, *groups))}
+        return bool(given) or self.settings["resume"] is not None
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -134,6 +142,30 @@ def load_data(job: Job) -> None:
     job.data.prepare_data()
     job.data.setup(job.command)
     job.model.adopt(job.data)
+    if job.command == "fit":
+        choose_batch_size(job)
+
+
+def choose_batch_size(job: Job) -> None:
+    """Lower the batch size for a folder of few images to a power of two, and print it, unless the user has set one.
+
+    The recipes' batch sizes suit the 50,000 images of CIFAR-10.
+    """
+    count, size, chosen = len(job.data.train), job.data.hparams["batch_size"], SMALLEST_BATCH
+    if job.data.hparams["dataset"] != "folder" or job.has_set("data.batch_size") or count >= FEWEST_BATCHES * size:
+        return
+    while 2 * chosen * FEWEST_BATCHES <= count:
+        chosen *= 2
+    if chosen < size:
+        job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
+        made = f"{count:,} images make {count_batches(job.data)} steps an epoch"
+        print(f"batch size {chosen}: {made}; --data.batch_size sets another", flush=True)
+
+
+def count_batches(data: CIFAR10DataModule) -> int:
+    """Return the number of training batches of an epoch."""
+    batches = len(data.train) / data.hparams["batch_size"]
+    return math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
 
 
 def load_weights(job: Job) -> str:
