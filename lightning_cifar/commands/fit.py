@@ -16,7 +16,7 @@ from lightning_cifar.run.settings import format_command
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
 
-FEW_STEPS = 300  # the shortest recipe, `fast`, takes as many
+FEW_STEPS = 100
 
 
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:

@@ -33,7 +33,8 @@ NOT_IN_CONFIG = (
     "config", "run_dir", "resume", "print_model", "wandb", "wandb_checkpoints", "corruptions",
     "near_duplicates", "trust_config",
 )  # fmt: skip
-FEWEST_BATCHES, SMALLEST_BATCH = 20, 8  # of an epoch; images
+FEWEST_BATCHES = 20  # of an epoch
+SMALLEST_BATCH = 64  # smaller ones train no better, and gates may become zero (docs/pictures.md)
 
 
 @dataclass
@@ -151,11 +152,11 @@ def choose_batch_size(job: Job) -> None:
 
     The recipes' batch sizes suit the 50,000 images of CIFAR-10.
     """
-    count, size, chosen = len(job.data.train), job.data.hparams["batch_size"], SMALLEST_BATCH
+    count, size = len(job.data.train), job.data.hparams["batch_size"]
     if job.data.hparams["dataset"] != "folder" or job.has_set("data.batch_size") or count >= FEWEST_BATCHES * size:
         return
-    while 2 * chosen * FEWEST_BATCHES <= count:
-        chosen *= 2
+    largest = max(count // FEWEST_BATCHES, min(SMALLEST_BATCH, count))
+    chosen = 1 << (largest.bit_length() - 1)
     if chosen < size:
         job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
         made = f"{count:,} images make {count_batches(job.data)} steps an epoch"

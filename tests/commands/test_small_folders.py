@@ -1,6 +1,7 @@
 """Folders of few images: the batch size that is chosen where none was set, and a line about too few steps."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.run.job import choose_batch_size
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 NETWORK = ["--model.widths", "[2,2,2,2,2]", "--trainer.log_every_n_steps", "1", "--trainer.limit_train_batches", "1"]
@@ -39,13 +41,14 @@ def read_batch_size(run_dir: str = "run") -> int:
 def test_a_batch_size_that_fits_is_chosen_and_kept(folder, capsys, recipe):
     """By a resumed run and a run on its configuration too, which print nothing of it."""
     assert fit(folder, "--recipe", recipe, "--trainer.max_epochs", "1", "--trainer.max_steps", "-1") == 0
-    line = "batch size 16: 400 images make 25 steps an epoch; --data.batch_size sets another"
+    steps = {"report": 7, "fast": 6}[recipe]  # fast leaves out the last batch, of 16
+    line = f"batch size 64: 400 images make {steps} steps an epoch; --data.batch_size sets another"
     assert line in capsys.readouterr().out.splitlines()
-    assert read_batch_size() == 16
+    assert read_batch_size() == 64
     assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
     assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
     assert "batch size" not in capsys.readouterr().out
-    assert read_batch_size() == read_batch_size("again") == 16
+    assert read_batch_size() == read_batch_size("again") == 64
 
 
 @pytest.mark.parametrize("option", [["--data.batch_size", "300"], ["--data.batch_size=300"], ["--config", "mine.yaml"]])
@@ -63,22 +66,32 @@ def test_other_data_keep_the_batch_size_of_the_recipe(tiny, capsys):
     assert read_batch_size() == 64
 
 
-def test_few_images_get_the_smallest_batch_size(image_folder):
-    assert fit(image_folder, "--trainer.max_epochs", "1") == 0
-    assert read_batch_size() == 8
+def test_a_batch_is_never_larger_than_the_folder(image_folder):
+    """Of 18 images; the recipe leaves out a batch that is not full."""
+    assert fit(image_folder, "--recipe", "fast", "--trainer.max_epochs", "1") == 0
+    assert read_batch_size() == 16
+
+
+@pytest.mark.parametrize(("images", "chosen"), [(1, 1), (60, 32), (2559, 64), (2560, 128), (4999, 128), (5000, 250)])
+def test_batch_size_by_number_of_images(images, chosen):
+    hparams = {"dataset": "folder", "batch_size": 250, "drop_last": False}
+    data = SimpleNamespace(train=range(images), hparams=hparams)
+    job = SimpleNamespace(data=data, has_set=lambda _: False, settings={"data": {}})
+    choose_batch_size(job)
+    assert hparams["batch_size"] == chosen
 
 
 def test_seeds_share_the_batch_size_and_are_resumed(folder, capsys):
     args = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK, "--trainer.max_epochs", "1"]
     for count in ("1", "2"):
         assert main(["repeat", "--n", count, *args, "--run_dir", "seeds"]) == 0
-    assert read_batch_size("seeds/seed0") == read_batch_size("seeds/seed1") == 16
+    assert read_batch_size("seeds/seed0") == read_batch_size("seeds/seed1") == 64
 
 
 def test_too_few_steps_get_a_line(folder, capsys):
-    few = "2 epochs of 25 steps are few to train a network: --trainer.max_epochs 12 makes 300 steps"
+    few = "2 epochs of 6 steps are few to train a network: --trainer.max_epochs 17 makes 102 steps"
     assert fit(folder, "--recipe", "fast") == 0
     assert f"note: {few}" in capsys.readouterr().out.splitlines()
-    assert fit(folder, "--recipe", "fast", "--trainer.max_epochs", "1", run_dir="typed") == 0
-    assert fit(folder, run_dir="enough") == 0  # 30 epochs
+    for options in (["--recipe", "fast", "--trainer.max_epochs", "1"], []):  # by default, 30 epochs
+        assert fit(folder, *options, "--trainer.max_time", "00:00:00:00", run_dir=f"run{len(options)}") == 0
     assert "are few" not in capsys.readouterr().out
