@@ -31,6 +31,13 @@ def test_loss_is_a_weighted_mean_over_images(smoothing, mixing):
     torch.testing.assert_close(objective.sum_losses([*logits], targets), sum(expected))
 
 
+def test_loss_of_two_shards_is_that_of_the_batch():
+    """DDP averages the gradients of the shards, whatever classes are in each."""
+    objective, logits, labels = Objective(3, 0, 0, 0, WEIGHTS), torch.randn(6, 3), torch.tensor([0, 0, 0, 2, 2, 1])
+    halves = [objective.sum_losses([logits[part]], labels[part]) for part in (slice(3), slice(3, 6))]
+    torch.testing.assert_close(sum(halves) / 2, objective.sum_losses([logits], labels))
+
+
 def test_equal_weights_change_nothing():
     logits, labels = [torch.randn(7, 3)], torch.tensor([0, 1, 2, 0, 0, 1, 0])
     plain, weighted = (Objective(3, 0.1, 0, 0, weights).sum_losses(logits, labels) for weights in (None, [1, 1, 1]))
