@@ -117,6 +117,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
             yield f"--{name} has no effect: {why}"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
+    if data["balanced"] and model["class_weights"] == "balanced" and not equal:
+        yield "--data.balanced draws rare classes more often and --model.class_weights weighs them: set one of them"
     size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]
     if last < size and "data.image_size" in words:
         scaled = [size * one // last for one in data["sizes"]]

@@ -105,6 +105,16 @@ def test_what_has_no_effect_on_classes_of_one_size_gets_a_line(image_folder, cap
         assert f"note: --{option} has no effect: every class has 6 training images" in out
 
 
+def test_two_remedies_at_once_get_a_line(image_folder, capsys):
+    args = ["--data.dataset", "folder", "--data.root", str(image_folder), "--trainer.max_time", "00:00:00:00"]
+    args += ["--model.class_weights", "balanced", "--data.balanced", "true", "--model.widths", "[4,4,8,8,8]"]
+    assert main(["fit", *args, "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
+    assert (
+        "note: --data.balanced draws rare classes more often and --model.class_weights weighs them"
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_training_draws_each_class_equally_often(image_folder, in_memory, monkeypatch):
     seen = Counter()
