@@ -132,11 +132,11 @@ def test_test_prints_a_table_and_writes_test_json(trained, capsys, tmp_path):
         right = model(test.images).argmax(1) == test.labels
     result = json.loads((tmp_path / "t/test.json").read_text())
     assert result["accuracy"] == pytest.approx(right.float().mean().item())
-    assert result["per_class"]["3"]["accuracy"] == pytest.approx(right[test.labels == 3].float().mean().item())
+    assert result["per_class"]["3"]["recall"] == pytest.approx(right[test.labels == 3].float().mean().item())
     assert (tmp_path / "t" / result["checkpoint"]).samefile(checkpoint)
     assert result["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert f"all classes  {result['accuracy']:>8.2%}     360" in out
-    assert sum(line.startswith("all classes") for line in out) == 1
+    assert f"accuracy           {result['accuracy']:>7.2%}     360" in out
+    assert sum(line.startswith("accuracy ") for line in out) == 1
 
 
 def test_validate_prints_the_accuracy(trained, capsys):

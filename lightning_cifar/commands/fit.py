@@ -1,5 +1,6 @@
 """``fit``: train a recipe, or resume a run that was stopped. What happens, in order, is `fit`."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.figure import CURVES
-from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.job import Job, choose_precision, count_batches, load_data, load_weights
 from lightning_cifar.run.settings import format_command
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
+
+FEW_STEPS = 100
 
 
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
@@ -22,7 +25,9 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
-    for line in list_ineffective(job.typed, job.settings):
+    for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
+        print(f"note: {line}")
+    for line in list_few_steps(job):
         print(f"note: {line}")
     with open_run(job, callbacks=callbacks) as run:
         print(f"run directory: {run.directory}", flush=True)
@@ -35,6 +40,24 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             raise
         finally:  # after Ctrl-C too
             list_files(job, run)
+
+
+def list_few_steps(job: Job) -> Iterator[str]:
+    """Yield a line if a new network gets few steps because the folder has few images."""
+    batches, epochs = count_batches(job.data), job.trainer["max_epochs"]
+    if (
+        job.data.hparams["dataset"] != "folder"
+        or job.ckpt_path
+        or job.settings["init_from"]
+        or job.has_set("trainer.max_epochs", "trainer.max_steps")
+    ):
+        return
+    if epochs and 0 < batches * epochs < FEW_STEPS:
+        enough = math.ceil(FEW_STEPS / batches)
+        yield (
+            f"{epochs} epochs of {batches} steps are few to train a network: --trainer.max_epochs {enough} makes "
+            f"{enough * batches} steps"
+        )
 
 
 def describe_end(job: Job, run: Run) -> Iterator[str]:

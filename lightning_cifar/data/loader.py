@@ -19,18 +19,37 @@ def make_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
 
 
+def draw_balanced(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """Return as many positions as there are ``labels``, of each class equally often, ascending.
+
+    All epochs together read an endless list. The classes take turns in it, and the images of a class follow each other
+    in one random order. So no image is drawn again before all others of its class, and classes of one size are drawn
+    as they are.
+    """
+    order = torch.randperm(len(labels), generator=make_generator(seed, 2**31))  # the epochs use those below
+    order = order[labels[order].argsort(stable=True)]  # class after class
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    turns = torch.arange(epoch * len(labels), (epoch + 1) * len(labels))
+    label, turn = turns % len(counts), turns // len(counts)
+    return order[(counts.cumsum(0) - counts)[label] + turn % counts[label]].sort().values
+
+
 class Order(DistributedSampler[int]):
     """Positions 0 to size - 1, shuffled in each epoch by (seed, epoch), or ascending if ``seed`` is None.
 
     It divides each batch among processes itself. As a `DistributedSampler` it is not divided again by Lightning.
 
     ``batch_size`` is the global batch size, and ``shard`` the part of each batch for this process; `check_batch_size`
-    tells which sizes can be divided.
+    tells which sizes can be divided. With ``labels``, a position is one of those that `draw_balanced` returns; without,
+    it is that of an image.
     """
 
-    def __init__(self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL) -> None:
+    def __init__(
+        self, size: int, seed: int | None = None, batch_size: int = 1, shard: Shard = ALL, labels: Tensor | None = None
+    ) -> None:
         self.size, self.order_seed, self.epoch = size, seed, 0
-        self.batch_size, self.shard = batch_size, shard
+        self.batch_size, self.shard, self.labels = batch_size, shard, labels
         self.fixed = False  # the same order in every epoch, for `overfit_batches`
         self.first = 0  # global position at which the next epoch starts: above 0 after a resume within an epoch
 
@@ -40,16 +59,27 @@ class Order(DistributedSampler[int]):
         if self.order_seed is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(
-                self.size, generator=make_generator(self.order_seed, 0 if self.fixed else self.epoch)
-            )
+            order = torch.randperm(self.size, generator=make_generator(self.order_seed, self.drawn_epoch))
         return self.shard.of_batches(order[first:], self.batch_size) if self.shard.count > 1 else order[first:]
+
+    @property
+    def drawn_epoch(self) -> int:
+        return 0 if self.fixed else self.epoch
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Return the `positions` and the image at each of them."""
+        positions = self.positions()
+        if self.labels is None:
+            return positions, positions
+        return positions, draw_balanced(self.labels, self.order_seed or 0, self.drawn_epoch)[positions]
 
     def __len__(self) -> int:
         return self.size // self.shard.count
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.positions().tolist())
+        """Yield positions or, with ``labels``, a position and its image."""
+        pairs = torch.stack(self.draw(), 1)
+        return iter((pairs[:, 0] if self.labels is None else pairs).tolist())
 
 
 class BatchLoader:
@@ -60,7 +90,8 @@ class BatchLoader:
         batch_size: global batch size, at least 1; the last batch may be smaller. B is the part for this process.
         seed: shuffle each epoch by (seed, epoch); None keeps the order.
         drop_last: leave out a last batch of fewer than ``batch_size`` images.
-        positions: add to each batch the positions of its images in ``data``, int64 (B,).
+        balanced: draw each class equally often; see `draw_balanced`.
+        positions: add to each batch the positions of its images in ``data``, or in what was drawn, int64 (B,).
         device: where the set is stored and batches are gathered.
         shard: part of each batch for this process.
     """
@@ -71,6 +102,7 @@ class BatchLoader:
         batch_size: int,
         seed: int | None = None,
         drop_last: bool = False,
+        balanced: bool = False,
         positions: bool = False,
         device: torch.device | str = "cpu",
         shard: Shard = ALL,
@@ -81,7 +113,8 @@ class BatchLoader:
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.positions = positions
-        self.sampler = Order(len(data), seed, batch_size, shard)  # Lightning calls its `set_epoch`
+        # Lightning calls its `set_epoch`.
+        self.sampler = Order(len(data), seed, batch_size, shard, data.labels if balanced else None)
         self.batch = 0
 
     batch_sampler = None  # Lightning expects one next to every sampler
@@ -100,13 +133,13 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         self.batch = self.sampler.first // self.batch_size
-        order = self.sampler.positions().to(self.labels.device)
         share = self.batch_size // self.sampler.shard.count
-        for chosen in order.split(share)[: len(self) - self.batch]:
+        parts = (drawn.to(self.labels.device).split(share) for drawn in self.sampler.draw())
+        for positions, chosen in [*zip(*parts, strict=True)][: len(self) - self.batch]:
             self.batch += 1
             images = self.pixels.index_select(0, chosen).permute(0, 3, 1, 2)  # channels-last in memory
             batch = images, self.labels.index_select(0, chosen)
-            yield (*batch, chosen) if self.positions else batch
+            yield (*batch, positions) if self.positions else batch
 
 
 def check_batch_size(batch_size: int, size: int, drop_last: bool, shard: Shard) -> None:

@@ -12,14 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
 from lightning_cifar.data.arguments import HeldOut, check_arguments
-from lightning_cifar.data.dataset import (
-    Dataset,
-    ImageSet,
-    LabelledImages,
-    SourceName,
-    hold_out,
-    measure_channels,
-)
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, SourceName, hold_out, measure_channels
 from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
@@ -66,6 +59,8 @@ class CIFAR10DataModule(LightningDataModule):
             after the other, since smaller images make cheaper steps (progressive resizing).
         size_shares: relative number of steps at each of several ``sizes``, above 0; default: equal shares.
         drop_last: leave out the last training batch of an epoch if it is not full.
+        balanced: draw as many images in an epoch as there are, but each class equally often: images of rare classes
+            several times, each time augmented anew.
         in_memory: False decodes the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
             ``std`` are then those of 5,000 evenly spaced images, fewer of large ones. ``auto``: False if the images
             need more than a third of the available memory.
@@ -95,6 +90,7 @@ class CIFAR10DataModule(LightningDataModule):
         sizes: Sequence[int] | None = None,
         size_shares: Sequence[float] | None = None,
         drop_last: bool = False,
+        balanced: bool = False,
         in_memory: bool | Literal["auto"] = "auto",
         num_workers: int | None = None,
         image_size: int = SIZE,
@@ -169,9 +165,9 @@ class CIFAR10DataModule(LightningDataModule):
             self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
         self.seed = torch.initial_seed()
         self.draw_epoch(0 if self.trainer is None else self.trainer.current_epoch)
-        options = {"seed": self.seed, "drop_last": self.hparams["drop_last"], "shard": self.shard}
+        options = {name: self.hparams[name] for name in ("batch_size", "drop_last", "balanced")}
         options["positions"] = self.trainer is not None  # for `on_after_batch_transfer`, which a Trainer calls
-        loader = self.make_loader(self.train, self.hparams["batch_size"], **options)
+        loader = self.make_loader(self.train, **options, seed=self.seed, shard=self.shard)
         loader.sampler.fixed = getattr(self.trainer, "overfit_batches", 0) > 0  # type: ignore[union-attr]  # an `Order`
         return loader
 

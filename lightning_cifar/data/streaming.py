@@ -46,15 +46,18 @@ class ImageFiles:
         chosen = self.paths[indices if isinstance(indices, slice) else indices.numpy()]
         return ImageFiles(chosen, self.labels[indices], self.square)
 
-    def __getitems__(self, indices: list[int]) -> tuple[np.ndarray, ...]:
+    def __getitems__(self, indices: list[int] | list[list[int]]) -> tuple[np.ndarray, ...]:
         """Return a batch to `FileLoader`: images uint8 (B, side, side, 3), labels and positions int64 (B,).
 
+        ``indices`` are those that `Order` yields: positions, or pairs of a position and its image.
         Arrays, since workers send tensors through /dev/shm, which is small in containers: a full one hangs them.
         """
+        pairs = np.array(indices).reshape(len(indices), -1)
+        positions, chosen = pairs[:, 0], pairs[:, -1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, as in `iterate_images`
-            pixels = np.stack([decode(os.fsdecode(path), self.square) for path in self.paths[indices]])
-        return pixels, self.labels.numpy()[indices], np.array(indices)
+            pixels = np.stack([decode(os.fsdecode(path), self.square) for path in self.paths[chosen]])
+        return pixels, self.labels.numpy()[chosen], positions
 
     def sample(self, size: int) -> ImageSet:
         """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
@@ -127,6 +130,7 @@ def make_file_loader(
     batch_size: int,
     seed: int | None = None,
     drop_last: bool = False,
+    balanced: bool = False,
     positions: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
@@ -140,7 +144,7 @@ def make_file_loader(
     return FileLoader(
         data,  # type: ignore[arg-type]  # not a torch Dataset, but it has a length and __getitems__
         batch_size=batch_size // shard.count,  # a keyword, as Lightning passes it when it builds another
-        sampler=Order(len(data), seed, batch_size, shard),
+        sampler=Order(len(data), seed, batch_size, shard, data.labels if balanced else None),
         drop_last=drop_last,
         collate_fn=itemgetter(slice(3 if positions else 2)),
         num_workers=num_workers,

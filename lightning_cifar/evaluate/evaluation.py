@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.evaluate.calibration import calibration_error
+from lightning_cifar.evaluate.recall import measure_balanced_accuracy, measure_recalls
 from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -60,22 +61,22 @@ def evaluate_logits(
     """
     logits, count = logits.float(), len(class_names)
     predicted = logits.argmax(1)
-    confusion = multiclass_confusion_matrix(predicted, labels, count)  # (true class, predicted class)
-    counts, correct = confusion.sum(1).tolist(), confusion.diag().tolist()
+    confusion = multiclass_confusion_matrix(predicted, labels, count).tolist()  # (true class, predicted class)
     scaled = None if temperature is None else score_probabilities(logits / temperature, labels)
     return {
-        "accuracy": sum(correct) / sum(counts),
+        "accuracy": sum(row[label] for label, row in enumerate(confusion)) / len(labels),
+        "balanced_accuracy": measure_balanced_accuracy(confusion),
         "accuracy_top5": measure_top5(logits, labels) if count > MANY else None,
-        "images": sum(counts),
+        "images": len(labels),
         **score_probabilities(logits, labels),
         "temperature": temperature,
         "temperature_scaled": scaled,
         "risk_coverage": risk_coverage(logits, labels),
         "per_class": {
-            name: {"accuracy": right / images if images else None, "images": images}
-            for name, right, images in zip(class_names, correct, counts, strict=True)
+            name: {"recall": recall, "images": sum(row)}
+            for name, recall, row in zip(class_names, measure_recalls(confusion), confusion, strict=True)
         },
-        "confusion": confusion.tolist(),
+        "confusion": confusion,
     }
 
 

@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 def format_table(result: dict[str, Any]) -> str:
     """Return the result of `evaluate_test` as a text table: a row for each class, then accuracy and calibration."""
-    total, partial = "all classes", describe_partial(result)
-    if partial:
-        total = "these images"
-    width = max(len(total), *map(len, result["per_class"]))
-    lines = [f"{'class':<{width}}  accuracy  images"]
-    for name, row in result["per_class"].items():
-        accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
-        lines.append(f"{name:<{width}}  {accuracy:>8}  {row['images']:>6,}")
-    lines.append(f"{total:<{width}}  {result['accuracy']:>8.2%}  {result['images']:>6,}")
+    totals = {}
+    if (balanced := result["balanced_accuracy"]) is not None:
+        totals["balanced accuracy"] = balanced
     if result.get("accuracy_without_tta", result["accuracy"]) != result["accuracy"]:
-        lines.append(f"{'without TTA':<{width}}  {result['accuracy_without_tta']:>8.2%}")
+        totals["without TTA"] = result["accuracy_without_tta"]
     if top5 := result.get("accuracy_top5"):
-        lines.append(f"{'top 5':<{width}}  {top5:>8.2%}")
+        totals["top 5"] = top5
+    width = max(map(len, ("accuracy", *totals, *result["per_class"])))
+    lines = [f"{'class':<{width}}   recall  images"]
+    for name, row in result["per_class"].items():
+        recall = "-" if row["recall"] is None else f"{row['recall']:.2%}"
+        lines.append(f"{name:<{width}}  {recall:>7}  {row['images']:>6,}")
+    lines.append(f"{'accuracy':<{width}}  {result['accuracy']:>7.2%}  {result['images']:>6,}")
+    lines += [f"{name:<{width}}  {share:>7.2%}" for name, share in totals.items()]
     for key, meaning in SUBSETS.items():
         if found := result.get(key):
             excluded = result["images"] - found["images"]
@@ -42,7 +43,7 @@ def format_table(result: dict[str, Any]) -> str:
         if worse := list_worse(result):
             lines.append(f"that temperature, fitted on the validation images, makes the {worse} worse: do not use it")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
-    if partial:
+    if partial := describe_partial(result):
         lines.append(f"partial test: {partial}")
     return "\n".join(lines)
 

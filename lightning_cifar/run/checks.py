@@ -64,23 +64,32 @@ def count_processors(trainer: dict[str, Any]) -> int | None:
     return 1
 
 
-def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
-    """Yield a line for each option that was typed, or concerns another network, and has no effect beside the others."""
+def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[int]) -> Iterator[str]:
+    """Yield a line for each option that was typed, or concerns another network, and has no effect beside the others.
+
+    Args:
+        typed: words of the command.
+        settings: every option.
+        class_sizes: training images of each class.
+    """
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
     unvalidated = trainer["limit_val_batches"] == 0
     cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
     five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
     ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
+    equal = f"every class has {class_sizes[0]:,} training images" if len({*class_sizes}) == 1 else ""
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
+        "model.class_weights": equal if model["class_weights"] == "balanced" else "",
         "model.gate_rate": "" if five else f"{model['network']} has no gates",
         "model.temperature": "" if model["gate"] == "softmax" else f"the gate is {model['gate']}",
         "model.stem_stride": "" if model["stem_kernel"] else "there is no stem",
         "model.stem_bias": "" if model["stem_kernel"] else "there is no stem",
         "model.dropout": "" if model["hidden"] else "there is no hidden layer",
         "model.global_pool": "five poolings leave one pixel" if all(model["pools"]) and small else "",
+        "data.balanced": equal,
         "data.num_workers": "the images are in memory" if data["in_memory"] is True or not folder else "",
         "data.val_size": "the test set is held out" if test else "",
         "data.split_seed": "the test set is held out" if test and not folder else "",
@@ -109,6 +118,8 @@ def list_ineffective(typed: Sequence[str], settings: Any) -> Iterator[str]:
             yield f"--{name} has no effect: {why}"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
+    if data["balanced"] and model["class_weights"] == "balanced" and not equal:
+        yield "--data.balanced draws rare classes more often and --model.class_weights weighs them: set one of them"
     size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]
     if last < size and "data.image_size" in words:
         scaled = [size * one // last for one in data["sizes"]]

@@ -72,8 +72,9 @@ class FiniteLoss(Callback):
         return f"{rate}: try a lower --model.learning_rate"
 
 
-# At most 256 images and 2 % of the split. A forward pass is a third of a step, so this takes about 1 % of the time.
-IMAGES, EVERY = 256, 50
+# 2 % of the training images, at most 256: a forward pass is a third of a step, so this takes about 1 % of the time. Of
+# small folders at least 32, for the gates of a few images may be zero while those of others are not.
+FEWEST, IMAGES, EVERY = 32, 256, 50
 
 
 class GateStatistics(Callback):
@@ -96,7 +97,9 @@ class GateStatistics(Callback):
         data = pl_module.datamodule
         gated = [one for one in pl_module.five_block_nets if one.blocks[0].gate.kind != "static"]
         if data is not None and gated and not isinstance(trainer.strategy, FSDPStrategy):
-            self.images = data.train.sample(max(1, min(IMAGES, len(data.train) // EVERY))).images.to(pl_module.device)
+            self.images = data.train.sample(min(max(FEWEST, len(data.train) // EVERY), IMAGES)).images.to(
+                pl_module.device
+            )
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -34,6 +34,8 @@ NOT_IN_CONFIG = (
     "config", "run_dir", "resume", "print_model", "wandb", "wandb_checkpoints", "corruptions",
     "near_duplicates", "trust_config",
 )  # fmt: skip
+FEWEST_BATCHES = 20  # of an epoch
+SMALLEST_BATCH = 64  # smaller ones train no better, and gates may become zero (docs/pictures.md)
 
 
 @dataclass
@@ -76,6 +78,13 @@ class Job:
         """Whether validation images are held out and evaluated; the test set never selects a checkpoint."""
         return self.data.hparams["held_out"] == "val" and self.trainer["limit_val_batches"] != 0
 
+    def has_set(self, *names: str) -> bool:
+        """Whether the command line sets one of these options, or all of them by a configuration or a run to resume."""
+        words = {word.partition("=")[0] for word in self.typed}
+        groups = {name.partition(".")[0] for name in names}
+        given = words & {"--config", "-c", *(f"--{name}" for name in (*names, *groups))}
+        return bool(given) or self.settings["resume"] is not None
+
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
         self.trainer["precision"] = self.settings["trainer"]["precision"] = precision
@@ -91,7 +100,7 @@ class Job:
         settings = self.settings.clone()
         for name in NOT_IN_CONFIG:
             settings.pop(name)
-        for name in ("class_names", "mean", "std"):
+        for name in ("class_names", "class_weights", "mean", "std"):
             settings["model"][name] = self.model.hparams[name]
         return self.parser.dump(settings, skip_none=False)
 
@@ -139,6 +148,30 @@ def load_data(job: Job) -> None:
     job.model.adopt(job.data)
     if (init_from := job.settings["init_from"]) and not continues(job.settings):
         print(start_from(job.model, find_checkpoint(init_from, "--init_from")), flush=True)
+    if job.command == "fit":
+        choose_batch_size(job)
+
+
+def choose_batch_size(job: Job) -> None:
+    """Lower the batch size for a folder of few images to a power of two, and print it, unless the user has set one.
+
+    The recipes' batch sizes suit the 50,000 images of CIFAR-10.
+    """
+    count, size = len(job.data.train), job.data.hparams["batch_size"]
+    if job.data.hparams["dataset"] != "folder" or job.has_set("data.batch_size") or count >= FEWEST_BATCHES * size:
+        return
+    largest = max(count // FEWEST_BATCHES, min(SMALLEST_BATCH, count))
+    chosen = 1 << (largest.bit_length() - 1)
+    if chosen < size:
+        job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
+        made = f"{count:,} images make {count_batches(job.data)} steps an epoch"
+        print(f"batch size {chosen}: {made}; --data.batch_size sets another", flush=True)
+
+
+def count_batches(data: CIFAR10DataModule) -> int:
+    """Return the number of training batches of an epoch."""
+    batches = len(data.train) / data.hparams["batch_size"]
+    return math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
 
 
 def load_weights(job: Job) -> str:

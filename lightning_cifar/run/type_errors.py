@@ -12,17 +12,24 @@ def shorten_type_error(key: str, text: str) -> str:
     """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
     if why := explain_class(key, text):
         return why
-    found = re.search(r"(?:Given value|Got value): (.*)$", text)
+    found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before
     choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
     if found is None or "." not in key or "init_args" in found[1] or "required" in text:
         return text if len(text) < 300 else f"--{key}: {text[-250:]}"
     if choices:
-        expected = f"one of {choices[1].replace(chr(39), '')}"
+        expected = f"one of {choices[1].replace(chr(39), '')}" + (
+            " or a list of numbers" if "Sequence[float" in text else ""
+        )
     elif "collections.abc.Sequence" in text and not found[1].startswith("["):
         expected = f"write a list, [{found[1]}]"
     else:
         names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
-        names = ["a mapping"] * ("dict[" in text) + ["null" if name == "NoneType" else name for name in names]
+        lists = re.findall(r"Sequence\[(\w+)\]", types[1] if types else "")
+        names = (
+            ["a mapping"] * ("dict[" in text)
+            + [f"a list of {kind}" for kind in lists]
+            + ["null" if name == "NoneType" else name for name in names]
+        )
         expected = "expected " + " or ".join(dict.fromkeys(names))
     return f"--{key} {found[1][:60]}: {expected}"
 

@@ -169,7 +169,10 @@ def finish_wandb(logger: WandbLogger, failed: bool) -> None:
         warnings.warn(f"W&B could not finish the run: {reason(error)}", stacklevel=2)
 
 
-NUMBERS = ("accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "temperature", "images")
+NUMBERS = (
+    *("accuracy", "balanced_accuracy", "accuracy_without_tta", "loss", "brier"),
+    *("calibration_error", "temperature", "images"),
+)
 SHOWN = 128  # pixels; 32x32 are too small to see
 
 
@@ -203,7 +206,7 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
             for true, row in enumerate(result["confusion"])
             for predicted, count in enumerate(row)
         ]
-        accuracies = [[name, scores["accuracy"]] for name, scores in result["per_class"].items()]
+        recalls = [[name, scores["recall"]] for name, scores in result["per_class"].items()]
         scale = 1 if images is None else max(1, SHOWN // images.shape[1])
         large: Any = [] if images is None else images.repeat(scale, 1).repeat(scale, 2)
         columns = list(result["mistakes"][0]) if result["mistakes"] else []
@@ -219,7 +222,7 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
                     title="confusions",
                 ),
                 "test/classes": wandb.plot.bar(
-                    wandb.Table(["class", "accuracy"], accuracies), "class", "accuracy", "accuracy of each class"
+                    wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
                 ),
                 "test/mistakes": wandb.Table(["image", *columns], mistakes),
                 "test/picture": wandb.Image(str(plot)),

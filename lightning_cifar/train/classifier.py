@@ -21,7 +21,7 @@ from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
-from lightning_cifar.train.objective import Objective
+from lightning_cifar.train.objective import ClassWeights, Objective
 from lightning_cifar.train.optim import build_optimizer, fuse
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
@@ -38,19 +38,18 @@ class ImageClassifier(LightningModule):
         num_classes: number of classes.
         network: name of the network, or a function of yours (see `lightning_cifar.model.named.build_network`).
         network_args: arguments of a network other than ``five_block``.
-        optimizer: ``adam``, ``adamw``, ``sgd`` (Nesterov's), ``muon`` (see `lightning_cifar.train.optim.Muon`), or a
-            class of `torch.optim`, such as ``RMSprop``.
+        optimizer: ``adam``, ``adamw``, ``sgd`` (Nesterov's), ``muon``, or a class of `torch.optim`: ``RMSprop``.
         optimizer_args: further arguments of the optimiser.
         learning_rate: step size, above 0.
-        gate_rate: step size of the gates; None: ``learning_rate``.
-        norm_rate: step size of batch norm and of biases; None: ``learning_rate``.
-        head_rate: step size of the classifier; None: ``learning_rate``.
+        gate_rate, norm_rate, head_rate: step sizes of the gates, of batch norm and biases, and of the classifier; None:
+            ``learning_rate``.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
         weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw`` and ``muon``.
         schedule: ``constant``; ``triangular`` and ``cosine``: the rates rise over the share ``warmup`` of the steps,
             then fall to 0, linearly or along half a cosine; ``one_cycle``: as torch's OneCycleLR.
         warmup: in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
         label_smoothing: share in [0, 1) of the target that is spread evenly over the classes.
+        class_weights: factor of each class in the training loss; ``balanced``: inverse to its number of images.
         mixup: alpha of MixUp, at least 0 (arXiv 1710.09412); 0: off. Training accuracy counts the unmixed labels.
         cutmix: alpha of CutMix (arXiv 1905.04899); 0: off. With ``mixup`` too, each batch uses one at random.
         tta: test-time augmentation in test and predict: ``none``, ``mirror`` or ``translate``.
@@ -59,8 +58,7 @@ class ImageClassifier(LightningModule):
         non_square: how an image that is not square becomes one, as ``image_size``.
         mean, std: per channel, for pixels in [0, 1]; None: those of the data module in training, else CIFAR-10's.
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
-        replay: record the training step as one CUDA graph and replay it, with the same results; ``auto``: if the
-            device is a GPU. Where replay is impossible, a warning says why, and steps run eagerly.
+        replay: record the training step as a CUDA graph and replay it; ``auto``: on a GPU, where it is possible.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
         freeze: number of first parts that are not trained (see `lightning_cifar.model.freezing.freeze`).
         five_block: arguments of `FiveBlockNet`.
@@ -85,6 +83,7 @@ class ImageClassifier(LightningModule):
         schedule: Schedule = "constant",
         warmup: float | None = None,
         label_smoothing: float = 0.0,
+        class_weights: ClassWeights = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         tta: Tta = "none",
@@ -111,7 +110,7 @@ class ImageClassifier(LightningModule):
         networks = [build_network(network, num_classes, network_args, size, **five_block) for _ in range(members)]
         self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
         freeze_parts(self.networks, freeze)
-        self.objective = Objective(num_classes, label_smoothing, mixup, cutmix)
+        self.objective = Objective(num_classes, label_smoothing, mixup, cutmix, self.hparams["class_weights"])
         # validate_args would read every batch back from the device.
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_outputs = Outputs()
@@ -142,6 +141,7 @@ class ImageClassifier(LightningModule):
             self.adopt(data)
         if stage != "fit":
             return
+        self.objective.weigh(self.hparams["class_weights"])
         if self.trainer.world_size > 1:
             torch.set_rng_state(self.random_state)  # Lightning has reseeded each process; continue as one would
         if data is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.train.objective import balance_classes
 from lightning_cifar.train.optim import find_optimizer
 from lightning_cifar.train.schedule import Schedule
 from lightning_cifar.train.tta import Tta
@@ -33,10 +34,15 @@ def check_hyperparameters(values: Mapping[str, Any]) -> None:
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and len(names) != classes:
         raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(names)}")
+    if (weights := values["class_weights"]) not in (None, "balanced"):
+        if not isinstance(weights, list | tuple) or len(weights) != classes:
+            raise InputError(f"class_weights must be balanced or {classes} numbers (num_classes), got {weights}")
+        for weight in weights:
+            check_range("class_weights", weight, "(0, 1e9]")
 
 
 def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> None:
-    """Take class names, size and rule from the data where there are none.
+    """Take class names, size, rule and balanced class weights from the data where there are none.
 
     Raises:
         InputError: the model has others.
@@ -47,6 +53,8 @@ def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> Non
     if known is not None and list(known) != names:
         raise InputError(f"the model has the classes {', '.join(known)}; the data has {', '.join(names)}")
     values["class_names"] = names
+    if values["class_weights"] == "balanced":
+        values["class_weights"] = balance_classes(data.train.labels, len(names))
     for name in ("image_size", "non_square"):
         asked = data.hparams[name]
         if values[name] not in (None, asked):

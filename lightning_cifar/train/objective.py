@@ -1,14 +1,20 @@
-"""The training objective: cross-entropy of each network, with label smoothing, MixUp and CutMix."""
+"""The training objective: cross-entropy of each network, with class weights, label smoothing, MixUp and CutMix."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from lightning_cifar.errors import InputError
 
-class Objective:
+ClassWeights = Literal["balanced"] | Sequence[float] | None
+
+
+class Objective(nn.Module):
     """Loss of one or several networks on a batch.
 
     Args:
@@ -16,13 +22,30 @@ class Objective:
         label_smoothing: share of the target that is spread evenly over the classes.
         mixup: alpha of MixUp; 0: off.
         cutmix: alpha of CutMix; 0: off. With both, each batch uses one at random.
+        class_weights: K numbers; ``balanced``: `weigh` sets them later; None: all classes count alike.
     """
 
-    def __init__(self, num_classes: int, label_smoothing: float, mixup: float, cutmix: float) -> None:
+    weights: Tensor | None  # not in the state dict: a hyper-parameter holds them
+
+    def __init__(
+        self, num_classes: int, label_smoothing: float, mixup: float, cutmix: float, class_weights: ClassWeights = None
+    ) -> None:
+        super().__init__()
         self.label_smoothing = label_smoothing
         transforms = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
         mixes = [transform(alpha=alpha, num_classes=num_classes) for transform, alpha in transforms if alpha]
         self.mixes = v2.RandomChoice(mixes) if mixes else None
+        weights = None if class_weights is None else torch.ones(num_classes)
+        self.register_buffer("weights", weights, persistent=False)
+        if class_weights != "balanced":
+            self.weigh(class_weights)
+
+    def weigh(self, class_weights: ClassWeights) -> None:
+        """Multiply the loss of each class by its weight from now on."""
+        if class_weights == "balanced":
+            raise InputError("class_weights balanced needs a CIFAR10DataModule: give one number for each class")
+        if class_weights is not None and self.weights is not None:
+            self.weights.copy_(torch.tensor(class_weights))
 
     def mix(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return mixed pixels (B, C, H, W) and targets (B, K), or the pixels and labels (B,) if nothing is mixed."""
@@ -32,6 +55,22 @@ class Objective:
         return mixed
 
     def sum_losses(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Sum the cross-entropies of the networks' logits, so that each network learns as if trained separately."""
-        losses = [F.cross_entropy(one, targets, label_smoothing=self.label_smoothing) for one in logits]
-        return torch.stack(losses).sum()
+        """Sum the cross-entropies of the networks' logits, so that each network learns as if trained separately.
+
+        A weighted sum is divided by the number of images, not by their weights as in torch: the loss of an image does
+        not depend on its batch, nor on the shard of a process.
+        """
+        reduction = "mean" if self.weights is None else "sum"
+        loss = partial(F.cross_entropy, weight=self.weights, label_smoothing=self.label_smoothing, reduction=reduction)
+        total = torch.stack([loss(one, targets) for one in logits]).sum()
+        return total if self.weights is None else total / len(targets)
+
+
+def balance_classes(labels: Tensor, num_classes: int) -> list[float]:
+    """Return weights in inverse proportion to the classes' numbers of images, whose mean over the images is 1.
+
+    A class without images gets the weight 1.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    present = sum(count > 0 for count in counts)
+    return [len(labels) / (present * count) if count else 1.0 for count in counts]

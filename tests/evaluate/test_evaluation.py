@@ -35,7 +35,9 @@ def test_counts(outputs):
     assert result["confusion"] == counts
     assert result["images"] == 300
     assert result["accuracy"] == sum(counts[i][i] for i in range(4)) / 300
-    assert result["per_class"]["b"] == {"accuracy": counts[1][1] / sum(counts[1]), "images": sum(counts[1])}
+    assert result["per_class"]["b"] == {"recall": counts[1][1] / sum(counts[1]), "images": sum(counts[1])}
+    recalls = [counts[i][i] / sum(counts[i]) for i in range(4)]
+    assert result["balanced_accuracy"] == pytest.approx(sum(recalls) / 4)
     assert result["temperature"] is result["temperature_scaled"] is None
 
 

@@ -17,10 +17,11 @@ LOGITS = torch.nn.functional.one_hot(PREDICTED, 2) * torch.tensor(9.0).log()  # 
 def test_table():
     lines = format_table(evaluate_logits(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
     assert lines == [
-        "class        accuracy  images",
-        "cat            80.00%      10",
-        "dog            96.67%      30",
-        "all classes    92.50%      40",
+        "class               recall  images",
+        "cat                 80.00%      10",
+        "dog                 96.67%      30",
+        "accuracy            92.50%      40",
+        "balanced accuracy   88.33%",
         "loss 0.2702, Brier score 0.1400, calibration error 0.0250",
         "area under the risk-coverage curve 0.1090",
     ]
@@ -29,14 +30,21 @@ def test_table():
 def test_table_says_what_test_time_augmentation_gave_and_a_temperature():
     result = evaluate_logits(LOGITS, LABELS, ("cat", "dog"), 2.0) | {"accuracy_without_tta": 0.9}
     lines = format_table(result).splitlines()
-    assert lines[4] == "without TTA    90.00%"
-    assert lines[6].startswith("after temperature scaling by 2.000: loss ")
+    assert lines[5] == "without TTA         90.00%"
+    assert lines[7].startswith("after temperature scaling by 2.000: loss ")
 
 
-def test_a_class_without_images_has_no_accuracy():
+def test_balanced_accuracy_of_classes_of_one_size_is_the_accuracy():
+    result = evaluate_logits(LOGITS[:20], LABELS[:20], ("cat", "dog"), None)
+    assert result["balanced_accuracy"] is None
+    assert "balanced" not in format_table(result)
+
+
+def test_a_class_without_images_has_no_recall():
     result = evaluate_logits(LOGITS[:10], LABELS[:10], ("cat", "dog"), None)
-    assert result["per_class"]["dog"] == {"accuracy": None, "images": 0}
-    assert "dog                 -       0" in format_table(result)
+    assert result["per_class"]["dog"] == {"recall": None, "images": 0}
+    assert result["balanced_accuracy"] == result["per_class"]["cat"]["recall"] == 0.8
+    assert "dog                      -       0" in format_table(result)
 
 
 def test_json_is_what_was_evaluated(tmp_path):

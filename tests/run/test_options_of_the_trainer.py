@@ -156,6 +156,8 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
     [
         ("--trainer.precision fp16", "one of auto, 32-true, bf16-mixed"),
         ("--model.kernel_sizes 16,32", "write a list, [16,32]"),
+        ("--data.sizes [a,b]", "--data.sizes ['a', 'b']: expected a list of int or null"),
+        ("--model.class_names [[1]]", "--model.class_names [[1]]: expected a list of str or null"),
         ("--model.replay maybe", "one of auto"),
         ("--data.val_size many", "--data.val_size many: expected int or null"),
         ("--trainer.logger TensorBoardLogger", "TensorBoardLogger: add --trainer.logger.save_dir"),

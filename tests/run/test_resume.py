@@ -26,6 +26,11 @@ CONFIGURATIONS = {
     "Adam, dropout, test set as held-out split": ["--recipe", "report"],
     "Muon, schedule, alternating flips": ["--recipe", "fast94", *ALIVE],
     "validation within an epoch": ["--recipe", "report", "--data.held_out", "val", "--trainer.val_check_interval", "2"],
+    "balanced classes, class weights": [
+        "--recipe",
+        "report",
+        *["--data.balanced", "true", "--model.class_weights", "balanced"],
+    ],
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "max_steps within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
     "image sizes that change within an epoch": ["--recipe", "fast", "--data.sizes", "[16,24,32]", *ALIVE],

@@ -179,5 +179,5 @@ def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_
     counts = {(true, guess): count for true, guess, count in json.loads(table.read_text())["data"]}
     assert list(counts.values()) == [count for line in result["confusion"] for count in line]
     (table,) = files.glob("media/table/test/classes_table_*.json")
-    accuracies = [scores["accuracy"] for scores in result["per_class"].values()]
-    assert [value for _, value in json.loads(table.read_text())["data"]] == accuracies
+    recalls = [scores["recall"] for scores in result["per_class"].values()]
+    assert [value for _, value in json.loads(table.read_text())["data"]] == recalls

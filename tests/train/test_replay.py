@@ -91,6 +91,11 @@ CONFIGURATIONS = {
         "200",
     ],
     "validation every epoch": ["--recipe", "report", "--data.held_out", "val"],
+    "class weights, balanced classes": [
+        "--recipe",
+        "report",
+        *["--model.class_weights", "balanced", "--model.label_smoothing", "0.1", "--data.balanced", "true"],
+    ],
     "clipped gradients": ["--recipe", "report", "--trainer.gradient_clip_val", "0.1"],
     "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
     "SGD": ["--recipe", "report", "--model.optimizer", "sgd", "--model.schedule", "triangular"],

@@ -22,6 +22,7 @@ def is_partial(run: SavedRun) -> bool:
 Measure = Callable[[SavedRun], float | None]
 MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
     "test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("accuracy"))),
+    "balanced test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("balanced_accuracy"))),
     NO_TTA: ("{:.2f}", lambda run: percent(run.test.get("accuracy_without_tta"))),
     "images of the partial test": ("{:,.0f}", lambda run: run.test["images"] if is_partial(run) else None),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),

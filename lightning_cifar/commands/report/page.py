@@ -26,7 +26,8 @@ from lightning_cifar.evaluate.charts import (
     draw_corruptions,
     draw_risk,
 )
-from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
+from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable, shorten
+from lightning_cifar.evaluate.recall import measure_recalls
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
@@ -99,13 +100,15 @@ def draw_curves(groups: Sequence[Group], output: Path) -> list[dict[str, str]]:
 
 
 def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
-    """Draw the panels of a group's tests, pooled over seeds, and list the mistakes of its first tested run."""
+    """Draw the panels of a group's tests and list its recalls, pooled over seeds; list mistakes of its first test."""
     tests = [run.test for run in group.runs if run.test]
     found: dict[str, Any] = {"label": group.label, "tests": len(tests), "panels": [], "mistakes": [], "seed": None}
+    found["recalls"] = []
     if not tests:
         return found
     try:
         pooled = pool_tests(tests)
+        found["recalls"] = list_recalls(pooled, len(tests))
         for name, draw in PANELS.items():
             if name == "corruptions" and name not in pooled:
                 continue
@@ -127,6 +130,15 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
         problem = f"the test of {group.label} is damaged and incomplete here: {type(error).__name__} {reason(error)}"
         group.runs[0].problems.append(problem)
     return found
+
+
+def list_recalls(test: dict[str, Any], tests: int) -> list[tuple[str, str, str]]:
+    """Return name, recall in percent and test images of each class; ``test`` is pooled from several ``tests``."""
+    confusion = test["confusion"]
+    return [
+        (shorten(name), "–" if recall is None else f"{100 * recall:.2f}", f"{sum(row) // tests:,}")
+        for name, recall, row in zip(test["per_class"], measure_recalls(confusion), confusion, strict=True)
+    ]
 
 
 def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names: Iterable[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import SHEET, encode_png
 from lightning_cifar.evaluate.fonts import shorten
+from lightning_cifar.evaluate.recall import measure_balanced_accuracy
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
@@ -109,6 +110,7 @@ class SavedRun:
         classes = len(test["per_class"].keys())
         if np.shape(test["confusion"]) != (classes, classes):
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
+        test["balanced_accuracy"] = measure_balanced_accuracy(test["confusion"])  # older results lack it
         if checkpoint := read_checkpoint_path(file.parent):
             test["checkpoint"] = str(checkpoint)
         self.test = test

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_cifar.commands.report.page import list_recalls
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.evaluate.evaluation import evaluate_logits
 
@@ -17,6 +18,8 @@ def test_two_halves_pool_to_the_whole():
         half["accuracy_without_tta"] = half["accuracy"]
     found = pool_tests(halves)
     assert found["confusion"] == whole["confusion"]
+    recalls = [f"{100 * row['recall']:.2f}" for row in whole["per_class"].values()]
+    assert [recall for _, recall, _ in list_recalls(found, tests=1)] == recalls
     for one, other in ((found, whole), (found["temperature_scaled"], whole["temperature_scaled"])):
         assert one["calibration_error"] == pytest.approx(other["calibration_error"], abs=1e-6)
         for name, values in other["reliability"].items():

@@ -72,6 +72,9 @@ def test_one_run(runs, capsys, tmp_path, drawn_figures):
     page = (tmp_path / "out/report.html").read_text()
     test = json.loads((runs / "test/one/test.json").read_text())
     assert cells(page, "test accuracy, %") == [f"{100 * test['accuracy']:.2f}"]
+    assert cells(page, "balanced test accuracy, %") == [f"{100 * test['balanced_accuracy']:.2f}"]
+    three = test["per_class"]["3"]
+    assert cells(page, "3") == [f"{100 * three['recall']:.2f}", f"{three['images']}"]
     timings = json.loads((runs / "demo/run/run.json").read_text())["timings"]
     assert cells(page, "fit time, s") == [f"{timings['fit_seconds']:,.1f}"]
     assert cells(page, "data fingerprint") == [

@@ -1,0 +1,23 @@
+"""Recall of each class, and balanced accuracy, from a confusion matrix. Imports no torch."""
+
+from collections.abc import Sequence
+
+
+def measure_recalls(confusion: Sequence[Sequence[int]]) -> list[float | None]:
+    """Return the share of each class's images that are classified as this class; None for a class without images.
+
+    Args:
+        confusion: images by (true class, predicted class).
+    """
+    return [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
+
+
+def measure_balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
+    """Return the mean recall of the classes that have images.
+
+    None if all classes have the same number of images: balanced accuracy is then the accuracy.
+    """
+    if len({sum(row) for row in confusion}) == 1:
+        return None
+    recalls = [recall for recall in measure_recalls(confusion) if recall is not None]
+    return sum(recalls) / len(recalls)

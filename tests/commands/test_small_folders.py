@@ -1,0 +1,97 @@
+"""Folders of few images: the batch size that is chosen where none was set, and a line about too few steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lightning_cifar import main
+from lightning_cifar.run.job import choose_batch_size
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+NETWORK = ["--model.widths", "[2,2,2,2,2]", "--trainer.log_every_n_steps", "1", "--trainer.limit_train_batches", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """400 images of two classes to train on, and 4 to test on."""
+    pixels = np.random.default_rng(0).integers(256, size=(404, 32, 32, 3)).astype(np.uint8)
+    for number, image in enumerate(pixels):
+        file = tmp_path / "images" / ("train" if number < 400 else "test") / "ab"[number % 2] / f"{number}.bmp"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return tmp_path / "images"
+
+
+def fit(folder: Path, *options: str, run_dir: str = "run") -> int:
+    data = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK]
+    return main(["fit", *data, *options, "--run_dir", run_dir])
+
+
+def read_batch_size(run_dir: str = "run") -> int:
+    stored = load_checkpoint(Path(run_dir, "checkpoints/last.ckpt"))["datamodule_hyper_parameters"]["batch_size"]
+    assert yaml.safe_load(Path(run_dir, "config.yaml").read_text())["data"]["batch_size"] == stored
+    return stored
+
+
+@pytest.mark.parametrize("recipe", ["report", "fast"])
+def test_a_batch_size_that_fits_is_chosen_and_kept(folder, capsys, recipe):
+    """By a resumed run and a run on its configuration too, which print nothing of it."""
+    assert fit(folder, "--recipe", recipe, "--trainer.max_epochs", "1", "--trainer.max_steps", "-1") == 0
+    steps = {"report": 7, "fast": 6}[recipe]  # fast leaves out the last batch, of 16
+    line = f"batch size 64: 400 images make {steps} steps an epoch; --data.batch_size sets another"
+    assert line in capsys.readouterr().out.splitlines()
+    assert read_batch_size() == 64
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    assert "batch size" not in capsys.readouterr().out
+    assert read_batch_size() == read_batch_size("again") == 64
+
+
+@pytest.mark.parametrize("option", [["--data.batch_size", "300"], ["--data.batch_size=300"], ["--config", "mine.yaml"]])
+def test_a_batch_size_that_was_set_is_kept(folder, capsys, option):
+    Path("mine.yaml").write_text("data: {batch_size: 300}\n")
+    assert fit(folder, *option, "--trainer.max_epochs", "1") == 0
+    assert "batch size" not in capsys.readouterr().out
+    assert read_batch_size() == 300
+
+
+def test_other_data_keep_the_batch_size_of_the_recipe(tiny, capsys):
+    """Of 64; a training set of digits has 19 such batches."""
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    assert "batch size" not in capsys.readouterr().out
+    assert read_batch_size() == 64
+
+
+def test_a_batch_is_never_larger_than_the_folder(image_folder):
+    """Of 18 images; the recipe leaves out a batch that is not full."""
+    assert fit(image_folder, "--recipe", "fast", "--trainer.max_epochs", "1") == 0
+    assert read_batch_size() == 16
+
+
+@pytest.mark.parametrize(("images", "chosen"), [(1, 1), (60, 32), (2559, 64), (2560, 128), (4999, 128), (5000, 250)])
+def test_batch_size_by_number_of_images(images, chosen):
+    hparams = {"dataset": "folder", "batch_size": 250, "drop_last": False}
+    data = SimpleNamespace(train=range(images), hparams=hparams)
+    job = SimpleNamespace(data=data, has_set=lambda _: False, settings={"data": {}})
+    choose_batch_size(job)
+    assert hparams["batch_size"] == chosen
+
+
+def test_seeds_share_the_batch_size_and_are_resumed(folder, capsys):
+    args = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK, "--trainer.max_epochs", "1"]
+    for count in ("1", "2"):
+        assert main(["repeat", "--n", count, *args, "--run_dir", "seeds"]) == 0
+    assert read_batch_size("seeds/seed0") == read_batch_size("seeds/seed1") == 64
+
+
+def test_too_few_steps_get_a_line(folder, capsys):
+    few = "2 epochs of 6 steps are few to train a network: --trainer.max_epochs 17 makes 102 steps"
+    assert fit(folder, "--recipe", "fast") == 0
+    assert f"note: {few}" in capsys.readouterr().out.splitlines()
+    for options in (["--recipe", "fast", "--trainer.max_epochs", "1"], []):  # by default, 30 epochs
+        assert fit(folder, *options, "--trainer.max_time", "00:00:00:00", run_dir=f"run{len(options)}") == 0
+    assert "are few" not in capsys.readouterr().out
