@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
+from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.options import PRETRAINED_NAME, WEIGHTS
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -53,8 +56,9 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
-        return json.loads(metadata["hyper_parameters"]), json.loads(metadata["known"]), tensors
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
+        return hyper_parameters, known, tensors
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
 
 
@@ -86,14 +90,42 @@ def load_model(file: Path) -> ImageClassifier:
 
 
 def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
-    try:
-        json.dumps(hyper_parameters)  # plain values: a function would be called
-        model = ImageClassifier(**hyper_parameters)
-        model.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:  # unknown hyper-parameters; tensors of another network
-        raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+    check_network(file, hyper_parameters, tensors)
+    model = ImageClassifier(**hyper_parameters)
+    model.load_state_dict(tensors)
     check_finite(file, tensors)
     return model.eval()
+
+
+def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise `InputError` unless a file's network has the file's tensors, before memory is allocated for the network."""
+    try:
+        json.dumps(hyper_parameters)  # plain values: a function would be called
+        network = hyper_parameters.get("network", FIVE_BLOCK)
+        reads_values = is_custom(network) or network.startswith("regnet_")  # while it is built
+        with torch.device("cpu" if reads_values else "meta"), limit_parameters(file.stat().st_size, 2 * len(tensors)):
+            model = ImageClassifier(**hyper_parameters)
+        model.load_state_dict(tensors, assign=True)  # compares names and shapes
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+
+
+@contextmanager
+def limit_parameters(elements: int, count: int) -> Iterator[None]:
+    """Refuse a network with more parameters, or more elements in them, while it is built."""
+
+    def register(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal elements, count
+        if parameter is not None:
+            elements, count = elements - parameter.numel(), count - 1
+        if min(elements, count) < 0:
+            raise InputError("its hyper-parameters name a network larger than the file")
+
+    hook = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -140,8 +172,9 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=1)  # a command asks more than once; a file that was replaced has another time
 def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
-        hyper_parameters, facts, _ = read_weights(file)
-        held_out = {"held_out": facts["held_out"]} if facts["held_out"] else {}
+        hyper_parameters, facts, tensors = read_weights(file)
+        check_network(file, hyper_parameters, tensors)
+        held_out = {"held_out": facts["held_out"]} if facts.get("held_out") else {}
         return complete_config({"model": hyper_parameters, "data": held_out})
     checkpoint = load_checkpoint(file)
     try:
@@ -156,6 +189,7 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
         raise InputError(f"--ckpt_path {file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
+    check_network(file, config["model"], checkpoint["state_dict"])
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
     return complete_config(config)
@@ -166,5 +200,5 @@ def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
     model, square = config["model"], get_square(config["model"])
     for name, value in (("image_size", square.side), ("non_square", square.rule)):
         model[name] = config["data"][name] = value
-    config["data"]["classes"] = model["class_names"]
+    config["data"]["classes"] = model.get("class_names")
     return config
