@@ -146,6 +146,7 @@ def load_weights(job: Job) -> str:
     if job.ckpt_path.suffix == WEIGHTS:
         _, facts, tensors = read_weights(job.ckpt_path)
         print(f"weights: {describe_weights(facts)}")
+        job.model.temperature = facts.get("temperature", 1.0)
         digest = compute_digest(job.ckpt_path)
     else:
         content, digest = read_checkpoint(job.ckpt_path)

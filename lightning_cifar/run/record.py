@@ -173,9 +173,9 @@ def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
     for rank, data in enumerate(others, start=1):
         for name, value in (data or {}).items():
             if name != "root" and first and value != first[name]:
+                differs = f"{name} {value}, not {first[name]}"
                 raise InputError(
-                    f"rank {rank} holds other data than rank 0 ({name} {value}, not {first[name]}): put the same files on "
-                    "every machine"
+                    f"rank {rank} holds other data than rank 0 ({differs}): give each machine the same files"
                 )
 
 

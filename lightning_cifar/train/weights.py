@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
@@ -36,7 +36,8 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
         file: to write.
         held_out: the data module's ``held_out`` in training, ``val`` or ``test``; None: unknown.
         half: store tensors of two and more dimensions in half precision; batch norm and biases stay in single.
-        known: further plain values, such as recipe, data and accuracy.
+        known: further plain values, such as recipe, data and accuracy. A ``temperature`` divides the logits before the
+            softmax.
     """
     tensors = {
         name: (value.half() if half and value.ndim > 1 else value).contiguous()
@@ -57,6 +58,7 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
         hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
+        check_range("temperature", known.get("temperature", 1.0), "(0, inf)")
         return hyper_parameters, known, tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
@@ -77,8 +79,10 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
         InputError: the file is damaged or was not written by ``export`` or ``save_weights``.
     """
     file = Path(file).expanduser()
-    hyper_parameters, _, tensors = read_weights(file)
-    return restore_model(file, hyper_parameters, tensors)
+    hyper_parameters, known, tensors = read_weights(file)
+    model = restore_model(file, hyper_parameters, tensors)
+    model.temperature = known.get("temperature", 1.0)
+    return model
 
 
 def load_model(file: Path) -> ImageClassifier:

@@ -99,6 +99,8 @@ def test_processes_need_the_same_data(change):
     check_same_data([data, data | {"root": "/b"}, data])
     check_same_data([None, None])
     ((name, value),) = change.items()
-    message = rf"rank 2 holds other data than rank 0 \({name} {value}, not {data[name]}\): put the same files"
+    message = (
+        rf"rank 2 holds other data than rank 0 \({name} {value}, not {data[name]}\): give each machine the same files"
+    )
     with pytest.raises(InputError, match=message):
         check_same_data([data, data, data | change])

@@ -17,7 +17,7 @@ from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import read_weights
+from lightning_cifar.train.weights import read_weights, save_weights
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -48,10 +48,11 @@ def run(capsys, *args) -> tuple[int, str, str]:
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
     answer = export.FORMATS[form][1](models / f"model{suffix}")
+    temperature = read_weights(models / "model.safetensors")[1].get("temperature", 1)  # if a test fitted one before
     for batch in (1, 2, 7, 40):
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
         with torch.inference_mode():
-            ours, theirs = model(images), answer(images)
+            ours, theirs = model(images) / temperature, answer(images)
         assert ours.argmax(1).equal(theirs.argmax(1))
         assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
 
@@ -120,6 +121,22 @@ def test_images_of_other_classes_are_not_the_models_own(models, image_folder, mo
     options = {"dataset": "folder", "held_out": "val"}
     assert find_data(options, ["cat", "dog"]) is not None
     assert find_data(options, ["cat", "cow"]) is None
+
+
+@pytest.mark.parametrize(
+    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
+)
+def test_temperature_is_applied(checkpoint, suffix, drawn_folder, capsys):
+    model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
+    save_weights(model, Path("calibrated.safetensors"), "val", temperature=0.5)
+    file = Path(f"model{suffix}")
+    args = ["--ckpt_path", "calibrated.safetensors", "--output", file, "--images", drawn_folder]
+    assert run(capsys, *args)[0] == 0
+    images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
+    (answer,) = (opened for form, opened in export.FORMATS.items() if command.SUFFIXES[form] == suffix)
+    with torch.inference_mode():
+        torch.testing.assert_close(answer[1](file)(images), 2 * model(images))
+    assert "logits by the temperature 0.500, fitted on held-out images" in Path(f"{file}.md").read_text()
 
 
 @pytest.mark.slow
