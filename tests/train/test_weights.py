@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,16 @@ def test_results_name_the_digest_of_pretrained():
     found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
     measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
     assert measured == dict.fromkeys(measured, compute_digest(PRETRAINED))
+
+
+def test_photos_of_the_docs_are_classified(capsys):
+    photos = sorted((Path(__file__).parents[2] / "docs/photos").glob("*.[jp][pn]g"))
+    sources = (photos[0].parent / "SOURCES.txt").read_text()
+    assert main(["predict", "--images", *map(str, photos), "--format", "jsonl"]) == 0
+    for photo, line in zip(photos, capsys.readouterr().out.splitlines(), strict=True):
+        assert json.loads(line)["classes"][0][0] == photo.stem
+        assert photo.stat().st_size <= 60_000
+        assert re.search(rf"^{photo.name} .*CC0;", sources, re.MULTILINE)
 
 
 def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):
