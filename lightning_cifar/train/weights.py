@@ -111,6 +111,8 @@ def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
             model = ImageClassifier(**hyper_parameters)
         model.load_state_dict(tensors, assign=True)  # compares names and shapes
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError) and is_custom(network):
+            raise  # it says how to trust the package
         raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
 
 
