@@ -1,17 +1,21 @@
 """Write the packaged model: a checkpoint of a ``repeat`` as half-precision safetensors.
 
     python benchmarks/pretrained.py RUN_DIR --result benchmarks/results/RECIPE.json
+    python benchmarks/pretrained.py --calibration TEST_DIR
 
 RUN_DIR is a directory of ``repeat``. The first seed is taken, not the best, so that its accuracy is not selected. The
 file's metadata comes from RESULT, the recipe's evidence.
+
+TEST_DIR is a directory of ``test``, of the same configuration trained with ``--data.held_out val``. The temperature
+that it fitted is added to the packaged model, for which no image may have been held out.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from lightning_cifar import ImageClassifier
-from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, save_weights
+from lightning_cifar import ImageClassifier, load_pretrained
+from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, read_weights, save_weights
 
 LARGEST = 6_000_000  # bytes
 
@@ -40,9 +44,20 @@ def make(run_dir: Path, evidence: Path) -> None:
     print(f"{PRETRAINED}: {size:,} bytes")
 
 
+def calibrate(test_dir: Path) -> None:
+    _, facts, _ = read_weights(PRETRAINED)
+    facts["temperature"] = json.loads((test_dir / "test.json").read_text())["temperature"]
+    save_weights(load_pretrained(), PRETRAINED, half=True, **facts)
+    print(f"{PRETRAINED}: temperature {facts['temperature']:.3f}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--result", type=Path, required=True)
+    parser.add_argument("run_dir", type=Path, nargs="?")
+    parser.add_argument("--result", type=Path)
+    parser.add_argument("--calibration", type=Path)
     known = parser.parse_args()
-    make(known.run_dir, known.result)
+    if known.run_dir:
+        make(known.run_dir, known.result)
+    if known.calibration:
+        calibrate(known.calibration)

@@ -66,7 +66,7 @@ def tabulate() -> str:
     last, before = found["final"], [epoch["test/accuracy"] for epoch in found["epochs"][-11:-1]]
     lowest, highest, average = map(format_percent, (min(before), max(before), sum(before) / len(before)))
     rows = [
-        ["the report, CIFAR-10", "83.5 %", "", "", "0.319", "88.9 %", ""],
+        ["the course report, CIFAR-10", "83.5 %", "", "", "0.319", "88.9 %", ""],
         [
             f"`report`, {found['data']}",
             format_percent(found["test"]["accuracy"]),

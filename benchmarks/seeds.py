@@ -48,7 +48,7 @@ def tabulate_recipes() -> str:
     epochs, minutes = report["final"]["epoch"], report["wall_seconds"] / 60
     seeds = summarise(collect_report_accuracies())
     rows = [
-        ["the report itself", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
+        ["the course report", "CIFAR-10", "83.5 %", "", "1", "30", "not stated"],
         ["`report`", report["data"], format_spread(seeds), "", f"{seeds['n']}", f"{epochs}", f"{minutes:.0f} min"],
     ]
     rows += [summarise_repeat(f"`{name}`", name) for name in ("fast", "fast94", "accurate")]

@@ -118,7 +118,7 @@ def tabulate_seeds(recipe: str) -> str:
 def tabulate_plain() -> str:
     found = load_result("fast")["plain"]
     speed = f"{found['images_per_second']['median']:,.0f} images/s"
-    head = ["the report, written plainly", f"{found['epochs']} epochs, extrapolated", "over `fast`"]
+    head = ["the course report, written plainly", f"{found['epochs']} epochs, extrapolated", "over `fast`"]
     return format_table(head, [[speed, f"{found['seconds']:,.0f} s", f"{found['ratio']:.0f}x"]])
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -188,6 +189,34 @@ def test_two_processes_train_the_weights_of_one(runs):
 def test_two_processes_write_the_files_of_one(runs):
     files = {name: sorted(file.name for file in run_dir.iterdir()) for name, run_dir in runs.items()}
     assert files["one"] == files["two"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["fewer", "pixels", "files"])
+def test_processes_with_other_data_end_before_training(image_folder, tmp_path, start_python, other):
+    """As two machines whose folders differ; each process is started as ``torchrun`` starts it."""
+    theirs = Path(shutil.copytree(image_folder, tmp_path / "theirs"))
+    if other in ("fewer", "files"):
+        (theirs / "train/cat/image-00.bmp").unlink()
+    else:
+        (theirs / "train/cat/image-00.bmp").write_bytes((theirs / "train/cat/image-01.bmp").read_bytes())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        common = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1"}
+        common |= {"MASTER_PORT": free.getsockname()[1], "TORCHELASTIC_RUN_ID": "run", "OMP_NUM_THREADS": "1"}
+    args = ["fit", *SMALL, "--data.dataset", "folder", "--data.batch_size", 2, "--run_dir", tmp_path / "run"]
+    args += ["--trainer.num_nodes", 2, "--trainer.strategy", "ddp", "--data.in_memory", str(other != "files").lower()]
+    jobs = []
+    for rank, root in enumerate((image_folder, theirs)):
+        environment = {**os.environ, **{name: str(value) for name, value in (common | {"RANK": rank}).items()}}
+        environment |= {"GROUP_RANK": str(rank), "NODE_RANK": str(rank)}
+        options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        jobs.append(start_python("-m", "lightning_cifar", *args, "--data.root", root, **options))
+    for job in jobs:
+        _, err = job.communicate(timeout=100)
+        lines = [line for line in err.splitlines() if line.startswith("error: rank 1 holds other data than rank 0 (")]
+        assert (job.returncode, len(lines)) == (2, 1), err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import yaml
 import lightning_cifar
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = {"index.md", "security.md", "changelog.md", "contributing.md"}  # docs/hook.py adds them
+OUTSIDE = {"index.md", "security.md", "changelog.md", "contributing.md"}  # docs/hook.py adds them and the notebooks
+OUTSIDE |= {f"{file.stem}.md" for file in (ROOT / "notebooks").glob("*.ipynb")}
 
 
 def iterate_pages(nav: object) -> Iterator[str]:
@@ -32,6 +33,12 @@ def test_every_public_name_is_in_the_api():
     assert sorted(named) == sorted(lightning_cifar.__all__)
 
 
+def test_every_fault_names_a_test_that_exists():
+    rows = re.findall(r"\| `(tests/\S+)`: `(test_\w+)` \|", (ROOT / "docs/reliability.md").read_text())
+    assert len(rows) > 60
+    assert [row for row in rows if f"def {row[1]}(" not in (ROOT / row[0]).read_text()] == []
+
+
 @pytest.mark.slow
 def test_the_site_builds(tmp_path):
     """Build as `make docs` does; skipped without the extra `docs`."""
@@ -48,4 +55,8 @@ def test_the_site_builds(tmp_path):
         assert not [address for address in loaded if re.match(r"(https?:)?//", address)]
     api = (tmp_path / "site/api.html").read_text()
     assert "odd sizes of the N convolutions" in api  # of GatedBlock's docstring
+    tour = (tmp_path / "site/tour.html").read_text()
+    assert "block 5: (192, 8, 8) to (256, 4, 4)" in tour
+    assert 'src="data:image/png;base64,' in tour
+    assert '"tour.html"' in (tmp_path / "site/index.html").read_text()
     assert "../benchmarks" not in (tmp_path / "site/results.html").read_text()

@@ -28,13 +28,13 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
 
     Args:
         model: has just been tested by a Trainer and holds the outputs.
-        data: the test's data. The temperature is fitted on the validation images; if there are none but the test
-            images, there is no temperature.
+        data: the test's data. The temperature is the model's; if it has none, it is fitted on the validation images; if
+            there are none but the test images, there is no temperature.
         trainer: predicts the validation images.
     """
     logits, plain, labels = model.test_outputs.compute()
-    temperature = None
-    if data.val is not data.test and len(data.val.labels):
+    temperature = None if model.temperature == 1 else model.temperature
+    if temperature is None and data.val is not data.test and len(data.val.labels):
         data.trainer = trainer  # the test may have been sharded over processes; this one predicts all images
         batches: Any = trainer.predict(model, data.val_dataloader())
         probabilities = torch.cat(batches).clamp_min(torch.finfo(torch.float32).tiny)  # no log(0)

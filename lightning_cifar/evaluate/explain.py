@@ -28,7 +28,7 @@ from lightning_cifar.model.small_images import LEAST
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 
-SIDE, MARGIN, TITLE = 256, 12, 30  # of a panel, in pixels
+SIDE, MARGIN, TITLE, SCALE = 256, 12, 30, 26  # of a panel and of its colour bar, in pixels
 BRANCHES = (
     "#4477aa",
     "#ee6677",
@@ -146,14 +146,25 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
     }
     if explanation.gates:
         panels["gates: weight of each branch"] = draw_gates(explanation)
-    figure = Image.new("RGB", (len(panels) * (SIDE + MARGIN) + MARGIN, SIDE + TITLE + MARGIN), "white")
+    figure = Image.new("RGB", (len(panels) * (SIDE + MARGIN) + MARGIN + SCALE, SIDE + TITLE + MARGIN), "white")
     write = ImageDraw.Draw(figure)
     title_font = font(15) if name.isascii() else open_font(choose_fonts([name])[-1], 15)
     for column, (title, panel) in enumerate(panels.items()):
-        left = MARGIN + column * (SIDE + MARGIN)
+        left = MARGIN + column * (SIDE + MARGIN) + (SCALE if column > 1 else 0)
         write.text((left, 8), title, "black", title_font)
         figure.paste(panel, (left, TITLE))
+    figure.paste(draw_scale(), (2 * (SIDE + MARGIN), TITLE))
     return figure
+
+
+def draw_scale() -> Image.Image:
+    """Draw the colours of the heat map, from 0 to the largest value in the image."""
+    shares = np.linspace(255, 0, SIDE).astype(np.uint8)[:, None].repeat(SCALE, 1)
+    scale = Image.fromarray(colour_table()[shares])
+    write = ImageDraw.Draw(scale)
+    for text, colour, place in (("max", "black", 8), ("0", "white", SIDE - 8)):
+        write.text((SCALE // 2, place), text, colour, font(11), anchor="mm")
+    return scale
 
 
 def draw_gates(explanation: Explanation) -> Image.Image:

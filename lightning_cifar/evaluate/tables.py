@@ -41,7 +41,7 @@ def format_table(result: dict[str, Any]) -> str:
     if scaled := result["temperature_scaled"]:
         lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")
         if worse := list_worse(result):
-            lines.append(f"that temperature, fitted on the validation images, makes the {worse} worse: do not use it")
+            lines.append(f"that temperature, fitted on held-out images, makes the {worse} worse: do not use it")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
     if partial := describe_partial(result):
         lines.append(f"partial test: {partial}")

@@ -70,7 +70,7 @@ def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | N
 
 
 def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:
-    """Write ``test.json``, the figure ``test.png`` and, if there are mistakes, their images as ``mistakes.png``.
+    """Write ``test.json``, the figure ``test.png`` and, if there are mistakes, ``mistakes.png``.
 
     Args:
         directory: must exist.
@@ -82,7 +82,7 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
     write_json(directory / RESULT, result)
     draw_evaluation(directory / FIGURE, result)
     if images is not None:
-        draw_mistakes(directory / MISTAKES, images)
+        draw_mistakes(directory / MISTAKES, images, result["mistakes"])
     register_test(directory)
 
 

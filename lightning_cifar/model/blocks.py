@@ -144,11 +144,11 @@ def make_convolution(inputs: int, outputs: int, size: int, bias: bool, partner: 
 def start_as_identity(weight: Tensor, partner: Tensor | None) -> None:
     """Set the first filters of a convolution to pass its channels on; of twins only one, as filters have twins too."""
     channels = torch.arange(weight.shape[1])
-    if partner is not None:
-        channels = channels[channels <= partner]
-    filters, middle = torch.arange(min(len(channels), len(weight))), weight.shape[2] // 2
-    weight[filters] = 0
-    weight[filters, channels[: len(filters)], middle, middle] = 1
+    passed = channels <= (channels if partner is None else partner)
+    # Filter k passes on the k-th of these. Without indexing by a mask, which the meta device does not have.
+    chosen = passed & (passed.cumsum(0) - 1 == torch.arange(len(weight))[:, None])  # (filters, channels)
+    weight.masked_fill_(chosen.any(1)[:, None, None, None], 0)
+    weight[:, :, weight.shape[2] // 2, weight.shape[2] // 2].masked_fill_(chosen, 1)
 
 
 class GatedSum(torch.autograd.Function):

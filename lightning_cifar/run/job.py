@@ -184,6 +184,7 @@ def load_weights(job: Job) -> str:
     if job.ckpt_path.suffix == WEIGHTS:
         _, facts, tensors = read_weights(job.ckpt_path)
         print(f"weights: {describe_weights(facts)}")
+        job.model.temperature = facts.get("temperature", 1.0)
     else:
         tensors = load_checkpoint(job.ckpt_path)["state_dict"]
     try:

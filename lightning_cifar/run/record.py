@@ -15,7 +15,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import reason
+from lightning_cifar.distributed import gather
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_json
 
 RECORD = "run.json"
@@ -56,6 +57,8 @@ class RunRecord(Callback):
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
         }
+        if trainer.world_size > 1:
+            check_same_data(gather(self.record["data"]))
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.fit_seconds = (earlier or {}).get("timings", {}).get("fit_seconds", 0.0)
@@ -158,6 +161,22 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
         "split": data.dataset.split,
         "fingerprint": data.dataset.fingerprint(),
     }
+
+
+def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
+    """Raise `InputError` if processes hold different data: they would wait for each other's batches without end.
+
+    Args:
+        found: of `describe_data`, for each rank; every process has the same list.
+    """
+    first, *others = found
+    for rank, data in enumerate(others, start=1):
+        for name, value in (data or {}).items():
+            if name != "root" and first and value != first[name]:
+                differs = f"{name} {value}, not {first[name]}"
+                raise InputError(
+                    f"rank {rank} holds other data than rank 0 ({differs}): give each machine the same files"
+                )
 
 
 def find_commit() -> str | None:

@@ -66,6 +66,7 @@ class ImageClassifier(LightningModule):
 
     compiled: CompiledNetworks | None = None
     batch: tuple[Tensor, ...] = ()
+    temperature = 1.0  # by which `predict_step` divides the logits; a weights file may hold another
 
     def __init__(
         self,
@@ -239,7 +240,7 @@ class ImageClassifier(LightningModule):
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return probabilities (B, num_classes) in float32 for a batch of images, with or without labels."""
-        return self.average_views(batch if isinstance(batch, Tensor) else batch[0])[0].softmax(1)
+        return (self.average_views(batch if isinstance(batch, Tensor) else batch[0])[0] / self.temperature).softmax(1)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.network, self.hparams)

@@ -12,6 +12,7 @@ from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import (
     NETWORK_OPTIONS,
     check_finite,
+    check_network,
     checkpoint_config,
     describe_weights,
     find_checkpoint,
@@ -31,7 +32,8 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
         InputError: the file is damaged, or an option contradicts it.
     """
     file = find_checkpoint(str(checkpoint))
-    hyper_parameters, _, _ = read_model(file)
+    hyper_parameters, _, tensors = read_model(file)
+    check_network(file, hyper_parameters, tensors)
     model = ImageClassifier(num_classes, **(pick_network(hyper_parameters) | options))
     start_from(model, file)
     return model

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_choice, check_range
 from lightning_cifar.train.objective import balance_classes
@@ -14,7 +15,8 @@ CHOICES = {"schedule": Schedule, "tta": Tta}
 RANGES = {
     "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
     "[0, inf)": ("weight_decay", "mixup", "cutmix"),
-    "[1, inf)": ("members", "image_size"),
+    "[1, inf)": ("members",),
+    f"[1, {LARGEST}]": ("image_size",),
     "[0, 1)": ("momentum", "label_smoothing"),
     "[0, 1]": ("warmup",),
 }

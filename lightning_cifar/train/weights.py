@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
+from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
@@ -41,7 +44,8 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
         file: to write.
         held_out: the data module's ``held_out`` in training, ``val`` or ``test``; None: unknown.
         half: store tensors of two and more dimensions in half precision; batch norm and biases stay in single.
-        known: further plain values, such as recipe, data and accuracy.
+        known: further plain values, such as recipe, data and accuracy. A ``temperature`` divides the logits before the
+            softmax.
     """
     tensors = {
         name: (value.half() if half and value.ndim > 1 else value).contiguous()
@@ -61,8 +65,10 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
-        return json.loads(metadata["hyper_parameters"]), json.loads(metadata["known"]), tensors
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
+        check_range("temperature", known.get("temperature", 1.0), "(0, inf)")
+        return hyper_parameters, known, tensors
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
 
 
@@ -81,12 +87,16 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
         InputError: the file is damaged or was not written by ``export`` or ``save_weights``.
     """
     file = Path(file).expanduser()
-    hyper_parameters, _, tensors = read_weights(file)
-    return restore_model(file, hyper_parameters, tensors)
+    hyper_parameters, known, tensors = read_weights(file)
+    model = restore_model(file, hyper_parameters, tensors)
+    model.temperature = known.get("temperature", 1.0)
+    return model
 
 
 def load_model(file: Path) -> ImageClassifier:
     """Load a classifier as `load_pretrained` does, from weights or from a training checkpoint; no stored code runs."""
+    if file.suffix == WEIGHTS:
+        return load_pretrained(file)
     hyper_parameters, _, tensors = read_model(file)
     return restore_model(file, hyper_parameters, tensors)
 
@@ -100,14 +110,44 @@ def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Te
 
 
 def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
-    try:
-        json.dumps(hyper_parameters)  # plain values: a function would be called
-        model = ImageClassifier(**hyper_parameters)
-        model.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:  # unknown hyper-parameters; tensors of another network
-        raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+    check_network(file, hyper_parameters, tensors)
+    model = ImageClassifier(**hyper_parameters)
+    model.load_state_dict(tensors)
     check_finite(file, tensors)
     return model.eval()
+
+
+def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise `InputError` unless a file's network has the file's tensors, before memory is allocated for the network."""
+    try:
+        json.dumps(hyper_parameters)  # plain values: a function would be called
+        network = hyper_parameters.get("network", FIVE_BLOCK)
+        reads_values = is_custom(network) or network.startswith("regnet_")  # while it is built
+        with torch.device("cpu" if reads_values else "meta"), limit_parameters(file.stat().st_size, 2 * len(tensors)):
+            model = ImageClassifier(**hyper_parameters)
+        model.load_state_dict(tensors, assign=True)  # compares names and shapes
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError) and is_custom(network):
+            raise  # it says how to trust the package
+        raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+
+
+@contextmanager
+def limit_parameters(elements: int, count: int) -> Iterator[None]:
+    """Refuse a network with more parameters, or more elements in them, while it is built."""
+
+    def register(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal elements, count
+        if parameter is not None:
+            elements, count = elements - parameter.numel(), count - 1
+        if min(elements, count) < 0:
+            raise InputError("its hyper-parameters name a network larger than the file")
+
+    hook = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -154,8 +194,9 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=1)  # a command asks more than once; a file that was replaced has another time
 def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
-        hyper_parameters, facts, _ = read_weights(file)
-        held_out = {"held_out": facts["held_out"]} if facts["held_out"] else {}
+        hyper_parameters, facts, tensors = read_weights(file)
+        check_network(file, hyper_parameters, tensors)
+        held_out = {"held_out": facts["held_out"]} if facts.get("held_out") else {}
         return complete_config({"model": hyper_parameters, "data": held_out})
     checkpoint = load_checkpoint(file)
     try:
@@ -170,6 +211,7 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
         raise InputError(f"{file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
+    check_network(file, config["model"], checkpoint["state_dict"])
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
     return complete_config(config)
@@ -180,5 +222,5 @@ def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
     model, square = config["model"], get_square(config["model"])
     for name, value in (("image_size", square.side), ("non_square", square.rule)):
         model[name] = config["data"][name] = value
-    config["data"]["classes"] = model["class_names"]
+    config["data"]["classes"] = model.get("class_names")
     return config

@@ -89,7 +89,16 @@ def test_an_object_without_a_name_is_not_loaded_by_it():
 
 
 def test_a_resumed_run_draws_the_same(tiny):
-    options = [*tiny, *STEPS, "--data.transform", "trivial_augment", "--trainer.max_epochs", "2"]
+    options = [
+        *tiny,
+        *STEPS,
+        "--data.transform",
+        "trivial_augment",
+        "--trainer.max_epochs",
+        "2",
+        "--data.batch_size",
+        "16",
+    ]
     often = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
     assert main(["fit", *options, *often, "--run_dir", "whole"]) == 0
     assert main(["fit", *options, *often, "--run_dir", "parts", "--trainer.max_steps", "4"]) == 0

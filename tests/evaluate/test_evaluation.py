@@ -95,7 +95,7 @@ def test_a_probability_of_zero_has_a_finite_temperature(outputs):
         val_dataloader=lambda: None,
         dataset=SimpleNamespace(class_names=NAMES),
     )
-    model = SimpleNamespace(test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
+    model = SimpleNamespace(temperature=1.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
     result = module.evaluate_test(model, data, SimpleNamespace(predict=lambda *_: [sure]))
     assert math.isfinite(result["temperature"])
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar import GatedBlock
+from lightning_cifar.model.blocks import start_as_identity
 from lightning_cifar.model.gates import GateName
 
 ORDERS = list(permutations(("activation", "sum", "norm", "pool")))
@@ -118,6 +119,19 @@ def test_dirac_initialises_the_identity():
     torch.testing.assert_close(first[:, :5], x)
     assert first[:, 5:].std() > 0.05
     assert all((other[:, :5] - x).std() > 0.5 for other in others)
+
+
+@pytest.mark.parametrize("partner", [None, [0, 1, 2, 3, 4], [0, 1, 4, 3, 2], [2, 3, 0, 1, 4]])
+@pytest.mark.parametrize("filters", [1, 3, 8])
+def test_filters_pass_on_one_channel_of_each_pair(partner, filters):
+    weight = torch.randn(filters, 5, 3, 3)
+    expected = weight.clone()
+    kept = [channel for channel in range(5) if partner is None or channel <= partner[channel]]
+    for number, channel in enumerate(kept[:filters]):
+        expected[number] = 0
+        expected[number, channel, 1, 1] = 1
+    start_as_identity(weight, None if partner is None else torch.tensor(partner))
+    assert weight.equal(expected)
 
 
 def test_norm_scale_and_momentum_reach_every_norm():

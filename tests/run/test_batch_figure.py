@@ -4,22 +4,21 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, main
-from lightning_cifar.run.batch_figure import LABEL, MARGIN, TILE, draw_batch
+from lightning_cifar.run.batch_figure import draw_batch
+from lightning_cifar.run.image_sheet import cut_sheet
 
 STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
 
 
 def read_tiles(png, count):
     """Return the pixels of the first tiles, 32x32."""
-    figure = Image.open(io.BytesIO(png))
-    for number in range(count):
-        left, top = MARGIN + number % 8 * (TILE + MARGIN), MARGIN + number // 8 * (TILE + MARGIN + LABEL)
-        tile = figure.crop((left, top, left + TILE, top + TILE)).resize((32, 32), Image.Resampling.NEAREST)
-        yield np.asarray(tile).transpose(2, 0, 1)
+    tiles = cut_sheet(Image.open(io.BytesIO(png)), 40, lines=1)
+    return [np.asarray(tile)[::3, ::3].transpose(2, 0, 1) for tile in tiles[:count]]
 
 
 def test_a_run_shows_its_first_batch(tiny):
@@ -46,7 +45,13 @@ def test_augmentation_shows(tiny):
     assert 0.03 < np.mean(covered) < 0.26  # a square of at most a quarter of the image
 
 
-def test_floats_small_batches_and_any_name_are_drawn():
-    for images in (torch.rand(3, 3, 64, 64), torch.randint(256, (1, 3, 8, 8), dtype=torch.uint8)):
-        png = draw_batch(images, ["猫" * 40] * len(images))
-        assert Image.open(io.BytesIO(png)).height == MARGIN + TILE + MARGIN + LABEL
+@pytest.mark.parametrize("images", [torch.rand(3, 3, 64, 64), torch.zeros(1, 3, 8, 8), torch.rand(9, 3, 224, 224)])
+def test_floats_small_batches_sizes_and_any_name_are_drawn(images):
+    sheet = Image.open(io.BytesIO(draw_batch(images, ["猫" * 40] * len(images))))
+    tiles = cut_sheet(sheet, len(images), lines=1)
+    side = images.shape[-1]
+    assert {tile.size for tile in tiles} == {(max(96, 128 if side == 64 else side),) * 2}
+    small = np.asarray(tiles[-1].resize((side, side), Image.Resampling.NEAREST)).transpose(2, 0, 1)
+    assert np.array_equal(small, images[-1].mul(255).byte())
+    with pytest.raises(ValueError, match="pixels, for 40 images"):
+        cut_sheet(sheet, 40, lines=1)

@@ -82,7 +82,7 @@ def test_callback_does_not_change_training(tmp_path):
     def train_weights(callback):
         torch.manual_seed(0)
         model = ImageClassifier(widths=(4, 4, 4, 4, 4))
-        train(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
+        train(tmp_path / str(callback), model, None if callback else [], max_epochs=2, limit_train_batches=2)
         return model.state_dict()
 
     for value, expected in zip(train_weights(True).values(), train_weights(False).values(), strict=True):

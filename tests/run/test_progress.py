@@ -23,7 +23,7 @@ def fit(tmp_path, *callbacks, **settings):
         enable_model_summary=False,
         **{"max_epochs": 2, **settings},
     )
-    data = CIFAR10DataModule("digits", batch_size=128, val_size=200)
+    data = CIFAR10DataModule("digits", batch_size=44, val_size=1000)  # ten steps
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
     return trainer, data
 

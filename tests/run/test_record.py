@@ -5,12 +5,13 @@ import subprocess
 import time
 from importlib.metadata import version
 
+import pytest
 import torch
 from lightning import Trainer, seed_everything
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, Throughput, main
 from lightning_cifar.run import record
-from lightning_cifar.run.record import RunRecord
+from lightning_cifar.run.record import RunRecord, check_same_data
 
 
 def test_run_json_describes_the_run(tmp_path):
@@ -90,3 +91,16 @@ def test_fit_seconds_cover_validation_and_all_parts_of_a_run(tmp_path, tiny, mon
     (run_dir / "run.json").write_text(json.dumps(written))
     assert main(["fit", "--resume", str(run_dir)]) == 0
     assert first < read_times(run_dir)[0] <= second  # up to the last checkpoint
+
+
+@pytest.mark.parametrize("change", [{"train": 9}, {"test": 1}, {"fingerprint": "b"}])
+def test_processes_need_the_same_data(change):
+    data = {"root": "/a", "train": 8, "val": 2, "test": 2, "fingerprint": "a"}
+    check_same_data([data, data | {"root": "/b"}, data])
+    check_same_data([None, None])
+    ((name, value),) = change.items()
+    message = (
+        rf"rank 2 holds other data than rank 0 \({name} {value}, not {data[name]}\): give each machine the same files"
+    )
+    with pytest.raises(InputError, match=message):
+        check_same_data([data, data, data | change])

@@ -37,7 +37,7 @@ CONFIGURATIONS = {
     "a wide ResNet, AdamW, cosine": [
         "--recipe",
         "report",
-        *["--model.network", "wide_resnet10_1"],
+        *["--model.network", "wide_resnet10_1", "--data.batch_size", "8"],
         *["--model.optimizer", "adamw", "--model.schedule", "cosine", "--model.warmup", "0.3"],
     ],
     "a network of torchvision, one cycle": [

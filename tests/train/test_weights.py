@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,50 @@ def test_fit_refuses_to_resume_from_weights(exported, tmp_path, capsys):
     assert capsys.readouterr().err == message
 
 
+@pytest.fixture(scope="module")
+def calibrated(exported, tmp_path_factory):
+    """The same model with a temperature."""
+    file = tmp_path_factory.mktemp("calibrated") / "model.safetensors"
+    save_weights(exported[0], file, held_out="val", temperature=0.5)
+    return file
+
+
+def test_temperature_scales_probabilities_and_no_class(exported, calibrated):
+    images = torch.randint(256, (50, 3, 32, 32), dtype=torch.uint8)
+    model = load_pretrained(calibrated)
+    with torch.inference_mode():
+        logits, probabilities = exported[0](images), model.predict_step(images, 0)
+        assert model(images).equal(logits)
+    torch.testing.assert_close(probabilities, (2 * logits).softmax(1))
+    assert probabilities.argmax(1).equal(logits.argmax(1))
+    assert probabilities.max(1).values.mean() > logits.softmax(1).max(1).values.mean()
+
+
+def test_commands_apply_the_temperature(exported, calibrated, drawn_folder, tmp_path, capsys):
+    found = []
+    for file in (exported[1], calibrated):
+        assert main(["predict", "--ckpt_path", str(file), "--images", str(drawn_folder), "--top", "1"]) == 0
+        rows = [*csv.DictReader(io.StringIO(capsys.readouterr().out, newline=""))]
+        found.append(([row["class"] for row in rows], sum(float(row["probability"]) for row in rows)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1]
+    run_dir = tmp_path / "test"
+    args = ["--ckpt_path", str(calibrated), "--data.dataset", "digits", "--run_dir", str(run_dir)]
+    assert main(["test", *args]) == 0
+    assert "after temperature scaling by 0.500: loss " in capsys.readouterr().out
+    result = json.loads((run_dir / "test.json").read_text())
+    assert result["temperature"] == 0.5  # not fitted anew
+    assert result["temperature_scaled"]["loss"] != result["loss"]
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "1", None, float("nan")])
+def test_refuses_a_temperature_that_is_none(exported, temperature, capsys):
+    save_weights(exported[0], Path("odd.safetensors"), held_out="val", temperature=temperature)
+    assert main(["test", "--ckpt_path", "odd.safetensors", "--data.dataset", "digits"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: odd.safetensors is damaged or holds no weights of this package (")
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * 100])
 def test_refuses_damaged_files(exported, tmp_path, capsys, damage):
     file = tmp_path / "damaged.safetensors"
@@ -129,6 +174,16 @@ def test_results_name_the_digest_of_pretrained():
     found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
     measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
     assert measured == dict.fromkeys(measured, compute_digest(PRETRAINED))
+
+
+def test_photos_of_the_docs_are_classified(capsys):
+    photos = sorted((Path(__file__).parents[2] / "docs/photos").glob("*.[jp][pn]g"))
+    sources = (photos[0].parent / "SOURCES.txt").read_text()
+    assert main(["predict", "--images", *map(str, photos), "--format", "jsonl"]) == 0
+    for photo, line in zip(photos, capsys.readouterr().out.splitlines(), strict=True):
+        assert json.loads(line)["classes"][0][0] == photo.stem
+        assert photo.stat().st_size <= 60_000
+        assert re.search(rf"^{photo.name} .*CC0;", sources, re.MULTILINE)
 
 
 def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):

@@ -120,7 +120,7 @@ def format_card(
         "Data": f"Trained on {facts.get('data', 'unknown data')}" + HELD_OUT[facts["held_out"]],
         "Training": format_training(facts),
         "Accuracy": format_accuracy(facts),
-        "Calibration": format_calibration(facts),
+        "Calibration": format_calibration(facts, file_format),
         "Limits": "Every image is assigned one of these classes, whatever it shows. Accuracy is lower on images whose "
         "size, source or compression differs from the training data. The file computes logits without test-time "
         "augmentation.",
@@ -188,15 +188,14 @@ def format_accuracy(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def format_calibration(facts: dict[str, Any]) -> str:
-    if "calibration_error" not in facts:
-        return "Not measured."
-    scaled = facts.get("temperature")
-    return (
-        f"Expected calibration error {facts['calibration_error']:.4f} (15 bins), loss {facts['loss']:.4f} in the test."
-        + (
-            f" For calibrated probabilities, divide the logits by {scaled:.3f}, fitted on the validation images."
-            if scaled
-            else ""
+def format_calibration(facts: dict[str, Any], file_format: str) -> str:
+    text = "Not measured."
+    if "calibration_error" in facts:
+        when = "in the test, before temperature scaling" if "temperature" in facts else "in the test"
+        text = (
+            f"Expected calibration error {facts['calibration_error']:.4f} (15 bins), loss {facts['loss']:.4f} {when}."
         )
-    )
+    if "temperature" in facts:
+        user = "`predict`, `serve` and `predict_step` divide" if file_format == "safetensors" else "This file divides"
+        text += f" {user} the logits by the temperature {facts['temperature']:.3f}, fitted on held-out images."
+    return text

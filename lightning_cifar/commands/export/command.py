@@ -51,6 +51,7 @@ def main(args: list[str]) -> int:
     checkpoint = find_checkpoint(options.ckpt_path)
     model = load_model(checkpoint)
     facts = collect_facts(checkpoint, get_class_names(model))
+    model.temperature = facts.get("temperature", 1.0)
     which, images, calibration = load_images(paths, checkpoint, get_square(model.hparams))
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")

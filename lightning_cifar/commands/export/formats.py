@@ -1,8 +1,8 @@
 """Export of a trained classifier in three formats, each checked against the PyTorch model.
 
 An exported model takes uint8 RGB images (B, 3, H, W) of any B and of the model's size, with the normalisation inside,
-and returns logits (B, K) without test-time augmentation. The classifier itself is exported; there is no second
-definition of the network.
+and returns logits (B, K) without test-time augmentation, divided by the model's temperature. The classifier itself is
+exported; there is no second definition of the network.
 """
 
 import copy
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.train.classifier import ImageClassifier
@@ -81,7 +81,7 @@ def export_model(
 @torch.inference_mode()
 def compare_outputs(model: ImageClassifier, exported: Callable[[Tensor], Tensor], images: Tensor, int8: bool) -> Check:
     batches = [images[:1], images[1:3], images[3:10], *images[10:].split(BATCH)]
-    pairs = [(model(batch), exported(batch)) for batch in batches if len(batch)]
+    pairs = [(model(batch) / model.temperature, exported(batch)) for batch in batches if len(batch)]
     ours, theirs = (torch.cat(logits) for logits in zip(*pairs, strict=True))
     return Check(
         len(images),
@@ -92,21 +92,37 @@ def compare_outputs(model: ImageClassifier, exported: Callable[[Tensor], Tensor]
     )
 
 
-def prepare_for_export(model: ImageClassifier) -> tuple[ImageClassifier, tuple[Tensor], tuple[dict[int, Any]]]:
+class Calibrated(nn.Module):
+    """Logits of a classifier, divided by its temperature: their softmax is its probabilities."""
+
+    def __init__(self, model: ImageClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images) / self.model.temperature
+
+
+def prepare_for_export(model: ImageClassifier) -> tuple[nn.Module, tuple[Tensor], tuple[dict[int, Any]]]:
     """Return what torch's exporters take: the model, example arguments, and their free dimensions."""
     # torch.export warns when it writes weights that are not contiguous.
     model = copy.deepcopy(model).requires_grad_(False).to(memory_format=torch.contiguous_format)
     side = get_square(model.hparams).side
-    return model, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
+    exported = model if model.temperature == 1 else Calibrated(model).eval()
+    return exported, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
 
 def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
     save_weights(model, file, **facts)
 
 
+def open_weights(file: Path) -> Callable[[Tensor], Tensor]:
+    return Calibrated(load_pretrained(file))
+
+
 def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
-    model, example, free = prepare_for_export(model)
-    program = torch.export.export(model, example, dynamic_shapes=free)
+    exported, example, free = prepare_for_export(model)
+    program = torch.export.export(exported, example, dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
@@ -120,9 +136,9 @@ def open_program(file: Path) -> Callable[[Tensor], Tensor]:
 def write_onnx(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
     import onnx
 
-    model, example, free = prepare_for_export(model)
+    exported, example, free = prepare_for_export(model)
     program = torch.onnx.export(
-        model,
+        exported,
         example,
         dynamo=True,
         dynamic_shapes=free,
@@ -154,7 +170,7 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
-    "safetensors": (write_safetensors, load_pretrained),
+    "safetensors": (write_safetensors, open_weights),
     "onnx": (write_onnx, open_onnx),
     "torch.export": (write_program, open_program),
 }

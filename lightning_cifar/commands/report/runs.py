@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import SHEET, encode_png
+from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
 from lightning_cifar.evaluate.fonts import shorten
 from lightning_cifar.evaluate.recall import measure_balanced_accuracy
 from lightning_cifar.evaluate.tables import describe_partial
@@ -30,12 +30,13 @@ from lightning_cifar.evaluate.test_results import (
     read_text,
 )
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.image_sheet import cut_sheet
 from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.settings import format_command
 
 MAX_CONFIG = 1 << 20  # bytes
 MAX_VALUES = 20_000  # in a configuration, and in a test without its confusion matrix
-MAX_TILE = 256  # pixels along a side
+MAX_SHEET = 4096  # pixels along a side of mistakes.png
 
 
 @dataclass
@@ -120,12 +121,9 @@ class SavedRun:
     def take_tiles(self, file: Path) -> None:
         count = len(self.test["mistakes"])
         with Image.open(file, formats=("PNG",)) as sheet:
-            size = sheet.width // min(SHEET, count)
-            if size > MAX_TILE or sheet.height != size * -(-count // SHEET):
-                raise ValueError(f"{sheet.width}x{sheet.height} pixels, for {count} images")
-            for index in range(count):
-                left, top = index % SHEET * size, index // SHEET * size
-                self.tiles.append(encode_png(sheet.crop((left, top, left + size, top + size))))
+            if max(sheet.size) > MAX_SHEET:
+                raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than {MAX_SHEET}")
+            self.tiles += [encode_png(tile) for tile in cut_sheet(sheet, count, CAPTION_LINES)]
 
     def seconds(self) -> float | None:
         """Return the sum of the epochs' times, without validation; None if unknown."""

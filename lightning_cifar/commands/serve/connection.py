@@ -9,6 +9,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 SILENCE = 10.0  # seconds without a byte of a request
 SENDING = 120.0  # seconds for all of a request
 LINGER = 3.0  # seconds for the rest of a request that was answered early: a client that still sends reads nothing
+WATCH = 1.0  # seconds between two looks at these limits
 
 
 class Connection(H11Protocol):
@@ -28,7 +29,7 @@ class Connection(H11Protocol):
         super().data_received(data)
 
     def watch(self) -> None:
-        """Close the connection if a limit is reached; called every second."""
+        """Close the connection if a limit is reached; called every `WATCH` seconds."""
         if self.transport.is_closing():
             return
         now, answered = self.loop.time(), self.cycle is not None and self.cycle.response_complete
@@ -39,4 +40,4 @@ class Connection(H11Protocol):
         if now - self.heard > SILENCE or now - self.since > SENDING or (self.early and now - self.early > LINGER):
             self.transport.abort()
         else:
-            self.loop.call_later(1, self.watch)
+            self.loop.call_later(WATCH, self.watch)

@@ -44,7 +44,7 @@ def test_known_facts():
     low, high = estimate_share_interval(0.9046, 10_000)
     assert f"- 90.46% on the test images, 95 % interval {low:.2%} to {high:.2%} (Wilson, 10,000 images)" in body
     assert "- 91.84% with the model's test-time augmentation, 95 % interval" in body
-    assert "divide the logits by 1.250" in body
+    assert "This file divides the logits by the temperature 1.250, fitted on held-out images." in body
     assert 'onnxruntime.InferenceSession("my.onnx")' in body
     assert "same class on all." in body
     assert "- seed: `3`" in body

@@ -17,7 +17,7 @@ from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import read_weights
+from lightning_cifar.train.weights import read_weights, save_weights
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -30,13 +30,17 @@ def checkpoint(trained) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(trained, tmp_path_factory) -> Path:
-    """A directory with one file of each format, made by the command."""
-    folder = tmp_path_factory.mktemp("models")
-    for form, suffix in FORMATS:
-        args = ["--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--output", str(folder / f"model{suffix}")]
-        assert main(["export", *args, "--format", form]) == 0
-    return folder
+def models(trained, tmp_path_factory):
+    """Return the file with a suffix, made by the command when a test first needs it: ONNX takes seconds."""
+    folder, formats = tmp_path_factory.mktemp("models"), {suffix: form for form, suffix in FORMATS}
+
+    def make(suffix: str) -> Path:
+        file = folder / f"model{suffix}"
+        args = ["--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--output", str(file)]
+        assert file.exists() or main(["export", *args, "--format", formats[suffix]]) == 0
+        return file
+
+    return make
 
 
 def run(capsys, *args) -> tuple[int, str, str]:
@@ -47,11 +51,12 @@ def run(capsys, *args) -> tuple[int, str, str]:
 @pytest.mark.parametrize(("form", "suffix"), FORMATS)
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
-    answer = export.FORMATS[form][1](models / f"model{suffix}")
+    answer = export.FORMATS[form][1](models(suffix))
+    temperature = read_weights(models(".safetensors"))[1].get("temperature", 1)  # if a test fitted one before
     for batch in (1, 2, 7, 40):
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
         with torch.inference_mode():
-            ours, theirs = model(images), answer(images)
+            ours, theirs = model(images) / temperature, answer(images)
         assert ours.argmax(1).equal(theirs.argmax(1))
         assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
 
@@ -69,7 +74,7 @@ def test_says_what_it_did(checkpoint, tmp_path, capsys):
 def test_each_file_holds_facts_and_no_local_path(models):
     import onnx
 
-    proto = onnx.load(models / "model.onnx")
+    proto = onnx.load(models(".onnx"))
     stored = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert (stored["classes"], stored["recipe"], stored["data"]) == (
         list("0123456789"),
@@ -80,16 +85,16 @@ def test_each_file_holds_facts_and_no_local_path(models):
         ("images", "batch")
     ]
     extra = {export.FACTS: ""}
-    torch.export.load(models / "model.pt2", extra_files=extra)
+    torch.export.load(models(".pt2"), extra_files=extra)
     assert json.loads(extra[export.FACTS]) == stored
-    assert read_weights(models / "model.safetensors")[1] == stored
+    assert read_weights(models(".safetensors"))[1] == stored
     for _, suffix in FORMATS:
-        content = (models / f"model{suffix}").read_bytes()
-        assert not any(path in content for path in (str(ROOT).encode(), str(models.parent).encode()))
+        content = models(suffix).read_bytes()
+        assert not any(path in content for path in (str(ROOT).encode(), str(models(suffix).parent).encode()))
 
 
 def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsys):
-    weights = models / "model.safetensors"
+    weights = models(".safetensors")
     assert (
         run(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", drawn_folder)[0]
         == 0
@@ -100,7 +105,7 @@ def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsy
 
 
 def test_images_of_ones_own_or_random_ones(models, drawn_folder, tmp_path, capsys):
-    args = ["--ckpt_path", models / "model.safetensors", "--output"]
+    args = ["--ckpt_path", models(".safetensors"), "--output"]
     _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
@@ -115,11 +120,27 @@ def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
     assert "unknown data.\n" in (tmp_path / "a.safetensors.md").read_text()
 
 
-def test_images_of_other_classes_are_not_the_models_own(models, image_folder, monkeypatch):
+def test_images_of_other_classes_are_not_the_models_own(image_folder, monkeypatch):
     monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(image_folder))
     options = {"dataset": "folder", "held_out": "val"}
     assert find_data(options, ["cat", "dog"]) is not None
     assert find_data(options, ["cat", "cow"]) is None
+
+
+@pytest.mark.parametrize(
+    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
+)
+def test_temperature_is_applied(checkpoint, suffix, drawn_folder, capsys):
+    model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
+    save_weights(model, Path("calibrated.safetensors"), "val", temperature=0.5)
+    file = Path(f"model{suffix}")
+    args = ["--ckpt_path", "calibrated.safetensors", "--output", file, "--images", drawn_folder]
+    assert run(capsys, *args)[0] == 0
+    images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
+    (answer,) = (opened for form, opened in export.FORMATS.items() if command.SUFFIXES[form] == suffix)
+    with torch.inference_mode():
+        torch.testing.assert_close(answer[1](file)(images), 2 * model(images))
+    assert "logits by the temperature 0.500, fitted on held-out images" in Path(f"{file}.md").read_text()
 
 
 @pytest.mark.slow
@@ -173,7 +194,7 @@ def test_bad_files_are_one_line(checkpoint, models, tmp_path, capsys):
     (tmp_path / "x.png").write_bytes(b"x")
     status, _, err = run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--output", tmp_path / "new.pt2")
     assert (status, err.startswith(f"error: {tmp_path / 'x.ckpt'} is damaged")) == (2, True)
-    args = ["--ckpt_path", models / "model.safetensors", "--images", tmp_path / "x.png", "--output"]
+    args = ["--ckpt_path", models(".safetensors"), "--images", tmp_path / "x.png", "--output"]
     status, _, err = run(capsys, *args, tmp_path / "new.pt2")
     assert (status, err.startswith(f"error: --images {tmp_path / 'x.png'} cannot be read (")) == (2, True)
 
@@ -202,17 +223,19 @@ def test_the_page_and_the_card_have_the_same_examples(models):
     for form, suffix in FORMATS:
         code = write_example(form, f"model{suffix}", 32, "crop")
         assert code in PAGE
-        assert code in (models / f"model{suffix}.md").read_text()
+        assert code in Path(f"{models(suffix)}.md").read_text()
 
 
 def test_the_example_for_onnx_needs_no_torch(models, drawn_folder, capsys):
     """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
     picture = Image.open(drawn_folder / "frog/0000.jpg").resize((90, 64))
-    picture.save(models / "my.jpg")
+    weights, folder = models(".safetensors"), models(".onnx").parent
+    picture.save(folder / "my.jpg")
+    capsys.readouterr()
     code = write_example("onnx", "model.onnx", 32, "crop") + "import sys\nassert 'torch' not in sys.modules\n"
-    done = subprocess.run([sys.executable, "-c", code], cwd=models, capture_output=True, text=True, check=True)
-    args = ["--images", str(models / "my.jpg"), "--format", "jsonl", "--top", "1"]
-    assert main(["predict", "--ckpt_path", str(models / "model.safetensors"), *args]) == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    args = ["--images", str(folder / "my.jpg"), "--format", "jsonl", "--top", "1"]
+    assert main(["predict", "--ckpt_path", str(weights), *args]) == 0
     ((name, _),) = json.loads(capsys.readouterr().out)["classes"]
     assert done.stdout.strip() == name
 

@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_cifar import main
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
+from lightning_cifar.run.image_sheet import cut_sheet
 
 
 def run(capsys, *args):
@@ -97,8 +98,10 @@ def test_one_run(runs, capsys, tmp_path, drawn_figures):
 def test_mistakes_are_images_of_the_test_set(runs):
     images, labels = load_digits().test.images, load_digits().test.labels
     with Image.open(runs / "test/one/mistakes.png") as sheet:
-        assert sheet.size == (8 * 32, 3 * 32)
-        pixels = np.asarray(sheet).reshape(3, 32, 8, 32, 3).swapaxes(1, 2).reshape(24, 32, 32, 3)
+        assert sheet.size == (8 * 102 + 6, 3 * (102 + 2 * 16) + 6)
+        pixels = [np.asarray(tile)[::3, ::3] for tile in cut_sheet(sheet, 24, lines=2)]
+        captions = np.asarray(sheet)[6 + 96 : 6 + 96 + 2 * 16]
+        assert captions.min() < 50  # what was predicted and what is true
     for mistake, picture in zip(json.loads((runs / "test/one/test.json").read_text())["mistakes"], pixels, strict=True):
         assert (picture == images[mistake["index"]].permute(1, 2, 0).numpy()).all()
         assert mistake["label"] == str(labels[mistake["index"]].item())

@@ -166,7 +166,8 @@ def test_more_requests_than_may_wait_are_refused(client, sent, monkeypatch):
     ],
 )
 def test_a_silent_connection_is_closed(client, monkeypatch, words):
-    monkeypatch.setattr(connection, "SILENCE", 0.5)
+    monkeypatch.setattr(connection, "WATCH", 0.1)
+    monkeypatch.setattr(connection, "SILENCE", 0.3)
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as opened:
         opened.sendall(words)
         with contextlib.suppress(ConnectionResetError):
@@ -183,7 +184,8 @@ def send_for_ever(opened, words):
 @pytest.mark.parametrize("limit", ["SENDING", "LINGER"])
 def test_a_request_without_an_end_is_closed(client, monkeypatch, limit):
     """Before it is answered, or after its refusal."""
-    monkeypatch.setattr(connection, limit, 0.5)
+    monkeypatch.setattr(connection, "WATCH", 0.1)
+    monkeypatch.setattr(connection, limit, 0.3)
     path = "/predict" if limit == "SENDING" else "/absent"
     lines = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as opened:
