@@ -17,8 +17,8 @@ from lightning_cifar.run.options import (
     TRAINER_COMMANDS,
     format_overview,
     format_short_help,
+    last_value,
     name_flag,
-    values_of,
 )
 from lightning_cifar.run.process import process_settings, rank_zero_output
 from lightning_cifar.run.settings import layer
@@ -71,8 +71,8 @@ def answer(args: list[str]) -> int:
     if args[:1] and args[0] in TRAINER_COMMANDS and args[1:] in (["--help"], ["-h"]):
         print(format_short_help(args[0]))
         return 0
-    packages = [one for value in values_of(args, "--trust_config") for one in value.split(",")]
-    with process_settings(), trust(*packages):
+    packages = last_value(args, "--trust_config")
+    with process_settings(), trust(*(packages.split(",") if packages else ())):
         try:
             run(args)
         except Exception as error:

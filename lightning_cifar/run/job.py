@@ -21,7 +21,7 @@ from lightning_cifar.run.checks import check_launcher, count_processors
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
-from lightning_cifar.run.options import SIGNATURES, last_value
+from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -118,7 +118,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     """
     show_messages()
     command, *options = args
-    with restricted_imports(last_value(options, "--trust_config")):
+    with restricted_imports():
         cli = Parsed(command, options)
     if one := count_processors(cli.config_init["trainer"]):
         cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one

@@ -226,16 +226,12 @@ def continues(settings: Namespace) -> bool:
 
 
 @contextmanager
-def restricted_imports(packages: str | None) -> Iterator[None]:
-    """Let configurations import from `TRUSTED` packages only, for importing runs code; and read none from the network.
-
-    Args:
-        packages: further ones, separated by commas.
-    """
+def restricted_imports() -> Iterator[None]:
+    """Let configurations import from trusted packages only, for importing runs code; and read none from the network."""
     settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=[*TRUSTED, *(packages.split(",") if packages else [])],
+        import_path_allowlist=[*TRUSTED, *trusted.get()],
         config_read_mode_urls_enabled=False,
         config_read_mode_fsspec_enabled=False,
     )
