@@ -58,7 +58,10 @@ def test_every_recipe_parses_and_names_its_command(capsys, recipe):
     assert read_config(capsys, "fit", "--recipe", recipe)["recipe"] == recipe
     title, command, *_ = RECIPES[recipe].read_text().splitlines()
     assert title.startswith(f"# {recipe}: ")
-    assert command in (f"#   python -m lightning_cifar fit --recipe {recipe}", f"#   make {recipe}")
+    start = (
+        "--init_from pretrained --data.dataset folder --data.root DIR" if recipe == "finetune" else f"--recipe {recipe}"
+    )
+    assert command in (f"#   python -m lightning_cifar fit {start}", f"#   make {recipe}")
 
 
 def test_flags_override_files_and_files_override_the_recipe(capsys, tmp_path):
