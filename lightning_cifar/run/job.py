@@ -150,6 +150,7 @@ def load_data(job: Job) -> None:
         print(start_from(job.model, find_checkpoint(init_from, "--init_from")), flush=True)
     if job.command == "fit":
         choose_batch_size(job)
+        choose_log_interval(job)
 
 
 def choose_batch_size(job: Job) -> None:
@@ -166,6 +167,15 @@ def choose_batch_size(job: Job) -> None:
         job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
         made = f"{count:,} images make {count_batches(job.data)} steps an epoch"
         print(f"batch size {chosen}: {made}; --data.batch_size sets another", flush=True)
+
+
+def choose_log_interval(job: Job) -> None:
+    """Log in every epoch of a folder with few batches, unless the user has set an interval; Lightning would warn."""
+    batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
+    if job.data.hparams["dataset"] != "folder" or job.has_set("trainer.log_every_n_steps"):
+        return
+    if 0 < batches < (50 if interval is None else interval):  # 50: Lightning's default
+        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
 
 
 def count_batches(data: CIFAR10DataModule) -> int:

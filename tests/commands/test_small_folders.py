@@ -81,6 +81,15 @@ def test_batch_size_by_number_of_images(images, chosen):
     assert hparams["batch_size"] == chosen
 
 
+@pytest.mark.parametrize(("recipe", "interval"), [("report", 7), ("fast94", 6)])
+def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
+    """Lightning would warn, which is an error in these tests."""
+    short = ["--model.widths", "[2,2,2,2,2]", "--trainer.max_epochs", "1", "--trainer.max_steps", "-1"]
+    data = ["--data.dataset", "folder", "--data.root", str(folder), "--trainer.precision", "32"]
+    assert main(["fit", "--recipe", recipe, *data, *short, "--run_dir", "run"]) == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["log_every_n_steps"] == interval
+
+
 def test_seeds_share_the_batch_size_and_are_resumed(folder, capsys):
     args = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK, "--trainer.max_epochs", "1"]
     for count in ("1", "2"):
