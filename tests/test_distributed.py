@@ -59,9 +59,14 @@ def measure_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
 # ------------------------------------------------------------------------------------------------------------- shards
 
 
+def test_no_shard_of_a_set_is_empty():
+    with pytest.raises(InputError, match="2 images to evaluate are fewer than the 3 processes"):
+        Shard(0, 3).of_set(2)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_shards_of_a_set_cover_it(count):
-    for size in (0, 1, 7, 100):
+    for size in (0, 4, 7, 100):
         shards = [list(range(size))[Shard(rank, count).of_set(size)] for rank in range(count)]
         assert [*chain(*shards)] == [*range(size)]
         assert max(map(len, shards)) - min(map(len, shards)) <= 1

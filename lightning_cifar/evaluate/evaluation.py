@@ -20,6 +20,7 @@ from lightning_cifar.train.classifier import ImageClassifier
 BINS = 15  # for the expected calibration error, as in arXiv 1706.04599
 MISTAKES = 24  # the most confident ones
 MANY = 10  # with more classes, top-5 accuracy is measured too
+FEWEST_HELD_OUT = 100  # images to fit a temperature on: if all of few are right, it falls to 0
 COVERAGES = [percent / 100 for percent in range(5, 101, 5)]
 
 
@@ -29,12 +30,12 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     Args:
         model: has just been tested by a Trainer and holds the outputs.
         data: the test's data. The temperature is the model's; if it has none, it is fitted on the validation images; if
-            there are none but the test images, there is no temperature.
+            these are few, or the test images, there is no temperature.
         trainer: predicts the validation images.
     """
     logits, plain, labels = model.test_outputs.compute()
     temperature = None if model.temperature == 1 else model.temperature
-    if temperature is None and data.val is not data.test and len(data.val.labels):
+    if temperature is None and data.val is not data.test and len(data.val.labels) >= FEWEST_HELD_OUT:
         data.trainer = trainer  # the test may have been sharded over processes; this one predicts all images
         batches: Any = trainer.predict(model, data.val_dataloader())
         probabilities = torch.cat(batches).clamp_min(torch.finfo(torch.float32).tiny)  # no log(0)

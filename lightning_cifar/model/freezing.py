@@ -23,7 +23,7 @@ def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
             parts = [nn.ModuleList(filter(None, [network.stem, network.blocks[0]])), *network.blocks[1:]]
         else:
             parts = [child for child in network.children() if next(child.parameters(), None) is not None][:-1]
-        if not 0 <= count <= len(parts):
-            raise InputError(f"freeze must be in [0, {len(parts)}], the parts of the network, got {count}")
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(parts):
+            raise InputError(f"freeze must be a whole number in [0, {len(parts)}] for this network, got {count!r}")
         frozen += [part.requires_grad_(False) for part in parts[:count]]
     return frozen

@@ -116,6 +116,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
     for name, why in reasons.items():
         if name in words and why:
             yield f"--{name} has no effect: {why}"
+    if settings["recipe"] == "finetune" and settings["init_from"] is None and settings["resume"] is None:
+        yield "the rates of finetune suit trained weights, these are new: add --init_from pretrained"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
     if data["balanced"] and model["class_weights"] == "balanced" and not equal:

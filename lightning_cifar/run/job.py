@@ -50,6 +50,7 @@ class Job:
         model: built from the settings.
         data: built from the settings; nothing was read yet.
         parser: writes the settings as YAML.
+        start: file and SHA-256 of the weights of ``--init_from``, once they are loaded.
     """
 
     command: str
@@ -59,6 +60,7 @@ class Job:
     model: ImageClassifier
     data: CIFAR10DataModule
     parser: LightningArgumentParser
+    start: dict[str, str] | None = None
 
     @property
     def group(self) -> str:
@@ -100,7 +102,7 @@ class Job:
         settings = self.settings.clone()
         for name in NOT_IN_CONFIG:
             settings.pop(name)
-        for name in ("class_names", "class_weights", "mean", "std"):
+        for name in ("class_names", "mean", "std"):
             settings["model"][name] = self.model.hparams[name]
         return self.parser.dump(settings, skip_none=False)
 
@@ -146,11 +148,15 @@ def load_data(job: Job) -> None:
     job.data.prepare_data()
     job.data.setup(job.command)
     job.model.adopt(job.data)
-    if (init_from := job.settings["init_from"]) and not continues(job.settings):
-        print(start_from(job.model, find_checkpoint(init_from, "--init_from")), flush=True)
-    if job.command == "fit":
+    if job.command != "fit":
+        return
+    if job.ckpt_path is None:
+        if (init_from := job.settings["init_from"]) and not continues(job.settings):
+            file = find_checkpoint(init_from, "--init_from")
+            print(start_from(job.model, file), flush=True)
+            job.start = {"file": init_from, "sha256": compute_digest(file)}
         choose_batch_size(job)
-        choose_log_interval(job)
+    choose_log_interval(job)
 
 
 def choose_batch_size(job: Job) -> None:
@@ -165,7 +171,8 @@ def choose_batch_size(job: Job) -> None:
     chosen = 1 << (largest.bit_length() - 1)
     if chosen < size:
         job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
-        made = f"{count:,} images make {count_batches(job.data)} steps an epoch"
+        steps = count_batches(job.data)
+        made = f"{count:,} images make {steps} step{'s' if steps > 1 else ''} an epoch"
         print(f"batch size {chosen}: {made}; --data.batch_size sets another", flush=True)
 
 

@@ -26,6 +26,7 @@ from lightning_cifar.run.options import FLAGS, LINKED, RECIPES
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.train.finetuning import network_config
 from lightning_cifar.train.weights import NETWORK_OPTIONS, checkpoint_config
 
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
@@ -207,7 +208,14 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         raise InputError(
             f"--model.freeze {settings['model']['freeze']} needs trained weights: add --init_from pretrained, or a run"
         )
-    if settings["ckpt_path"] is None or continues(settings):
+    if continues(settings):
+        return
+    if command == "fit" and settings["init_from"] is not None and settings["ckpt_path"] is None:
+        stored = network_config(settings["init_from"])["model"]
+        for name in (one for one in NETWORK_OPTIONS if one in stored):
+            if (asked := json.loads(json.dumps(settings["model"].get(name)))) != stored[name]:
+                raise InputError(f"--model.{name} {asked}: the network of --init_from has {stored[name]}")
+    if settings["ckpt_path"] is None:
         return
     if command == "fit" and settings["ckpt_path"].endswith(WEIGHTS):
         raise InputError(

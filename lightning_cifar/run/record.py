@@ -33,12 +33,20 @@ class RunRecord(Callback):
         directory: existing directory to write to.
         command: words of the command line.
         recipe: name of the recipe.
+        init_from: file and SHA-256 of the weights that training started from; None: new ones.
     """
 
-    def __init__(self, directory: str, command: Sequence[str] = (), recipe: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        command: Sequence[str] = (),
+        recipe: str | None = None,
+        init_from: dict[str, str] | None = None,
+    ) -> None:
         self.file = Path(directory) / RECORD
         self.command = list(command)
         self.recipe = recipe
+        self.init_from = init_from
         self.fit_seconds = 0.0
         self.fit_started: float | None = None  # minus the seconds of earlier parts; None: not training
 
@@ -49,6 +57,7 @@ class RunRecord(Callback):
             "command": (earlier or {}).get("command", self.command),  # the first: it names recipe and options
             "stage": trainer.state.fn.value if trainer.state.fn else None,
             "recipe": self.recipe,
+            "init_from": (earlier or {}).get("init_from", self.init_from),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seed": torch.initial_seed(),
             "precision": trainer.precision,

@@ -46,17 +46,20 @@ def layer(args: list[str]) -> list[str]:
         flags = resuming_flags(flags)
     if (run_dir := last_value(flags, "--run_dir")) and (":" in run_dir or not run_dir.isprintable()):
         raise InputError(f"--run_dir {run_dir!r} names no local directory: use no colon and no unprintable characters")
-    configs = []
+    typed, flags = split_configs(flags)  # flags win wherever they are typed
+    configs: list[str] = []
     recipe, checkpoint = last_value(flags, "--recipe"), last_value(flags, "--ckpt_path")
     if (init_from := last_value(flags, "--init_from")) is not None:
         check_start(command, flags)
     if (resume := last_value(flags, "--resume")) is not None:
         configs += ["--config", str(config_to_resume(resume, command, flags))]
-    elif command == "fit" and recipe is None and not values_of(flags, "--config", "-c"):
+    elif command == "fit" and recipe is None and not typed:
         recipe = "report" if init_from is None else "finetune"
         flags = ["--recipe", recipe, *flags]
-    for file in values_of([*configs, *flags], "--config", "-c"):
-        check_config(file)
+    for file in values_of([*configs, *typed], "--config"):
+        stored = check_config(file)
+        if command == "fit" and resume is None and checkpoint is None and init_from is None:
+            init_from = stored.get("init_from")
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
@@ -72,7 +75,21 @@ def layer(args: list[str]) -> list[str]:
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)), ensure_ascii=False)]
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
         raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
-    return [command, *configs, *flags]
+    return [command, *configs, *typed, *flags]
+
+
+def split_configs(flags: list[str]) -> tuple[list[str], list[str]]:
+    """Return the configurations among the flags, each as ``--config FILE``, and the other flags."""
+    typed, others = list[str](), list[str]()
+    words = iter(flags)
+    for word in words:
+        if word in ("--config", "-c"):
+            typed += ["--config", *([file] if (file := next(words, None)) is not None else [])]
+        elif word.startswith("--config="):
+            typed += ["--config", word.partition("=")[2]]
+        else:
+            others.append(word)
+    return typed, others
 
 
 def check_start(command: str, flags: list[str]) -> None:
@@ -120,8 +137,8 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     return stored
 
 
-def check_config(config: str) -> None:
-    """Refuse a configuration, a file or YAML itself, that is no mapping, or that would take very long to read."""
+def check_config(config: str) -> dict[str, Any]:
+    """Return a configuration, a file or YAML itself; refuse what is no mapping, or would take very long to read."""
     import yaml
 
     file = Path(config)
@@ -138,13 +155,15 @@ def check_config(config: str) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        return  # a long text is no path: the parser reads it
+        return {}  # a long text is no path: the parser reads it
     except (yaml.YAMLError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"--config {config}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
     if file.is_file() and not isinstance(node, yaml.MappingNode):
         raise InputError(f"--config {config} holds no settings: write them as in the config.yaml of a run")
+    stored = yaml.safe_load(text)
+    return stored if isinstance(stored, dict) else {}
 
 
 def count_nodes(node: Any, known: dict[Any, int]) -> int:

@@ -15,6 +15,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.batch_figure import BatchFigure
+from lightning_cifar.run.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
 from lightning_cifar.run.checks import check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
@@ -155,7 +156,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
     try:
         settings |= {
             "logger": make_loggers(job, directory, wandb, lines),
-            "callbacks": [RunRecord(str(directory), command, job.settings["recipe"]), *callbacks],
+            "callbacks": [RunRecord(str(directory), command, job.settings["recipe"], job.start), *callbacks],
             "plugins": [*as_list(settings["plugins"]), DurableIO()],
             "default_root_dir": settings["default_root_dir"] or str(directory),
         }
@@ -200,11 +201,9 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
         if job.trainer["enable_checkpointing"] is not False:
-            if job.selects_by_validation:  # elsewhere, `train` makes best.ckpt of the last weights
-                name = Path(BEST).stem
-                usual.append(
-                    ModelCheckpoint(filename=name, monitor="val/accuracy", mode="max", enable_version_counter=False)
-                )
+            # Without validation, `train` makes best.ckpt of the last weights.
+            if job.selects_by_validation and not any(isinstance(one, ModelCheckpoint) for one in configured):
+                usual.append(BestCheckpoint())
             usual.append(LastCheckpoint())
     if job.trainer["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in configured):
         usual.append(Progress(epoch_rows=epoch_rows))

@@ -1,10 +1,8 @@
 """Fine-tuning: start from trained weights, with a new last layer where the classes differ, and freeze first parts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
@@ -15,6 +13,7 @@ from lightning_cifar.train.weights import (
     check_network,
     checkpoint_config,
     describe_weights,
+    find_building_device,
     find_checkpoint,
     read_model,
 )
@@ -31,7 +30,7 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     Raises:
         InputError: the file is damaged, or an option contradicts it.
     """
-    file = find_checkpoint(str(checkpoint))
+    file = find_checkpoint(str(checkpoint), "checkpoint")
     hyper_parameters, _, tensors = read_model(file)
     check_network(file, hyper_parameters, tensors)
     model = ImageClassifier(num_classes, **(pick_network(hyper_parameters) | options))
@@ -68,7 +67,7 @@ def start_from(model: ImageClassifier, file: Path) -> str:
     check_finite(file, tensors)
     names, own = model.hparams["class_names"], model.state_dict()
     same = names is not None and names == hyper_parameters.get("class_names")
-    new = set() if same else {*name_last_layers(model)}
+    new = set() if same else name_last_layers(model)
     loaded = {name: tensor for name, tensor in tensors.items() if name not in new}
     for name in sorted(({*own} | {*tensors}) - new):
         shapes = [list(one[name].shape) if name in one else "nothing" for one in (loaded, own)]
@@ -79,9 +78,9 @@ def start_from(model: ImageClassifier, file: Path) -> str:
     return f"weights: {describe_weights(facts) if facts else file}{last}"
 
 
-def name_last_layers(model: ImageClassifier) -> Iterator[str]:
-    """Yield the names of the parameters of each network's last layer that is linear or a convolution."""
-    for network in model.networks:
-        last = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-        parameters: set[Tensor] = {*last.parameters()}
-        yield from (name for name, one in model.named_parameters() if one in parameters)
+def name_last_layers(model: ImageClassifier) -> set[str]:
+    """Return the names of the parameters whose shapes depend on the number of classes."""
+    more = {"num_classes": model.hparams["num_classes"] + 1, "class_names": None, "class_weights": None}
+    with find_building_device(model.hparams["network"]):
+        other = ImageClassifier(**(dict(model.hparams) | more)).state_dict()
+    return {name for name, one in model.state_dict().items() if one.shape != other[name].shape}

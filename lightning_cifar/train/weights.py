@@ -122,14 +122,18 @@ def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
     try:
         json.dumps(hyper_parameters)  # plain values: a function would be called
         network = hyper_parameters.get("network", FIVE_BLOCK)
-        reads_values = is_custom(network) or network.startswith("regnet_")  # while it is built
-        with torch.device("cpu" if reads_values else "meta"), limit_parameters(file.stat().st_size, 2 * len(tensors)):
+        with find_building_device(network), limit_parameters(file.stat().st_size, 2 * len(tensors)):
             model = ImageClassifier(**hyper_parameters)
         model.load_state_dict(tensors, assign=True)  # compares names and shapes
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) and is_custom(network):
             raise  # it says how to trust the package
         raise InputError(f"{file} holds no model of this package ({reason(error)})") from error
+
+
+def find_building_device(network: str) -> torch.device:
+    """Return the device on which to build a network for its shapes only: without memory, unless it reads values."""
+    return torch.device("cpu" if is_custom(network) or network.startswith("regnet_") else "meta")
 
 
 @contextmanager

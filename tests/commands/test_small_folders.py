@@ -1,5 +1,6 @@
 """Folders of few images: the batch size that is chosen where none was set, and a line about too few steps."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +89,31 @@ def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
     data = ["--data.dataset", "folder", "--data.root", str(folder), "--trainer.precision", "32"]
     assert main(["fit", "--recipe", recipe, *data, *short, "--run_dir", "run"]) == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["log_every_n_steps"] == interval
+
+
+def test_a_training_that_goes_on_keeps_its_batch_size(folder, capsys):
+    assert fit(folder, "--data.batch_size", "20", "--trainer.max_epochs", "1") == 0
+    go_on = ["--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]
+    assert fit(folder, *go_on, run_dir="longer") == 0
+    assert read_batch_size("longer") == 20
+
+
+def test_of_equal_validation_accuracies_the_latest_is_best(image_folder):
+    """With few validation images, all may be right from the first epoch on."""
+    options = ["--model.widths", "[2,2,2,2,2]", "--data.batch_size", "6", "--model.learning_rate", "1e-9"]
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "val"]
+    assert main(["fit", *data, *options, "--trainer.max_epochs", "3", "--run_dir", "run"]) == 0
+    best = load_checkpoint(Path("run/checkpoints/best.ckpt"))
+    (state,) = (state for key, state in best["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    assert (best["epoch"], float(state["best_model_score"])) == (2, pytest.approx(2 / 3))
+
+
+def test_few_held_out_images_give_no_temperature(image_folder, capsys):
+    options = ["--model.widths", "[2,2,2,2,2]", "--data.batch_size", "6", "--trainer.max_epochs", "1"]
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "val"]
+    assert main(["fit", *data, *options, "--run_dir", "run"]) == 0
+    assert main(["test", "--ckpt_path", "run", "--data.root", str(image_folder), "--run_dir", "test"]) == 0
+    assert json.loads(Path("test/test.json").read_text())["temperature"] is None
 
 
 def test_seeds_share_the_batch_size_and_are_resumed(folder, capsys):

@@ -1,5 +1,6 @@
 """``fit --init_from``: training starts from the weights of another run, with its network and rates of its own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,31 @@ import torch
 import yaml
 from lightning import Trainer
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, fine_tune, load_pretrained, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main, trust
+from lightning_cifar.files import compute_digest
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.finetuning import start_from
+from lightning_cifar.train.finetuning import name_last_layers, start_from
 from lightning_cifar.train.weights import PRETRAINED, save_weights
 
 HEAD = {"network.classifier.5.weight", "network.classifier.5.bias"}
 SHORT = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32"]
+ODD = """\
+from torch import nn
+
+
+class Odd(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(4, num_classes)
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+def build(num_classes):
+    return Odd(num_classes)
+"""
 
 
 @pytest.fixture
@@ -147,10 +166,10 @@ def test_every_seed_of_repeat_freezes_the_same_parts(trained, pets):
         (["fit", "--resume", "TRAINED", "--init_from", "pretrained"], "--init_from does not go with --resume"),
         (["repeat", "--n", "1", "--init_from", "nowhere"], "--init_from nowhere: no such file"),
         (["fit", "--model.freeze", "1"], "needs trained weights: add --init_from pretrained"),
-        (["fit", "--init_from", "TRAINED", "--model.freeze", "6"], "freeze must be in [0, 5]"),
-        (["fit", "--init_from", "TRAINED", "--model.freeze=-1"], "freeze must be in [0, 5]"),
-        (["fit", "--init_from", "TRAINED", "--model.widths", "[4,4,8,8,16]"], "holds the weights of another network"),
-        (["fit", "--init_from", "TRAINED", "--model.network", "squeezenet1_1"], "holds the weights of another network"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze", "6"], "freeze must be a whole number in [0, 5]"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze=-1"], "freeze must be a whole number in [0, 5]"),
+        (["fit", "--init_from", "TRAINED", "--model.widths", "[4,4,8,8,16]"], "--init_from has [4, 4, 8, 8, 8]"),
+        (["fit", "--init_from", "TRAINED", "--model.network", "squeezenet1_1"], "--init_from has five_block"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(options, line, trained, image_folder, capsys):
@@ -164,22 +183,54 @@ def test_what_cannot_be_is_said_in_one_line(options, line, trained, image_folder
     assert not Path("run").exists()
 
 
-def test_the_packaged_file_is_named_by_its_facts(pets, capsys):
-    assert (
-        main(
-            [
-                "fit",
-                "--init_from",
-                "pretrained",
-                *pets,
-                *SHORT,
-                "--trainer.limit_train_batches",
-                "1",
-                "--run_dir",
-                "run",
-            ]
-        )
-        == 0
-    )
+def test_the_packaged_file_is_named_by_its_facts_and_digest(pets, capsys):
+    short = [*SHORT, "--trainer.limit_train_batches", "1"]
+    assert main(["fit", "--init_from", "pretrained", *pets, *short, "--run_dir", "run"]) == 0
     assert "weights: recipe accurate" in capsys.readouterr().out
-    assert PRETRAINED.exists()
+    for _ in range(2):
+        start = json.loads(Path("run/run.json").read_text())["init_from"]
+        assert start == {"file": "pretrained", "sha256": compute_digest(PRETRAINED)}
+        assert main(["fit", "--resume", "run", "--trainer.max_epochs", "3"]) == 0
+
+
+def test_a_configuration_may_name_the_weights_and_flags_win_wherever_they_are_typed(trained, pets):
+    Path("mine.yaml").write_text(f"{{init_from: {trained}, trainer: {{max_epochs: 5, log_every_n_steps: 1}}}}")
+    flags = ["--model.freeze", "5", "--trainer.max_epochs", "1", "--run_dir", "run"]
+    assert main(["fit", *pets, *flags, "--config", "mine.yaml"]) == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert (config["init_from"], config["trainer"]["max_epochs"]) == (str(trained), 1)
+    assert config["model"]["widths"] == [4, 4, 8, 8, 8]
+
+
+def test_a_test_on_the_configuration_needs_no_first_weights(trained, pets, image_folder, capsys):
+    model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
+    save_weights(model, Path("first.safetensors"), held_out=None)
+    assert main(["fit", "--init_from", "first.safetensors", *pets, *SHORT, "--run_dir", "run"]) == 0
+    Path("first.safetensors").unlink()
+    capsys.readouterr()
+    assert main(["test", "--config", "run/config.yaml", "--ckpt_path", "run", "--run_dir", "test"]) == 0
+    assert "weights" not in capsys.readouterr().out
+
+
+def test_the_last_layer_is_the_one_of_the_classes_wherever_it_is_defined(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd.py").write_text(ODD)
+    with trust("odd"):
+        first = ImageClassifier(2, network="odd:build", class_names=["a", "b"])
+        second = ImageClassifier(2, network="odd:build", class_names=["a", "c"])
+        assert name_last_layers(second) == {"network.head.weight", "network.head.bias"}
+        save_weights(first, Path("first.safetensors"), held_out=None)
+        start_from(second, Path("first.safetensors"))
+    assert list_changed(first.state_dict(), second.state_dict()) == {"network.head.weight", "network.head.bias"}
+
+
+@pytest.mark.parametrize("freeze", [True, 2.0, "2", 6])
+def test_freeze_is_a_number_of_blocks(freeze):
+    with pytest.raises(InputError, match="freeze must be a whole number in"):
+        fine_tune(num_classes=3, freeze=freeze)
+
+
+def test_new_weights_with_the_rates_of_finetune_get_a_line(pets, capsys):
+    tiny = ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--recipe", "finetune", *pets, *tiny, "--run_dir", "run"]) == 0
+    assert "add --init_from pretrained" in capsys.readouterr().out

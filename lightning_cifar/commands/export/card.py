@@ -21,7 +21,7 @@ DATASETS = {
     "digits": "scikit-learn's digits",
     "folder": "an image folder",
 }
-HELD_OUT = {"test": ": all training images.", "val": ", without a validation split.", None: "."}
+HELD_OUT = {"test": ": all training images.", "val": "; a part was held out to validate.", None: "."}
 TEST_FACTS = ("accuracy", "accuracy_without_tta", "images", "test_images", "loss", "calibration_error", "temperature")
 USES = {
     "safetensors": """\

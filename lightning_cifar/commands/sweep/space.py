@@ -138,7 +138,7 @@ def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
         known |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
     for file in values_of(fit, "--config", "-c"):
         try:
-            config = yaml.safe_load(Path(file).read_text())
+            config = yaml.safe_load(file if file.startswith("{") else Path(file).read_text())  # or a layer itself
             for group in {*SIGNATURES} & {*config}:
                 known |= {f"{group}.{name}": parse_value(str(value)) for name, value in config[group].items()}
         except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:

@@ -54,7 +54,7 @@ def test_unknown_facts():
     matter, body = card(FACTS)
     assert "model-index" not in matter
     assert "Not tested: " in body
-    assert "Trained on unknown data, without a validation split." in body
+    assert "Trained on unknown data; a part was held out to validate." in body
 
 
 def test_of_several_seeds():

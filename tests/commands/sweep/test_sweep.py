@@ -263,6 +263,14 @@ def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "sweep", *args) == (2, "", f"error: {message}\n")
 
 
+def test_trials_start_from_trained_weights(trained, image_folder, capsys):
+    data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.batch_size", "6", "--data.held_out", "val"]
+    start = ["--init_from", trained, "--trainer.max_epochs", "1"]
+    status, out, err = run(capsys, "sweep", "--n_trials", "1", *start, *data, "--run_dir", "sweep")
+    assert (status, err) == (0, "")
+    assert "the last layer is new, for 2 classes" in out
+
+
 def test_the_missing_extra_is_named(capsys, monkeypatch):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     message = "error: sweep needs the extra: pip install 'lightning-cifar[sweep]'\n"
