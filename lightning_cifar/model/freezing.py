@@ -1,4 +1,4 @@
-"""Freezing: parts of a network, counted from the images on, that training leaves as they are."""
+"""Freezing: the first blocks of a network are not trained."""
 
 from collections.abc import Iterable
 
@@ -9,21 +9,21 @@ from lightning_cifar.model.network import FiveBlockNet
 
 
 def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
-    """Freeze the weights of the first ``count`` parts of each network, and return these parts.
+    """Freeze the weights of the first ``count`` blocks of each network, and return these blocks.
 
-    A part is a block of a `FiveBlockNet`, the stem going with the first one, or a direct child of another network that
-    has parameters, but not the last, its classifier. The statistics of batch norm stay too in evaluation mode.
+    Blocks are those of a `FiveBlockNet`, its stem going with the first one. Of another network, they are the direct
+    children with parameters, without the last, its classifier. Batch norm keeps its statistics in evaluation mode only.
 
     Raises:
-        InputError: there are not so many parts.
+        InputError: there are not so many blocks.
     """
     frozen: list[nn.Module] = []
     for network in networks if count else ():
         if isinstance(network, FiveBlockNet):
-            parts = [nn.ModuleList(filter(None, [network.stem, network.blocks[0]])), *network.blocks[1:]]
+            blocks = [nn.ModuleList(filter(None, [network.stem, network.blocks[0]])), *network.blocks[1:]]
         else:
-            parts = [child for child in network.children() if next(child.parameters(), None) is not None][:-1]
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(parts):
-            raise InputError(f"freeze must be a whole number in [0, {len(parts)}] for this network, got {count!r}")
-        frozen += [part.requires_grad_(False) for part in parts[:count]]
+            blocks = [child for child in network.children() if next(child.parameters(), None) is not None][:-1]
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(blocks):
+            raise InputError(f"freeze must be a whole number in [0, {len(blocks)}] for this network, got {count!r}")
+        frozen += [block.requires_grad_(False) for block in blocks[:count]]
     return frozen

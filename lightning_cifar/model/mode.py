@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode that ends by itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

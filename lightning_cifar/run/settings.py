@@ -1,6 +1,6 @@
 """Settings in layers, the later wins: signatures' defaults, recipe, checkpoint, ``--config``, flags.
 
-The checkpoint is that of ``--ckpt_path``, or of ``--init_from``, which gives its network only.
+The checkpoint is that of ``--ckpt_path``, or of ``--init_from``, of which only network and image size are taken.
 
 Imports no torch unless a checkpoint is named, so that typing errors are answered at once.
 """
@@ -98,7 +98,7 @@ def check_start(command: str, flags: list[str]) -> None:
         raise InputError(f"--init_from starts a training: it goes with fit, not with {command}")
     if last_value(flags, "--ckpt_path") is not None:
         raise InputError(
-            "--init_from starts from weights only, --ckpt_path continues with optimiser and rates: drop one"
+            "--init_from starts a new training, --ckpt_path continues one with its optimiser and rates: drop one"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: start from trained weights, with a new last layer where the classes differ, and freeze first parts."""
+"""Fine-tuning: training that starts from trained weights, with a new last layer if the classes differ."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -102,7 +102,7 @@ def load_model(file: Path) -> ImageClassifier:
 
 
 def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    """Return what `read_weights` does, from weights or from a training checkpoint, of which nothing is known."""
+    """Return what `read_weights` does; of a training checkpoint, which holds no facts, these are empty."""
     if file.suffix == WEIGHTS:
         return read_weights(file)
     checkpoint = load_checkpoint(file)
