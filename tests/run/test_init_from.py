@@ -234,3 +234,10 @@ def test_new_weights_with_the_rates_of_finetune_get_a_line(pets, capsys):
     tiny = ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
     assert main(["fit", "--recipe", "finetune", *pets, *tiny, "--run_dir", "run"]) == 0
     assert "add --init_from pretrained" in capsys.readouterr().out
+
+
+def test_a_model_card_names_the_first_weights(trained, pets):
+    assert main(["fit", "--init_from", str(trained), *pets, *SHORT, "--run_dir", "run"]) == 0
+    assert main(["export", "--ckpt_path", "run", "--output", "my.safetensors"]) == 0
+    digest = compute_digest(trained / "checkpoints/best.ckpt")
+    assert f"- fine-tuned from: `run, SHA-256 {digest}`" in Path("my.safetensors.md").read_text()

@@ -78,6 +78,8 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     tested = find_current_test(find_tests(run_dir), checkpoint)
     test = read_json(tested / RESULT) if tested else {}
     facts |= {name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None}
+    if run.get("init_from"):
+        facts["start"] = f"{Path(run['init_from']['file']).name}, SHA-256 {run['init_from']['sha256']}"
     facts |= {name: test[name] for name in TEST_FACTS if test.get(name) is not None}
     if test.get("temperature_scaled") and list_worse(test):
         del facts["temperature"]
@@ -160,7 +162,13 @@ def format_front_matter(facts: dict[str, Any], network: str, file_format: str) -
 
 
 def format_training(facts: dict[str, Any]) -> str:
-    words = {"seed": "seed", "precision": "precision", "git_commit": "commit", "command": "command"}
+    words = {
+        "start": "fine-tuned from",
+        "seed": "seed",
+        "precision": "precision",
+        "git_commit": "commit",
+        "command": "command",
+    }
     known = [f"- {word}: `{facts[name]}`" for name, word in words.items() if name in facts]
     return "\n".join(known) or "Unknown."
 
