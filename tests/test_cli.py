@@ -308,7 +308,8 @@ def test_checkpoint_refuses_another_architecture(trained, capsys, option):
     assert err[0].startswith(f"error: {option} 64: the checkpoint was trained with ") or option.endswith("classes")
 
 
-def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path):
+def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_cifar.evaluate.evaluation.FEWEST_HELD_OUT", 1)
     data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.in_memory", "false"]
     data += ["--data.num_workers", "0", "--data.batch_size", "6", "--data.held_out", "val"]
     small = ["--trainer.max_epochs", "1", "--model.widths", "[4,4,8,8,8]", "--trainer.log_every_n_steps", "1"]

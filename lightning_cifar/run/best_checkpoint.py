@@ -25,5 +25,6 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Any = None) -> bool:
-        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        best = self.best_k_models.get(self.kth_best_model_path)
+        equal = current is not None and best is not None and bool(current == best)
         return equal or super().check_monitor_top_k(trainer, current)
