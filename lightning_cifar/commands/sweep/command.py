@@ -62,7 +62,10 @@ def main(args: list[str]) -> int:
             raise InputError(f"--{name} is given and also searched by --search {name}=...: remove one of them")
     known = read_values(fit, [*space] or DEFAULT)
     if not space:
-        space = make_default_space(known, [name for name in DEFAULT if last_value(options, f"--{name}") is not None])
+        given = [name for name in DEFAULT if last_value(options, f"--{name}") is not None]
+        if (last_value(options, "--data.dataset") or read_values(fit, ["data.dataset"])["data.dataset"]) == "folder":
+            given.append("data.batch_size")  # `fit` chooses it by the number of images
+        space = make_default_space(known, given)
     run_dir = parsed.run_dir or make_timed_directory(Path("runs/sweep", name_settings(options)))
     claim_directory(run_dir, "--run_dir", lambda directory: (directory / STUDY).exists())
     from lightning_cifar.commands.sweep.search import Search

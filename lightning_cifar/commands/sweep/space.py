@@ -151,7 +151,7 @@ def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
 
     Args:
         known: learning rate and batch size without a search, from `read_values`.
-        given: options that the user gives, which are not searched.
+        given: options that are not searched: the user or the data choose them.
 
     Raises:
         InputError: both options are given, or one of them is not positive.
@@ -166,5 +166,5 @@ def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
     }
     space = {name: searched for name, searched in space.items() if name not in given}
     if not space:
-        raise InputError("learning rate and batch size are both given: name the options to search by --search")
+        raise InputError("learning rate and batch size are not left to search: name the options by --search")
     return space

@@ -253,7 +253,7 @@ def test_the_default_space_has_learning_rate_and_batch_size():
         ),
         (
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
-            "learning rate and batch size are both given: name the options to search by --search",
+            "learning rate and batch size are not left to search: name the options by --search",
         ),
         (["--config=no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
         (["--config", "no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
@@ -263,12 +263,14 @@ def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "sweep", *args) == (2, "", f"error: {message}\n")
 
 
-def test_trials_start_from_trained_weights(trained, image_folder, capsys):
-    data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.batch_size", "6", "--data.held_out", "val"]
+def test_trials_start_from_trained_weights(trained, image_folder, capsys, tmp_path):
+    data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.held_out", "val"]
     start = ["--init_from", trained, "--trainer.max_epochs", "1"]
     status, out, err = run(capsys, "sweep", "--n_trials", "1", *start, *data, "--run_dir", "sweep")
     assert (status, err) == (0, "")
     assert "the last layer is new, for 2 classes" in out
+    # `fit` chooses the batch size of a folder.
+    assert [*json.loads((tmp_path / "sweep/sweep.json").read_text())["space"]] == ["model.learning_rate"]
 
 
 def test_the_missing_extra_is_named(capsys, monkeypatch):
