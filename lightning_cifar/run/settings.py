@@ -52,7 +52,7 @@ def layer(args: list[str]) -> list[str]:
     if (init_from := last_value(flags, "--init_from")) is not None:
         check_start(command, flags)
     if (resume := last_value(flags, "--resume")) is not None:
-        configs += ["--config", str(config_to_resume(resume, command, flags))]
+        configs += ["--config", str(config_to_resume(resume, command, [*typed, *flags]))]
     elif command == "fit" and recipe is None and not typed:
         recipe = "report" if init_from is None else "finetune"
         flags = ["--recipe", recipe, *flags]
@@ -129,7 +129,7 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     """
     if command != "fit":
         raise InputError(f"--resume continues a training run: it goes with fit, not with {command}")
-    for name in ("--recipe", "--config", "-c", "--ckpt_path", "--init_from", "--run_dir"):
+    for name in ("--recipe", "--config", "--ckpt_path", "--init_from", "--run_dir"):
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:

@@ -61,6 +61,17 @@ def test_refused_resume_changes_no_file(trained, tmp_path, capsys, name):
     assert list_files(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "option", ["--recipe", "--config", "--config=", "-c", "--ckpt_path", "--init_from", "--run_dir"]
+)
+def test_a_resumed_run_keeps_its_settings(option, trained, capsys):
+    Path("mine.yaml").write_text("trainer: {max_epochs: 2}")
+    typed = [f"{option}mine.yaml"] if option.endswith("=") else [option, "mine.yaml"]
+    assert main(["fit", "--resume", str(trained), *typed]) == 2
+    name = "--config" if option == "-c" else option.removesuffix("=")
+    assert f"{name} does not go with --resume" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["an unknown option", "no test image"])
 def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, capsys, name):
     run_dir = shutil.copytree(trained, tmp_path / "run")
