@@ -229,7 +229,7 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 
 
 def continues(settings: Namespace) -> bool:
-    """Whether a run is resumed from a checkpoint of its own."""
+    """Whether a resumed run continues from its own checkpoint."""
     return settings["resume"] is not None and bool(existing_checkpoints(Path(settings["resume"]) / "checkpoints"))
 
 

@@ -87,18 +87,12 @@ def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
         InputError: the file is damaged or was not written by ``export`` or ``save_weights``.
     """
     file = Path(file).expanduser()
-    hyper_parameters, known, tensors = read_weights(file)
-    model = restore_model(file, hyper_parameters, tensors)
-    model.temperature = known.get("temperature", 1.0)
-    return model
+    return restore_model(file, *read_weights(file))
 
 
 def load_model(file: Path) -> ImageClassifier:
     """Load a classifier as `load_pretrained` does, from weights or from a training checkpoint; no stored code runs."""
-    if file.suffix == WEIGHTS:
-        return load_pretrained(file)
-    hyper_parameters, _, tensors = read_model(file)
-    return restore_model(file, hyper_parameters, tensors)
+    return restore_model(file, *read_model(file))
 
 
 def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
@@ -109,10 +103,13 @@ def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Te
     return checkpoint.get("hyper_parameters", {}), {}, checkpoint.get("state_dict", {})
 
 
-def restore_model(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> ImageClassifier:
+def restore_model(
+    file: Path, hyper_parameters: dict[str, Any], facts: dict[str, Any], tensors: dict[str, Tensor]
+) -> ImageClassifier:
     check_network(file, hyper_parameters, tensors)
     model = ImageClassifier(**hyper_parameters)
     model.load_state_dict(tensors)
+    model.temperature = facts.get("temperature", 1.0)
     check_finite(file, tensors)
     return model.eval()
 

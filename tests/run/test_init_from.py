@@ -1,4 +1,4 @@
-"""``fit --init_from``: training starts from the weights of another run, with its network and rates of its own."""
+"""``fit --init_from``: training starts from the weights of another run and takes its network, but not its rates."""
 
 import json
 from pathlib import Path
