@@ -47,7 +47,7 @@ def format_notebook(file: Path) -> str:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return the page's text with the links of the site."""
-    here = Path(page.file.abs_src_path or "").parent
+    here = Path(page.file.abs_src_path or ROOT / "notebooks/any").parent  # a notebook's page is generated
 
     def rewrite_link(link: re.Match[str]) -> str:
         text, target, part = link.groups()

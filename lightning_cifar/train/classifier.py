@@ -41,13 +41,13 @@ class ImageClassifier(LightningModule):
         optimizer: ``adam``, ``adamw``, ``sgd`` (Nesterov's), ``muon``, or a class of `torch.optim`: ``RMSprop``.
         optimizer_args: further arguments of the optimiser.
         learning_rate: step size, above 0.
-        gate_rate, norm_rate, head_rate: step sizes of the gates, of batch norm and biases, and of the classifier; None:
-            ``learning_rate``.
+        gate_rate: step size of the gates; None: ``learning_rate``.
+        norm_rate: that of batch norm and biases.
+        head_rate: that of the classifier.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
         weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw`` and ``muon``.
-        schedule: ``constant``; ``triangular`` and ``cosine``: the rates rise over the share ``warmup`` of the steps,
-            then fall to 0, linearly or along half a cosine; ``one_cycle``: as torch's OneCycleLR.
-        warmup: in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
+        schedule: ``constant``; ``triangular``, ``cosine``: rates rise in the warm-up, then fall to 0; ``one_cycle``.
+        warmup: share of the steps, in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
         label_smoothing: share in [0, 1) of the target that is spread evenly over the classes.
         class_weights: factor of each class in the training loss; ``balanced``: inverse to its number of images.
         mixup: alpha of MixUp, at least 0 (arXiv 1710.09412); 0: off. Training accuracy counts the unmixed labels.
@@ -56,7 +56,8 @@ class ImageClassifier(LightningModule):
         class_names: one name per class; None: those of the `CIFAR10DataModule` in training.
         image_size: height and width of the images; None: those of the data module in training, else 32.
         non_square: how an image that is not square becomes one, as ``image_size``.
-        mean, std: per channel, for pixels in [0, 1]; None: those of the data module in training, else CIFAR-10's.
+        mean: per channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
+        std: as ``mean``.
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
         replay: record the training step as a CUDA graph and replay it; ``auto``: on a GPU, where it is possible.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
@@ -145,9 +146,8 @@ class ImageClassifier(LightningModule):
         self.objective.weigh(self.hparams["class_weights"])
         if self.trainer.world_size > 1:
             torch.set_rng_state(self.random_state)  # Lightning has reseeded each process; continue as one would
-        if data is None:
-            self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)
-        else:
+        self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)  # if there is no data module
+        if data is not None:
             whiten_stems(self.five_block_nets, data.train, self.normalise)
         if self.hparams["compile"]:
             self.compiled = CompiledNetworks(self.networks)
