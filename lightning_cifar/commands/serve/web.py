@@ -88,12 +88,13 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
 
     # No /docs: fastapi's page loads scripts from another host.
     app = FastAPI(title="lightning-cifar", docs_url=None, redoc_url=None, lifespan=run_decoder)
-    page = PAGE.read_text(encoding="utf-8").replace("MAX_BYTES", str(MAX_BYTES))
-    policy = content_security_policy(page)
-    words = {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}
+    page = PAGE.read_text(encoding="utf-8")
     seen = "the centre of the image" if square.rule == "crop" else "the whole image"
-    words |= {"INPUT_SIZE": f"{square.side}×{square.side}", "INPUT_SEEN": seen}
-    for place, text in words.items():
+    words = {"MAX_BYTES": str(MAX_BYTES), "INPUT_SIZE": f"{square.side}×{square.side}", "INPUT_SEEN": seen}
+    for place, text in words.items():  # in the script too
+        page = page.replace(place, text)
+    policy = content_security_policy(page)
+    for place, text in {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}.items():
         page = page.replace(place, escape(text))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
