@@ -21,9 +21,10 @@ def fit(tmp_path, *callbacks, **settings):
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
         enable_model_summary=False,
+        limit_val_batches=1,
         **{"max_epochs": 2, **settings},
     )
-    data = CIFAR10DataModule("digits", batch_size=44, val_size=1000)  # ten steps
+    data = CIFAR10DataModule("digits", batch_size=44, val_size=1000, eval_batch_size=100)  # ten steps
     trainer.fit(ImageClassifier(widths=(4,) * 5), data)
     return trainer, data
 

@@ -290,11 +290,11 @@ def test_the_compiled_network_gets_only_full_batches(monkeypatch):
         torch.manual_seed(0)
         model, data = (
             ImageClassifier(widths=(4, 4, 8, 8, 8), compile=option),
-            CIFAR10DataModule("digits", batch_size=400),
+            CIFAR10DataModule("digits", batch_size=40, val_size=1300),
         )
         train(model, data, max_epochs=1)
         fitted.append(model.state_dict())
-    assert sizes == [400, 400, 400]  # and not the last 93
+    assert sizes == [40, 40, 40]  # and not the last 17
     assert fitted[0].keys() == fitted[1].keys()
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 

@@ -157,7 +157,7 @@ class Rates(ImageClassifier):
 )
 def test_rates_of_every_step_under_the_trainer(length, total):
     model = Rates(optimizer="muon", learning_rate=0.2, head_rate=0.05, schedule="triangular", warmup=0.5, **FAST)
-    data = CIFAR10DataModule("digits", batch_size=400, val_size=200)
+    data = CIFAR10DataModule("digits", batch_size=40, val_size=1300)  # four batches
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(accelerator="cpu", limit_val_batches=0, num_sanity_val_steps=0, **length, **quiet).fit(model, data)
     factor = build_triangle(total, 0.5)

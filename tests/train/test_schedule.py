@@ -90,7 +90,7 @@ class Rates(Callback):
 
 @pytest.mark.parametrize(("name", "last"), [("cosine", 1 / 4), ("one_cycle", 1 / 25 / 1e4)])
 def test_training_ends_near_the_lowest_rate(name, last):
-    data, rates = CIFAR10DataModule(dataset="digits", batch_size=500), Rates()
+    data, rates = CIFAR10DataModule(dataset="digits", batch_size=50, val_size=1300), Rates()  # three batches
     model = ImageClassifier(optimizer="adamw", learning_rate=1e-3, schedule=name, warmup=0.5, **TINY)
     Trainer(max_epochs=2, limit_val_batches=0, callbacks=[rates], **QUIET).fit(model, data)
     assert len(rates.seen) == 6
