@@ -165,7 +165,7 @@ def test_best_checkpoint_is_chosen_by_validation(trained):
     assert not (trained / "checkpoints/best.ckpt").samefile(trained / "checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("linked", [True, False])
+@pytest.mark.parametrize("linked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, monkeypatch, linked):
     """The test set never selects; also after a resume, and where the file system has no hard links."""
     if not linked:
@@ -243,6 +243,7 @@ def test_precision_is_recorded(capsys, tmp_path, tiny):
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
 
 
+@pytest.mark.slow
 def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]

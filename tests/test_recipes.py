@@ -12,7 +12,8 @@ SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths
 SMALL += ["--trainer.log_every_n_steps", "5"]
 
 
-@pytest.mark.parametrize("recipe", ["fast", pytest.param("fast94", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["fast", "fast94"])
 def test_fit_and_test_with_and_without_test_time_augmentation(recipe, tmp_path, capsys):
     run_dir = tmp_path / "run"
     options = [*SMALL, "--data.flip", "false", "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]

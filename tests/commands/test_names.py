@@ -32,6 +32,7 @@ def named(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path, drawn_figures):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
@@ -51,6 +52,7 @@ def test_bytes_that_are_no_text(trained, capsys, tmp_path):
     assert "report: bad\\udcff/report/report.html" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_classes_without_a_font_are_numbers(named, tmp_path, monkeypatch, drawn_figures):
     """And no warning; with a font, they are names."""
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])

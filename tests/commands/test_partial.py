@@ -16,7 +16,10 @@ def run(capsys, *args):
     return status, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("option", [["--trainer.limit_test_batches", "1"], ["--trainer.fast_dev_run", "true"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--trainer.limit_test_batches", "1"], pytest.param(["--trainer.fast_dev_run", "true"], marks=pytest.mark.slow)],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
     shutil.copytree(trained, "run")

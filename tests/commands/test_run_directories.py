@@ -17,7 +17,7 @@ def run(capsys, *args):
     return status, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("below", ["", "checkpoints"])
+@pytest.mark.parametrize("below", ["", pytest.param("checkpoints", marks=pytest.mark.slow)])
 def test_a_run_directory_is_a_checkpoint(trained, capsys, tmp_path, drawn_folder, below):
     status, *_ = run(capsys, "test", "--ckpt_path", trained / below, "--run_dir", tmp_path / "test")
     named = json.loads((tmp_path / "test/test.json").read_text())["checkpoint"]
@@ -52,7 +52,7 @@ def test_images_are_classified_by_the_pretrained_model_unless_another_is_named(c
     assert run(capsys, *args) == run(capsys, *args, "--ckpt_path", "pretrained")
 
 
-@pytest.mark.parametrize("where", ["runs/test/one", "elsewhere/a test"])
+@pytest.mark.parametrize("where", [pytest.param("runs/test/one", marks=pytest.mark.slow), "elsewhere/a test"])
 def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path, where):
     shutil.copytree(trained, "demo/run")
     assert run(capsys, "test", "--ckpt_path", "demo/run", "--run_dir", where)[0] == 0

@@ -38,7 +38,7 @@ def read_batch_size(run_dir: str = "run") -> int:
     return stored
 
 
-@pytest.mark.parametrize("recipe", ["report", "fast"])
+@pytest.mark.parametrize("recipe", [pytest.param("report", marks=pytest.mark.slow), "fast"])
 def test_a_batch_size_that_fits_is_chosen_and_kept(folder, capsys, recipe):
     """By a resumed run and a run on its configuration too, which print nothing of it."""
     assert fit(folder, "--recipe", recipe, "--trainer.max_epochs", "1", "--trainer.max_steps", "-1") == 0

@@ -82,6 +82,7 @@ def names_of(root: Path, *args: object) -> dict[str, list[str]]:
 # ------------------------------------------------------------------------------------------------------- missing parts
 
 
+@pytest.mark.slow
 def test_without_test_the_validation_images_are_tested(image_folder, fit, test):
     shutil.rmtree(image_folder / "test")
     assert json.loads((fit(image_folder) / "run.json").read_text())["data"]["split"].startswith("none: test evaluates")
@@ -120,6 +121,7 @@ def test_the_split_depends_on_the_seed_only(flat):
     assert torch.equal(load_folder(flat.parent / "elsewhere").test.images, splits[0])
 
 
+@pytest.mark.slow
 def test_a_split_that_has_changed_since_training_is_a_warning(flat, fit, test):
     fit(flat)
     (flat / "cat" / "image-00.bmp").unlink()
@@ -128,7 +130,7 @@ def test_a_split_that_has_changed_since_training_is_a_warning(flat, fit, test):
     assert f"warning: {flat} has changed since training" in text
 
 
-@pytest.mark.parametrize("missing", ["", "dog"])
+@pytest.mark.parametrize("missing", [pytest.param("", marks=pytest.mark.slow), "dog"])
 def test_a_folder_with_test_images_only_is_tested(image_folder, fit, test, missing):
     fit(image_folder)
     for part in ("train", "val"):
@@ -151,6 +153,7 @@ def test_a_folder_with_test_images_only_cannot_be_trained_on(image_folder, fit, 
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_classes_is_refused(image_folder, fit, test):
     fit(image_folder)
     for part in ("train", "val"):

@@ -88,6 +88,7 @@ def test_an_object_without_a_name_is_not_loaded_by_it():
         again.setup("fit")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same(tiny):
     options = [
         *tiny,

@@ -99,6 +99,7 @@ def test_tta_is_restored_after_a_failure(images, tta):
     assert (seen, model.hparams["tta"]) == (["none"], tta)
 
 
+@pytest.mark.slow
 def test_by_the_command_line(trained, capsys, tmp_path, drawn_figures):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert main(["test", "--ckpt_path", checkpoint, "--corruptions", "--run_dir", str(tmp_path / "test")]) == 0

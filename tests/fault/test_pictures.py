@@ -75,6 +75,7 @@ def predict(start, folder: Path) -> dict[str, str]:
         return {Path(row["file"]).name: row["error"] for row in csv.DictReader(opened)}
 
 
+@pytest.mark.slow
 def test_malformed_images_give_an_error_each(start, drawn_folder, tmp_path, record_survival):
     folder, draw = tmp_path / "images", random.Random(0)
     folder.mkdir()

@@ -143,14 +143,9 @@ MOMENTS = {
 }
 
 
-QUICK = {("training", signal.SIGTERM)}
-ALL = [(moment, number) for moment in MOMENTS for number in (signal.SIGTERM, signal.SIGINT)]
-
-
-@pytest.mark.parametrize(
-    ("moment", "number"),
-    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_signal_ends_the_run_which_resumes_exactly(start, control, tmp_path, record_survival, moment, number):
     run_dir, trap = tmp_path / "run", MOMENTS[moment]
     trap = Trap(trap.function, trap.number, number, trap.after)

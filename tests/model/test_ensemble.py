@@ -37,7 +37,7 @@ def train(model):
         callbacks=GateStatistics(),
     )
     torch.manual_seed(0)  # for order and augmentation
-    trainer.fit(model, CIFAR10DataModule("digits", batch_size=200))
+    trainer.fit(model, CIFAR10DataModule("digits", batch_size=50))
     return trainer.callback_metrics
 
 
@@ -104,6 +104,7 @@ def test_weights_files_contain_all_members(ensemble_and_members, images, tmp_pat
     assert torch.equal(load_pretrained(tmp_path / "two.safetensors")(images), ensemble(images))
 
 
+@pytest.mark.slow
 def test_command_line_trains_and_tests_an_ensemble(tmp_path, capsys):
     typed = "--data.dataset digits --model.widths [4,4,4,4,4] --trainer.max_steps 3 --trainer.log_every_n_steps 1"
     run_dir = tmp_path / "run"

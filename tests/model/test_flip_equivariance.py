@@ -135,6 +135,7 @@ def test_dirac_passes_on_one_of_two_twins():
     assert maps[:, 3].std() > 0.05
 
 
+@pytest.mark.slow
 def test_torch_export_leaves_the_batch_free():
     net = FiveBlockNet(widths=WIDTHS, flip_equivariant=True).eval()
     x = torch.randn(5, 3, 32, 32)

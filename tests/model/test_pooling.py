@@ -51,6 +51,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_kernels_equal_torch_in_tritons_interpreter():
     pytest.importorskip("triton")
     command = [sys.executable, "-c", INTERPRETED]

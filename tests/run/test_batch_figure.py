@@ -37,6 +37,7 @@ def test_a_run_shows_its_first_batch(tiny):
     assert Path("run/batch.png").read_bytes() == b"kept"
 
 
+@pytest.mark.slow
 def test_augmentation_shows(tiny):
     assert main(["fit", *tiny, *STEP, "--data.cutout", "16", "--run_dir", "cut"]) == 0
     assert main(["fit", *tiny, *STEP, "--run_dir", "whole"]) == 0

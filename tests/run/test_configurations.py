@@ -24,7 +24,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "deep nesting" else []) for name in HOSTILE]
+)
 def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
     (tmp_path / "run").mkdir()
     file = tmp_path / "run/config.yaml"

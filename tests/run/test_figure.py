@@ -9,6 +9,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, Live
 from lightning_cifar.run.curves import plot_metrics, read_metrics
 
 
+@pytest.mark.slow
 def test_run_writes_curves_png(tmp_path, drawn_figures):
     trainer = Trainer(
         accelerator="cpu",

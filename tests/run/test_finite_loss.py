@@ -27,7 +27,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), ("nan", 20, 15)]
+    ("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), pytest.param("nan", 20, 15, marks=pytest.mark.slow)]
 )  # 15 steps: more than an epoch
 def test_error_gives_step_and_learning_rate(tmp_path, capsys, monkeypatch, factor, at, lines):
     spoil(monkeypatch, at, lambda loss, _: loss * float(factor))

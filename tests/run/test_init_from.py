@@ -105,6 +105,7 @@ def test_three_lines_of_python(trained, image_folder):
     assert blocks == {"2", "3", "4"}
 
 
+@pytest.mark.slow
 def test_resumes_without_the_first_weights(trained, pets, tmp_path):
     """To the bit, with the frozen blocks and their batch norm as before."""
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
@@ -127,6 +128,7 @@ def test_resumes_without_the_first_weights(trained, pets, tmp_path):
     assert not list_changed(read_weights(Path("whole")), read_weights(Path("parts")))
 
 
+@pytest.mark.slow
 def test_another_network_starts_from_its_own(pets, capsys):
     network = ["--recipe", "demo", "--model.network", "squeezenet1_1", "--trainer.limit_train_batches", "1"]
     assert main(["fit", *network, *SHORT, "--trainer.max_epochs", "1", "--run_dir", "first"]) == 0
@@ -145,6 +147,7 @@ def test_the_size_of_the_images_is_that_of_the_weights(pets):
     assert (data["image_size"], data["non_square"]) == (64, "letterbox")
 
 
+@pytest.mark.slow
 def test_every_seed_of_repeat_freezes_the_same_parts(trained, pets):
     freeze = ["--init_from", str(trained), "--model.freeze", "1"]
     assert main(["repeat", "--n", "2", *freeze, *pets, *SHORT, "--run_dir", "seeds"]) == 0
@@ -183,6 +186,7 @@ def test_what_cannot_be_is_said_in_one_line(options, line, trained, image_folder
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_the_packaged_file_is_named_by_its_facts_and_digest(pets, capsys):
     short = [*SHORT, "--trainer.limit_train_batches", "1"]
     assert main(["fit", "--init_from", "pretrained", *pets, *short, "--run_dir", "run"]) == 0
@@ -236,6 +240,7 @@ def test_new_weights_with_the_rates_of_finetune_get_a_line(pets, capsys):
     assert "add --init_from pretrained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_card_names_the_first_weights(trained, pets):
     assert main(["fit", "--init_from", str(trained), *pets, *SHORT, "--run_dir", "run"]) == 0
     assert main(["export", "--ckpt_path", "run", "--output", "my.safetensors"]) == 0

@@ -14,7 +14,12 @@ CALLBACKS = "--trainer.callbacks"
 
 @pytest.mark.parametrize(
     ("seconds", "minutes", "epochs"),
-    [(10, None, [3, 6, 7]), (29.9, None, [2, 4, 5]), (30, None, [1, 2, 3]), (4, "0.1", [2, 4, 5])],
+    [
+        pytest.param(10, None, [3, 6, 7], marks=pytest.mark.slow),
+        pytest.param(29.9, None, [2, 4, 5], marks=pytest.mark.slow),
+        (30, None, [1, 2, 3]),
+        (4, "0.1", [2, 4, 5]),
+    ],
 )
 def test_an_epoch_is_saved_if_30_seconds_have_passed_or_training_ends(
     tiny, tmp_path, monkeypatch, seconds, minutes, epochs
@@ -51,7 +56,9 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "end", [pytest.param(end, marks=pytest.mark.slow if end == "max_time" else []) for end in ENDS]
+)
 def test_last_checkpoint_holds_the_last_state(tiny, tmp_path, end):
     options, steps = ENDS[end]
     run_dir = tmp_path / "run"

@@ -35,7 +35,9 @@ def test_processes_of_a_launcher_need_as_many_devices(tiny, capsys, monkeypatch,
     assert (fit(tiny), capsys.readouterr().err) == (2, "")
 
 
-@pytest.mark.parametrize(("size", "last"), [(2, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize(
+    ("size", "last"), [(3, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 1), (4, 3)))]
+)
 def test_last_group_of_accumulated_gradients_is_divided_by_its_batches(tiny, monkeypatch, size, last):
     backward = torch.Tensor.register_hook
     scaled = []
@@ -53,8 +55,8 @@ def test_last_group_of_accumulated_gradients_is_divided_by_its_batches(tiny, mon
 @pytest.mark.parametrize(
     ("callback", "options"),
     [
-        ("StochasticWeightAveraging", ["swa_lrs", "0.01"]),
-        ("EMAWeightAveraging", []),
+        pytest.param("StochasticWeightAveraging", ["swa_lrs", "0.01"], marks=pytest.mark.slow),
+        pytest.param("EMAWeightAveraging", [], marks=pytest.mark.slow),
         ("EarlyStopping", ["monitor", "val/loss"]),
     ],
 )
@@ -90,7 +92,10 @@ def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, c
 
 
 @pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
-@pytest.mark.parametrize(("limit", "value"), [("max_steps", "2"), ("max_time", "00:00:00:01"), ("max_epochs", "1")])
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("max_steps", "2"), ("max_epochs", "1"), pytest.param("max_time", "00:00:00:01", marks=pytest.mark.slow)],
+)
 def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
     assert fit(tiny, "--trainer.max_epochs", "1" if limit == "max_epochs" else "1000", f"--trainer.{limit}", value) == 0
     capsys.readouterr()
@@ -105,9 +110,16 @@ def test_profiler_prints_its_table(tiny, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    ["--model.warmup 0.3", "--data.num_workers 8", "--data.held_out val --trainer.limit_val_batches 0",
-     "--data.url http://127.0.0.1:9", "--model.momentum 0.5", "--data.held_out test --data.val_size 20"],
-)  # fmt: skip
+    [
+        "--model.warmup 0.3",
+        "--data.held_out val --trainer.limit_val_batches 0",
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in ("--data.num_workers 8", "--data.url http://127.0.0.1:9", "--model.momentum 0.5")
+        ),
+        pytest.param("--data.held_out test --data.val_size 20", marks=pytest.mark.slow),
+    ],
+)
 def test_option_without_effect_gets_a_line(tiny, capsys, words):
     assert main(["fit", *tiny, *SHORT[:2], "--trainer.log_every_n_steps", "1", *words.split(), "--run_dir", "run"]) == 0
     assert sum(line.startswith("note: ") for line in capsys.readouterr().out.splitlines()) == 1

@@ -67,6 +67,7 @@ def read_times(run_dir):
     return timings["fit_seconds"], timings["total_seconds"]
 
 
+@pytest.mark.slow
 def test_fit_seconds_cover_validation_and_all_parts_of_a_run(tmp_path, tiny, monkeypatch):
     skipped, clock, end = [0], time.perf_counter, Throughput.on_validation_end
 

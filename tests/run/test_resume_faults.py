@@ -43,7 +43,12 @@ def state_of_model_checkpoint(content: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    "named", ["{}/victim", "local://{}/victim", "checkpoints/../../victim", "checkpoints/last.ckpt"]
+    "named",
+    [
+        "checkpoints/../../victim",
+        "checkpoints/last.ckpt",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("{}/victim", "local://{}/victim")),
+    ],
 )
 def test_resume_deletes_only_files_of_its_own_run(trained, tmp_path, capsys, named):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -66,7 +71,7 @@ def test_resume_deletes_only_files_of_its_own_run(trained, tmp_path, capsys, nam
 
 
 @pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
-@pytest.mark.parametrize("damage", [b"half", b""])
+@pytest.mark.parametrize("damage", [b"half", pytest.param(b"", marks=pytest.mark.slow)])
 def test_a_failed_save_keeps_the_only_good_checkpoint(trained, tmp_path, capsys, monkeypatch, damage):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     last, previous = run_dir / "checkpoints/last.ckpt", run_dir / "checkpoints/previous.ckpt"
@@ -100,9 +105,9 @@ def uninterrupted(tiny, tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("end", "more"),
     [
-        (["--trainer.max_steps", "9"], ["--trainer.max_steps", "12"]),
+        pytest.param(["--trainer.max_steps", "9"], ["--trainer.max_steps", "12"], marks=pytest.mark.slow),
         (["--trainer.max_steps", "4"], ["--trainer.max_steps", "-1"]),
-        (["--trainer.max_time", "00:00:10:00"], ["--trainer.max_time", "null"]),
+        pytest.param(["--trainer.max_time", "00:00:10:00"], ["--trainer.max_time", "null"], marks=pytest.mark.slow),
     ],
     ids=["max_steps in epoch 2", "max_steps in epoch 1", "max_time"],
 )
@@ -130,7 +135,7 @@ def test_training_that_ended_within_an_epoch_is_resumed_there(tiny, tmp_path, mo
 # Where the directory lies, and how it is named.
 
 
-@pytest.mark.parametrize("move", [False, True])
+@pytest.mark.parametrize("move", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, monkeypatch, capsys, move):
     assert fit(*tiny, *SHORT, "--run_dir", "run") == 0
     run_dir = tmp_path / "run"
@@ -151,6 +156,7 @@ def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, monke
 # Numbers of an epoch are its own.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_ckpt_path_mixes_no_epochs(tiny, tmp_path, monkeypatch):
     assert fit(*tiny, *SHORT, "--run_dir", "a") == 0
@@ -217,10 +223,10 @@ def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("run.json", b"{", "run.json is damaged"),
-        ("run.json", b"[1]", "run.json is damaged"),
+        pytest.param("run.json", b"{", "run.json is damaged", marks=pytest.mark.slow),
+        pytest.param("run.json", b"[1]", "run.json is damaged", marks=pytest.mark.slow),
         ("run.json", b'{"resumed": 3, "timings": {"fit_seconds": []}}', "run.json is damaged"),
-        ("metrics.csv", b"\xff\xfe\n" * 9, "metrics.csv is damaged"),
+        pytest.param("metrics.csv", b"\xff\xfe\n" * 9, "metrics.csv is damaged", marks=pytest.mark.slow),
         ("metrics.csv", b"epoch,step,train/loss\n0,a,b\n0,1,2,3,4\n", "metrics.csv is damaged"),
         ("metrics.csv", None, "metrics.csv has 0 of the "),
     ],

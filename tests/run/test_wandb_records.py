@@ -137,6 +137,7 @@ def test_environment_overrides_settings(tmp_path, monkeypatch, wandb_records):
     assert (run.project, run.run_group, run.host) == ("mine", "ours", "here")
 
 
+@pytest.mark.slow
 def test_rows_of_a_resumed_run_follow_the_earlier_ones(tiny, tmp_path, wandb_records):
     run_dir = tmp_path / "run"
     assert main(["fit", *tiny, "--wandb", "offline", "--run_dir", str(run_dir)]) == 0

@@ -60,6 +60,7 @@ def fit(folder: Path, *options: object) -> int:
     return main(["fit", *map(str, args)])
 
 
+@pytest.mark.slow
 def test_balanced_weights_are_numbers_in_a_checkpoint(image_folder):
     """Of 12 cats and 6 dogs. A run on its configuration is the same, and so is a test of its checkpoint."""
     assert fit(image_folder, "--model.class_weights", "balanced", "--run_dir", "run") == 0

@@ -103,9 +103,12 @@ CONFIGURATIONS = {
     "fast94": ["--recipe", "fast94", *ALIVE],
     "accurate: two networks, two image sizes": ["--recipe", "accurate", *ALIVE],
 }
+QUICK = ("report: Adam, dropout, ragged last batch", "accurate: two networks, two image sizes")
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CONFIGURATIONS]
+)
 def test_replayed_run_equals_eager_run(name, emulated, tmp_path):
     first, second, *others = CONFIGURATIONS[name]
     found = []
@@ -118,6 +121,7 @@ def test_replayed_run_equals_eager_run(name, emulated, tmp_path):
     assert Emulator.recordings > 0
 
 
+@pytest.mark.slow
 def test_run_resumed_within_an_epoch_equals_uninterrupted_run(emulated, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     copies = train_with_copies(["--recipe", "fast94", *SMALL, *OFTEN, *ALIVE, *ON], run_dir, monkeypatch)
@@ -129,15 +133,18 @@ def test_run_resumed_within_an_epoch_equals_uninterrupted_run(emulated, tmp_path
         assert read_rows(run_dir) == rows
 
 
+SHORT = ["--recipe", "report", *SMALL, "--trainer.max_epochs", "1"]
+
+
 def fit(replayed, *options):
-    return main(["fit", "--recipe", "report", *SMALL, "--model.replay", replayed, *options, "--run_dir", "run"])
+    return main(["fit", *SHORT, "--model.replay", replayed, *options, "--run_dir", "run"])
 
 
 reported = pytest.mark.filterwarnings("default:replay is off", "default:the training step cannot be recorded")
 
 
 @reported
-@pytest.mark.parametrize("spoilt", ["number", "wait"])
+@pytest.mark.parametrize("spoilt", [pytest.param("number", marks=pytest.mark.slow), "wait"])
 def test_what_a_graph_cannot_do_is_noticed(spoilt, emulated, tmp_path, monkeypatch, capsys):
     """The emulator is strict: a rate that Python reads while recording, or a wait for the device, fails these tests."""
     if spoilt == "number":
@@ -174,16 +181,16 @@ AVERAGING = StochasticWeightAveraging(0.1, swa_epoch_start=1)  # its last epoch 
 @reported
 @pytest.mark.parametrize(
     ("reason", "options"),
-    {
-        "gradients are accumulated": ["--trainer.accumulate_grad_batches", "2"],
-        "a profiler is on": ["--trainer.profiler", "simple"],
-        "detect_anomaly is on": ["--trainer.detect_anomaly", "true"],
-        "mixup and cutmix draw on the host": ["--model.mixup", "0.2"],
-        "a callback acts within steps: LastGroup, GradientAccumulationScheduler": [
+    [
+        ("gradients are accumulated", ["--trainer.accumulate_grad_batches", "2"]),
+        ("a profiler is on", ["--trainer.profiler", "simple"]),
+        pytest.param("detect_anomaly is on", ["--trainer.detect_anomaly", "true"], marks=pytest.mark.slow),
+        ("mixup and cutmix draw on the host", ["--model.mixup", "0.2"]),
+        ("a callback acts within steps: LastGroup, GradientAccumulationScheduler", [
             "--trainer.callbacks+", "lightning.pytorch.callbacks.GradientAccumulationScheduler",
             "--trainer.callbacks.scheduling", "{4: 2}",
-        ],
-    }.items(),
+        ]),
+    ],
 )  # fmt: skip
 def test_one_line_says_why_training_is_not_replayed(reason, options, emulated, capsys):
     assert fit("auto", *options) == 0
@@ -247,7 +254,7 @@ def test_replay_on_a_cpu_is_refused_in_one_line_only_if_requested(capsys):
     assert fit("true") == 0
     expected = "warning: replay is off, each step launches its kernels: it needs a CUDA device\n"
     assert capsys.readouterr().err == expected
-    assert main(["fit", "--recipe", "report", *SMALL, "--run_dir", "other"]) == 0
+    assert main(["fit", *SHORT, "--run_dir", "other"]) == 0
     assert capsys.readouterr().err == ""
 
 

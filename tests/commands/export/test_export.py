@@ -48,7 +48,10 @@ def run(capsys, *args) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-@pytest.mark.parametrize(("form", "suffix"), FORMATS)
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [pytest.param(*one, marks=pytest.mark.slow if one[1] == ".pt2" else []) for one in FORMATS],
+)
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
     answer = export.FORMATS[form][1](models(suffix))
@@ -71,6 +74,7 @@ def test_says_what_it_did(checkpoint, tmp_path, capsys):
     assert {one.name for one in tmp_path.iterdir() if one.is_file()} == {file.name, f"{file.name}.md"}
 
 
+@pytest.mark.slow
 def test_each_file_holds_facts_and_no_local_path(models):
     import onnx
 
@@ -219,6 +223,7 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------- the page
 
 
+@pytest.mark.slow
 def test_the_page_and_the_card_have_the_same_examples(models):
     for form, suffix in FORMATS:
         code = write_example(form, f"model{suffix}", 32, "crop")

@@ -90,6 +90,7 @@ def test_missing_predictions_are_named(repeated, tmp_path, capsys, tiny):
     assert (status, err) == (2, f"error: {file} cannot be read (No such file or directory): {remedy}\n")
 
 
+@pytest.mark.slow
 def test_precision_is_measured_once_for_all_seeds(tmp_path, tiny, capsys):
     """The first process measures; others use its result, even if they would measure another."""
     run_dir = tmp_path / "run"

@@ -70,7 +70,7 @@ def test_files_that_are_not_regular_are_not_opened(run, capsys):
     [
         ("config.yaml", f"{LAUGHS}model: {{a: *i}}\ndata: {{}}\ntrainer: {{}}\n", "it has more than 20,000 values"),
         ("config.yaml", "model: &a {a: *a}\ndata: {}\ntrainer: {}\n", "it has more than 20,000 values"),
-        ("config.yaml", "[" * 100_000, "RecursionError"),
+        pytest.param("config.yaml", "[" * 100_000, "RecursionError", marks=pytest.mark.slow),
         ("config.yaml", "#" * (1 << 20) + "\n", "1,048,577 bytes are more than 1,048,576"),
         ("config.yaml", f"seed_everything: {'9' * 100_000}\n", "ValueError Exceeds the limit"),
         ("run.json", "[" * 100_000, "RecursionError"),

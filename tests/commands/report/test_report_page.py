@@ -169,7 +169,7 @@ def test_a_test_leads_to_its_run(copied, capsys):
     assert pages[0] == pages[1]
 
 
-@pytest.mark.parametrize("place", ["test/two", "demo/run/tested"])
+@pytest.mark.parametrize("place", ["test/two", pytest.param("demo/run/tested", marks=pytest.mark.slow)])
 def test_the_test_is_found_from_anywhere(copied, capsys, monkeypatch, place):
     shutil.rmtree(copied / "test/one")
     monkeypatch.chdir(copied)
@@ -320,6 +320,7 @@ def test_one_test_of_several_seeds_says_so(copied, capsys):
     assert cells(page, "training loss, last epoch")[0].endswith("(n = 2)")
 
 
+@pytest.mark.slow
 def test_does_not_import_torch(runs, tmp_path):
     code = "import sys; from lightning_cifar import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]

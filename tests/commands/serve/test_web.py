@@ -122,6 +122,7 @@ def test_browsers_without_sec_fetch_send_an_origin(local_client, origin, status)
     assert local_client.post("/predict", headers=headers).status_code == status
 
 
+@pytest.mark.slow
 def test_an_image_that_takes_long_is_refused_and_blocks_nobody(client, sent, slow_jpeg, monkeypatch):
     monkeypatch.setattr(decoder, "SECONDS", 1.0)
     slow = ("files", ("slow.jpg", slow_jpeg))

@@ -106,6 +106,7 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     assert (run_dir / "sweep.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_pruning_uses_validation_images_only(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
     good = optuna.create_trial(
@@ -131,6 +132,7 @@ def test_pruning_uses_validation_images_only(tmp_path, tiny, capsys):
     assert json.loads((tmp_path / "run/sweep.json").read_text())["trials"][-1]["ended"] == "pruned"
 
 
+@pytest.mark.slow
 def test_failing_values_end_only_their_trial(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
     study = open_study(tmp_path / "run/sweep.db", {"model.learning_rate": "0.001, 1e+30", "model.mixup": "0, -1"})
@@ -263,6 +265,7 @@ def test_bad_input_is_one_line(capsys, args, message):
     assert run(capsys, "sweep", *args) == (2, "", f"error: {message}\n")
 
 
+@pytest.mark.slow
 def test_trials_start_from_trained_weights(trained, image_folder, capsys, tmp_path):
     data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.held_out", "val"]
     start = ["--init_from", trained, "--trainer.max_epochs", "1"]
