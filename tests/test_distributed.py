@@ -226,9 +226,9 @@ def test_processes_with_other_data_end_before_training(image_folder, tmp_path, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
-def test_every_image_is_tested_once(runs, tmp_path, count):
+def test_every_image_is_tested_once(runs, noise, tmp_path, count):
     checkpoint = runs["one"] / "checkpoints/last.ckpt"
-    common = ["test", "--ckpt_path", checkpoint, "--trainer.accelerator", "cpu", "--run_dir"]
+    common = ["test", "--ckpt_path", checkpoint, "--data.root", noise, "--trainer.accelerator", "cpu", "--run_dir"]
     run(*common, tmp_path / "one")
     run(*common, tmp_path / "many", "--trainer.devices", count, "--trainer.strategy", "ddp")
     one, many = (json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "many"))
@@ -237,20 +237,20 @@ def test_every_image_is_tested_once(runs, tmp_path, count):
 
 
 @pytest.mark.slow
-def test_every_image_is_validated_once(runs, tmp_path):
+def test_every_image_is_validated_once(runs, noise, tmp_path):
     losses = []
     for count in (1, 2):
         args = ["validate", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
-        args += ["--data.held_out", "val", "--data.val_size", 7, "--trainer.devices", count]
+        args += ["--data.root", noise, "--data.held_out", "val", "--data.val_size", 7, "--trainer.devices", count]
         run(*args, *(["--trainer.strategy", "ddp"] if count > 1 else []), "--run_dir", tmp_path / f"{count}")
         losses.append(json.loads((tmp_path / f"{count}/run.json").read_text())["metrics"]["val/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.slow
-def test_limited_test_batches_need_one_process(runs, tmp_path):
+def test_limited_test_batches_need_one_process(runs, noise, tmp_path):
     args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
-    args += ["--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
+    args += ["--data.root", noise, "--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
     run(*args, tmp_path / "one")
     run(*args, tmp_path / "two", *TWO, status=2)
 
