@@ -14,14 +14,14 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHAPES = ("circle", "square", "triangle")
 
 
-@pytest.mark.parametrize("name", ["own_data", "quickstart", "tour"])
+@pytest.mark.parametrize("name", ["networks", "own_data", "quickstart", "tour"])
 def test_notebooks_are_stored_with_their_outputs(name):
     """As they ran from top to bottom, on CIFAR-10 where a notebook looks for it: docs/hook.py makes pages of them."""
     (file,) = (file for file in NOTEBOOKS if file.stem == name)
     cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
     outputs = [output for cell in cells for output in cell.outputs]
-    assert count_figures(outputs) >= 2
+    assert count_figures(outputs) >= 1
     assert {output.output_type for output in outputs} <= {"display_data", "execute_result", "stream"}
     errors = [output.text for output in outputs if output.get("name") == "stderr"]
     assert errors == (["explanations: why\n"] if name == "own_data" else [])  # predict's table is on standard output
@@ -34,8 +34,8 @@ def run_notebook(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
     notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
     for cell in notebook.cells:
         for option, value in shorter.items():
-            cell.source = re.sub(rf"\b{option}=\d+", f"{option}={value}", cell.source)
-    nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(directory)}}).execute()
+            cell.source = re.sub(rf"\b{option}( ?= ?)\d+", rf"{option}\g<1>{value}", cell.source)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(directory)}}).execute()
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 
@@ -91,3 +91,14 @@ def test_own_data(tmp_path):
     assert re.findall(r"new/(\w+)\.png +(\w+)", read_text(predicted)) == [(shape, shape) for shape in SHAPES]
     assert count_figures(predicted) == len(SHAPES)
     assert "shapes.safetensors" in read_text(exported)
+
+
+@pytest.mark.slow
+def test_networks(tmp_path):
+    _, timed, trained, compared, drawn = run_notebook("networks", tmp_path, seeds="2")
+    steps = eval(timed[-1]["data"]["text/plain"])
+    assert steps["five_block"] == 126
+    assert 1 <= steps["wide_resnet16_1"] <= 2 * 126
+    assert read_text(trained).count("test accuracy") == 2 * 3  # each seed and the mean
+    assert "95 % interval  significant" in read_text(compared)
+    assert count_figures(drawn) == 1
