@@ -158,16 +158,8 @@ def test_resnet18_equals_a_plain_loop(capsys):
     from lightning_cifar.model.normalisation import Normalisation
     from lightning_cifar.train.checkpoint import load_checkpoint
 
-    options = [
-        "--data.dataset",
-        "digits",
-        "--data.batch_size",
-        "20",
-        "--data.flip",
-        "false",
-        "--data.crop_padding",
-        "0",
-    ]
+    options = ["--data.dataset", "digits", "--data.batch_size", "20"]
+    options += ["--data.flip", "false", "--data.crop_padding", "0", "--data.cutout", "0"]
     options += ["--model.network", "resnet18", "--model.optimizer", "sgd", "--trainer.precision", "32-true"]
     options += ["--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
     options += ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0"]
