@@ -66,6 +66,7 @@ def write_batches(root, labels):
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {n}" for n in range(10)]}))
 
 
+@pytest.mark.slow
 def test_by_the_command_line(outputs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cifar, "check_integrity", lambda file, md5: True)
     write_batches(tmp_path, outputs[1])

@@ -92,10 +92,8 @@ def list_storage() -> list[str]:
     return ["disk", *(["memory"] if shm.is_dir() and shm.stat().st_dev != Path("/tmp").stat().st_dev else [])]
 
 
-@pytest.mark.parametrize(
-    ("times", "storage"),
-    [(2, "disk"), *(pytest.param(60, storage, marks=pytest.mark.slow) for storage in list_storage())],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "storage"), [(2, "disk"), *((60, storage) for storage in list_storage())])
 def test_run_killed_at_any_moment_resumes_exactly(start, control, tmp_path, record_survival, times, storage):
     """A third of the kills come while a checkpoint is written: before or after it is synced or renamed."""
     folder = tmp_path if storage == "disk" else Path("/dev/shm") / f"lightning-cifar-{tmp_path.parent.name}-{times}"

@@ -265,6 +265,7 @@ def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypat
     assert len(saves) == 2
 
 
+@pytest.mark.slow
 @copied
 def test_resume_does_not_need_the_initial_checkpoint(trained, tmp_path, tiny):
     first = tmp_path / "first.ckpt"
