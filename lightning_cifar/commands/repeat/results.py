@@ -124,12 +124,13 @@ def format_comparison(first: Path, second: Path) -> str:
 
 
 def name_results(results: list[dict[str, Any]], paths: list[Path]) -> list[str]:
-    """Return the recipes of two results; their paths if the recipes are the same or unknown."""
+    """Return the shortest names that differ: the recipes, the last parts of the paths, or the paths."""
     recipes = [
         str(result["seeds"][0].get("run", {}).get("recipe") or path)
         for result, path in zip(results, paths, strict=True)
     ]
-    return recipes if recipes[0] != recipes[1] else [*map(str, paths)]
+    shortest = (recipes, [path.name for path in paths], [*map(str, paths)])
+    return next(names for names in shortest if names[0] != names[1])
 
 
 def read_result(file: Path) -> dict[str, Any]:

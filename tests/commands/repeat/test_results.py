@@ -62,7 +62,10 @@ def test_directories_are_compared_by_recipe_within_the_possible(capsys, tmp_path
     assert row.split()[5:9] == ["42.50", "-100.00", "to", "100.00"]
     assert note == "fast: only two seeds; the intervals are wide"
     third = write_result(tmp_path / "c", [0.5, 0.6, 0.7], "fast")
-    assert str(third) in run(capsys, "repeat", "--compare", first, third)[1].splitlines()[0]
+    assert run(capsys, "repeat", "--compare", first, third)[1].split()[:3] == ["c", "-", "a"]
+    (tmp_path / "other").mkdir()
+    fourth = third.rename(tmp_path / "other/a")
+    assert run(capsys, "repeat", "--compare", first, fourth)[1].split()[:3] == [str(fourth), "-", str(first)]
 
 
 def test_a_result_is_not_compared_with_itself(capsys, tmp_path):
