@@ -60,10 +60,11 @@ def main(args: list[str]) -> int:
     for name in space:
         if last_value(options, f"--{name}") is not None:
             raise InputError(f"--{name} is given and also searched by --search {name}=...: remove one of them")
-    known = read_values(fit, [*space] or DEFAULT)
+    known = read_values(fit, [*space] or [*DEFAULT, "data.dataset"])
     if not space:
+        dataset = known.pop("data.dataset")  # by configurations; a flag wins
         given = [name for name in DEFAULT if last_value(options, f"--{name}") is not None]
-        if (last_value(options, "--data.dataset") or read_values(fit, ["data.dataset"])["data.dataset"]) == "folder":
+        if (last_value(options, "--data.dataset") or dataset) == "folder":
             given.append("data.batch_size")  # `fit` chooses it by the number of images
         space = make_default_space(known, given)
     run_dir = parsed.run_dir or make_timed_directory(Path("runs/sweep", name_settings(options)))
