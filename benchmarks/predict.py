@@ -2,7 +2,8 @@
 
     python benchmarks/predict.py --root DIR
 
-DIR is an image folder of CIFAR-10; its test images are classified by the packaged model without test-time augmentation.
+DIR is the data directory. CIFAR-10's test images, as PNG files, are classified by the packaged model without test-time
+augmentation.
 ``one by one`` opens, converts and classifies one file at a time; ``128 at a time`` is the same loop in batches;
 ``predict`` is the command, from loading the model to the last row of the CSV; ``predict, bf16`` adds ``--precision
 bf16-mixed``. Medians of 3 interleaved rounds, on a GPU if there is one. Prints a table and writes
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from folder import write_folder
 from formatting import format_table, load_result
 from PIL import Image
 
@@ -86,7 +88,7 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
     result = {
         "question": "How fast is predict --images against a plain loop of Pillow and torch?",
         "command": "python benchmarks/predict.py --root DIR",
-        "data": "CIFAR-10 (JPEG), test images",
+        "data": "CIFAR-10, test images as PNG files",
         "model_sha256": compute_digest(PRETRAINED),
         "files": len(files),
         "forms": forms,
@@ -115,9 +117,11 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="the image folder")
+    parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--files", type=int, help="only so many, for a trial")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
     known = parser.parse_args()
-    measure([*find_images_below(str(known.root / "test"))][: known.files], known.rounds, known.output)
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(known.root, folder, ("test",))
+        measure([*find_images_below(folder)][: known.files], known.rounds, known.output)

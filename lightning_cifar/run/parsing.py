@@ -166,13 +166,8 @@ class Parsed(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def before_instantiate_classes(self) -> None:
-        for name in (
-            "run_dir",
-            "resume",
-            "ckpt_path",
-            "init_from",
-            "near_duplicates",
-        ):  # no shell has expanded a configuration's
+        for name in ("run_dir", "resume", "ckpt_path", "init_from", "near_duplicates"):
+            # No shell has expanded a configuration's.
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
