@@ -150,6 +150,13 @@ def check_option(flag: str) -> None:
         raise InputError(f"no option --{name}: {remedy}")
 
 
+def refuse_options_of_fit(command: str, words: list[str]) -> None:
+    """Raise `InputError` for an option that only ``fit`` has, in a command that passes its options on to ``fit``."""
+    for word in words:
+        if word in ("--print_model", "--wandb_checkpoints", "--help-all") or word.startswith("--print_config"):
+            raise InputError(f"{word} does not go with {command}: use it with fit")
+
+
 def name_flag(message: str) -> str:
     """Return a library's message about an argument with the argument's option: ``--data.val_size must be ...``."""
     first = message.partition(" ")[0]

@@ -103,6 +103,25 @@ def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
     assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
+def test_a_training_of_nothing_is_refused(tiny, capsys, limit):
+    for command in ("fit", "repeat", "sweep"):
+        assert main([command, *tiny, f"--trainer.{limit}", "0", "--run_dir", "run"]) == 2
+        assert capsys.readouterr().err == f"error: --trainer.{limit} 0 trains nothing: set a higher one\n"
+        assert not Path("run").exists()
+
+
+def test_a_trial_of_one_batch_keeps_no_files(tiny, trained, capsys):
+    assert fit(tiny, "--trainer.fast_dev_run", "true") == 0
+    out = capsys.readouterr().out
+    assert "fast_dev_run tries a few batches and keeps no files" in out
+    assert not Path("run").exists()
+    assert "test it" not in out
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    assert main(["fit", "--resume", str(trained), "--trainer.fast_dev_run", "true"]) == 2
+    assert before == {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+
+
 def test_profiler_prints_its_table(tiny, capsys):
     assert fit(tiny, "--trainer.profiler", "simple") == 0
     assert "run_training_epoch" in capsys.readouterr().out
