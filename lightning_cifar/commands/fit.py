@@ -13,6 +13,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
+from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, count_batches, load_data, load_weights
 from lightning_cifar.run.settings import format_command
@@ -83,7 +84,9 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     limit = "max_time" if timers else "max_epochs"
     if 0 < trainer.max_steps <= trainer.global_step:
         limit = "max_steps"
-    if run.checkpoint and trainer.global_step == run.steps_before:
+    if any(isinstance(one, EndedEarly) and one.ended for one in callbacks):
+        yield "nothing left to train: early stopping ended this run; raise --trainer.callbacks.patience to train on"
+    elif run.checkpoint and trainer.global_step == run.steps_before:
         yield f"nothing left to train: this run is complete; raise --trainer.{limit} to train on"
     elif timers or any(reasons):
         yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")

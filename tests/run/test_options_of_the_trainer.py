@@ -103,6 +103,20 @@ def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
     assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_run_that_early_stopping_ended_stays_as_it_is_until_the_patience_is_raised(tiny, capsys):
+    stopping = [CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss", f"{CALLBACKS}.min_delta", "9"]
+    assert fit(tiny, *stopping, f"{CALLBACKS}.patience", "1", "--trainer.max_epochs", "5") == 0
+    metrics = Path("run/metrics.csv").read_bytes()
+    for _ in range(2):
+        assert main(["fit", "--resume", "run"]) == 0
+        assert "early stopping ended this run; raise --trainer.callbacks.patience" in capsys.readouterr().out
+        assert Path("run/metrics.csv").read_bytes() == metrics
+    assert main(["fit", "--resume", "run", f"{CALLBACKS}.patience", "3"]) == 0
+    assert "did not improve in the last 3 records" in capsys.readouterr().out
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 4 * 3
+
+
 @pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
 def test_a_training_of_nothing_is_refused(tiny, capsys, limit):
     for command in ("fit", "repeat", "sweep"):
