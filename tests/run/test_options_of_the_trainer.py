@@ -166,9 +166,11 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
     assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
 
 
-def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == 130
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), sent))
+    assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == status
+    assert load_checkpoint(Path("a run/checkpoints/last.ckpt"))["global_step"] == 1
     assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
 
 
