@@ -44,7 +44,7 @@ def layer(args: list[str]) -> list[str]:
     check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
-            check_option(flag)
+            check_option(flag, command)
     for option in ("--corruptions", "--near_duplicates"):
         if command != "test" and any(flag.split("=")[0] == option for flag in flags):
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
@@ -82,7 +82,8 @@ def layer(args: list[str]) -> list[str]:
         flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)), ensure_ascii=False)]
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
-        raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
+        hint = "; to classify your images, name them by --images" if command == "predict" else ""
+        raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path{hint}")
     return [command, *configs, *typed, *flags]
 
 

@@ -157,17 +157,6 @@ def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
         raise InputError(f"{file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
-def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
-    """Load the model of ``--ckpt_path`` in evaluation mode on ``--device``; ``auto``: a GPU if there is one."""
-    model = load_model(find_checkpoint(ckpt_path))
-    try:
-        model = model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        model.normalise.mean.tolist()  # `meta` holds no values
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
-        raise InputError(f"--device {device}: {reason(error)}") from error
-    return model
-
-
 def find_checkpoint(ckpt_path: str, option: str = "--ckpt_path") -> Path:
     """Return the file of an option: ``pretrained``, a file, or the best checkpoint of a run directory."""
     path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path).expanduser()

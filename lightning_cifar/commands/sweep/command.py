@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.options import Arguments, last_value, refuse_options_of_fit
+from lightning_cifar.run.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.refusal import list_missing, undo_if_refused
 from lightning_cifar.run.settings import layer, name_settings
 
@@ -47,9 +47,10 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: an option cannot be used.
     """
-    parsed, options = parser().parse_known_args(args)
+    arguments = parser()
+    parsed, options = arguments.parse_known_args(args)
     check_range("--n_trials", parsed.n_trials, "[1, inf)")
-    refuse_options_of_fit("sweep", options)
+    check_options_of_fit(arguments, options)
     for name in ("--ckpt_path", "--resume"):
         if last_value(options, name) is not None:
             raise InputError(f"{name}: sweep trains every trial from the start; --run_dir resumes an earlier sweep")

@@ -215,7 +215,7 @@ def test_trials_without_a_record_are_refused(capsys, tmp_path, tiny, option):
         assert not (tmp_path / command).exists()
 
 
-@pytest.mark.parametrize("option", ["--print_model", "--print_config", "--wandb_checkpoints", "--help-all"])
+@pytest.mark.parametrize("option", ["--print_model", "--print_config", "--wandb_checkpoints"])
 def test_options_that_only_fit_has_are_refused(capsys, tmp_path, tiny, option):
     for command in ("repeat", "sweep"):
         status, _, err = run(capsys, command, *tiny, option, "--run_dir", tmp_path / "run")

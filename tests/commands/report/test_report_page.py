@@ -286,7 +286,7 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     for args, message in (
         ([], "report: the following arguments are required: RUN_DIR"),
-        (["--ouput", "x", trained], "report: unrecognized arguments: --ouput"),
+        (["--ouput", "x", trained], "report: unrecognized arguments: --ouput; did you mean --output?"),
         ([tmp_path / "none"], f"report {tmp_path / 'none'}: no such directory"),
         ([tmp_path / "file"], f"report {tmp_path / 'file'}: no such directory"),
         (
