@@ -197,8 +197,8 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, tensors = read_weights(file)
         check_network(file, hyper_parameters, tensors)
-        held_out = {"held_out": facts["held_out"]} if facts.get("held_out") else {}
-        return complete_config({"model": hyper_parameters, "data": held_out})
+        data = {name: facts[name] for name in ("held_out", "dataset") if facts.get(name)}
+        return complete_config({"model": hyper_parameters, "data": data})
     checkpoint = load_checkpoint(file)
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]

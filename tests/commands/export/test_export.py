@@ -253,3 +253,14 @@ def test_source_paths_are_removed_from_subgraphs_too():
     outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
     export.remove_source_paths([outer])
     assert b"/home/me" not in outer.SerializeToString()
+
+
+def test_weights_know_their_dataset(image_folder, tiny, capsys):
+    """So that a weights file of an image folder is tested as its checkpoint is, by --data.root alone."""
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "test"]
+    assert main(["fit", *tiny, *data, "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
+    assert main(["export", "--ckpt_path", "run", "--output", "x.safetensors"]) == 0
+    assert main(["test", "--ckpt_path", "x.safetensors", "--data.root", str(image_folder), "--run_dir", "test"]) == 0
+    assert main(["test", "--ckpt_path", "run", "--data.root", str(image_folder), "--run_dir", "other"]) == 0
+    one, other = (json.loads(Path(name, "test.json").read_text()) for name in ("test", "other"))
+    assert one["confusion"] == other["confusion"]

@@ -326,3 +326,10 @@ def test_does_not_import_torch(runs, tmp_path):
     command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_commands_without_results_are_named(trained, capsys, command):
+    assert run(capsys, command, "--ckpt_path", trained, "--run_dir", "run")[0] == 0
+    words = f"report run: {command} leaves nothing to report: name a directory of fit or test"
+    assert run(capsys, "report", "run") == (2, "", f"error: {words}\n")
