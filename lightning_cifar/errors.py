@@ -10,7 +10,7 @@ from typing import Any, get_args
 # Numbers of OSErrors.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
-ALIASES = {"train": "fit", "lr": "learning_rate", "epochs": "max_epochs", "gpus": "devices"}  # what users type
+COMMANDS = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "classify": "predict"}  # as typed
 
 
 class InputError(ValueError):
@@ -41,7 +41,7 @@ def check_range(name: str, value: float, interval: str) -> None:
 def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
     """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
     if name not in known:
-        near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
+        near = [COMMANDS[name]] if COMMANDS.get(name) in known else get_close_matches(name, known, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
 

@@ -103,6 +103,22 @@ def test_version_needs_no_torch():
         ),
         (["sweep", "--search", "model.width=1,2"], "no option --model.width: did you mean --model.widths?"),
         (["sweep", "--model.width", "[1]"], "no option --model.width: did you mean --model.widths?"),
+        (["fit", "--max-epochs", "3"], "no option --max-epochs: did you mean --trainer.max_epochs?"),
+        (["fit", "--seed", "3"], "no option --seed: did you mean --seed_everything?"),
+        (["fit", "--pretrained"], "no option --pretrained: did you mean --init_from?"),
+        (["repeat", "--seeds", "3"], "no option --seeds: did you mean --n?"),
+        (["sweep", "--trials=3"], "no option --trials=3: did you mean --n_trials?"),
+        (["serve", "--prot", "3"], "serve: unrecognized arguments: --prot 3; did you mean --port?"),
+        (["predict", "--image", "x"], "no option --image: did you mean --images?"),
+        (
+            ["predict", "--images", "x", "--bs", "3"],
+            "predict: unrecognized arguments: --bs 3; did you mean --batch_size?",
+        ),
+        (
+            ["predict", "x.jpg"],
+            "predict needs a trained model: name a run directory or a file by --ckpt_path; "
+            "to classify your images, name them by --images",
+        ),
         (["test"], "test needs a trained model: name a run directory or a file by --ckpt_path"),
     ],
 )

@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from lightning_cifar.errors import InputError
 from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
+from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, count_batches, load_data, load_weights
 from lightning_cifar.run.settings import format_command
@@ -21,6 +25,8 @@ FEW_STEPS = 100
 
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train, or resume, and print where everything is; ``callbacks`` join those of the settings."""
+    if job.trainer["fast_dev_run"] and job.settings["resume"] is not None:
+        raise InputError("--trainer.fast_dev_run tries a new run: leave out --resume")
     load_data(job)  # first, so that bad data leaves no directory behind
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
@@ -29,8 +35,14 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         print(f"note: {line}")
     for line in list_few_steps(job):
         print(f"note: {line}")
-    with open_run(job, callbacks=callbacks) as run:
-        print(f"run directory: {run.directory}", flush=True)
+    with ExitStack() as ending:
+        directory = None
+        if job.trainer["fast_dev_run"]:
+            print("--trainer.fast_dev_run tries a few batches and keeps no files")
+            directory = Path(ending.enter_context(TemporaryDirectory()), "run")
+        run = ending.enter_context(open_run(job, directory, callbacks))
+        if directory is None:
+            print(f"run directory: {run.directory}", flush=True)
         try:
             train(job, run)
             for line in describe_end(job, run):
@@ -39,7 +51,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
             raise
         finally:  # after Ctrl-C too
-            list_files(job, run)
+            if directory is None:
+                list_files(job, run)
 
 
 def list_few_steps(job: Job) -> Iterator[str]:
@@ -71,7 +84,9 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     limit = "max_time" if timers else "max_epochs"
     if 0 < trainer.max_steps <= trainer.global_step:
         limit = "max_steps"
-    if run.checkpoint and trainer.global_step == run.steps_before:
+    if any(isinstance(one, EndedEarly) and one.ended for one in callbacks):
+        yield "nothing left to train: early stopping ended this run; raise --trainer.callbacks.patience to train on"
+    elif run.checkpoint and trainer.global_step == run.steps_before:
         yield f"nothing left to train: this run is complete; raise --trainer.{limit} to train on"
     elif timers or any(reasons):
         yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")

@@ -74,7 +74,9 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def check_pixels(images: Tensor) -> None:
-    """Raise `InputError` for floats outside [0, 1] by more than the overshoot of a resize; nothing while exporting."""
+    """Raise `InputError` for no batch, or floats outside [0, 1] by more than a resize makes, not while exporting."""
+    if images.ndim != 4:
+        raise InputError(f"images must be a batch (B, C, H, W), got {tuple(images.shape)}: image[None] is one of one")
     if images.is_floating_point() and images.numel() and not torch.compiler.is_compiling():
         low, high = images.aminmax()
         if not (low > -0.1 and high < 1.1):

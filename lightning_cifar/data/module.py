@@ -127,6 +127,10 @@ class CIFAR10DataModule(LightningDataModule):
             raise RuntimeError("call setup() first: no data has been read")
         return self.source
 
+    def __getattr__(self, name: str) -> Any:
+        why = ": call setup() first" if name in ("train", "val", "test", "mean", "std") else ""
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
+
     def prepare_data(self) -> None:
         """Download or decode if necessary. Lightning calls this in one process."""
         self.read()

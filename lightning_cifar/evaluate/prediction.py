@@ -22,12 +22,13 @@ from torch import Tensor
 
 from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.images import Square
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_class_names, get_square
+from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_model
 
 AHEAD = 4  # batches read while one is classified
 FILES_PER_TASK = 32  # small files take hardly longer to read than a thread to be scheduled
@@ -132,3 +133,14 @@ def rank_classes(model: ImageClassifier, probabilities: Tensor, top: int) -> lis
 def make_file_name(name: str) -> str:
     """Replace every character but ASCII letters, digits, ``-`` and ``_`` by ``_``; return at most 60 characters."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:60]
+
+
+def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
+    """Load the model of ``--ckpt_path`` in evaluation mode on ``--device``; ``auto``: a GPU if there is one."""
+    model = load_model(find_checkpoint(ckpt_path))
+    try:
+        model = model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        model.normalise.mean.tolist()  # `meta` holds no values
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
+        raise InputError(f"--device {device}: {reason(error)}") from error
+    return model

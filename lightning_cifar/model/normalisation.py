@@ -37,4 +37,6 @@ class Normalisation(nn.Module):
         self.std.copy_(torch.tensor(std)).clamp_(min=MIN_STD)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] != len(self.mean):
+            raise InputError(f"images must be (B, {len(self.mean)}, H, W), got {tuple(images.shape)}")
         return normalise(images, self.mean, self.std)

@@ -40,6 +40,13 @@ def check_launcher(trainer: dict[str, Any]) -> None:
             )
 
 
+def check_length(trainer: dict[str, Any]) -> None:
+    """Raise `InputError` if a limit leaves nothing to train."""
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trainer[name] == 0:
+            raise InputError(f"--trainer.{name} 0 trains nothing: set a higher one")
+
+
 def list_indices(devices: Any) -> list[Any]:
     """Return the indices in ``[0]`` or ``0,``; none for a number of devices."""
     if isinstance(devices, str) and "," in devices:
@@ -105,8 +112,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "trainer.gradient_clip_algorithm": "" if trainer["gradient_clip_val"] else "no gradient is clipped",
         "trainer.min_epochs": "" if ends_early else "nothing ends training early",
         "trainer.min_steps": "" if ends_early else "nothing ends training early",
-        "trainer.limit_test_batches": "fit tests nothing; it goes with test",
-        "trainer.limit_predict_batches": "fit predicts nothing; it goes with predict",
+        "trainer.limit_test_batches": "it goes with test",
+        "trainer.limit_predict_batches": "it goes with predict",
         "trainer.sync_batchnorm": "batch norm uses the global batch anyway" if alone or five else "",
         "trainer.reload_dataloaders_every_n_epochs": "the data module draws the batches of each epoch",
         "trainer.default_root_dir": "the run's files go to --run_dir",

@@ -6,6 +6,7 @@ are taken within a step, before the step is logged. These are taken between two 
 
 import os
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -31,7 +32,7 @@ EPOCH_SECONDS = 30  # least time between two checkpoints at the ends of epochs; 
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``checkpoints/last.ckpt`` at the end of training, before SIGTERM or SIGINT end it, and in between.
+    """Write ``checkpoints/last.ckpt`` at the end of training, before SIGTERM, SIGINT or SIGHUP end it, and in between.
 
     In between, a checkpoint is written at the end of an epoch if 30 seconds have passed since the last one, and within
     an epoch after ``minutes``. The previous one is kept as ``previous.ckpt``, in case the last one is damaged. Both lie
@@ -82,6 +83,8 @@ class LastCheckpoint(Checkpoint):
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
         if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
             numbers = set()
+        elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` ignores it
+            numbers.add(signal.SIGHUP)
         self.handlers = {number: signal.signal(number, self.on_signal) for number in numbers}  # over Lightning's
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -90,6 +93,8 @@ class LastCheckpoint(Checkpoint):
         The first signal is not passed on to other processes: a terminal sends Ctrl-C to all of them, and each would
         take the copy for the second.
         """
+        if number == signal.SIGHUP:
+            leave_terminal()
         if self.stop_signal is None:
             self.stop_signal = number
             return
@@ -203,3 +208,11 @@ def requeue_slurm_job() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
+
+
+def leave_terminal() -> None:
+    """Write the output nowhere if it goes to a terminal: that was closed, and printing to it is an error."""
+    with open(os.devnull, "w") as nowhere:
+        for descriptor in (1, 2):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere.fileno(), descriptor)

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn
 
-from lightning_cifar.errors import ALIASES, InputError
+from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
@@ -52,6 +53,29 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and other options of Lightning",
 }
+ALIASES = {  # of options: what users type, by what they mean  # what users type, by what they mean
+    name: meant
+    for meant, names in {
+        "learning_rate": "lr",
+        "weight_decay": "wd",
+        "batch_size": "batch bs",
+        "max_epochs": "epochs",
+        "devices": "gpus",
+        "accelerator": "device",
+        "num_workers": "workers",
+        "image_size": "imgsz img_size",
+        "root": "data_dir data_path",
+        "seed_everything": "seed",
+        "ckpt_path": "ckpt checkpoint weights",
+        "init_from": "pretrained",
+        "run_dir": "output_dir save_dir log_dir name",
+        "images": "image input source",
+        "output": "out",
+        "n": "seeds",
+        "n_trials": "trials",
+    }.items()
+    for name in names.split()
+}
 COLUMNS = 80  # of help texts
 LINKED = ("num_classes", "image_size", "non_square")  # of the model: those of the data, no options
 # Classes whose signatures define the options of a group: package, file, class.
@@ -77,7 +101,15 @@ class Arguments(argparse.ArgumentParser):
         return super().parse_known_args(["--help"] if "--help" in (args or ()) else args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{self.command}: {message}")
+        word = message.removeprefix("unrecognized arguments: ").split()[0]
+        hint = self.suggest(word) if word.startswith("--") else ""
+        raise InputError(f"{self.command}: {message}" + (f"; did you mean {hint}?" if hint else ""))
+
+    def suggest(self, word: str) -> str:
+        """Return the option of this command that is nearest to a misspelt one; nothing if there is none."""
+        known = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
+        near = find_nearest(word.removeprefix("--").split("=")[0], known)
+        return f"--{near[0]}" if near else ""
 
 
 def add_checkpoint(arguments: Arguments, **options: Any) -> None:
@@ -132,7 +164,14 @@ def format_short_help(command: str) -> str:
     return "\n".join(lines)
 
 
-def check_option(flag: str) -> None:
+def find_nearest(name: str, known: Collection[str]) -> list[str]:
+    """Return the known option that a user means, in a list; an empty one if no name is near."""
+    name = name.replace("-", "_")
+    meant = ALIASES.get(name, "")
+    return [meant] if meant in known else get_close_matches(name, known, 1)
+
+
+def check_option(flag: str, command: str = "fit") -> None:
     """Raise `InputError`, with the nearest known option, unless ``flag`` is an option of the Trainer's commands."""
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
@@ -142,12 +181,26 @@ def check_option(flag: str) -> None:
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
-        last = name.rpartition(".")[2]
+        last = name.rpartition(".")[2].replace("-", "_")
+        flags = [*known, "images"] if command == "predict" else known
         every = [f"{group}.{one}" for group in SIGNATURES for one in list_parameters(group)]
-        near = [one for one in every if one.partition(".")[2] == ALIASES.get(last, last)]
-        near = near or get_close_matches(name, known, 1)
+        near = [one for one in (*flags, *every) if one.rpartition(".")[2] == ALIASES.get(last, last)]
+        near = near or find_nearest(name, flags)
         remedy = f"did you mean --{near[0]}?" if near else "fit --help-all lists them"
         raise InputError(f"no option --{name}: {remedy}")
+
+
+def check_options_of_fit(arguments: Arguments, words: list[str]) -> None:
+    """Raise `InputError` for an option that only ``fit`` has or none, in a command that passes its options on to it."""
+    for word in (one for one in words if one.startswith("--")):
+        if word in ("--print_model", "--wandb_checkpoints") or word.startswith("--print_config"):
+            raise InputError(f"{word} does not go with {arguments.command}: use it with fit")
+        try:
+            check_option(word)
+        except InputError as error:
+            if "did you mean" not in str(error) and (hint := arguments.suggest(word)):
+                raise InputError(f"no option {word}: did you mean {hint}?") from error
+            raise
 
 
 def name_flag(message: str) -> str:

@@ -13,7 +13,7 @@ from lightning_cifar.files import write_whole
 from lightning_cifar.run.exit_status import explain
 
 # What a run writes without any result, but for hidden files; every result changes another file too.
-SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb"}
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", "sweep.db"}
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
 
 

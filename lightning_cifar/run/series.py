@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, write_whole
-from lightning_cifar.run.checks import list_indices
+from lightning_cifar.run.checks import list_indices, list_ineffective
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.settings import differences
@@ -28,10 +28,17 @@ def resume_options(directory: Path) -> list[str]:
 def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozenset[str] = frozenset()) -> None:
     """Load the data and choose the precision of a run; refuse what does not suit the series in ``parent``.
 
+    Options without effect are printed in the first run of a process, which reads the data.
+
     Arguments as of `refuse_unsuitable` and `refuse_other_settings`, whose errors are raised.
     """
     refuse_unsuitable(job, kind, advice)
+    is_first = job.data.source is None
     load_data(job)
+    for line in (
+        list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()) if is_first else ()
+    ):
+        print(f"note: {line}", flush=True)
     choose_series_precision(job, parent, kind)
     refuse_other_settings(job, parent, kind, may_differ)
 
@@ -44,8 +51,9 @@ def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:
         kind: what a run is called: ``seed``, ``trial``.
         advice: for users who ask for several devices.
     """
-    if job.trainer["barebones"]:
-        raise InputError(f"--trainer.barebones true: nothing would be recorded; a {kind} needs it off")
+    for name in ("barebones", "fast_dev_run"):
+        if job.trainer[name]:
+            raise InputError(f"--trainer.{name} {job.trainer[name]}: nothing would be recorded; a {kind} needs it off")
     devices = job.trainer["devices"]
     if devices not in (1, "1") and len(list_indices(devices)) != 1:
         raise InputError(f"--trainer.devices {devices}: a {kind} is trained on one device; {advice}")

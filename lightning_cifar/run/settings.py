@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_name
-from lightning_cifar.run.options import RECIPES, SIGNATURES, SUBCOMMANDS, check_option, last_value, values_of
+from lightning_cifar.run.configurations import check_config
+from lightning_cifar.run.options import (
+    RECIPES,
+    SIGNATURES,
+    SUBCOMMANDS,
+    check_option,
+    last_value,
+    values_of,
+)
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
 MAY_CHANGE = {"data.root", "data.labels", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
-# Limits of configurations; aliases of YAML expand to more than there are atoms.
-CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
 
 
 def layer(args: list[str]) -> list[str]:
@@ -38,7 +44,7 @@ def layer(args: list[str]) -> list[str]:
     check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
-            check_option(flag)
+            check_option(flag, command)
     for option in ("--corruptions", "--near_duplicates"):
         if command != "test" and any(flag.split("=")[0] == option for flag in flags):
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
@@ -60,6 +66,8 @@ def layer(args: list[str]) -> list[str]:
         stored = check_config(file)
         if command == "fit" and resume is None and checkpoint is None and init_from is None:
             init_from = stored.get("init_from")
+        if command == "fit" and recipe is None and "ckpt_path" not in stored:  # a run's config.yaml holds every option
+            recipe = stored.get("recipe")
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
@@ -74,7 +82,8 @@ def layer(args: list[str]) -> list[str]:
         flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts
         configs += ["--config", json.dumps(checkpoint_config(Path(checkpoint)), ensure_ascii=False)]
     elif command != "fit" and not any(flag.startswith(("--help", "-h", "--print_")) for flag in flags):
-        raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path")
+        hint = "; to classify your images, name them by --images" if command == "predict" else ""
+        raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path{hint}")
     return [command, *configs, *typed, *flags]
 
 
@@ -133,55 +142,12 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:
-        raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml")
+        near = [
+            parent for parent in (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/")) if config_file(str(parent))
+        ]
+        hint = f"; did you mean {quote_path(max(near))}?" if near else ""
+        raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{hint}")
     return stored
-
-
-def check_config(config: str) -> dict[str, Any]:
-    """Return a configuration, a file or YAML itself; refuse what is no mapping, or would take very long to read."""
-    import yaml
-
-    file = Path(config)
-    try:
-        if file.exists() and not file.is_file():
-            raise InputError(f"--config {config} is not a file")
-        text = file.read_text() if file.is_file() else config
-        if len(text) > CONFIG_CHARACTERS:
-            raise InputError(f"--config {file} has more than {CONFIG_CHARACTERS:,} characters")
-        node = yaml.compose(text, yaml.SafeLoader)
-        count_nodes(node, {}) if node else None
-    except UnicodeDecodeError:
-        raise InputError(f"--config {config} is not a text file") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        return {}  # a long text is no path: the parser reads it
-    except (yaml.YAMLError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise InputError(f"--config {config}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
-    if file.is_file() and not isinstance(node, yaml.MappingNode):
-        raise InputError(f"--config {config} holds no settings: write them as in the config.yaml of a run")
-    stored = yaml.safe_load(text)
-    return stored if isinstance(stored, dict) else {}
-
-
-def count_nodes(node: Any, known: dict[Any, int]) -> int:
-    """Return the number of values that a YAML node stands for, aliases expanded.
-
-    Raises:
-        InputError: they are too many, a value is too long, or a node holds itself.
-    """
-    if node not in known:
-        known[node] = VALUES + 1  # if it holds itself
-        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
-        known[node] = 1 if isinstance(node.value, str) else 1 + sum(count_nodes(part, known) for part in parts)
-    if known[node] > VALUES or (isinstance(node.value, str) and len(node.value) > VALUE_CHARACTERS):
-        where = f"line {node.start_mark.line + 1}"
-        raise InputError(
-            f"a configuration has more than {VALUES:,} values or a value of very many characters ({where})"
-        )
-    return known[node]
 
 
 def quote_path(path: str | Path) -> str:

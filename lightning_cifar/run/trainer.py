@@ -19,6 +19,7 @@ from lightning_cifar.run.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
 from lightning_cifar.run.checks import check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
+from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.hardware import keep_freed_memory
@@ -200,6 +201,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
+        usual += [EndedEarly(configured)] if job.settings["resume"] is not None else []
         if job.trainer["enable_checkpointing"] is not False:
             # Without validation, `train` makes best.ckpt of the last weights.
             if job.selects_by_validation and not any(isinstance(one, ModelCheckpoint) for one in configured):

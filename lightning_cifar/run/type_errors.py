@@ -10,6 +10,8 @@ PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) f
 
 def shorten_type_error(key: str, text: str) -> str:
     """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
+    if "Unable to load config" in text:
+        return f"--{key} names a file of settings; to set one option write --{key}.NAME VALUE"
     if why := explain_class(key, text):
         return why
     found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before

@@ -24,6 +24,7 @@ from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 
+EXPORTED = (".onnx", ".pt2")  # formats of `export` that hold no checkpoint
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 # Hyper-parameters on which the shapes of the weights depend.
 NETWORK_OPTIONS = (
@@ -156,22 +157,21 @@ def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
         raise InputError(f"{file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
-def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
-    """Load the model of ``--ckpt_path`` in evaluation mode on ``--device``; ``auto``: a GPU if there is one."""
-    model = load_model(find_checkpoint(ckpt_path))
-    try:
-        return model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
-        raise InputError(f"--device {device}: {reason(error)}") from error
-
-
 def find_checkpoint(ckpt_path: str, option: str = "--ckpt_path") -> Path:
     """Return the file of an option: ``pretrained``, a file, or the best checkpoint of a run directory."""
     path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
-        why = "it holds no checkpoints/best.ckpt: name a run directory of fit" if path.is_dir() else "no such file"
+        why = "no such file"
+        if path.is_dir():
+            runs = sorted(path.glob("*/checkpoints"))  # such as the seeds of repeat
+            why = "it holds no checkpoints/best.ckpt: name a run directory of fit"
+            why += f", such as {runs[-1].parent}" if runs else ""
+        elif ckpt_path in ("best", "last"):
+            why = f"no such file: name a run directory, or its checkpoints/{ckpt_path}.ckpt"
         raise InputError(f"{option} {ckpt_path}: {why}")
+    if found.suffix in EXPORTED:
+        raise InputError(f"{option} {found} is an exported file: name the checkpoint, or export it as {WEIGHTS}")
     return found
 
 
@@ -197,8 +197,8 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, tensors = read_weights(file)
         check_network(file, hyper_parameters, tensors)
-        held_out = {"held_out": facts["held_out"]} if facts.get("held_out") else {}
-        return complete_config({"model": hyper_parameters, "data": held_out})
+        data = {name: facts[name] for name in ("held_out", "dataset") if facts.get(name)}
+        return complete_config({"model": hyper_parameters, "data": data})
     checkpoint = load_checkpoint(file)
     try:
         model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]

@@ -47,6 +47,31 @@ def test_another_directory_is_refused_in_one_line(capsys, tmp_path, command):
     assert run(capsys, *command, *args, "--ckpt_path", "empty")[::2] == (2, f"error: --ckpt_path empty: {words}\n")
 
 
+def test_other_paths_of_a_run_get_a_hint(trained, capsys, tmp_path):
+    shutil.copytree(trained, "runs/seed1")
+    for command in (["test"], ["predict", "--images", "x"], ["fit"]):
+        words = "no such file: name a run directory, or its checkpoints/best.ckpt"
+        assert run(capsys, *command, "--ckpt_path", "best")[::2] == (2, f"error: --ckpt_path best: {words}\n")
+        assert run(capsys, *command, "--ckpt_path", "runs")[2].endswith("a run directory of fit, such as runs/seed1\n")
+    for path in ("runs", "runs/seed1/checkpoints", "runs/seed1/checkpoints/last.ckpt"):
+        assert run(capsys, "fit", "--resume", path)[2].endswith("no config.yaml; did you mean runs/seed1?\n")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_an_exported_file_is_no_checkpoint(capsys, tmp_path, suffix):
+    file = tmp_path / f"model{suffix}"
+    file.touch()
+    for command in (["test"], ["predict", "--images", "x"], ["export", "--output", "y.pt2"], ["serve", "--port", "0"]):
+        status, _, err = run(capsys, *command, "--ckpt_path", file)
+        words = "is an exported file: name the checkpoint, or export it as .safetensors"
+        assert (status, err) == (2, f"error: --ckpt_path {file} {words}\n")
+
+
+def test_a_device_that_holds_no_values_is_refused(capsys):
+    status, _, err = run(capsys, "predict", "--images", "docs", "x.jpg", "--device", "meta")
+    assert (status, err.startswith("error: --device meta: ")) == (2, True)
+
+
 def test_images_are_classified_by_the_pretrained_model_unless_another_is_named(capsys, drawn_folder):
     args = ["predict", "--images", drawn_folder / "cat/0000.jpg"]
     assert run(capsys, *args) == run(capsys, *args, "--ckpt_path", "pretrained")

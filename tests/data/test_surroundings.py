@@ -102,6 +102,21 @@ def test_floats_outside_0_to_1_are_refused(images):
         call(images.clamp(-0.05, 1.05))  # as a resize overshoots
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32, 3), (1, 1, 32, 32), (32, 32)])
+def test_images_that_are_no_batch_are_refused_with_their_shape(shape):
+    model = ImageClassifier(widths=[4, 4, 8, 8, 8]).eval()
+    for call in (model, lambda images: model.predict_step(images, 0)):
+        with pytest.raises(InputError, match=r"images must be .*, got \(" + ", ".join(map(str, shape)) + r"\)"):
+            call(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_a_data_module_names_setup_before_it():
+    data = CIFAR10DataModule("digits")
+    for use in (data.train_dataloader, data.val_dataloader, data.test_dataloader, lambda: data.train):
+        with pytest.raises(AttributeError, match=r"call setup\(\) first"):
+            use()
+
+
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_loader_without_its_data_module_warns(image_folder):
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9)

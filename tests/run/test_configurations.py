@@ -21,6 +21,11 @@ HOSTILE = {
     "a comment": "# nothing\n",
     "a list": "- trainer\n",
     "a word": "trainer",
+    "an object": "model: !!python/object:os.system {}\n",
+    "a list as a name": "model: {[1]: 2}\n",
+    "a day that does not exist": "seed_everything: 2020-99-99\n",
+    "a list of recipes": "recipe: [demo]\n",
+    "a number as a path": "init_from: 3\n",
 }
 
 
@@ -37,6 +42,41 @@ def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
         assert line.startswith("error: ")
         assert len(line) < 300
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("fit:\n  model:\n    dropout: 0.1\n", "write the settings without the command, fit"),
+        ("data:\n  class_path: X\n", "write the options below data, without class_path and init_args"),
+        ("val_size: 10\n", "no option --val_size: did you mean --data.val_size?"),
+        ("model:\n  lr: 0.1\n", "no option --model.lr: did you mean --model.learning_rate?"),
+        ("trainer:\n  max_epoch: 1\n", "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
+        ("optimizer:\n  class_path: torch.optim.Adam\n", "no option --optimizer: did you mean --model.optimizer?"),
+        ("model: 3\n", "model must hold options, got 3"),
+    ],
+)
+def test_option_that_does_not_exist_is_named_with_the_file(tmp_path, capsys, text, words):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    for command in ("fit", "repeat", "sweep"):
+        assert main([command, "--recipe", "demo", "--config", str(file)]) == 2
+        assert capsys.readouterr().err == f"error: --config {file}: {words}\n"
+    assert main(["fit", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err == f"error: --config {tmp_path / 'none.yaml'}: no such file\n"
+
+
+def test_a_group_is_a_file_and_no_value(capsys):
+    assert main(["fit", "--model", "resnet18"]) == 2
+    words = "--model names a file of settings; to set one option write --model.NAME VALUE"
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+def test_recipe_of_a_configuration_has_its_settings(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("recipe: demo\nmodel:\n  dropout: 0.25\n")
+    assert main(["fit", "--config", str(tmp_path / "c.yaml"), "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert (settings["recipe"], settings["data"]["dataset"], settings["model"]["dropout"]) == ("demo", "digits", 0.25)
 
 
 def test_configuration_that_is_no_regular_file_is_refused(tmp_path, capsys):

@@ -103,6 +103,39 @@ def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
     assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_run_that_early_stopping_ended_stays_as_it_is_until_the_patience_is_raised(tiny, capsys):
+    stopping = [CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss", f"{CALLBACKS}.min_delta", "9"]
+    assert fit(tiny, *stopping, f"{CALLBACKS}.patience", "1", "--trainer.max_epochs", "5") == 0
+    metrics = Path("run/metrics.csv").read_bytes()
+    for _ in range(2):
+        assert main(["fit", "--resume", "run"]) == 0
+        assert "early stopping ended this run; raise --trainer.callbacks.patience" in capsys.readouterr().out
+        assert Path("run/metrics.csv").read_bytes() == metrics
+    assert main(["fit", "--resume", "run", f"{CALLBACKS}.patience", "3"]) == 0
+    assert "did not improve in the last 3 records" in capsys.readouterr().out
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 4 * 3
+
+
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
+def test_a_training_of_nothing_is_refused(tiny, capsys, limit):
+    for command in ("fit", "repeat", "sweep"):
+        assert main([command, *tiny, f"--trainer.{limit}", "0", "--run_dir", "run"]) == 2
+        assert capsys.readouterr().err == f"error: --trainer.{limit} 0 trains nothing: set a higher one\n"
+        assert not Path("run").exists()
+
+
+def test_a_trial_of_one_batch_keeps_no_files(tiny, trained, capsys):
+    assert fit(tiny, "--trainer.fast_dev_run", "true") == 0
+    out = capsys.readouterr().out
+    assert "fast_dev_run tries a few batches and keeps no files" in out
+    assert not Path("run").exists()
+    assert "test it" not in out
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    assert main(["fit", "--resume", str(trained), "--trainer.fast_dev_run", "true"]) == 2
+    assert before == {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+
+
 def test_profiler_prints_its_table(tiny, capsys):
     assert fit(tiny, "--trainer.profiler", "simple") == 0
     assert "run_training_epoch" in capsys.readouterr().out
@@ -133,9 +166,11 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
     assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
 
 
-def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch):
-    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == 130
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), sent))
+    assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == status
+    assert load_checkpoint(Path("a run/checkpoints/last.ckpt"))["global_step"] == 1
     assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
 
 

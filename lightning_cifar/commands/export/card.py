@@ -70,7 +70,7 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     data = checkpoint_config(checkpoint)["data"]
     facts["held_out"] = data.get("held_out")
     if "dataset" in data:
-        facts["data"] = DATASETS[data["dataset"]]
+        facts |= {"data": DATASETS[data["dataset"]], "dataset": data["dataset"]}
     run_dir = checkpoint.resolve().parent.parent
     if not (run_dir / "run.json").is_file():
         return facts

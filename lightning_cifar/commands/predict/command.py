@@ -57,8 +57,7 @@ def main(args: list[str]) -> int:
     first = next(paths, None)
     if first is None:
         raise InputError(f"--images {' '.join(options.images)}: no image found{describe_others(others)}")
-    from lightning_cifar.evaluate.prediction import predict_files
-    from lightning_cifar.train.weights import load_named_model
+    from lightning_cifar.evaluate.prediction import load_named_model, predict_files
 
     model = load_named_model(options.ckpt_path, options.device)
     if options.tta:

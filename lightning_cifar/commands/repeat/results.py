@@ -120,6 +120,9 @@ def format_comparison(first: Path, second: Path) -> str:
         rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
     few = [name for name, result in zip(names, results, strict=True) if len(result["seeds"]) == 2]
     note = f"\n{' and '.join(few)}: only two seeds; the intervals are wide" if few else ""
+    data = [{((run.get("run") or {}).get("data") or {}).get("fingerprint") for run in one["seeds"]} for one in results]
+    if data[0] != data[1] and None not in data[0] | data[1]:
+        note += "\nthe fingerprints of their data differ: compare accuracies only if the tested images are the same"
     return align_columns(rows) + note
 
 

@@ -6,6 +6,7 @@ Missing or damaged files are skipped and listed in `SavedRun.problems`.
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ def find_runs(directory: Path) -> list[Path]:
     seeds = [file.parent for file in directory.glob("seed*/config.yaml")]
     if not seeds and not any((directory / name).exists() for name in ("config.yaml", METRICS, "test.json")):
         raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or test.json")
+    stage = None
+    with suppress(OSError, *DAMAGED):  # `read_run` notes it
+        stage = json.loads(read_text(directory / "run.json"))["stage"]
+    if stage in ("validate", "predict"):
+        raise InputError(f"report {directory}: {stage} leaves nothing to report: name a directory of fit or test")
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [directory]
 
 

@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
 
         from lightning_cifar.commands.serve.connection import Connection
         from lightning_cifar.commands.serve.web import create_application
-        from lightning_cifar.train.weights import load_named_model
+        from lightning_cifar.evaluate.prediction import load_named_model
 
         model = load_named_model(options.ckpt_path, options.device)
         app = create_application(model, LOCAL if options.host in LOCAL else None, options.ckpt_path)

@@ -4,11 +4,13 @@ The study is an SQLite file in the run directory. Several processes on one machi
 command and ``--run_dir``. SQLite cannot lock files over a network.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.options import Arguments, last_value
+from lightning_cifar.run.options import Arguments, check_options_of_fit, last_value
+from lightning_cifar.run.refusal import list_missing, undo_if_refused
 from lightning_cifar.run.settings import layer, name_settings
 
 STUDY = "sweep.db"
@@ -45,8 +47,10 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: an option cannot be used.
     """
-    parsed, options = parser().parse_known_args(args)
+    arguments = parser()
+    parsed, options = arguments.parse_known_args(args)
     check_range("--n_trials", parsed.n_trials, "[1, inf)")
+    check_options_of_fit(arguments, options)
     for name in ("--ckpt_path", "--resume"):
         if last_value(options, name) is not None:
             raise InputError(f"{name}: sweep trains every trial from the start; --run_dir resumes an earlier sweep")
@@ -67,9 +71,14 @@ def main(args: list[str]) -> int:
         if (last_value(options, "--data.dataset") or dataset) == "folder":
             given.append("data.batch_size")  # `fit` chooses it by the number of images
         space = make_default_space(known, given)
-    run_dir = parsed.run_dir or make_timed_directory(Path("runs/sweep", name_settings(options)))
+    parent = Path("runs/sweep", name_settings(options))
+    made = list_missing(parsed.run_dir or parent)
+    run_dir = parsed.run_dir or make_timed_directory(parent)
     claim_directory(run_dir, "--run_dir", lambda directory: (directory / STUDY).exists())
     from lightning_cifar.commands.sweep.search import Search
 
-    Search(fit, options, space, run_dir / STUDY, pruning=not parsed.no_pruning).run(parsed.n_trials, known)
+    with ExitStack() as ending:
+        if not (run_dir / STUDY).exists():
+            ending.push(undo_if_refused(run_dir, made if parsed.run_dir else [run_dir, *made]))
+        Search(fit, options, space, run_dir / STUDY, pruning=not parsed.no_pruning).run(parsed.n_trials, known)
     return 0

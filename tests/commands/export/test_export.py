@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_cifar import ImageClassifier, main
+from lightning_cifar import ImageClassifier, load_pretrained, main
 from lightning_cifar.commands.export import command as command
 from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import write_example
@@ -108,11 +108,14 @@ def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsy
     assert all(second[2][name].equal(value) for name, value in first[2].items())
 
 
-def test_images_of_ones_own_or_random_ones(models, drawn_folder, tmp_path, capsys):
+def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, tmp_path, capsys):
     args = ["--ckpt_path", models(".safetensors"), "--output"]
     _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
     assert "same class on all of 20 images of --images, " in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
+    assert "same class on all of 360 test images, " in out
+    save_weights(load_pretrained(models(".safetensors")), tmp_path / "unknown.safetensors", None)
+    _, out, _ = run(capsys, "--ckpt_path", tmp_path / "unknown.safetensors", "--output", tmp_path / "c.safetensors")
     assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
 
 
@@ -253,3 +256,14 @@ def test_source_paths_are_removed_from_subgraphs_too():
     outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
     export.remove_source_paths([outer])
     assert b"/home/me" not in outer.SerializeToString()
+
+
+def test_weights_know_their_dataset(image_folder, tiny, capsys):
+    """So that a weights file of an image folder is tested as its checkpoint is, by --data.root alone."""
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "test"]
+    assert main(["fit", *tiny, *data, "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
+    assert main(["export", "--ckpt_path", "run", "--output", "x.safetensors"]) == 0
+    assert main(["test", "--ckpt_path", "x.safetensors", "--data.root", str(image_folder), "--run_dir", "test"]) == 0
+    assert main(["test", "--ckpt_path", "run", "--data.root", str(image_folder), "--run_dir", "other"]) == 0
+    one, other = (json.loads(Path(name, "test.json").read_text()) for name in ("test", "other"))
+    assert one["confusion"] == other["confusion"]

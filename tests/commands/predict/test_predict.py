@@ -303,7 +303,8 @@ def test_hostile_files(checkpoint, tmp_path, capsys, form):
         (["--ckpt_path", "absent.ckpt", "--images", "x"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "x", "--images", "*.png"], "--images *.png: no image found"),
         (["--ckpt_path", "x", "--images", "x", "--top", "0"], "--top must be at least 1, got 0"),
-        (["--ckpt_path", "x", "--images", "x", "--tops", "1"], "predict: unrecognized arguments: --tops 1"),
+        (["--ckpt_path", "x", "--images", "x", "--tops", "1"],
+         "predict: unrecognized arguments: --tops 1; did you mean --top?"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(capsys, args, message):

@@ -205,9 +205,31 @@ def test_unwritable_paths_are_named(capsys, tmp_path, tiny):
     assert not (tmp_path / "run").exists()
 
 
-def test_barebones_is_refused(capsys, tmp_path, tiny):
-    status, _, err = run(capsys, "repeat", *tiny, "--trainer.barebones", "true", "--run_dir", tmp_path / "run")
-    assert (status, err) == (2, "error: --trainer.barebones true: nothing would be recorded; a seed needs it off\n")
+@pytest.mark.parametrize("option", ["barebones", "fast_dev_run"])
+def test_trials_without_a_record_are_refused(capsys, tmp_path, tiny, option):
+    for command in ("repeat", "sweep"):
+        status, _, err = run(capsys, command, *tiny, f"--trainer.{option}", "true", "--run_dir", tmp_path / command)
+        what = {"repeat": "seed", "sweep": "trial"}[command]
+        assert status == 2
+        assert err == f"error: --trainer.{option} True: nothing would be recorded; a {what} needs it off\n"
+        assert not (tmp_path / command).exists()
+
+
+@pytest.mark.parametrize("option", ["--print_model", "--print_config", "--wandb_checkpoints"])
+def test_options_that_only_fit_has_are_refused(capsys, tmp_path, tiny, option):
+    for command in ("repeat", "sweep"):
+        status, _, err = run(capsys, command, *tiny, option, "--run_dir", tmp_path / "run")
+        assert (status, err) == (2, f"error: {option} does not go with {command}: use it with fit\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_options_without_effect_get_a_line_once(capsys, tmp_path, tiny):
+    ignored = ["--model.warmup", "0.3", "--trainer.limit_test_batches", "1"]
+    for command, n in (("repeat", "--n"), ("sweep", "--n_trials")):
+        _, out, _ = run(capsys, command, *tiny, *ignored, n, "2", "--run_dir", tmp_path / command)
+        assert out.count("note: --model.warmup has no effect: the schedule is constant\n") == 1
+        assert out.count("note: --trainer.limit_test_batches has no effect: it goes with test\n") == 1
 
 
 def test_several_devices_are_refused(capsys, tmp_path, tiny):

@@ -76,6 +76,18 @@ def test_a_result_is_not_compared_with_itself(capsys, tmp_path):
         assert (status, err.startswith(f"error: --compare {first} ")) == (2, True)
 
 
+def test_results_of_different_data_get_a_line(capsys, tmp_path):
+    words = "the fingerprints of their data differ"
+    files = [write_result(tmp_path / name, [0.1, 0.2 + number], "fast") for number, name in enumerate("ab")]
+    assert words not in run(capsys, "repeat", "--compare", *files)[1]
+    for number, directory in enumerate(files):
+        result = json.loads((directory / "repeat.json").read_text())
+        for seed in result["seeds"]:
+            seed["run"] = {**seed.get("run", {}), "data": {"fingerprint": str(number)}}
+        (directory / "repeat.json").write_text(json.dumps(result))
+    assert words in run(capsys, "repeat", "--compare", *files)[1]
+
+
 def test_intervals_of_two_seeds_are_possible_and_marked(repeated, capsys, tmp_path, tiny):
     run_dir = shutil.copytree(repeated, tmp_path / "run")
     for seed, accuracy in ((0, 0.9), (1, 1.0)):

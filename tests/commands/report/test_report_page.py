@@ -286,7 +286,7 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     for args, message in (
         ([], "report: the following arguments are required: RUN_DIR"),
-        (["--ouput", "x", trained], "report: unrecognized arguments: --ouput"),
+        (["--ouput", "x", trained], "report: unrecognized arguments: --ouput; did you mean --output?"),
         ([tmp_path / "none"], f"report {tmp_path / 'none'}: no such directory"),
         ([tmp_path / "file"], f"report {tmp_path / 'file'}: no such directory"),
         (
@@ -326,3 +326,10 @@ def test_does_not_import_torch(runs, tmp_path):
     command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_commands_without_results_are_named(trained, capsys, command):
+    assert run(capsys, command, "--ckpt_path", trained, "--run_dir", "run")[0] == 0
+    words = f"report run: {command} leaves nothing to report: name a directory of fit or test"
+    assert run(capsys, "report", "run") == (2, "", f"error: {words}\n")

@@ -257,8 +257,8 @@ def test_the_default_space_has_learning_rate_and_batch_size():
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
             "learning rate and batch size are not left to search: name the options by --search",
         ),
-        (["--config=no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
-        (["--config", "no.yaml"], "--config no.yaml cannot be read: [Errno 2] No such file or directory: 'no.yaml'"),
+        (["--config=no.yaml"], "--config no.yaml: no such file"),
+        (["--config", "no.yaml"], "--config no.yaml: no such file"),
     ],
 )
 def test_bad_input_is_one_line(capsys, args, message):
@@ -304,3 +304,12 @@ def test_an_error_in_every_trial_ends_the_sweep(capsys, tmp_path, tiny):
     args = ("sweep", *tiny, *SPACE, "--run_dir", tmp_path / "run", "--data.dataset", "folder", "--data.root", "none")
     status, _, err = run(capsys, *args)
     assert (status, len(err.splitlines())) == (2, 1)
+
+
+def test_a_refused_first_trial_leaves_no_sweep(tiny, capsys, tmp_path):
+    """The corrected command may search other values in the same directory."""
+    for run_dir in (["--run_dir", tmp_path / "run"], []):
+        args = ["sweep", *tiny, "--n_trials", "1", "--search", "model.gate=none,nothing", *run_dir]
+        status, _, err = run(capsys, *args)
+        assert (status, err.startswith("error: --model.gate no")) == (2, True)
+        assert not {*tmp_path.iterdir()} & {tmp_path / "run", tmp_path / "runs"}
