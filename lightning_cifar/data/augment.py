@@ -73,9 +73,18 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return from_rows(rows.mul_(scale.repeat(width)).add_(shift.repeat(width)), len(mean))
 
 
-def check_pixels(images: Tensor) -> None:
-    """Raise `InputError` for floats outside [0, 1] by more than the overshoot of a resize; nothing while exporting."""
-    if images.is_floating_point() and images.numel() and not torch.compiler.is_compiling():
+def check_images(images: Tensor, channels: int) -> None:
+    """Raise `InputError` unless images are (B, channels, H, W), uint8 or floats in [0, 1]; nothing while exporting.
+
+    Floats may be outside by the overshoot of a resize.
+    """
+    if torch.compiler.is_compiling():
+        return
+    found = f"{images.dtype} {[*images.shape]}" if isinstance(images, Tensor) else type(images).__name__
+    suits = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == channels and images.numel()
+    if not suits or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise InputError(f"images must be a batch (B, {channels}, H, W), uint8 or floats in [0, 1], got {found}")
+    if images.is_floating_point():
         low, high = images.aminmax()
         if not (low > -0.1 and high < 1.1):
             raise InputError(
