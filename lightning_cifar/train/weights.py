@@ -116,7 +116,10 @@ def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
         network = hyper_parameters.get("network", FIVE_BLOCK)
         with find_building_device(network), limit_parameters(file.stat().st_size, 2 * len(tensors)):
             model = ImageClassifier(**hyper_parameters)
-        model.load_state_dict(tensors, assign=True)  # compares names and shapes
+        # Compares names and shapes. Of a copy: torch notes in a state dict that it is assigned, type and all.
+        model.load_state_dict(dict(tensors), assign=True)
+        if any(one.layout != torch.strided or one.is_meta or one.is_complex() for one in tensors.values()):
+            raise InputError("its tensors are sparse, complex or without values")
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) and is_custom(network):
             raise  # it says how to trust the package

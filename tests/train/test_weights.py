@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
 from lightning_cifar.data.images import read_image
 from lightning_cifar.files import compute_digest
-from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, read_weights, save_weights
 
 
@@ -209,3 +209,25 @@ def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
     for given, words in ((None, "no such file"), ("no.ckpt", "no such file"), (tmp_path / "empty", "name a run")):
         with pytest.raises(InputError, match=words):
             load_pretrained(given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_folder, dtype, capsys):
+    """As after ``--trainer.precision bf16-true`` or ``64-true``."""
+    content = load_checkpoint(trained / "checkpoints/last.ckpt")
+    for name, one in content["state_dict"].items():
+        content["state_dict"][name] = one.to(dtype) if one.is_floating_point() else one
+    save_checkpoint(content, Path("other.ckpt"))
+    assert {one.dtype for one in load_pretrained("other.ckpt").parameters()} == {torch.float32}
+    for command in (["predict", "--images", str(drawn_folder / "cat")], ["export", "--output", "x.safetensors"]):
+        assert main([*command, "--ckpt_path", "other.ckpt"]) == 0
+
+
+@pytest.mark.parametrize("make", [torch.Tensor.to_sparse, lambda one: one.to("meta"), lambda one: one.cfloat()])
+def test_tensors_that_are_no_plain_numbers_are_refused(trained, make):
+    content = load_checkpoint(trained / "checkpoints/last.ckpt")
+    name = next(name for name in content["state_dict"] if name.endswith("weight"))
+    content["state_dict"][name] = make(content["state_dict"][name])
+    save_checkpoint(content, Path("odd.ckpt"))
+    with pytest.raises(InputError, match=r"odd\.ckpt (holds no model|is damaged)"):
+        load_pretrained("odd.ckpt")
