@@ -34,6 +34,7 @@ def check_arguments(values: Mapping[str, Any]) -> None:
         raise InputError(f"{problem}; leave it out for equal shares")
     check_range("batch_size", values["batch_size"], "[1, inf)", whole=True)
     check_range("eval_batch_size", values["eval_batch_size"], "[1, inf)", whole=True)
+    check_range("split_seed", values["split_seed"], "[-1e18, 1e18]", whole=True)
     check_range("num_workers", values["num_workers"] or 0, "[0, inf)", whole=True)
     for name, given in (("in_memory", values["in_memory"] is False), ("labels", values["labels"] is not None)):
         if given and values["dataset"] != "folder":

@@ -61,5 +61,5 @@ class Throughput(Callback):
         return {"seconds": self.seconds, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.epoch_images = state_dict["seconds"], state_dict["epoch_images"]
-        self.resumed_seconds = state_dict["epoch_seconds"]
+        self.seconds, self.epoch_images = float(state_dict["seconds"]), int(state_dict["epoch_images"])
+        self.resumed_seconds = float(state_dict["epoch_seconds"])

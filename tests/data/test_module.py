@@ -206,6 +206,8 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("image_size", 33.5),
         ("num_workers", 1.5),
         ("eval_batch_size", True),
+        ("split_seed", None),
+        ("split_seed", 1.5),
     ],
 )
 def test_bad_argument_is_named(bad_input, name, value):

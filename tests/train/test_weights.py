@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_fold
         content["state_dict"][name] = one.to(dtype) if one.is_floating_point() else one
     save_checkpoint(content, Path("other.ckpt"))
     assert {one.dtype for one in load_pretrained("other.ckpt").parameters()} == {torch.float32}
-    for command in (["predict", "--images", str(drawn_folder / "cat")], ["export", "--output", "x.safetensors"]):
+    for command in (["predict", "--images", drawn_folder / "cat"], ["export", "--output", Path("x.safetensors")]):
         assert main([*command, "--ckpt_path", "other.ckpt"]) == 0
 
 
