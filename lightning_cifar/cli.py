@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # not in a notebook
             stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
     try:
-        status = answer([expand_home(word) for word in (sys.argv[1:] if args is None else args)])
+        status = answer([expand_home(str(word)) for word in (sys.argv[1:] if args is None else args)])
         sys.stdout.flush()
         return status
     except BrokenPipeError:

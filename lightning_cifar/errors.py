@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
+from numbers import Integral, Real
 from typing import Any, get_args
 
 # Numbers of OSErrors.
@@ -27,8 +28,11 @@ def check_choice(name: str, value: Any, kinds: Any) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value}")
 
 
-def check_range(name: str, value: float, interval: str) -> None:
-    """Raise `InputError` unless ``value`` is in ``interval``, such as ``[0, 1)``, ``(0, inf)`` or ``[1, inf)``."""
+def check_range(name: str, value: Any, interval: str, whole: bool = False) -> None:
+    """Raise `InputError` unless ``value`` is a number, or a whole one, in ``interval``: ``[0, 1)``, ``(0, inf)``."""
+    kind: Any = Integral if whole else Real  # those of NumPy too
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InputError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high or high == math.inf

@@ -73,17 +73,28 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return from_rows(rows.mul_(scale.repeat(width)).add_(shift.repeat(width)), len(mean))
 
 
-def check_pixels(images: Tensor) -> None:
-    """Raise `InputError` for no batch, or floats outside [0, 1] by more than a resize makes, not while exporting."""
-    if images.ndim != 4:
-        raise InputError(f"images must be a batch (B, C, H, W), got {tuple(images.shape)}: image[None] is one of one")
-    if images.is_floating_point() and images.numel() and not torch.compiler.is_compiling():
-        low, high = images.aminmax()
-        if not (low > -0.1 and high < 1.1):
-            raise InputError(
-                f"images must be uint8 or floats in [0, 1], got floats from {low:.3g} to {high:.3g}: divide pixels of "
-                "0 to 255 by 255, and do not normalise them, which the model does"
-            )
+def check_images(images: Tensor, channels: int) -> None:
+    """Raise `InputError` unless images are (B, channels, H, W), integers in [0, 255] or floats in [0, 1].
+
+    Floats may be outside by the overshoot of a resize. Nothing is checked while exporting or recording a CUDA graph.
+    """
+    if torch.compiler.is_compiling() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    if images.ndim != 4 or images.shape[1] != channels or not images.numel():
+        raise InputError(
+            f"images must be a batch (B, {channels}, H, W), got {[*images.shape]}; image[None] is a batch of one image"
+        )
+    if images.dtype == torch.uint8:
+        return
+    floats = images.is_floating_point()
+    low, high = images.aminmax() if floats else images.long().aminmax()
+    limit = 1.1 if floats else 255
+    if images.dtype == torch.bool or not (low > -0.1 and high <= limit):
+        kind = "floats" if floats else str(images.dtype).removeprefix("torch.")
+        raise InputError(
+            f"images must be uint8 or floats in [0, 1], got {kind} from {low:.3g} to {high:.3g}: divide pixels of "
+            "0 to 255 by 255, and do not normalise them, which the model does"
+        )
 
 
 def to_rows(images: Tensor) -> Tensor:

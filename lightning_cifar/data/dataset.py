@@ -122,7 +122,7 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     Raises:
         InputError: ``size`` is negative or leaves no image for training.
     """
-    check_range("size", size, f"[0, {len(labels)})")
+    check_range("size", size, f"[0, {len(labels)})", whole=True)
     counts = torch.bincount(labels)
     shares = counts.double() * size / len(labels)
     quota = shares.floor().long()
@@ -146,7 +146,7 @@ def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, An
     """
     count = len(dataset.train)
     size = min(5000, max(1, count // 10)) if val_size is None else val_size
-    check_range("val_size", size, f"[1, {count - 1}]")
+    check_range("val_size", size, f"[1, {count - 1}]", whole=True)
     rest, held_out = stratified_split(dataset.train.labels, size, seed)
     train = dataset.train[rest]
     if empty := [name for index, name in enumerate(dataset.class_names) if index not in train.labels]:

@@ -20,13 +20,13 @@ def find_transform(named: str | Transform | None) -> Transform | None:
     Raises:
         InputError: there is none, or its package is not trusted.
     """
-    if named in POLICIES:
-        policy = POLICIES[str(named)]()
+    if isinstance(named, str) and named in POLICIES:
+        policy = POLICIES[named]()
         # One by one: torchvision draws once per call, and a batch needs a draw for each image.
         return lambda images: torch.stack([policy(image) for image in images])
-    if not isinstance(named, str):
+    if named is None or callable(named):
         return named
-    if ":" not in named:
+    if not isinstance(named, str) or ":" not in named:
         known = ", ".join(POLICIES)
         raise InputError(f"transform must be {known} or PACKAGE.MODULE:FUNCTION, got {named}")
     return import_function(named, "transform")

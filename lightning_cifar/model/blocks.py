@@ -68,7 +68,7 @@ class GatedBlock(nn.Module):
         check_choice("activation", activation, Activation)
         check_choice("gate", gate, GateName)
         check_range("norm_momentum", norm_momentum, "(0, 1]")
-        check_range("depth", depth, "[0, inf)")
+        check_range("depth", depth, "[0, inf)", whole=True)
         check_range("temperature", temperature, "(0, inf)")
         flips = partner is not None
         if flips and out_channels % 2:

@@ -44,7 +44,8 @@ class Backbone(nn.Sequential):
         for name, values in (("widths", widths), ("pools", pools), ("depths", depths)):
             if len(values) != BLOCKS:
                 raise InputError(f"{name} must have one value for each of five blocks, got {list(values)}")
-        check_range("widths", min(widths), "[1, inf)")
+        for width in widths:
+            check_range("widths", width, "[1, inf)", whole=True)
         blocks = []
         for width, pool, depth in zip(widths, pools, depths, strict=True):
             steps = [step for step in order if pool or step != "pool"]
@@ -114,10 +115,10 @@ class FiveBlockNet(nn.Module):
         flip_equivariant: bool = False,
     ) -> None:
         super().__init__()
-        check_range("num_classes", num_classes, "[1, inf)")
-        check_range("in_channels", in_channels, "[1, inf)")
-        check_range("stem_kernel", stem_kernel, "[0, inf)")
-        check_range("hidden", hidden, "[0, inf)")
+        check_range("num_classes", num_classes, "[1, inf)", whole=True)
+        check_range("in_channels", in_channels, "[1, inf)", whole=True)
+        check_range("stem_kernel", stem_kernel, "[0, inf)", whole=True)
+        check_range("hidden", hidden, "[0, inf)", whole=True)
         check_range("dropout", dropout, "[0, 1)")
         check_choice("global_pool", global_pool, GlobalPool)
         self.flip_equivariant = flip_equivariant

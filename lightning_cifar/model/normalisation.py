@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.data.augment import normalise
-from lightning_cifar.errors import InputError
+from lightning_cifar.data.augment import check_images, normalise
+from lightning_cifar.errors import InputError, check_range
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -28,6 +28,8 @@ class Normalisation(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
+            for value in values:
+                check_range(name, value, "[0, 1]")
             self.register_buffer(name, torch.empty(channels), persistent=False)
         self.set(mean, std)
 
@@ -37,6 +39,5 @@ class Normalisation(nn.Module):
         self.std.copy_(torch.tensor(std)).clamp_(min=MIN_STD)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] != len(self.mean):
-            raise InputError(f"images must be (B, {len(self.mean)}, H, W), got {tuple(images.shape)}")
+        check_images(images, len(self.mean))
         return normalise(images, self.mean, self.std)

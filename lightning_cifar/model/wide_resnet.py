@@ -44,7 +44,7 @@ class WideResNet(nn.Sequential):
         blocks = (depth - 4) // 6
         if blocks < 1 or (depth - 4) % 6:
             raise InputError(f"a wide ResNet has 10, 16, 22, 28 ... layers, not {depth}")
-        check_range("width", width, "[1, inf)")
+        check_range("width", width, "[1, inf)", whole=True)
         check_range("dropout", dropout, "[0, 1)")
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)]
         inputs = 16

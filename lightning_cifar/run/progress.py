@@ -101,8 +101,9 @@ class Progress(ProgressBar):
         for split in ("train", "val", "test"):
             if f"{split}/loss" in shown:
                 is_new = split == "train" or self.validated  # otherwise the metrics are those of an earlier epoch
-                loss, accuracy = shown[f"{split}/loss"], shown[f"{split}/accuracy"]
-                cells += [(f"{split} loss", f"{loss:.3f}" if is_new else "", 0)]
+                cells += [(f"{split} loss", f"{shown[f'{split}/loss']:.3f}" if is_new else "", 0)]
+                if (accuracy := shown.get(f"{split}/accuracy")) is None:  # another module may log only the loss
+                    continue
                 cells += [("acc", f"{accuracy:.1%}" if is_new else "", len("100.0%"))]
                 if is_new:
                     self.accuracies.setdefault(split, []).append(accuracy)

@@ -133,7 +133,8 @@ def start_next_epoch(checkpoint: dict[str, Any]) -> None:
     for name, progress in loops.items():
         if name.startswith("epoch_loop."):
             forget_current(progress)
-    loops["state_dict"]["combined_loader"] = [{"batch": 0} for _ in loops["state_dict"]["combined_loader"]]
+    if "combined_loader" in (state := loops["state_dict"]):  # a plain DataLoader has no state
+        state["combined_loader"] = [{"batch": 0} for _ in state["combined_loader"]]
 
 
 def forget_current(progress: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
 
 
 class Throughput(Callback):
@@ -38,7 +39,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        images = len(batch[0]) * trainer.world_size
+        images = extract_batch_size(batch) * trainer.world_size
         self.epoch_images += images
         self.window_images += images
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside
@@ -60,5 +61,5 @@ class Throughput(Callback):
         return {"seconds": self.seconds, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.epoch_images = state_dict["seconds"], state_dict["epoch_images"]
-        self.resumed_seconds = state_dict["epoch_seconds"]
+        self.seconds, self.epoch_images = float(state_dict["seconds"]), int(state_dict["epoch_images"])
+        self.resumed_seconds = float(state_dict["epoch_seconds"])

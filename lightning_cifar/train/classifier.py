@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.data.augment import check_pixels
 from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
@@ -19,6 +18,7 @@ from lightning_cifar.model.freezing import freeze as freeze_parts
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
+from lightning_cifar.train.checkpoint import check_file
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import ClassWeights, Objective
@@ -104,7 +104,7 @@ class ImageClassifier(LightningModule):
         self.save_hyperparameters(ignore=["image_size", "non_square"])  # names of the data module's, for loggers
         size = SIZE if image_size is None and network != FIVE_BLOCK else image_size  # others are built for one
         self.hparams.update(to_plain(dict(self.hparams) | {"image_size": size, "non_square": non_square}))
-        check_hyperparameters(self.hparams)
+        check_hyperparameters(self.hparams, five_block)
         five_block = {name: self.hparams[name] for name in five_block}
         mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
         self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
@@ -120,7 +120,9 @@ class ImageClassifier(LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Call Lightning's method with ``weights_only=True``, which refuses a file that would run code."""
+        """Call Lightning's method with ``weights_only=True``; refuse a file that would run code or is damaged."""
+        if kwargs.get("weights_only", True):
+            check_file(checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
 
     @property
@@ -165,12 +167,10 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""
-        check_pixels(images)
         return self.network(self.normalise(images))
 
     def average_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits averaged over the views of ``tta``, and those of the images, in float32."""
-        check_pixels(images)
         symmetric = getattr(self.networks[0], "flip_equivariant", False)
         weighted = make_views(self.normalise(images), self.hparams["tta"], symmetric)
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image

@@ -1,11 +1,13 @@
 """Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
+from inspect import signature
 from typing import Any
 
 from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError, check_choice, check_name, check_range
+from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.objective import balance_classes
 from lightning_cifar.train.optim import find_optimizer
 from lightning_cifar.train.schedule import Schedule
@@ -22,20 +24,23 @@ RANGES = {
 }
 
 
-def check_hyperparameters(values: Mapping[str, Any]) -> None:
-    """Raise `InputError` for the first value that is not allowed; None is a default."""
+def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str] = ()) -> None:
+    """Raise `InputError` for the first value that is not allowed, or an unknown name in ``five_block``."""
+    known = {*values} - {*five_block} | {*signature(FiveBlockNet).parameters}
+    for name in five_block:
+        check_name(name, known, "argument", "those of ImageClassifier and of FiveBlockNet")
     for name, choices in CHOICES.items():
         check_choice(name, values[name], choices)
     for interval, names in RANGES.items():
         for name in names:
             if values[name] is not None:
-                check_range(name, values[name], interval)
+                check_range(name, values[name], interval, whole=interval[1] == "1")
     find_optimizer(values["optimizer"])
     if values["replay"] not in (True, False, "auto"):
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
     names, classes = values["class_names"], values["num_classes"]
-    if names is not None and len(names) != classes:
-        raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(names)}")
+    if names is not None and (len(names) != classes or isinstance(names, str) or not {*map(type, names)} <= {str}):
+        raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(map(str, names))}")
     if (weights := values["class_weights"]) not in (None, "balanced"):
         if not isinstance(weights, list | tuple) or len(weights) != classes:
             raise InputError(f"class_weights must be balanced or {classes} numbers (num_classes), got {weights}")

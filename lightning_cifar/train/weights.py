@@ -26,6 +26,7 @@ from lightning_cifar.train.classifier import ImageClassifier
 
 EXPORTED = (".onnx", ".pt2")  # formats of `export` that hold no checkpoint
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
+SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
 NETWORK_OPTIONS = (
     "network",
@@ -67,7 +68,9 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
         hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
-        check_range("temperature", known.get("temperature", 1.0), "(0, inf)")
+        check_range("temperature", known.get("temperature", 1.0), "(0, 1e9]")
+        for name in SHARES.keys() & known.keys():
+            check_range(name, known[name], "[0, 1]")
         return hyper_parameters, known, tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
@@ -76,24 +79,27 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
 def describe_weights(known: dict[str, Any]) -> str:
     """Format the known facts in one line: ``recipe fast94, data CIFAR-10, seed 0, test accuracy 89.38 %``."""
     words = [f"{name} {known[name]}" for name in ("recipe", "data", "seed") if name in known]
-    shares = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
-    words += [f"{name} {known[key]:.2%}" for key, name in shares.items() if key in known]
+    words += [f"{name} {known[key]:.2%}" for key, name in SHARES.items() if key in known]
     return ", ".join(words) or "no recipe, data or accuracy recorded"
 
 
-def load_pretrained(file: Path | str = PRETRAINED) -> ImageClassifier:
-    """Load a trained classifier of uint8 images (B, 3, H, W) in evaluation mode, by default the one in this package.
+def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
+    """Load a trained classifier of uint8 images (B, 3, H, W) in evaluation mode; no stored code runs.
+
+    Args:
+        file: ``pretrained``, the model in this package; a run directory, a checkpoint or a weights file.
 
     Raises:
-        InputError: the file is damaged or was not written by ``export`` or ``save_weights``.
+        InputError: the file is missing, damaged or holds no model of this package.
     """
-    file = Path(file).expanduser()
-    return restore_model(file, *read_weights(file))
-
-
-def load_model(file: Path) -> ImageClassifier:
-    """Load a classifier as `load_pretrained` does, from weights or from a training checkpoint; no stored code runs."""
-    return restore_model(file, *read_model(file))
+    file = find_checkpoint(str(file), "file")
+    hyper_parameters, facts, tensors = read_model(file)
+    check_network(file, hyper_parameters, tensors)
+    model = ImageClassifier(**hyper_parameters)
+    model.load_state_dict(tensors)
+    model.temperature = facts.get("temperature", 1.0)
+    check_finite(file, tensors)
+    return model.eval()
 
 
 def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
@@ -104,17 +110,6 @@ def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Te
     return checkpoint.get("hyper_parameters", {}), {}, checkpoint.get("state_dict", {})
 
 
-def restore_model(
-    file: Path, hyper_parameters: dict[str, Any], facts: dict[str, Any], tensors: dict[str, Tensor]
-) -> ImageClassifier:
-    check_network(file, hyper_parameters, tensors)
-    model = ImageClassifier(**hyper_parameters)
-    model.load_state_dict(tensors)
-    model.temperature = facts.get("temperature", 1.0)
-    check_finite(file, tensors)
-    return model.eval()
-
-
 def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise `InputError` unless a file's network has the file's tensors, before memory is allocated for the network."""
     try:
@@ -122,7 +117,10 @@ def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
         network = hyper_parameters.get("network", FIVE_BLOCK)
         with find_building_device(network), limit_parameters(file.stat().st_size, 2 * len(tensors)):
             model = ImageClassifier(**hyper_parameters)
-        model.load_state_dict(tensors, assign=True)  # compares names and shapes
+        # Compares names and shapes. Of a copy: torch notes in a state dict that it is assigned, type and all.
+        model.load_state_dict(dict(tensors), assign=True)
+        if any(one.layout != torch.strided or one.is_meta or one.is_complex() for one in tensors.values()):
+            raise InputError("its tensors are sparse, complex or without values")
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) and is_custom(network):
             raise  # it says how to trust the package

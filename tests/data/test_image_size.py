@@ -13,7 +13,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load
 from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.images import Square, read_image, to_pixels
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import checkpoint_config, get_square, load_model
+from lightning_cifar.train.weights import checkpoint_config, get_square
 
 
 def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -215,7 +215,7 @@ def test_data_of_another_size_is_refused(run, tall, capsys, command, options, pr
 def test_predict_reads_images_as_in_training(run, tall, capsys):
     paths = sorted(map(str, tall.glob("*/*.png")))
     assert main(["predict", "--ckpt_path", str(run), "--images", *paths, "--format", "jsonl", "--explain", "why"]) == 0
-    model = load_model(run / "checkpoints/best.ckpt")
+    model = load_pretrained(run / "checkpoints/best.ckpt")
     images = torch.from_numpy(np.stack([read_image(path, Square(64, "letterbox")) for path in paths]))
     expected = model.predict_step(images.permute(0, 3, 1, 2), 0).max(1)
     rows = [json.loads(line)["classes"][0] for line in capsys.readouterr().out.splitlines()]
@@ -228,7 +228,7 @@ def test_serve_reads_images_as_predict_does(run, tall):
     client = pytest.importorskip("fastapi.testclient")
     from lightning_cifar.commands.serve.web import create_application
 
-    model = load_model(run / "checkpoints/best.ckpt")
+    model = load_pretrained(run / "checkpoints/best.ckpt")
     path = str(tall / "bee" / "0.png")
     pixels = torch.tensor(read_image(path, Square(64, "letterbox"))).permute(2, 0, 1)[None]
     with client.TestClient(create_application(model)) as page:

@@ -199,6 +199,15 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("batch_size", -1),
         ("num_workers", -1),
         ("flip", "sometimes"),
+        ("batch_size", 64.5),
+        ("batch_size", "64"),
+        ("crop_padding", 2.5),
+        ("cutout", 8.5),
+        ("image_size", 33.5),
+        ("num_workers", 1.5),
+        ("eval_batch_size", True),
+        ("split_seed", None),
+        ("split_seed", 1.5),
     ],
 )
 def test_bad_argument_is_named(bad_input, name, value):

@@ -81,6 +81,12 @@ def test_what_is_no_transform_is_one_line(mine, tiny, capsys, name, words):
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("transform", [3, ["rand_augment"], "rand"])
+def test_what_cannot_be_called_is_no_transform(transform):
+    with pytest.raises(InputError, match="transform must be rand_augment, trivial_augment or"):
+        find_transform(transform)
+
+
 def test_an_object_without_a_name_is_not_loaded_by_it():
     data = CIFAR10DataModule("digits", transform=v2.ColorJitter(0.4))
     again = CIFAR10DataModule(**data.hparams)

@@ -8,7 +8,6 @@ import torch
 
 from lightning_cifar import InputError, load_pretrained, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import load_model
 
 LOAD = "lightning.fabric.utilities.cloud_io._load"  # a function of a package that configurations may import from
 OPTIONS = {
@@ -88,5 +87,5 @@ def test_python_calls_no_function_of_a_checkpoint(trained):
     content["hyper_parameters"]["network"] = torch._utils._rebuild_parameter  # which weights_only lets through
     torch.save(content, "crafted.ckpt")
     with pytest.raises(InputError, match="no model of this package"):
-        load_model(Path("crafted.ckpt"))
+        load_pretrained(Path("crafted.ckpt"))
     assert load_pretrained().hparams.get("network", "five_block") == "five_block"

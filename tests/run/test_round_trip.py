@@ -15,7 +15,7 @@ from lightning import Trainer
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
-from lightning_cifar.train.weights import load_model
+from lightning_cifar.train.weights import load_pretrained
 
 LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "on", "2024-01-01", ".inf", "NaN", "-1E9"]
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1)
@@ -103,5 +103,5 @@ def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path):
     for name in ("hyper_parameters", "datamodule_hyper_parameters"):
         assert yaml.safe_load(yaml.safe_dump(dict(stored[name]))).keys() == stored[name].keys()
     ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt")
-    load_model(tmp_path / "x.ckpt")
+    load_pretrained(tmp_path / "x.ckpt")
     assert main(["test", "--ckpt_path", str(tmp_path / "x.ckpt"), "--run_dir", "t"]) == 0

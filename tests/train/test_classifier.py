@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from pickle import UnpicklingError
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.train.checkpoint import save_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
@@ -74,6 +74,33 @@ def test_uint8_and_unit_floats_are_the_same_image():
     model = ImageClassifier(**SMALL).eval()
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(model(images), model(images.float() / 255))
+
+
+IMAGES = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+UNSUITABLE = {
+    "an image without batch": (IMAGES[0], r"must be a batch \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
+    "channels last": (IMAGES.permute(0, 2, 3, 1), r"got torch.uint8 \[2, 32, 32, 3\]"),
+    "grey": (IMAGES[:, :1], r"uint8 \[2, 1, 32, 32\]"),
+    "transparent": (torch.cat([IMAGES, IMAGES[:, :1]], 1), r"uint8 \[2, 4, 32, 32\]"),
+    "no image": (IMAGES[:0], r"uint8 \[0, 3, 32, 32\]"),
+    "an array": (IMAGES.numpy(), "got ndarray"),
+    "16 bits": (256 * IMAGES.int(), "got torch.int32"),
+    "booleans": (IMAGES > 127, "got torch.bool"),
+    "floats of 0 to 255": (IMAGES.float(), "divide pixels"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_unsuitable_images_are_named(name):
+    images, message = UNSUITABLE[name]
+    model = ImageClassifier(**SMALL).eval()
+    for call in (
+        model,
+        lambda images: model.predict_step(images, 0),
+        lambda images: model.training_step((images, 0), 0),
+    ):
+        with pytest.raises(InputError, match=message):
+            call(images)
 
 
 def test_normalisation_is_applied_per_channel():
@@ -151,9 +178,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(trained, tmp_path):
 
     checkpoint = torch.load(trained[2], weights_only=True)
     torch.save({**checkpoint, "extra": Touch()}, tmp_path / "hostile.ckpt")
-    with pytest.raises(UnpicklingError):
+    with pytest.raises(InputError, match=r"hostile\.ckpt is damaged or no checkpoint"):
         ImageClassifier.load_from_checkpoint(tmp_path / "hostile.ckpt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_one_changed_bit_of_a_checkpoint_is_found(trained, tmp_path):
+    save_checkpoint(torch.load(trained[2], weights_only=True), file := tmp_path / "whole.ckpt")
+    content = bytearray(file.read_bytes())
+    assert ImageClassifier.load_from_checkpoint(file)
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="SHA-256"):
+        ImageClassifier.load_from_checkpoint(str(file))
 
 
 def test_metrics_equal_a_plain_count(trained):
@@ -261,6 +298,18 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"optimizer": "adamm"}, "no optimizer .adamm.: did you mean adam"),
         ({"schedule": "cosin"}, "schedule must be one of constant, triangular, cosine, one_cycle, got cosin"),
         ({"tta": "flip"}, "tta must be one of none, mirror, translate, got flip"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),
+        ({"num_classes": 2.5}, "num_classes must be a whole number, got 2.5"),
+        ({"image_size": 33.5}, "image_size must be a whole number, got 33.5"),
+        ({"members": True}, "members must be a whole number, got True"),
+        ({"widths": [4.5] * 5}, "widths must be a whole number, got 4.5"),
+        ({"mean": (125.3, 123.0, 113.9)}, r"mean must be in \[0, 1\], got 125.3"),
+        ({"std": (0.2, -0.2, 0.2)}, r"std must be in \[0, 1\], got -0.2"),
+        ({"mean": (float("nan"),) * 3}, "mean must be in"),
+        ({"class_names": "abcdefghij"}, r"class_names must have 10 names \(num_classes\), got a, b"),
+        ({"class_names": [*range(10)]}, "class_names must have 10 names"),
+        ({"lerning_rate": 1}, "no argument 'lerning_rate': did you mean learning_rate"),
+        ({"network": "resnet18", "hiden": 1}, "no argument 'hiden': did you mean hidden"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

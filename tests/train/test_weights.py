@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, load_pretrained, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
 from lightning_cifar.data.images import read_image
 from lightning_cifar.files import compute_digest
-from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import PRETRAINED, checkpoint_config, read_weights, save_weights
 
 
@@ -104,9 +104,13 @@ def test_commands_apply_the_temperature(exported, calibrated, drawn_folder, tmp_
     assert result["temperature_scaled"]["loss"] != result["loss"]
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, "1", None, float("nan")])
-def test_refuses_a_temperature_that_is_none(exported, temperature, capsys):
-    save_weights(exported[0], Path("odd.safetensors"), held_out="val", temperature=temperature)
+ODD = [("temperature", value) for value in (0, -1.0, "1", None, float("nan"), float("inf"), 10**400)]
+ODD += [("accuracy", value) for value in ("x", [1], 2.0)] + [("accuracy_without_tta", None)]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_refuses_facts_that_are_no_numbers(exported, name, value, capsys):
+    save_weights(exported[0], Path("odd.safetensors"), held_out="val", **{name: value})
     assert main(["test", "--ckpt_path", "odd.safetensors", "--data.dataset", "digits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: odd.safetensors is damaged or holds no weights of this package (")
@@ -195,3 +199,35 @@ def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):
     with torch.inference_mode():
         classes = model.predict_step(images, 0).argmax(1)
     assert [row["class"] for row in rows] == [model.hparams["class_names"][index] for index in classes]
+
+
+def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
+    """A run directory, its checkpoint, a weights file and ``pretrained``; other names are refused."""
+    for given in (trained, str(trained / "checkpoints/best.ckpt"), exported[1], "pretrained"):
+        assert not load_pretrained(given).training
+    (tmp_path / "empty").mkdir()
+    for given, words in ((None, "no such file"), ("no.ckpt", "no such file"), (tmp_path / "empty", "name a run")):
+        with pytest.raises(InputError, match=words):
+            load_pretrained(given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_folder, dtype, capsys):
+    """As after ``--trainer.precision bf16-true`` or ``64-true``."""
+    content = load_checkpoint(trained / "checkpoints/last.ckpt")
+    for name, one in content["state_dict"].items():
+        content["state_dict"][name] = one.to(dtype) if one.is_floating_point() else one
+    save_checkpoint(content, Path("other.ckpt"))
+    assert {one.dtype for one in load_pretrained("other.ckpt").parameters()} == {torch.float32}
+    for command in (["predict", "--images", drawn_folder / "cat"], ["export", "--output", Path("x.safetensors")]):
+        assert main([*command, "--ckpt_path", "other.ckpt"]) == 0
+
+
+@pytest.mark.parametrize("make", [torch.Tensor.to_sparse, lambda one: one.to("meta"), lambda one: one.cfloat()])
+def test_tensors_that_are_no_plain_numbers_are_refused(trained, make):
+    content = load_checkpoint(trained / "checkpoints/last.ckpt")
+    name = next(name for name in content["state_dict"] if name.endswith("weight"))
+    content["state_dict"][name] = make(content["state_dict"][name])
+    save_checkpoint(content, Path("odd.ckpt"))
+    with pytest.raises(InputError, match=r"odd\.ckpt (holds no model|is damaged)"):
+        load_pretrained("odd.ckpt")

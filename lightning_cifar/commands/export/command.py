@@ -46,10 +46,10 @@ def main(args: list[str]) -> int:
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images
     from lightning_cifar.commands.export.formats import export_model
-    from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_model
+    from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
 
     checkpoint = find_checkpoint(options.ckpt_path)
-    model = load_model(checkpoint)
+    model = load_pretrained(checkpoint)
     facts = collect_facts(checkpoint, get_class_names(model))
     model.temperature = facts.get("temperature", 1.0)
     which, images, calibration = load_images(paths, checkpoint, get_square(model.hparams))
