@@ -252,3 +252,10 @@ def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, 
     assert words in capsys.readouterr().out
     assert len(read_rows(run_dir)) > 6
     assert (run_dir / "run.json").read_text().startswith("{")
+
+
+def test_configured_csv_logger_keeps_its_rows(tiny, tmp_path):
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logs"]
+    assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
+    assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
+    assert Path("logs/demo/run/metrics.csv").read_bytes() == Path("run/metrics.csv").read_bytes()
