@@ -133,7 +133,8 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:
-        raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml")
+        near = next((f"; did you mean {one}?" for one in Path(run_dir).parents[:2] if config_file(str(one))), "")
+        raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{near}")
     return stored
 
 
