@@ -73,15 +73,28 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return from_rows(rows.mul_(scale.repeat(width)).add_(shift.repeat(width)), len(mean))
 
 
-def check_pixels(images: Tensor) -> None:
-    """Raise `InputError` for floats outside [0, 1] by more than the overshoot of a resize; nothing while exporting."""
-    if images.is_floating_point() and images.numel() and not torch.compiler.is_compiling():
-        low, high = images.aminmax()
-        if not (low > -0.1 and high < 1.1):
-            raise InputError(
-                f"images must be uint8 or floats in [0, 1], got floats from {low:.3g} to {high:.3g}: divide pixels of "
-                "0 to 255 by 255, and do not normalise them, which the model does"
-            )
+def check_pixels(images: Tensor, channels: int) -> None:
+    """Raise `InputError` for images of another shape or range; nothing while exporting.
+
+    Floats may be outside [0, 1] by as much as a resize overshoots.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise InputError(
+            f"images must have the shape (B, {channels}, H, W), got {tuple(images.shape)}; image[None] makes a batch"
+        )
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    floats = images.is_floating_point()
+    low, high = (images if floats else images.long()).aminmax()
+    limit = 1.1 if floats else 255
+    if images.dtype == torch.bool or not (low > -0.1 and high <= limit):
+        kind = "floats" if floats else str(images.dtype).removeprefix("torch.")
+        raise InputError(
+            f"images must be uint8 or floats in [0, 1], got {kind} from {low:.3g} to {high:.3g}: divide pixels of "
+            "0 to 255 by 255, and do not normalise them, which the model does"
+        )
 
 
 def to_rows(images: Tensor) -> Tensor:

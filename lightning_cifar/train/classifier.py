@@ -165,12 +165,12 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""
-        check_pixels(images)
+        check_pixels(images, len(self.normalise.mean))
         return self.network(self.normalise(images))
 
     def average_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits averaged over the views of ``tta``, and those of the images, in float32."""
-        check_pixels(images)
+        check_pixels(images, len(self.normalise.mean))
         symmetric = getattr(self.networks[0], "flip_equivariant", False)
         weighted = make_views(self.normalise(images), self.hparams["tta"], symmetric)
         logits = [self.network(view).float() for _, view in weighted]  # the first view is the image

@@ -102,6 +102,22 @@ def test_floats_outside_0_to_1_are_refused(images):
         call(images.clamp(-0.05, 1.05))  # as a resize overshoots
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int64, torch.bool])
+def test_integers_outside_0_to_255_are_refused(dtype):
+    model = load_pretrained()
+    with pytest.raises(InputError, match=rf"got {str(dtype)[6:]} from 0 to "):
+        model(torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).to(dtype))
+    if dtype != torch.bool:
+        images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+        assert torch.equal(model(images.to(dtype)), model(images))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 32, 32, 3)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(InputError, match=r"must have the shape \(B, 3, H, W\), got \("):
+        load_pretrained()(torch.rand(shape))
+
+
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_loader_without_its_data_module_warns(image_folder):
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9)
