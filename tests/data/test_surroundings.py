@@ -128,6 +128,19 @@ def test_a_loader_without_its_data_module_warns(image_folder):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data.train_dataloader())
 
 
+class WithOwnLoader(CIFAR10DataModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader([*zip(self.train.images, self.train.labels, strict=True)])
+
+
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_a_loader_of_a_subclass_warns(image_folder):
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0, **options)
+    with pytest.warns(UserWarning, match="without augmentation: a batch lacks the images' positions"):
+        trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), WithOwnLoader("folder", root=str(image_folder)))
+
+
 def test_links_in_place_of_temporary_files_are_not_followed():
     Path("mine").write_text("mine")
     for name in (".out.partial", ".out.0.partial"):
