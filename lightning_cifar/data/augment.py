@@ -74,26 +74,18 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def check_pixels(images: Tensor, channels: int) -> None:
-    """Raise `InputError` for images of another shape or range; nothing while exporting.
-
-    Floats may be outside [0, 1] by as much as a resize overshoots.
-    """
-    if torch.compiler.is_compiling():
-        return
-    if images.ndim != 4 or images.shape[1] != channels:
-        raise InputError(
-            f"images must have the shape (B, {channels}, H, W), got {tuple(images.shape)}; image[None] makes a batch"
-        )
-    if images.dtype == torch.uint8 or not images.numel():
+    """Raise `InputError` for another shape, or values out of range by more than a resize; nothing while exporting."""
+    exporting = torch.compiler.is_compiling()
+    if not exporting and (images.ndim != 4 or images.shape[1] != channels):
+        raise InputError(f"images must have the shape (B, {channels}, H, W), got {tuple(images.shape)}")
+    if exporting or images.dtype == torch.uint8 or not images.numel():
         return
     floats = images.is_floating_point()
     low, high = (images if floats else images.long()).aminmax()
-    limit = 1.1 if floats else 255
-    if images.dtype == torch.bool or not (low > -0.1 and high <= limit):
-        kind = "floats" if floats else str(images.dtype).removeprefix("torch.")
+    if images.dtype == torch.bool or not (low > -0.1 and high <= (1.1 if floats else 255)):
         raise InputError(
-            f"images must be uint8 or floats in [0, 1], got {kind} from {low:.3g} to {high:.3g}: divide pixels of "
-            "0 to 255 by 255, and do not normalise them, which the model does"
+            f"images must be uint8 or floats in [0, 1], got {'floats' if floats else images.dtype} from {low:.3g} to "
+            f"{high:.3g}: divide pixels of 0 to 255 by 255, and do not normalise them, which the model does"
         )
 
 

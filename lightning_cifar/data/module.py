@@ -1,7 +1,6 @@
 """Data module: a dataset, its splits, their loaders, and augmentation after the transfer to the device."""
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -204,10 +203,7 @@ class CIFAR10DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment training batches on their device."""
         images, labels, *positions = batch
-        if self.trainer is not None and self.trainer.training:
-            if not positions:  # the loader of a subclass
-                warnings.warn("training without augmentation: a batch lacks the images' positions", stacklevel=2)
-                return images, labels
+        if self.trainer is not None and self.trainer.training and positions:
             if self.trainer.current_epoch != self.drawn_epoch:
                 self.draw_epoch(self.trainer.current_epoch)
             images = self.augment(images, *positions)

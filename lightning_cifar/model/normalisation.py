@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cifar.data.augment import normalise
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -28,6 +28,8 @@ class Normalisation(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
+            for value in values:
+                check_range(name, value, "[0, 1]")  # those of pixels from 0 to 255 make nearly equal images
             self.register_buffer(name, torch.empty(channels), persistent=False)
         self.set(mean, std)
 

@@ -31,7 +31,7 @@ CLUSTER = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", *(mark for mark, _ in LAU
 RANGES = {
     "[1, inf)": ("check_val_every_n_epoch", "accumulate_grad_batches"),
     "(0, inf)": ("limit_train_batches",),
-    "[0, inf)": ("log_every_n_steps", "gradient_clip_val"),
+    "[0, inf]": ("log_every_n_steps", "gradient_clip_val"),
 }
 
 
