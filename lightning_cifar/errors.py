@@ -35,10 +35,10 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
         raise InputError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
-    below = value <= high if interval[-1] == "]" else value < high or high == math.inf
+    below = value <= high if interval[-1] == "]" else value < high
     if not (above and below):
-        bound = "at least" if interval[0] == "[" else "above"
-        words = f"{bound} {interval[1:].split(',')[0]}" if high == math.inf else f"in {interval}"
+        words = f"{'at least' if interval[0] == '[' else 'above'} {interval[1:].split(',')[0]}"
+        words = "finite" if value == math.inf else words if high == math.inf else f"in {interval}"
         raise InputError(f"{name} must be {words}, got {value}")
 
 

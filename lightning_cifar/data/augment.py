@@ -78,22 +78,20 @@ def check_images(images: Tensor, channels: int) -> None:
 
     Floats may be outside by the overshoot of a resize. Nothing is checked while exporting or recording a CUDA graph.
     """
-    if torch.compiler.is_compiling() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if torch.compiler.is_compiling():
         return
-    if images.ndim != 4 or images.shape[1] != channels or not images.numel():
-        raise InputError(
-            f"images must be a batch (B, {channels}, H, W), got {[*images.shape]}; image[None] is a batch of one image"
-        )
-    if images.dtype == torch.uint8:
+    suits = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == channels and images.numel()
+    if not suits or images.dtype == torch.bool:
+        found = f"{images.dtype} {[*images.shape]}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be a batch (B, {channels}, H, W), uint8 or floats in [0, 1], got {found}")
+    if images.dtype == torch.uint8 or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     floats = images.is_floating_point()
-    low, high = images.aminmax() if floats else images.long().aminmax()
-    limit = 1.1 if floats else 255
-    if images.dtype == torch.bool or not (low > -0.1 and high <= limit):
-        kind = "floats" if floats else str(images.dtype).removeprefix("torch.")
+    low, high = (images if floats else images.long()).aminmax()
+    if not (low > -0.1 and high <= (1.1 if floats else 255)):
         raise InputError(
-            f"images must be uint8 or floats in [0, 1], got {kind} from {low:.3g} to {high:.3g}: divide pixels of "
-            "0 to 255 by 255, and do not normalise them, which the model does"
+            f"images must be uint8 or floats in [0, 1], got {'floats' if floats else images.dtype} from {low:.3g} to "
+            f"{high:.3g}: divide pixels of 0 to 255 by 255, and do not normalise them, which the model does"
         )
 
 

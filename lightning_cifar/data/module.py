@@ -207,7 +207,7 @@ class CIFAR10DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment training batches on their device."""
         images, labels, *positions = batch
-        if self.trainer is not None and self.trainer.training:
+        if self.trainer is not None and self.trainer.training and positions:
             if self.trainer.current_epoch != self.drawn_epoch:
                 self.draw_epoch(self.trainer.current_epoch)
             images = self.augment(images, *positions)

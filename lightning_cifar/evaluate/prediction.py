@@ -28,7 +28,7 @@ from lightning_cifar.evaluate.explain import Explanation, draw_explanation, expl
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_class_names, get_square, load_pretrained
+from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
 
 AHEAD = 4  # batches read while one is classified
 FILES_PER_TASK = 32  # small files take hardly longer to read than a thread to be scheduled
@@ -137,7 +137,7 @@ def make_file_name(name: str) -> str:
 
 def load_named_model(ckpt_path: str, device: str) -> ImageClassifier:
     """Load the model of ``--ckpt_path`` in evaluation mode on ``--device``; ``auto``: a GPU if there is one."""
-    model = load_pretrained(ckpt_path)
+    model = load_pretrained(find_checkpoint(ckpt_path))
     try:
         model = model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         model.normalise.mean.tolist()  # `meta` holds no values

@@ -29,7 +29,7 @@ class Normalisation(nn.Module):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
             for value in values:
-                check_range(name, value, "[0, 1]")
+                check_range(name, value, "[0, 1]")  # those of pixels from 0 to 255 make nearly equal images
             self.register_buffer(name, torch.empty(channels), persistent=False)
         self.set(mean, std)
 

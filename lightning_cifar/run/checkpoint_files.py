@@ -32,7 +32,7 @@ def link_best(last: Path) -> None:
 
 
 def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dict[str, Any]:
-    """Return the paths and scores of a ModelCheckpoint's state for the files of the same names in ``directory``.
+    """Return the paths and scores of a ModelCheckpoint's state for the same files in ``directory``.
 
     Lightning deletes files by these paths, and drops all scores if the directory was moved or is named in another way.
 
@@ -41,10 +41,13 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
         directory: of the callback.
         resumes: the checkpoint is one of this run, so that a path without such a file is worth a line.
     """
-    found = {}
+    found, before = {}, str(state.get("dirpath"))
     for path in {state["best_model_path"], state["kth_best_model_path"], *state["best_k_models"]} - {""}:
-        file = directory / Path(path).name
-        if file.is_file() and not file.is_symlink() and file.name not in (LAST, PREVIOUS):
+        below = Path(path).is_relative_to(before)  # {val/accuracy} in a file name makes a directory
+        name = Path(path).relative_to(before) if below else Path(Path(path).name)
+        file = directory / name
+        own = file.resolve() == directory.resolve() / name  # no link, and not outside by ".."
+        if file.is_file() and own and file.name not in (LAST, PREVIOUS):
             found[path] = str(file)
         elif resumes:
             print(f"ignored: {path}, named by the checkpoint: {directory} has no such file")

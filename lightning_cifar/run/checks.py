@@ -11,7 +11,7 @@ from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_cifar.data.images import SIZE
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.rank_zero import is_rank_zero
@@ -24,10 +24,38 @@ LAUNCHERS = {
     "srun": ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"),
     "mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
 }
+# Variables by which a process finds the other machines; without one of them, it waits half an hour for them.
+CLUSTER = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", *(mark for mark, _ in LAUNCHERS.values())}
+
+# Options of the Trainer that Lightning does not check, or for which it trains nothing without a line.
+RANGES = {
+    "[1, inf)": ("check_val_every_n_epoch", "accumulate_grad_batches"),
+    "(0, inf)": ("limit_train_batches",),
+    "[0, inf]": ("log_every_n_steps", "gradient_clip_val"),
+}
+
+
+def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
+    """Raise `InputError` for the first option of the Trainer whose value cannot be used, or trains nothing."""
+    for interval, names in RANGES.items():
+        for name in names:
+            if trainer[name] is not None and (trains or name != "limit_train_batches"):
+                check_range(f"--trainer.{name}", trainer[name], interval)
+    interval = trainer["val_check_interval"]
+    if isinstance(interval, int | float):
+        check_range("--trainer.val_check_interval", interval, "(0, inf)")
+    for name in ("max_epochs", "max_steps"):
+        if trains and trainer[name] == 0:
+            raise InputError(f"--trainer.{name} 0 trains nothing: set at least 1, or -1 for no limit")
 
 
 def check_launcher(trainer: dict[str, Any]) -> None:
-    """Raise `InputError` if a launcher started several processes, of which each would train alone."""
+    """Raise `InputError` if a launcher started several processes, each to train alone, or none for several machines."""
+    if trainer["num_nodes"] > 1 and not CLUSTER & os.environ.keys():
+        raise InputError(
+            f"--trainer.num_nodes {trainer['num_nodes']}: no launcher started this process; start it on each machine "
+            "by torchrun or srun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK"
+        )
     if trainer["devices"] not in (1, "1") or trainer["num_nodes"] != 1:
         return  # Lightning compares the numbers
     for launcher, (mark, number) in LAUNCHERS.items():
@@ -38,13 +66,6 @@ def check_launcher(trainer: dict[str, Any]) -> None:
             raise InputError(
                 f"{launcher} started {count} processes for --trainer.devices 1: add --trainer.devices {count}"
             )
-
-
-def check_length(trainer: dict[str, Any]) -> None:
-    """Raise `InputError` if a limit leaves nothing to train."""
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if trainer[name] == 0:
-            raise InputError(f"--trainer.{name} 0 trains nothing: set a higher one")
 
 
 def list_indices(devices: Any) -> list[Any]:

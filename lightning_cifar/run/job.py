@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, compute_digest
-from lightning_cifar.run.checks import check_launcher, check_length, count_processors
+from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
@@ -125,8 +125,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     if one := count_processors(cli.config_init["trainer"]):
         cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one
     check_launcher(cli.config_init["trainer"])
-    if command == "fit":
-        check_length(cli.config_init["trainer"])
+    check_ranges(cli.config_init["trainer"], command == "fit")
     return Job(
         command=command,
         typed=list(typed or args),

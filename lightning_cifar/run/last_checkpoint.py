@@ -43,7 +43,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
-        check_range("minutes", minutes, "[0, inf)")
+        check_range("minutes", minutes, "[0, inf]")
         self.seconds = 60 * minutes
         self.stop_signal: int | None = None
         self.requeue_signal: int | None = None  # SLURM's, before a job's time is up

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
+from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.metrics_csv import make_csv_logger
+from lightning_cifar.run.metrics_csv import keep_lines, make_csv_logger
 from lightning_cifar.run.wandb import SafeLogger
 
 
@@ -19,7 +20,11 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
     if isinstance(configured, bool) or not configured:
         return loggers
     pairs = zip(as_list(configured), as_list(settings), strict=True)
-    return loggers + [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
+    named = [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
+    for logger in named:
+        if lines and isinstance(logger, CSVLogger) and Path(logger.log_dir, METRICS).exists():
+            keep_lines(logger, lines)
+    return loggers + named
 
 
 def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:

@@ -191,8 +191,8 @@ class ImageClassifier(LightningModule):
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
         start_replay(self, self.datamodule, ImageClassifier)
-        if self.datamodule is None and isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
-            rank_zero_warn("training without augmentation: pass trainer.fit the data module, not its loader")
+        if (self.datamodule is None) == isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
+            rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
 
     def on_train_epoch_start(self) -> None:
         nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()

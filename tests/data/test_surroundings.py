@@ -102,19 +102,20 @@ def test_floats_outside_0_to_1_are_refused(images):
         call(images.clamp(-0.05, 1.05))  # as a resize overshoots
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32, 3), (1, 1, 32, 32), (32, 32)])
-def test_images_that_are_no_batch_are_refused_with_their_shape(shape):
-    model = ImageClassifier(widths=[4, 4, 8, 8, 8]).eval()
-    for call in (model, lambda images: model.predict_step(images, 0)):
-        with pytest.raises(InputError, match=r"images must be .*, got \(" + ", ".join(map(str, shape)) + r"\)"):
-            call(torch.zeros(shape, dtype=torch.uint8))
-
-
 def test_a_data_module_names_setup_before_it():
     data = CIFAR10DataModule("digits")
     for use in (data.train_dataloader, data.val_dataloader, data.test_dataloader, lambda: data.train):
         with pytest.raises(AttributeError, match=r"call setup\(\) first"):
             use()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int64])
+def test_integers_outside_0_to_255_are_refused(dtype):
+    model = load_pretrained()
+    with pytest.raises(InputError, match=rf"got {dtype} from 0 to "):
+        model(torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).to(dtype))
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(model(images.to(dtype)), model(images))
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
@@ -125,6 +126,19 @@ def test_a_loader_without_its_data_module_warns(image_folder):
     trainer = lightning.Trainer(max_epochs=1, log_every_n_steps=1, **options)
     with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module"):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data.train_dataloader())
+
+
+class WithOwnLoader(CIFAR10DataModule):
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader([*zip(self.train.images, self.train.labels, strict=True)])
+
+
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_a_loader_of_a_subclass_warns(image_folder):
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0, **options)
+    with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module, with its own loader"):
+        trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), WithOwnLoader("folder", root=str(image_folder)))
 
 
 def test_links_in_place_of_temporary_files_are_not_followed():

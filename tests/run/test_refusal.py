@@ -72,6 +72,12 @@ def test_a_resumed_run_keeps_its_settings(option, trained, capsys):
     assert f"{name} does not go with --resume" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["checkpoints", "checkpoints/last.ckpt", "config.yaml"])
+def test_a_path_within_a_run_gets_a_hint(trained, capsys, path):
+    assert main(["fit", "--resume", str(trained / path)]) == 2
+    assert capsys.readouterr().err.endswith(f"did you mean {trained}?\n")
+
+
 @pytest.mark.parametrize("name", ["an unknown option", "no test image"])
 def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, capsys, name):
     run_dir = shutil.copytree(trained, tmp_path / "run")

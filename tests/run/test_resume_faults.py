@@ -153,6 +153,20 @@ def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, monke
     assert capsys.readouterr().err == ""
 
 
+def test_best_checkpoint_whose_name_has_a_slash_survives_a_move(tiny, tmp_path, capsys):
+    named = [f"{CALLBACKS}.monitor", "val/accuracy", f"{CALLBACKS}.mode", "max"]
+    named += [f"{CALLBACKS}.filename", "{epoch}-{val/accuracy:.2f}"]
+    assert fit(*tiny, *SHORT, CALLBACKS, "ModelCheckpoint", *named, "--run_dir", "run") == 0
+    run_dir = Path("run").rename(tmp_path / "moved")
+    last = load_last(run_dir)
+    state = state_of_model_checkpoint(last)
+    state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
+    save_checkpoint(last, run_dir / "checkpoints/last.ckpt")
+    assert resume(run_dir, "--trainer.max_epochs", "2") == 0
+    assert "ignored" not in capsys.readouterr().out
+    assert [file.parent.name for file in (run_dir / "checkpoints").rglob("accuracy*")] == ["epoch=0-val"]
+
+
 # Numbers of an epoch are its own.
 
 
@@ -238,3 +252,10 @@ def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, 
     assert words in capsys.readouterr().out
     assert len(read_rows(run_dir)) > 6
     assert (run_dir / "run.json").read_text().startswith("{")
+
+
+def test_configured_csv_logger_keeps_its_rows(tiny, tmp_path):
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logs"]
+    assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
+    assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
+    assert Path("logs/demo/run/metrics.csv").read_bytes() == Path("run/metrics.csv").read_bytes()

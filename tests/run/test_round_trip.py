@@ -3,6 +3,8 @@
 import contextlib
 import io
 import string
+from collections import OrderedDict, namedtuple
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,22 @@ def test_run_on_folders_of_any_name_is_repeated_and_resumed(tmp_path, names):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["class_names"] == sorted(names)
     assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
     assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+
+
+class Shape(StrEnum):
+    CROP = "crop"
+
+
+def test_values_of_other_types_become_plain_values():
+    names = namedtuple("Names", ["first", "second"])("cat", "dog")
+    data = CIFAR10DataModule("digits", non_square=Shape.CROP, sizes=range(31, 33), classes=frozenset(["cat"])).hparams
+    assert [(type(data[name]), data[name]) for name in ("non_square", "sizes", "classes")] == [
+        (str, "crop"), (list, [31, 32]), (list, ["cat"])
+    ]  # fmt: skip
+    model = ImageClassifier(2, class_names=names, widths=range(4, 9), optimizer_args=OrderedDict(eps=1e-7)).hparams
+    assert type(model["class_names"]) in (list, tuple)
+    assert model["widths"] == [4, 5, 6, 7, 8]
+    assert type(model["optimizer_args"]) is dict
 
 
 def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path):
