@@ -1,5 +1,6 @@
 """Entry points of ``torch.hub.load("OWNER/REPOSITORY", "five_block_net", pretrained=True)``."""
 
+import json
 from typing import Any
 
 from lightning_cifar import ImageClassifier, InputError, load_pretrained
@@ -21,7 +22,7 @@ def five_block_net(pretrained: bool = False, **arguments: Any) -> ImageClassifie
         return ImageClassifier(**arguments).eval()
     model = load_pretrained()
     for name, value in arguments.items():
-        if model.hparams.get(name, InputError) != value:
+        if name not in model.hparams or model.hparams[name] != json.loads(json.dumps(value, default=str)):
             stored = model.hparams.get(name, "its default")
             raise InputError(f"pretrained=True has {name}={stored}, got {value!r}: leave it out, or pretrained=False")
     return model

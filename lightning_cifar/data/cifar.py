@@ -119,14 +119,18 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     remedy = f"Set url to a mirror, archive to a local {name}, or root to a directory with {published.base_folder}"
     if not (archive or url or local.exists()) and "train" in find_parts(root):
         raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
+    if archive:
+        check_archive(archive, name, digest)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(root / f".{name}.lock", "prepares the data"):
             if not list_damaged(published, root / published.base_folder):
                 return  # another process was faster
-            if archive or (local.exists() and (not url or is_intact(local, digest))):
-                check_archive(archive or local, name, digest)
-                extract(archive or local, published, root)
+            if archive:
+                extract(archive, published, root)
+            elif local.exists() and (not url or is_intact(local, digest)):
+                check_archive(local, name, digest)
+                extract(local, published, root)
             else:
                 urls = [one.strip() for one in url.split(",")] if url else [*MIRRORS.get(name, []), published.url]
                 extract(download(urls, partial, size, digest, remedy), published, root)

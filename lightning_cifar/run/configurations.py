@@ -49,6 +49,8 @@ def check_config(config: str) -> dict[str, Any]:
 def check_names(stored: dict[str, Any]) -> None:
     """Raise `InputError` if a configuration names an option that does not exist."""
     for name, value in stored.items():
+        if name == "resume" and value is not None:
+            raise InputError("resume goes on the command line: fit --resume RUN_DIR")
         if name in TRAINER_COMMANDS:
             raise InputError(f"write the settings without the command, {name}")
         if name not in SIGNATURES:

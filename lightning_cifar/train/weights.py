@@ -68,6 +68,7 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
         hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
+        json.dumps([hyper_parameters, known], ensure_ascii=False).encode()  # refuses half of a surrogate pair
         check_range("temperature", known.get("temperature", 1.0), "(0, 1e9]")
         for name in SHARES.keys() & known.keys():
             check_range(name, known[name], "[0, 1]")

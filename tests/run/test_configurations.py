@@ -53,6 +53,7 @@ def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
         ("model:\n  lr: 0.1\n", "no option --model.lr: did you mean --model.learning_rate?"),
         ("trainer:\n  max_epoch: 1\n", "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
         ("optimizer:\n  class_path: torch.optim.Adam\n", "no option --optimizer: did you mean --model.optimizer?"),
+        ("resume: runs/x\n", "resume goes on the command line: fit --resume RUN_DIR"),
         ("model: 3\n", "model must hold options, got 3"),
     ],
 )

@@ -106,10 +106,11 @@ def test_commands_apply_the_temperature(exported, calibrated, drawn_folder, tmp_
 
 ODD = [("temperature", value) for value in (0, -1.0, "1", None, float("nan"), float("inf"), 10**400)]
 ODD += [("accuracy", value) for value in ("x", [1], 2.0)] + [("accuracy_without_tta", None)]
+ODD += [("recipe", "\ud800")]  # half of a surrogate pair, which no file can hold
 
 
 @pytest.mark.parametrize(("name", "value"), ODD)
-def test_refuses_facts_that_are_no_numbers(exported, name, value, capsys):
+def test_refuses_facts_that_cannot_be_used(exported, name, value, capsys):
     save_weights(exported[0], Path("odd.safetensors"), held_out="val", **{name: value})
     assert main(["test", "--ckpt_path", "odd.safetensors", "--data.dataset", "digits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
