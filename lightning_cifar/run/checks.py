@@ -179,6 +179,16 @@ def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool
             raise InputError(f"{type(one).__name__} monitors {monitor}, which is never logged: {', '.join(logged)} are")
 
 
+def check_checkpoints(callbacks: Sequence[Callback]) -> None:
+    """Raise `InputError` if a ModelCheckpoint would write over the checkpoint that every run has."""
+    for one in callbacks:
+        if isinstance(one, ModelCheckpoint) and not one.dirpath and (one.save_last or one.filename == "last"):
+            raise InputError(
+                "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, or "
+                "name another filename or dirpath"
+            )
+
+
 def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
     """Refuse functions that a configuration would call, in place of a class or as an argument of one.
 

@@ -17,7 +17,7 @@ from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
-from lightning_cifar.run.checks import check_monitors
+from lightning_cifar.run.checks import check_checkpoints, check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import LiveFigure
@@ -198,6 +198,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     configured = [*further, *as_list(job.trainer["callbacks"])]
     usual: list[Callback] = []
     if job.command == "fit":
+        check_checkpoints(configured)
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []

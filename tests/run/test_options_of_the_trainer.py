@@ -208,6 +208,8 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--model.replay maybe", "one of auto"),
         ("--data.val_size many", "--data.val_size many: expected int or null"),
         ("--trainer.logger TensorBoardLogger", "TensorBoardLogger: add --trainer.logger.save_dir"),
+        ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.save_last true", "leave save_last out"),
+        ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.filename last", "name another filename or dirpath"),
         ("--trainer.callbacks EarlyStoping", "no such class; did you mean EarlyStopping?"),
         ("--trainer.logger CSVLogger --trainer.logger.sav x", "--trainer.logger.sav: the class has no such argument"),
         ("--trainer.accumulate_grad_batches 0", "--trainer.accumulate_grad_batches must be at least 1, got 0"),
