@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +25,6 @@ FEW_STEPS = 100
 
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train, or resume, and print where everything is; ``callbacks`` join those of the settings."""
-    if job.trainer["fast_dev_run"] and job.settings["resume"] is not None:
-        raise InputError("--trainer.fast_dev_run tries a new run: leave out --resume")
     load_data(job)  # first, so that bad data leaves no directory behind
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
@@ -35,13 +33,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         print(f"note: {line}")
     for line in list_few_steps(job):
         print(f"note: {line}")
-    with ExitStack() as ending:
-        directory = None
-        if job.trainer["fast_dev_run"]:
-            print("--trainer.fast_dev_run tries a few batches and keeps no files")
-            directory = Path(ending.enter_context(TemporaryDirectory()), "run")
-        run = ending.enter_context(open_run(job, directory, callbacks))
-        if directory is None:
+    with trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
+        if trial is None:
             print(f"run directory: {run.directory}", flush=True)
         try:
             train(job, run)
@@ -51,8 +44,21 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
             raise
         finally:  # after Ctrl-C too
-            if directory is None:
+            if trial is None:
                 list_files(job, run)
+
+
+@contextmanager
+def trial_directory(job: Job) -> Iterator[Path | None]:
+    """Yield a temporary directory for ``fast_dev_run``, which tries a few batches; None for a run that is kept."""
+    if not job.trainer["fast_dev_run"]:
+        yield None
+        return
+    if job.settings["resume"] is not None:
+        raise InputError("--trainer.fast_dev_run tries a new run: leave out --resume")
+    print("--trainer.fast_dev_run tries a few batches and keeps no files")
+    with TemporaryDirectory() as parent:
+        yield Path(parent, "run")
 
 
 def list_few_steps(job: Job) -> Iterator[str]:

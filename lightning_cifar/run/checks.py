@@ -184,8 +184,8 @@ def check_checkpoints(callbacks: Sequence[Callback]) -> None:
     for one in callbacks:
         if isinstance(one, ModelCheckpoint) and not one.dirpath and (one.save_last or one.filename == "last"):
             raise InputError(
-                "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, or "
-                "name another filename or dirpath"
+                "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, "
+                "or name another filename or dirpath"
             )
 
 

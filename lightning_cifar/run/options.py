@@ -53,7 +53,7 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and other options of Lightning",
 }
-ALIASES = {  # of options: what users type, by what they mean  # what users type, by what they mean
+ALIASES = {  # of options: what users type, by what they mean
     name: meant
     for meant, names in {
         "learning_rate": "lr",

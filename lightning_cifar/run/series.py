@@ -35,10 +35,9 @@ def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozense
     refuse_unsuitable(job, kind, advice)
     is_first = job.data.source is None
     load_data(job)
-    for line in (
-        list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()) if is_first else ()
-    ):
-        print(f"note: {line}", flush=True)
+    if is_first:
+        for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
+            print(f"note: {line}", flush=True)
     choose_series_precision(job, parent, kind)
     refuse_other_settings(job, parent, kind, may_differ)
 

@@ -14,14 +14,7 @@ from typing import Any
 
 from lightning_cifar.errors import InputError, check_name
 from lightning_cifar.run.configurations import check_config
-from lightning_cifar.run.options import (
-    RECIPES,
-    SIGNATURES,
-    SUBCOMMANDS,
-    check_option,
-    last_value,
-    values_of,
-)
+from lightning_cifar.run.options import RECIPES, SIGNATURES, SUBCOMMANDS, check_option, last_value, values_of
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
 MAY_CHANGE = {"data.root", "data.labels", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
