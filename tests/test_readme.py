@@ -224,7 +224,7 @@ def test_tables_match_the_results():
     subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
 
 
-@pytest.mark.parametrize("recipe", ["fast", "fast94", "accurate"])
+@pytest.mark.parametrize("recipe", ["report", "fast", "fast94", "accurate"])
 def test_headers_of_recipes_match_the_results(recipe):
     result = json.loads((ROOT / f"benchmarks/results/{recipe}.json").read_text())
     header = (ROOT / f"lightning_cifar/recipes/{recipe}.yaml").read_text().split("trainer:")[0]
