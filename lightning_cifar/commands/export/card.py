@@ -52,8 +52,8 @@ logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
 }
 SQUARES = {
-    "crop": 'ImageOps.fit(upright, (SIDE, SIDE))',
-    "letterbox": 'ImageOps.pad(upright, (SIDE, SIDE), color=(128, 128, 128))',
+    "crop": "ImageOps.fit(upright, (SIDE, SIDE))",
+    "letterbox": "ImageOps.pad(upright, (SIDE, SIDE), color=(128, 128, 128))",
 }
 
 
