@@ -1,7 +1,7 @@
 """Networks by name: `FiveBlockNet`, those of torchvision and timm, fitted to small images, and the user's own."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -105,14 +105,3 @@ def check_logits(network: nn.Module, num_classes: int, size: int) -> None:
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"it returns {found} for two images, not logits [2, {num_classes}]")
-
-
-def check_sizes(network: nn.Module, num_classes: int, sizes: Sequence[int]) -> None:
-    """Raise `InputError` if the network, which accepts one size, does not accept another of the training images."""
-    for size in sizes:
-        try:
-            check_logits(network, num_classes, size)
-        except (ValueError, RuntimeError, AssertionError) as error:
-            raise InputError(
-                f"sizes {[*sizes]}: the network accepts no {size}x{size} pixels ({reason(error)}): set sizes to null"
-            ) from error

@@ -17,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, compute_digest
-from lightning_cifar.model.named import check_sizes
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES
