@@ -116,6 +116,7 @@ def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, d
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--model.network", "mnasnet0_5"], "no network 'mnasnet0_5'"),
         (["--model.network", "resnet19"], "did you mean resnet18"),
         (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "takes no network_args"),
         (["--model.network", "wide_resnet10_1", "--model.network_args", "[3]"], "[3]: expected a mapping or null"),
