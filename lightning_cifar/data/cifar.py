@@ -21,7 +21,8 @@ from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
-from lightning_cifar.data.layout import find_parts
+from lightning_cifar.data.images import has_image_suffix
+from lightning_cifar.data.layout import find_parts, list_folders, walk
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import compute_digest, one_at_a_time
 
@@ -117,8 +118,8 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
     name, (size, digest) = published.filename, PUBLISHED[published.filename]
     local, partial = root / name, root / f".{name}.partial"
     remedy = f"Set url to a mirror, archive to a local {name}, or root to a directory with {published.base_folder}"
-    if not (archive or url or local.exists()) and "train" in find_parts(root):
-        raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
+    if not (archive or url or local.exists()):
+        check_target(root, published)
     if archive:
         check_archive(archive, name, digest)
     try:
@@ -140,6 +141,15 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
             f"cannot write the data directory {root}: {error.strerror or error}; "
             "set root or LIGHTNING_CIFAR_DATA to a writable one"
         ) from error
+
+
+def check_target(root: Path, published: type[CIFAR10]) -> None:
+    """Raise `InputError` if the archive would be downloaded into an image folder, or into the dataset's own folder."""
+    if (root / published.meta["filename"]).is_file():
+        raise InputError(f"root {root} holds the files themselves: name the directory with {published.base_folder}")
+    classes = [one for one in list_folders(root) if any(map(has_image_suffix, walk(one, deep=False)))]
+    if "train" in find_parts(root) or len(classes) > 1:
+        raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
 
 
 def is_intact(archive: Path, digest: str) -> bool:

@@ -64,7 +64,7 @@ def list_images(
 ) -> tuple[tuple[str, ...], Files]:
     """Return the class names, and the images of each part, sorted by label and path."""
     paths = list_class_files(root) if labels is None else read_labels(labels, root)
-    names = name_classes(root, paths, class_names)
+    names = name_classes(labels or root, paths, class_names)
     for part, found in paths.items():
         if "train" in paths and (missing := [name for name in names if name not in found]):
             print(f"{part} of {root} has no images of {', '.join(missing)}", flush=True)
@@ -76,20 +76,20 @@ def list_images(
 
 def list_classes(root: Path, labels: Path | None = None, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the class names, without listing the images."""
-    return name_classes(root, find_classes(root) if labels is None else list_labels(labels), class_names)
+    return name_classes(labels or root, list_labels(labels) if labels else find_classes(root), class_names)
 
 
-def name_classes(root: Path, parts: Mapping[str, Collection[str]], known: Sequence[str] | None) -> tuple[str, ...]:
+def name_classes(place: Path, parts: Mapping[str, Collection[str]], known: Sequence[str] | None) -> tuple[str, ...]:
     """Return the sorted classes of the training images; without any, ``known`` if it includes those of all parts."""
     found = {*parts["train"]} if "train" in parts else {name for names in parts.values() for name in names}
     if "train" not in parts and known and found <= {*known}:
         return tuple(known)
     if len(found) < 2:
-        inside = [one for one in list_folders(root) if len(list_folders(one)) > 1]
+        inside = [one for one in list_folders(place) if len(list_folders(one)) > 1]
         hint = f"; is {inside[0]} the one?" if len(inside) == 1 else ""
         raise InputError(
-            f"{root} needs images of at least two classes, got {len(found)}: set root to a directory with "
-            f"train/<class>/* and test/<class>/*, or with <class>/*{hint}"
+            f"{place} needs images of at least two classes, got {len(found)}: set root to a directory with "
+            f"train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file{hint}"
         )
     for part, names in parts.items():
         if extra := sorted({*names} - found):

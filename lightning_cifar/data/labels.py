@@ -15,8 +15,8 @@ from lightning_cifar.data.images import has_image_suffix
 from lightning_cifar.data.layout import PARTS, report_skipped, walk
 from lightning_cifar.errors import InputError
 
-COLUMNS = {  # names in any case
-    "path": ("path", "file", "filename", "file_name", "image", "image_id", "image_name", "id"),
+COLUMNS = {  # names in any case; of several columns, the one named first here
+    "path": ("path", "file", "filename", "file_name", "image", "image_name", "image_id", "id"),
     "label": ("label", "class", "category", "target"),
     "split": ("split", "part", "set"),
 }
@@ -84,7 +84,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         raise InputError(f"labels {file} cannot be read ({error}): name a CSV file in UTF-8") from None
     header = [name.lower() for name in rows[0][1]]
     path, label, split = (
-        next((place for place, name in enumerate(header) if name in names), None) for names in COLUMNS.values()
+        next((header.index(name) for name in names if name in header), None) for names in COLUMNS.values()
     )
     if path is not None and label is None and len(header) == 2:
         label = 1 - path

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -36,10 +37,14 @@ def load_dataset(options: Mapping[str, Any], root: Path) -> Dataset:
 
 
 def count_classes(options: Mapping[str, Any], root: Path) -> int:
-    """Return the number of classes; reads no images."""
-    if number := NUM_CLASSES.get(options["dataset"]):
-        return number
-    return len(list_classes(root, find_labels(options["labels"], root), options["classes"]))
+    """Return the number of classes; reads no images. `InputError` if a model's ``classes`` are more or fewer."""
+    count, known = NUM_CLASSES.get(options["dataset"]), options["classes"]
+    if count is None:
+        count = len(list_classes(root, find_labels(options["labels"], root), known))
+    if known and len(known) != count:
+        names = shorten(", ".join(known), 80, placeholder=" ...")
+        raise InputError(f"the model has {len(known)} classes ({names}), the data {count}: name data with its classes")
+    return count
 
 
 def find_labels(labels: str | None, root: Path) -> Path | None:

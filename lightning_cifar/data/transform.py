@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.imports import import_function
 
 Transform = Callable[[Tensor], Tensor]
@@ -33,10 +33,13 @@ def find_transform(named: str | Transform | None) -> Transform | None:
 
 
 def apply_transform(transform: Transform | None, images: Tensor) -> Tensor:
-    """Return the transformed images; `InputError` unless they have the same shape and type."""
+    """Return the transformed images; `InputError` if that fails, or changes their shape or type."""
     if transform is None:
         return images
-    result = transform(images)
+    try:
+        result = transform(images)
+    except (AttributeError, TypeError, ValueError) as error:  # no RuntimeError: memory, or a GPU that records
+        raise InputError(f"transform failed on {images.dtype} {list(images.shape)}: {reason(error)}") from error
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
         found = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f"transform returned {found} for {images.dtype} {list(images.shape)}: it must keep both")

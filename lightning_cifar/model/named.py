@@ -21,7 +21,7 @@ FIVE_BLOCK = "five_block"
 WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
 TIMM = "timm/"
 WEIGHTS = ("weights", "pretrained", "pretrained_cfg", "checkpoint_path")
-AUXILIARY = ("googlenet", "inception_v3")  # their training has further outputs
+UNFIT = ("googlenet", "inception_v3", "mnasnet")  # training has further outputs; weights need a version to be read
 
 
 def build_network(
@@ -96,7 +96,7 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
 
 def list_names() -> list[str]:
     """Return the names of torchvision's classifiers."""
-    return [name for name in torchvision.models.list_models(torchvision.models) if name not in AUXILIARY]
+    return [name for name in torchvision.models.list_models(torchvision.models) if not name.startswith(UNFIT)]
 
 
 def check_logits(network: nn.Module, num_classes: int, size: int) -> None:

@@ -19,6 +19,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, compute_digest
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES
@@ -151,6 +152,7 @@ def load_data(job: Job) -> None:
     job.model.adopt(job.data)
     if job.command != "fit":
         return
+    check_sizes(job.model.networks[0], job.data.num_classes, job.data.hparams["sizes"] or [])
     if job.ckpt_path is None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
             file = find_checkpoint(init_from, "--init_from")

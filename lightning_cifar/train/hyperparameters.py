@@ -40,7 +40,8 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and (len(names) != classes or isinstance(names, str) or not {*map(type, names)} <= {str}):
-        raise InputError(f"class_names must have {classes} names (num_classes), got {', '.join(map(str, names))}")
+        given = ", ".join(map(str, names))
+        raise InputError(f"class_names must have {classes} names (num_classes), got {given}; null: the data's")
     if (weights := values["class_weights"]) not in (None, "balanced"):
         if not isinstance(weights, list | tuple) or len(weights) != classes:
             raise InputError(f"class_weights must be balanced or {classes} numbers (num_classes), got {weights}")

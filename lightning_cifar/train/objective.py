@@ -33,7 +33,8 @@ class Objective(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
         transforms = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-        mixes = [transform(alpha=alpha, num_classes=num_classes) for transform, alpha in transforms if alpha]
+        with torch.device("cpu"):  # they read values, which a network that is built for its shapes does not have
+            mixes = [transform(alpha=alpha, num_classes=num_classes) for transform, alpha in transforms if alpha]
         self.mixes = v2.RandomChoice(mixes) if mixes else None
         weights = None if class_weights is None else torch.ones(num_classes)
         self.register_buffer("weights", weights, persistent=False)

@@ -130,3 +130,15 @@ def test_too_few_steps_get_a_line(folder, capsys):
     for options in (["--recipe", "fast", "--trainer.max_epochs", "1"], []):  # by default, 30 epochs
         assert fit(folder, *options, "--trainer.max_time", "00:00:00:00", run_dir=f"run{len(options)}") == 0
     assert "are few" not in capsys.readouterr().out
+
+
+def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys):
+    options = ["--data.dataset", "folder", "--data.root", str(image_folder), "--recipe", "demo", *NETWORK[:2]]
+    words = ["repeat", "--n", "1", *options, "--trainer.max_epochs", "1", "--run_dir", "repeated"]
+    for words_of_start in ("", ", from an earlier start"):
+        assert main(words) == 0, capsys.readouterr().err
+        (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("seed 0: "))
+        assert line.endswith(f" s{words_of_start}")
+    for option, value in (("data.batch_size", "5"), ("trainer.log_every_n_steps", "7"), ("data.cutout", "3")):
+        assert main([*words, f"--{option}", value]) == 2
+        assert f"error: --{option} {value}: the seeds in repeated are trained with" in capsys.readouterr().err

@@ -90,11 +90,22 @@ def test_names_that_differ_only_in_unicode_form_are_the_same_class(image_folder,
     assert "differ only in Unicode form" in read()[1]
 
 
-def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys):
+@pytest.mark.parametrize("folder", [".", "train"])
+def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys, folder):
     before = sorted(image_folder.rglob("*"))
-    assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder)]) == 2
+    assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder / folder)]) == 2
     assert "looks like an image folder: add --data.dataset folder" in capsys.readouterr().err
     assert sorted(image_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("dataset", "meta"), [("cifar10", "batches.meta"), ("cifar100", "meta")])
+def test_cifar_is_not_downloaded_into_its_own_folder(tmp_path, tiny, capsys, dataset, meta):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / meta).touch()
+    assert main(["fit", *tiny, "--data.dataset", dataset, "--data.root", str(own)]) == 2
+    assert f"error: --data.root {own} holds the files themselves: name the directory with" in capsys.readouterr().err
+    assert [*own.iterdir()] == [own / meta]
 
 
 def keep(image_folder: Path, cats: int, dogs: int) -> None:

@@ -325,6 +325,7 @@ def write_labels(root: Path, header: str, write, sep: str = ",") -> Path:
         ("id,label", lambda path, name: f"{path.stem},{name}", ","),  # Kaggle's
         ("id,breed", lambda path, name: f"{path.name},{name}", ","),
         ("Filename,Class", lambda path, name: f"./{path},{name}", ";"),
+        ("id,image,label", lambda path, name: f"{len(path.stem)},{path},{name}", ","),
         ("label,other,image", lambda path, name: f"{name},x,{path.with_suffix('')}", "\t"),
         ("path,label,split", lambda path, name: "C:\\data\\" + str(path).replace("/", "\\") + f",{name},", ","),
     ],
@@ -382,7 +383,7 @@ def test_labels_that_change_replace_the_cache(loose):
         ("path,label\nother/cat1.bmp,cat\ndog20,dog", "names images that are not below ROOT: other/cat1.bmp"),
         ("path,label\ncat1,", "line 2: it lacks a path or a label"),
         ("path,label,split\ncat1,cat,holdout", "line 2: the split 'holdout' is none of train, val, test"),
-        ("path,label\ncat1,cat", "needs images of at least two classes, got 1"),
+        ("path,label\ncat1,cat", "error: ROOT/labels.csv needs images of at least two classes, got 1"),
         ("path,label,split\ncat1,cat,train\ncat2,dog,train\ncat3,eel,test", "test has the class 'eel', train has not"),
         ("path,label\nsame,cat\ndog20,dog", "line 2: same may be ROOT/images/same.bmp or ROOT/images/deep/same.bmp"),
         (b"\xff\xfe", "cannot be read ("),

@@ -50,7 +50,8 @@ def test_a_module_of_torchvision_in_python():
 def mine(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from torchvision.transforms import v2\n\njitter = v2.ColorJitter(0.4)\n\n\ndef halve(images):\n"
-        "    return images[:, :, ::2, ::2]\n"
+        "    return images[:, :, ::2, ::2]\n\n\nnorm = v2.Normalize([0.5], [0.5])\n\n\n"
+        "def crop(image):\n    return image.getbbox()\n"
     )
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
@@ -69,6 +70,8 @@ def test_a_name_needs_trust_in_training_only(mine, tiny, capsys):
     [
         ("rand_augmnt", "transform must be rand_augment, trivial_augment or PACKAGE.MODULE:FUNCTION"),
         ("mine:halve", "transform returned torch.uint8 [64, 3, 16, 16] for torch.uint8 [64, 3, 32, 32]"),
+        ("mine:norm", "--data.transform failed on torch.uint8 [64, 3, 32, 32]: Input tensor should be a float tensor"),
+        ("mine:crop", "transform failed on torch.uint8 [64, 3, 32, 32]: 'Tensor' object has no attribute 'getbbox'"),
         ("mine:nothing", "mine has no function 'nothing'"),
     ],
 )

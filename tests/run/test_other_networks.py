@@ -21,6 +21,10 @@ def build(num_classes, width=8):
         nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes),
     )
+
+
+def build_flat(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 """
 SHORT = ["--recipe", "demo", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 SHORT += ["--trainer.log_every_n_steps", "1"]
@@ -82,6 +86,16 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.parametrize("sizes", ["[20, 32]", "[32, 24]"])
+def test_a_network_of_one_size_refuses_others(factory, sizes, capsys):
+    options = ["--model.network", "mine:build_flat", *TRUSTED, "--data.sizes", sizes, "--run_dir", "run"]
+    status, _, err = run(capsys, "fit", *SHORT, *options)
+    other = sizes.strip("[]").replace("32", "").strip(", ")
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert f"error: --data.sizes {sizes}: the network accepts no {other}x{other} pixels" in err
+    assert not Path("run").exists()
+
+
 @pytest.mark.slow
 def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, drawn_folder):
     named = ["--model.network", "wide_resnet10_1", "--model.schedule", "one_cycle", "--model.optimizer", "RMSprop"]
@@ -102,6 +116,7 @@ def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, d
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--model.network", "mnasnet0_5"], "no network 'mnasnet0_5'"),
         (["--model.network", "resnet19"], "did you mean resnet18"),
         (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "takes no network_args"),
         (["--model.network", "wide_resnet10_1", "--model.network_args", "[3]"], "[3]: expected a mapping or null"),

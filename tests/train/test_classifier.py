@@ -307,6 +307,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"std": (0.2, -0.2, 0.2)}, r"std must be in \[0, 1\], got -0.2"),
         ({"mean": (float("nan"),) * 3}, "mean must be in"),
         ({"class_names": "abcdefghij"}, r"class_names must have 10 names \(num_classes\), got a, b"),
+        ({"class_names": ["a", "b"]}, r"class_names must have 10 names \(num_classes\), got a, b; null: the data's"),
         ({"class_names": [*range(10)]}, "class_names must have 10 names"),
         ({"lerning_rate": 1}, "no argument 'lerning_rate': did you mean learning_rate"),
         ({"network": "resnet18", "hiden": 1}, "no argument 'hiden': did you mean hidden"),

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main
 from lightning_cifar.data.images import read_image
 from lightning_cifar.files import compute_digest
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
@@ -35,6 +35,37 @@ def test_classifies_like_the_model(exported):
         ours, theirs = load_pretrained(file)(images), model(images)
     assert (ours - theirs).abs().max() < 5e-3 * theirs.abs().max()  # half precision keeps 11 bits
     assert load_pretrained(file).hparams == model.hparams
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixup": 0.5},
+        {"cutmix": 0.5},
+        {"mixup": 0.5, "cutmix": 0.5, "label_smoothing": 0.1},
+        {"class_weights": [1, 2]},
+        {"members": 2, "gate": "softmax"},
+        {"flip_equivariant": True, "depths": (1, 0, 0, 0, 0)},
+        {"stem_kernel": 2, "dirac": True, "optimizer": "muon"},
+        {"gate": "channel", "hidden": 0, "activation": "gelu"},
+        {"network": "wide_resnet10_1", "schedule": "one_cycle"},
+        {"network": "shufflenet_v2_x0_5", "image_size": 64},
+    ],
+)
+def test_a_model_of_any_options_is_read_and_trained_again(options, tmp_path):
+    """Its network is first built without memory, where nothing may read values."""
+    model, file = ImageClassifier(2, **({"widths": (4, 4, 8, 8, 8)} | options)).eval(), tmp_path / "model.safetensors"
+    save_weights(model, file, held_out="val")
+    images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert load_pretrained(file)(images).equal(model(images))
+    assert fine_tune(file, 2, **{name: options[name] for name in options if name in ("mixup", "cutmix")})
+
+
+def test_a_run_with_mixed_images_is_tested(tiny):
+    mixing = ["--model.mixup", "0.5", "--model.cutmix", "0.5"]
+    assert main(["fit", *tiny, *mixing, "--run_dir", "run"]) == 0
+    assert main(["test", "--ckpt_path", "run"]) == 0
+    assert main(["fit", *tiny, "--init_from", "run", *mixing, "--run_dir", "other"]) == 0
 
 
 def test_metadata_has_the_given_facts(exported):

@@ -38,6 +38,7 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("FILE")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+upright = ImageOps.exif_transpose(Image.open("my.jpg")).convert("RGB")
 image = MAKE_SQUARE
 images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
 (logits,) = session.run(["logits"], {"images": images})
@@ -51,8 +52,8 @@ logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
 }
 SQUARES = {
-    "crop": 'ImageOps.fit(Image.open("my.jpg").convert("RGB"), (SIDE, SIDE))',
-    "letterbox": 'ImageOps.pad(Image.open("my.jpg").convert("RGB"), (SIDE, SIDE), color=(128, 128, 128))',
+    "crop": "ImageOps.fit(upright, (SIDE, SIDE))",
+    "letterbox": "ImageOps.pad(upright, (SIDE, SIDE), color=(128, 128, 128))",
 }
 
 

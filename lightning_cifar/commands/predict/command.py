@@ -62,7 +62,7 @@ def main(args: list[str]) -> int:
     model = load_named_model(options.ckpt_path, options.device)
     if options.tta:
         model.hparams["tta"] = options.tta
-    precision = measure_precision(model) if options.precision == "auto" else options.precision
+    precision = choose_precision(model) if options.precision == "auto" else options.precision
     if options.explain:
         from lightning_cifar.evaluate.explain import check_maps
 
@@ -87,13 +87,15 @@ def describe_others(others: list[str]) -> str:
     return f": {len(others):,} files that are not images ({count_kinds(others)}), such as {escape_name(others[0])}"
 
 
-def measure_precision(model: "ImageClassifier") -> str:
-    """Return the faster precision for this model on its device."""
+def choose_precision(model: "ImageClassifier") -> str:
+    """Return the faster precision for this model on its device; measure it only if the processor is unknown."""
     import torch
 
-    from lightning_cifar.run.hardware import find_fastest_precision
+    from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
     from lightning_cifar.train.weights import get_square
 
+    if model.device.type == "cpu" and (precision := find_processor_precision()):
+        return precision
     side = get_square(model.hparams).side
     noise = torch.randint(256, (64, 3, side, side), dtype=torch.uint8, device=model.device)
     return find_fastest_precision(model.network, model.normalise(noise))

@@ -20,6 +20,8 @@ from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings import layer, name_settings, quote_path
 
+CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
+
 
 def parser() -> Arguments:
     arguments = Arguments(
@@ -116,7 +118,9 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     from lightning_cifar.run.series import refuse_other_settings
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
-        refuse_other_settings(parse(args), run_dir, SEED)
+        job = parse(args, ["fit", *typed])
+        chosen = [] if job.settings["data"]["dataset"] != "folder" else CHOSEN
+        refuse_other_settings(job, run_dir, SEED, frozenset(name for name in chosen if not job.has_set(name)))
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
 from lightning_cifar.run.columns import align_columns
 from lightning_cifar.run.settings import format_command
@@ -143,14 +143,20 @@ def read_result(file: Path) -> dict[str, Any]:
         InputError: the file is not such a result, or has fewer than two seeds.
     """
     try:
-        result: dict[str, Any] = json.loads(read_text(file / "repeat.json" if file.is_dir() else file))
-        runs = [[float(run[key]) for key in MEASURES] for run in result["seeds"]]
+        path = file / "repeat.json" if file.is_dir() else file
+        result: dict[str, Any] = json.loads(read_text(path))
+        runs = [{key: float(run[key]) for key in MEASURES} for run in result["seeds"]]
     except OSError as error:
-        raise InputError(f"--compare {file} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"--compare {file}: {path} cannot be read ({error.strerror}); name a result of repeat"
+        ) from error
     except DAMAGED as error:
         raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
     if len(runs) < 2:
         raise InputError(f"--compare {file} must have at least two seeds, got {len(runs)}")
+    for key, (_, unit, _) in MEASURES.items():
+        for run in runs:
+            check_range(f"--compare {file}: {key}", run[key], f"[0, {HIGHEST[unit]:g}]")
     return result
 
 

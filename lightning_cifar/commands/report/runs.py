@@ -126,6 +126,13 @@ class SavedRun:
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than {MAX_SHEET}")
             self.tiles += [encode_png(tile) for tile in cut_sheet(sheet, count, CAPTION_LINES)]
 
+    def list_test_options(self) -> list[str | Path]:
+        """Return the options of ``test`` that no checkpoint holds: where the data lies, and the package to trust."""
+        places = [(f"--{name}", self.settings.get(name)) for name in ("data.root", "data.labels")]
+        options: list[str | Path] = [word for name, place in places if place for word in (name, Path(str(place)))]
+        package, colon, _ = str(self.settings.get("model.network")).partition(":")
+        return [*options, "--trust_config", package.partition(".")[0]] if colon else options
+
     def seconds(self) -> float | None:
         """Return the sum of the epochs' times, without validation; None if unknown."""
         return sum(seconds for _, seconds in self.series.get("time/epoch_seconds", [])) or None
@@ -188,7 +195,7 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     test = find_current_test(tests)
     if test is None:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
-        run.problems.append(f"{problem}: {format_command('test', '--ckpt_path', directory)}")
+        run.problems.append(f"{problem}: {format_command('test', '--ckpt_path', directory, *run.list_test_options())}")
         return run
     run.read(test / "test.json", run.take_test)
     if run.test and "mistakes" not in run.test:

@@ -1,6 +1,8 @@
 """Search space of ``sweep``: options of a run by name, each with a range or a list of values."""
 
+import json
 import math
+import re
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -14,6 +16,8 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.run.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
+COMMA = re.compile(r",(?![^\[{]*[\]}])")  # between two values, not within one that is a list or a mapping
+NO_RANGE = re.compile(r"\[[^\]]*\]|\{[^}]*\}|[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # values that may have a colon
 SYNTAX = "NAME=LOW:HIGH, NAME=log:LOW:HIGH or NAME=A,B,C"
 # Options that decide which images trials are trained and validated on: trials that differ in them are not comparable.
 FIXED = {
@@ -47,13 +51,13 @@ def parse_space(searches: Sequence[str]) -> Space:
 
 
 def parse_distribution(values: str) -> BaseDistribution:
-    """Parse ``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (integers), ``128,256`` or ``adam,sgd``.
+    """Parse ``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (integers), ``128,256``, ``adam,mine:build`` or ``[20,32],[32]``.
 
     Raises:
         ValueError: ``values`` is none of these.
     """
-    if ":" not in values:
-        choices = [parse_value(choice) for choice in values.split(",")]
+    if ":" not in NO_RANGE.sub("", values):
+        choices = [parse_value(choice) for choice in COMMA.split(values)]
         if len({*choices}) < max(2, len(choices)) or "" in choices:
             raise ValueError("a list needs at least two values, all different")
         return CategoricalDistribution(choices)
@@ -78,6 +82,11 @@ def parse_value(text: str) -> int | float | str:
         except ValueError:
             pass
     return text
+
+
+def type_value(value: Any) -> int | float | str:
+    """Return a setting as `parse_value` reads it where it is typed: ``true``, ``null``, ``[20,32]``."""
+    return parse_value(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
 
 
 def describe_range(searched: BaseDistribution) -> str:
@@ -131,19 +140,20 @@ def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
         InputError: a configuration cannot be read.
     """
     from lightning_cifar.data.module import CIFAR10DataModule  # late: typing errors are reported before torch loads
+    from lightning_cifar.model.network import FiveBlockNet
     from lightning_cifar.train.classifier import ImageClassifier
 
     known: dict[str, Any] = {}
-    for group, kind in (("model", ImageClassifier), ("data", CIFAR10DataModule)):
+    for group, kind in (("model", FiveBlockNet), ("model", ImageClassifier), ("data", CIFAR10DataModule)):
         known |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
     for file in values_of(fit, "--config", "-c"):
         try:
             config = yaml.safe_load(file if file.startswith("{") else Path(file).read_text())  # or a layer itself
             for group in {*SIGNATURES} & {*config}:
-                known |= {f"{group}.{name}": parse_value(str(value)) for name, value in config[group].items()}
+                known |= {f"{group}.{name}": value for name, value in config[group].items()}
         except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
             raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
-    return {name: known[name] for name in names if name in known}
+    return {name: type_value(known[name]) for name in names if name in known}
 
 
 def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:

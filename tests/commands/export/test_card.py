@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
+from PIL import ExifTags, Image, ImageOps
 
 from lightning_cifar import InputError
-from lightning_cifar.commands.export.card import collect_facts, format_card
+from lightning_cifar.commands.export.card import collect_facts, format_card, write_example
+from lightning_cifar.data.images import Square, read_image
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
@@ -55,6 +58,19 @@ def test_unknown_facts():
     assert "model-index" not in matter
     assert "Not tested: " in body
     assert "Trained on unknown data; a part was held out to validate." in body
+
+
+@pytest.mark.parametrize("rule", ["crop", "letterbox"])
+def test_the_example_reads_a_photograph_as_predict_does(rule):
+    """Also of a camera that was held upright, which only notes that in the file."""
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(256, size=(30, 50, 3), dtype=np.uint8)).save("my.jpg", exif=turned)
+    lines = write_example("onnx", "my.onnx", 32, rule).splitlines()
+    names = {"Image": Image, "ImageOps": ImageOps}
+    exec("\n".join(line for line in lines if line.startswith(("upright =", "image ="))), names)
+    assert (np.asarray(names["image"]) == read_image("my.jpg", Square(32, rule))).all()
 
 
 def test_of_several_seeds():

@@ -192,6 +192,13 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
     assert run(capsys, "--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision", "auto")[0] == 0
 
 
+def test_precision_is_not_measured_on_a_known_processor(checkpoint, drawn_folder, capsys, monkeypatch):
+    monkeypatch.setattr("lightning_cifar.run.hardware.find_processor_precision", lambda: "32-true")
+    monkeypatch.delattr("lightning_cifar.run.hardware.IMAGES")  # measuring fails
+    args = ["--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision"]
+    assert run(capsys, *args, "auto") == run(capsys, *args, "32-true")
+
+
 def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp_path, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt

@@ -76,9 +76,25 @@ def test_a_result_is_not_compared_with_itself(capsys, tmp_path):
         assert (status, err.startswith(f"error: --compare {first} ")) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ([0.9, 94.1], "{}: accuracy must be in [0, 1], got 94.1"),
+        ([0.9, float("nan")], "{}: accuracy must be in [0, 1], got nan"),
+        ([-0.1, 0.9], "{}: accuracy must be in [0, 1], got -0.1"),
+        (None, "{}: {}/repeat.json cannot be read (No such file or directory); name a result of repeat"),
+    ],
+)
+def test_results_that_cannot_be_compared_are_explained(capsys, tmp_path, accuracies, words):
+    good, bad = write_result(tmp_path / "a", [0.1, 0.2], "fast"), tmp_path / "b"
+    bad.mkdir() if accuracies is None else write_result(bad, accuracies, "fast")
+    status, _, err = run(capsys, "repeat", "--compare", good, bad)
+    assert (status, err) == (2, f"error: --compare {words.format(bad, bad)}\n")
+
+
 def test_results_of_different_data_get_a_line(capsys, tmp_path):
     words = "the fingerprints of their data differ"
-    files = [write_result(tmp_path / name, [0.1, 0.2 + number], "fast") for number, name in enumerate("ab")]
+    files = [write_result(tmp_path / name, [0.1, 0.2 + number / 10], "fast") for number, name in enumerate("ab")]
     assert words not in run(capsys, "repeat", "--compare", *files)[1]
     for number, directory in enumerate(files):
         result = json.loads((directory / "repeat.json").read_text())

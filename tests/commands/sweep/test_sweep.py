@@ -13,8 +13,15 @@ import pytest
 import yaml
 
 from lightning_cifar import errors, main
-from lightning_cifar.commands.sweep.space import draw_values, format_options, make_default_space, parse_distribution
+from lightning_cifar.commands.sweep.space import (
+    draw_values,
+    format_options,
+    make_default_space,
+    parse_distribution,
+    read_values,
+)
 from lightning_cifar.commands.sweep.study import open_study
+from lightning_cifar.run.options import RECIPES
 from lightning_cifar.run.throughput import Throughput
 
 SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.batch_size=64,128")
@@ -191,6 +198,23 @@ def test_values_are_drawn_from_the_space():
     assert isinstance(values["c"], int)
     assert values["d"] in ("adam", "sgd")
     assert format_options({"a": 0.123456, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "choices", "known"),
+    [
+        ("model.network", "five_block,mine:build", ("five_block", "mine:build"), "five_block"),
+        ("model.widths", "[4,4,8,8,8],[2,2,2,2,2]", ("[4,4,8,8,8]", "[2,2,2,2,2]"), "[4,4,8,8,8]"),
+        ("model.network_args", 'null,{"a":1,"b":2}', ("null", '{"a":1,"b":2}'), "null"),
+        ("data.flip", "false,true", ("false", "true"), "false"),
+        ("model.gate", "softmax,relu", ("softmax", "relu"), "relu"),
+        ("model.weight_decay", "0.0001,0.1", (0.0001, 0.1), 0.0001),
+    ],
+)
+def test_lists_hold_any_value_and_begin_with_the_recipe(name, values, choices, known):
+    assert parse_distribution(values).choices == choices
+    recipe = ["--config", str(RECIPES["demo"]), "--config", '{"model": {"widths": [4, 4, 8, 8, 8]}}']
+    assert read_values(["fit", *recipe], [name]) == {name: known}
 
 
 def test_the_default_space_has_learning_rate_and_batch_size():
