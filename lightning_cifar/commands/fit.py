@@ -41,7 +41,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             for line in describe_end(job, run):
                 print(line)
         except SystemExit:  # a signal
-            print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
+            if trial is None and run.trainer.checkpoint_callbacks:
+                print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
             raise
         finally:  # after Ctrl-C too
             if trial is None:

@@ -148,6 +148,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         yield "the rates of finetune suit trained weights, these are new: add --init_from pretrained"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
+    if trainer["enable_checkpointing"] is False:
+        yield "--trainer.enable_checkpointing false: nothing is saved; if training stops, it starts from the beginning"
     if data["balanced"] and model["class_weights"] == "balanced" and not equal:
         yield "--data.balanced draws rare classes more often and --model.class_weights weighs them: set one of them"
     size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]

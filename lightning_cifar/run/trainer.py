@@ -16,7 +16,7 @@ from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.best_checkpoint import BestCheckpoint
-from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
+from lightning_cifar.run.checkpoint_files import BEST, check_seed, count_stored_lines, link_best, load_newest
 from lightning_cifar.run.checks import check_checkpoints, check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 from lightning_cifar.run.ended_early import EndedEarly
@@ -123,7 +123,7 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
         checkpoint, content = found
         with explain_checkpoint(checkpoint):
             check_seed(checkpoint, content, torch.initial_seed())
-            steps, lines = content["global_step"], int(state_of_last_checkpoint(content).get("lines", 0))
+            steps, lines = content["global_step"], count_stored_lines(checkpoint, content)
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         print("no checkpoint was written yet: training starts from the beginning")

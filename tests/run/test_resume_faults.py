@@ -208,6 +208,15 @@ def change_seed(content: dict) -> None:
     content["callbacks"]["LastCheckpoint"]["random"]["torch"] = torch.Generator().manual_seed(7).get_state()
 
 
+def change_state(name: str, value: object):
+    return lambda content: content["callbacks"]["LastCheckpoint"].update({name: value})
+
+
+def change_python_state(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"]["python"] = 1
+
+
+LOSS, LINES = "on_train_batch_end.train/loss", "number of lines of metrics.csv must be"
 DAMAGES = {
     "has no state_dict": drop("state_dict"),
     "has no global_step": drop("global_step"),
@@ -217,6 +226,15 @@ DAMAGES = {
     "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
     "does not fit this run: ": damage_random_state,
     "the seed 7": change_seed,
+    "fit this run: TypeError: cannot unpack": change_python_state,
+    f"{LINES} a whole number, got 'x'": change_state("lines", "x"),
+    f"{LINES} at least 0, got -5": change_state("lines", -5),
+    "'NoneType' object has no attribute": change_state("metrics", None),
+    "has no attribute `nope`": change_state("metrics", {"nope": {}}),
+    "held_out_accuracy.tp is a str": change_state("metrics", {"held_out_accuracy": {"tp": "x"}}),
+    "'NoneType' object is not iterable": change_state("sums", None),
+    "'str' object has no attribute 'shape'": change_state("sums", {LOSS: {"value": "x"}}),
+    "has the shape (3,), not ()": change_state("sums", {LOSS: {"value": torch.zeros(3)}}),
 }
 
 
