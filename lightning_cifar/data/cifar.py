@@ -22,7 +22,7 @@ from torchvision.datasets.utils import check_integrity
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
 from lightning_cifar.data.layout import find_parts
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import compute_digest, one_at_a_time
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -136,9 +136,10 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
                 extract(download(urls, partial, size, digest, remedy), published, root)
                 partial.unlink()
     except OSError as error:
+        free = "free some space, or " if error.errno in DISK_FULL else ""
         raise InputError(
             f"cannot write the data directory {root}: {error.strerror or error}; "
-            "set root or LIGHTNING_CIFAR_DATA to a writable one"
+            f"{free}set root or LIGHTNING_CIFAR_DATA to a writable one"
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import FTPHandler, Request, build_opener
+from urllib.request import FTPHandler, Request, build_opener, getproxies, proxy_bypass
 
 from tqdm import tqdm
 
@@ -30,6 +30,36 @@ class NoFTP(FTPHandler):
 def open_url(request: Request, timeout: float) -> Any:
     """Open a URL as Python's ``urlopen`` does, but for redirects to FTP."""
     return build_opener(NoFTP).open(request, timeout=timeout)
+
+
+def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:
+    """Open a URL after ``have`` bytes of its ``size``, or from the start if its server cannot do that.
+
+    Returns:
+        The response, and the number of bytes before it.
+    """
+    if 0 < have < size:
+        try:
+            response = open_url(Request(url, headers={"Range": f"bytes={have}-"}), timeout)
+            if response.status != 206:
+                return response, 0
+            if response.headers.get("Content-Range", "").startswith(f"bytes {have}-{size - 1}/"):
+                return response, have
+            response.close()
+        except HTTPError as error:
+            if error.code != 416:
+                raise
+            error.close()
+    return open_url(Request(url), timeout), 0
+
+
+def describe(url: str, error: Exception) -> str:
+    """Return an error as short text, for a server may have sent any bytes; and the proxy, which may be its cause."""
+    text = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
+    parts = urlsplit(url) if not isinstance(error, ValueError) else None
+    proxy = getproxies().get(parts.scheme) if parts and not proxy_bypass(parts.netloc) else None
+    through = f", through the proxy {proxy.rpartition('@')[2]}" if proxy else ""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200]) + through
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
@@ -57,7 +87,7 @@ def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str
             except (OSError, ValueError, HTTPException) as error:  # URLError and timeouts are OSErrors
                 if getattr(error, "errno", None) in (*DISK_FULL, *FORBIDDEN, errno.ELOOP):
                     raise
-                failures[url] = str(getattr(error, "reason", None) or error or type(error).__name__)
+                failures[url] = describe(url, error)
                 if len(urls) > 1:
                     print(f"{url} is given up: {failures[url]}", flush=True)
                 if is_final(error):
@@ -97,10 +127,8 @@ def fetch(url: str, partial: Path, size: int, timeout: float, slowest: float) ->
     have = partial.stat().st_size if partial.exists() else 0
     if have == size:
         return
-    request = Request(url, headers={"Range": f"bytes={have}-"} if 0 < have < size else {})
-    with open_url(request, timeout=timeout) as response:
-        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # the server ignores ranges: start over
+    opened, have = open_after(url, have, size, timeout)
+    with opened as response:
         if (total := have + int(response.headers.get("Content-Length", size - have))) != size:
             raise ValueError(f"{total:,} bytes, not the {size:,} of the published file")
         progress = tqdm(desc=url, total=size, initial=have, unit="B", unit_scale=True, disable=None, leave=False)
