@@ -101,6 +101,8 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
 
 def list_files(job: Job, run: Run) -> None:
     """Print where curves, metrics and the checkpoint are, and how it is tested; upload curves and checkpoint to W&B."""
+    if run.directory.exists() and not (run.directory / "config.yaml").exists():
+        print(f"{run.directory} was moved or deleted during training: its config.yaml is missing, for --resume")
     for kind, name in (("curves", CURVES), ("metrics", METRICS)):
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")

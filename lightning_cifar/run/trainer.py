@@ -1,5 +1,6 @@
 """A run: its directory, locked, and a Trainer with the callbacks and loggers that a run needs."""
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,7 +59,7 @@ class Run:
     def find_saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
         paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
-        if found := next(filter(None, paths), ""):
+        if found := next(filter(os.path.isfile, paths), ""):
             return found
         if which == "last":
             return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
@@ -92,7 +93,13 @@ def open_run(
             run = build_run(job, directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
             ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
-        yield run
+        try:
+            yield run
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if run.directory.is_dir():
+                raise
+            remedy = "move it back, or start anew"
+            raise InputError(f"{run.directory} was moved or deleted while it was in use: {remedy}") from error
 
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
