@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning import Callback
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint
 
 from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError, check_range
@@ -181,9 +181,14 @@ def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool
             raise InputError(f"{type(one).__name__} monitors {monitor}, which is never logged: {', '.join(logged)} are")
 
 
-def check_checkpoints(callbacks: Sequence[Callback]) -> None:
-    """Raise `InputError` if a ModelCheckpoint would write over the checkpoint that every run has."""
+def check_checkpoints(callbacks: Sequence[Callback], starts: bool) -> None:
+    """Raise `InputError` if a ModelCheckpoint would write over the checkpoint that every run has.
+
+    Or if the run ``starts`` and Lightning would continue from the checkpoint of an earlier exception.
+    """
     for one in callbacks:
+        if isinstance(one, OnExceptionCheckpoint) and starts and os.path.exists(one.ckpt_path):
+            raise InputError(f"training would start from {one.ckpt_path} of an earlier run: delete it")
         if isinstance(one, ModelCheckpoint) and not one.dirpath and (one.save_last or one.filename == "last"):
             raise InputError(
                 "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, "

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint, ProgressBar
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
@@ -27,7 +27,7 @@ from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.loggers import as_list, make_loggers
-from lightning_cifar.run.parsing import ConfiguredTrainer
+from lightning_cifar.run.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.record import RunRecord, read_recipe
@@ -203,9 +203,11 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *as_list(job.trainer["callbacks"])]
+    if job.command == "fit" and continues(job.settings):  # it would replace the rates that the run has found
+        configured = [one for one in configured if not isinstance(one, LearningRateFinder)]
     usual: list[Callback] = []
     if job.command == "fit":
-        check_checkpoints(configured)
+        check_checkpoints(configured, starts=not (job.ckpt_path or continues(job.settings)))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []

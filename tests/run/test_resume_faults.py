@@ -277,3 +277,19 @@ def test_configured_csv_logger_keeps_its_rows(tiny, tmp_path):
     assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
     assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
     assert Path("logs/demo/run/metrics.csv").read_bytes() == Path("run/metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_learning_rate_finder_does_not_change_the_rate_of_a_resumed_run(tiny, tmp_path):
+    assert fit(*tiny, *SHORT, "--run_dir", "run") == 0
+    assert resume(Path("run"), "--trainer.max_epochs", "2", CALLBACKS, "LearningRateFinder") == 0
+    assert load_last(Path("run"))["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3
+
+
+def test_a_run_does_not_start_from_the_exception_of_another(tiny, trained, tmp_path, capsys):
+    Path("saved").mkdir()
+    shutil.copy(trained / "checkpoints/last.ckpt", "saved/on_exception.ckpt")
+    saves = [CALLBACKS, "OnExceptionCheckpoint", f"{CALLBACKS}.dirpath", "saved"]
+    assert fit(*tiny, *SHORT, *saves, "--run_dir", "run") == 2
+    assert "would start from saved/on_exception.ckpt of an earlier run" in capsys.readouterr().err
+    assert not Path("run").exists()
