@@ -33,33 +33,26 @@ def open_url(request: Request, timeout: float) -> Any:
 
 
 def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:
-    """Open a URL after ``have`` bytes of its ``size``, or from the start if its server cannot do that.
-
-    Returns:
-        The response, and the number of bytes before it.
-    """
+    """Open a URL after ``have`` of its bytes, or else from the start; return the response and the bytes before it."""
     if 0 < have < size:
         try:
-            response = open_url(Request(url, headers={"Range": f"bytes={have}-"}), timeout)
-            if response.status != 206:
-                return response, 0
-            if response.headers.get("Content-Range", "").startswith(f"bytes {have}-{size - 1}/"):
-                return response, have
-            response.close()
+            answer = open_url(Request(url, headers={"Range": f"bytes={have}-"}), timeout)
         except HTTPError as error:
             if error.code != 416:
                 raise
-            error.close()
+            answer = error
+        if answer.headers.get("Content-Range", "").startswith(f"bytes {have}-{size - 1}/"):
+            return answer, have
+        answer.close()
     return open_url(Request(url), timeout), 0
 
 
 def describe(url: str, error: Exception) -> str:
     """Return an error as short text, for a server may have sent any bytes; and the proxy, which may be its cause."""
     text = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
-    parts = urlsplit(url) if not isinstance(error, ValueError) else None
-    proxy = getproxies().get(parts.scheme) if parts and not proxy_bypass(parts.netloc) else None
-    through = f", through the proxy {proxy.rpartition('@')[2]}" if proxy else ""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200]) + through
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    host, proxy = url.partition("//")[2].partition("/")[0], getproxies().get(url.partition(":")[0])
+    return f"{text}, through the proxy {proxy.rpartition('@')[2]}" if proxy and not proxy_bypass(host) else text
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:

@@ -64,8 +64,7 @@ def fall_along_cosine(share: float) -> float:
 def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
     """Count a training's steps; the Trainer's ``estimated_stepping_batches`` would build the loaders once more."""
     if data is None:
-        total = trainer.estimated_stepping_batches
-        if total == math.inf:
+        if (total := trainer.estimated_stepping_batches) == math.inf:
             raise InputError(NO_LENGTH)
         return int(total)
     batches = len(data.train) / data.hparams["batch_size"]
