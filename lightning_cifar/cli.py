@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
 from lightning_cifar.run.exit_status import explain
 from lightning_cifar.run.options import (
@@ -96,6 +97,9 @@ def answer(args: list[str]) -> int:
 
 def run(args: list[str]) -> None:
     """Run a command: its module's ``main`` gets the words after it; a Trainer's command gets a parsed job."""
+    for word in args:
+        if (word.partition("=")[2] if word.startswith("--") else word).startswith("~/"):
+            raise InputError(f"{word}: there is no home directory to put for ~: set HOME, or write the whole path")
     if args and (args[0] in PACKAGE_COMMANDS or predicts_files(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if word == "--help-all" else word for word in args]

@@ -41,7 +41,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             for line in describe_end(job, run):
                 print(line)
         except SystemExit:  # a signal
-            print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
+            if trial is None and run.trainer.checkpoint_callbacks:
+                print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
             raise
         finally:  # after Ctrl-C too
             if trial is None:
@@ -100,6 +101,8 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
 
 def list_files(job: Job, run: Run) -> None:
     """Print where curves, metrics and the checkpoint are, and how it is tested; upload curves and checkpoint to W&B."""
+    if run.directory.exists() and not (run.directory / "config.yaml").exists():
+        print(f"{run.directory} was moved or deleted during training: its config.yaml is missing, for --resume")
     for kind, name in (("curves", CURVES), ("metrics", METRICS)):
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")

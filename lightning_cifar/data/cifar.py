@@ -23,7 +23,7 @@ from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
 from lightning_cifar.data.images import has_image_suffix
 from lightning_cifar.data.layout import find_parts, list_folders, walk
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import compute_digest, one_at_a_time
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -137,9 +137,10 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
                 extract(download(urls, partial, size, digest, remedy), published, root)
                 partial.unlink()
     except OSError as error:
+        free = "free some space, or " if error.errno in DISK_FULL else ""
         raise InputError(
             f"cannot write the data directory {root}: {error.strerror or error}; "
-            "set root or LIGHTNING_CIFAR_DATA to a writable one"
+            f"{free}set root or LIGHTNING_CIFAR_DATA to a writable one"
         ) from error
 
 

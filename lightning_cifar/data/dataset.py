@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from lightning_cifar.errors import check_range
+from lightning_cifar.errors import InputError, check_range
 
 SourceName = Literal["cifar10", "cifar100", "digits", "folder"]
 
@@ -145,6 +145,8 @@ def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, An
     By default, a tenth is held out, at most 5,000. `InputError` if no training image would be left.
     """
     count = len(dataset.train)
+    if count < 2:
+        raise InputError(f"there is {count} training image, of which none can be held out: add images, or a folder val")
     size = min(5000, max(1, count // 10)) if val_size is None else val_size
     check_range("val_size", size, f"[1, {count - 1}]", whole=True)
     rest, held_out = stratified_split(dataset.train.labels, size, seed)

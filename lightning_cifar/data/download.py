@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import FTPHandler, Request, build_opener
+from urllib.request import FTPHandler, Request, build_opener, getproxies, proxy_bypass
 
 from tqdm import tqdm
 
@@ -30,6 +30,29 @@ class NoFTP(FTPHandler):
 def open_url(request: Request, timeout: float) -> Any:
     """Open a URL as Python's ``urlopen`` does, but for redirects to FTP."""
     return build_opener(NoFTP).open(request, timeout=timeout)
+
+
+def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:
+    """Open a URL after ``have`` of its bytes, or else from the start; return the response and the bytes before it."""
+    if 0 < have < size:
+        try:
+            answer = open_url(Request(url, headers={"Range": f"bytes={have}-"}), timeout)
+        except HTTPError as error:
+            if error.code != 416:
+                raise
+            answer = error
+        if answer.headers.get("Content-Range", "").startswith(f"bytes {have}-{size - 1}/"):
+            return answer, have
+        answer.close()
+    return open_url(Request(url), timeout), 0
+
+
+def describe(url: str, error: Exception) -> str:
+    """Return an error as short text, for a server may have sent any bytes; and the proxy, which may be its cause."""
+    text = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    host, proxy = url.partition("//")[2].partition("/")[0], getproxies().get(url.partition(":")[0])
+    return f"{text}, through the proxy {proxy.rpartition('@')[2]}" if proxy and not proxy_bypass(host) else text
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
@@ -57,7 +80,7 @@ def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str
             except (OSError, ValueError, HTTPException) as error:  # URLError and timeouts are OSErrors
                 if getattr(error, "errno", None) in (*DISK_FULL, *FORBIDDEN, errno.ELOOP):
                     raise
-                failures[url] = str(getattr(error, "reason", None) or error or type(error).__name__)
+                failures[url] = describe(url, error)
                 if len(urls) > 1:
                     print(f"{url} is given up: {failures[url]}", flush=True)
                 if is_final(error):
@@ -97,10 +120,8 @@ def fetch(url: str, partial: Path, size: int, timeout: float, slowest: float) ->
     have = partial.stat().st_size if partial.exists() else 0
     if have == size:
         return
-    request = Request(url, headers={"Range": f"bytes={have}-"} if 0 < have < size else {})
-    with open_url(request, timeout=timeout) as response:
-        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # the server ignores ranges: start over
+    opened, have = open_after(url, have, size, timeout)
+    with opened as response:
         if (total := have + int(response.headers.get("Content-Length", size - have))) != size:
             raise ValueError(f"{total:,} bytes, not the {size:,} of the published file")
         progress = tqdm(desc=url, total=size, initial=have, unit="B", unit_scale=True, disable=None, leave=False)

@@ -129,6 +129,7 @@ class BatchLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next epoch after that number of batches."""
+        check_range("the number of batches in the checkpoint", state["batch"], "[0, inf)", whole=True)
         self.sampler.first = state["batch"] * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:

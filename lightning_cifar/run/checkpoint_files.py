@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import write_whole
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -90,6 +90,17 @@ def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
     """Return the state of `LastCheckpoint`, or a subclass, in a checkpoint; empty without one."""
     states = (state for state in content["callbacks"].values() if isinstance(state, dict))
     return next((state for state in states if {"lines", "random"} <= state.keys()), {})
+
+
+def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
+    """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say.
+
+    Raises:
+        InputError: this is no number of lines.
+    """
+    lines = state_of_last_checkpoint(content).get("lines", 0)
+    check_range(f"{file} does not fit this run: the number of lines of metrics.csv", lines, "[0, inf)", whole=True)
+    return int(lines)
 
 
 def check_seed(file: Path, content: dict[str, Any], seed: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning import Callback
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint
 
 from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError, check_range
@@ -148,6 +148,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         yield "the rates of finetune suit trained weights, these are new: add --init_from pretrained"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
+    if trainer["enable_checkpointing"] is False:
+        yield "--trainer.enable_checkpointing false: nothing is saved; if training stops, it starts from the beginning"
     if data["balanced"] and model["class_weights"] == "balanced" and not equal:
         yield "--data.balanced draws rare classes more often and --model.class_weights weighs them: set one of them"
     size, last = data["image_size"], (data["sizes"] or [data["image_size"]])[-1]
@@ -179,9 +181,14 @@ def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool
             raise InputError(f"{type(one).__name__} monitors {monitor}, which is never logged: {', '.join(logged)} are")
 
 
-def check_checkpoints(callbacks: Sequence[Callback]) -> None:
-    """Raise `InputError` if a ModelCheckpoint would write over the checkpoint that every run has."""
+def check_checkpoints(callbacks: Sequence[Callback], starts: bool) -> None:
+    """Raise `InputError` if a ModelCheckpoint would write over the checkpoint that every run has.
+
+    Or if the run ``starts`` and Lightning would continue from the checkpoint of an earlier exception.
+    """
     for one in callbacks:
+        if isinstance(one, OnExceptionCheckpoint) and starts and os.path.exists(one.ckpt_path):
+            raise InputError(f"training would start from {one.ckpt_path} of an earlier run: delete it")
         if isinstance(one, ModelCheckpoint) and not one.dirpath and (one.save_last or one.filename == "last"):
             raise InputError(
                 "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, "

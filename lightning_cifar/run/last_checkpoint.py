@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +21,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_cifar.errors import check_range
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.run import resume
 from lightning_cifar.run.checkpoint_files import LAST, PREVIOUS, keep_own_files
 from lightning_cifar.run.guards import FiniteLoss
@@ -62,7 +64,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stored:
-            restore_random_states(self.stored["random"])
+            with self.explained():
+                restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         resumes = Path(str(trainer.ckpt_path)).parent == self.directory
@@ -77,7 +80,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
             self.stored = {}
-        resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
+        with self.explained():
+            resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.slurm_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
@@ -106,7 +110,8 @@ class LastCheckpoint(Checkpoint):
         if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # a trial, of LearningRateFinder
             return
         # What is logged in the epoch now has its sums, to which those from before a stop are added.
-        resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
+        with self.explained():
+            resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
         self.ended_early = resume.ends_within_epoch(self.trainer)
         if self.ended_early:
             self.save()  # now: the end of training is to be no end of the epoch
@@ -132,6 +137,15 @@ class LastCheckpoint(Checkpoint):
             self.epoch_over = False
         if stop and not ends:
             self.stop()
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an error in restoring this callback's state into an `InputError` that names the checkpoint."""
+        try:
+            yield
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            words = f"{type(error).__name__}: {reason(error)}"
+            raise InputError(f"{self.trainer.ckpt_path} does not fit this run: {words}") from error
 
     def is_due(self, seconds: float) -> bool:
         """Return whether any process has counted this many seconds since the last checkpoint."""

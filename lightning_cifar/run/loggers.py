@@ -1,13 +1,17 @@
 """The loggers of a run: of ``metrics.csv``, of W&B, and configured ones, which get the run's name."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from lightning_cifar.errors import InputError
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.metrics_csv import keep_lines, make_csv_logger
+from lightning_cifar.run.rank_zero import is_rank_zero
+from lightning_cifar.run.refusal import list_missing
 from lightning_cifar.run.wandb import SafeLogger
 
 
@@ -22,9 +26,32 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
     pairs = zip(as_list(configured), as_list(settings), strict=True)
     named = [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
     for logger in named:
+        if is_rank_zero() and not job.trainer["fast_dev_run"]:
+            check_log_directory(logger, directory, job.settings["resume"] is not None)
         if lines and isinstance(logger, CSVLogger) and Path(logger.log_dir, METRICS).exists():
             keep_lines(logger, lines)
     return loggers + named
+
+
+def check_log_directory(logger: Logger, run_dir: Path, resumes: bool) -> None:
+    """Raise `InputError` if a logger's directory cannot be made, or holds what is not of this run."""
+    if not logger.log_dir or "://" in logger.log_dir:
+        return
+    directory, remedy = Path(logger.log_dir), "name another save_dir or version"
+    if isinstance(logger, CSVLogger) and directory.resolve() == run_dir.resolve():
+        raise InputError(f"--trainer.logger would write {directory / METRICS}, which every run has anyway: {remedy}")
+    pattern = METRICS if isinstance(logger, CSVLogger) else "events.out.tfevents.*"
+    if not resumes and (earlier := next(directory.glob(pattern), None)):
+        raise InputError(f"--trainer.logger: {earlier} is of another run: delete it, or {remedy}, or another --run_dir")
+    made = list_missing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--trainer.logger: cannot make {error.filename}: {error.strerror}; {remedy}") from error
+    finally:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
 
 
 def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:

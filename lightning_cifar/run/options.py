@@ -77,6 +77,7 @@ ALIASES = {  # of options: what users type, by what they mean
     for name in names.split()
 }
 COLUMNS = 80  # of help texts
+SEEDS = "[0, 4294967295]"  # NumPy's
 LINKED = ("num_classes", "image_size", "non_square")  # of the model: those of the data, no options
 # Classes whose signatures define the options of a group: package, file, class.
 SIGNATURES = {

@@ -17,12 +17,12 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
-from lightning_cifar.run.options import FLAGS, LINKED, RECIPES
+from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
@@ -164,6 +164,10 @@ class Parsed(LightningCLI):
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         for name in ("image_size", "non_square"):
             parser.link_arguments(f"data.{name}", f"model.{name}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        check_range("--seed_everything", self.config["seed_everything"], SEEDS, whole=True)
 
     def before_instantiate_classes(self) -> None:
         for name in ("run_dir", "resume", "ckpt_path", "init_from", "near_duplicates"):

@@ -35,6 +35,8 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
     files = {file: (file.read_bytes(), file.stat()) for file in entries if file.is_file()}
 
     def restore() -> None:
+        if not directory.is_dir():  # deleted while it was in use
+            return
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
         if any(one.name not in SET_UP and not one.name.startswith(".") for one in changed):

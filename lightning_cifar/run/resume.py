@@ -105,7 +105,10 @@ def add_epoch_sums(trainer: Trainer, stored: dict[str, dict[str, Any]]) -> None:
     results = trainer.fit_loop.epoch_loop._results
     for key in [key for key in stored if key in results]:
         for name, value in stored.pop(key).items():
-            setattr(results[key], name, getattr(results[key], name) + value.to(results[key].value.device))
+            own = getattr(results[key], name)
+            if value.shape != own.shape:
+                raise ValueError(f"the sum of {key} has the shape {tuple(value.shape)}, not {tuple(own.shape)}")
+            setattr(results[key], name, own + value.to(results[key].value.device))
 
 
 def metric_states(module: LightningModule, reduce: Reduce) -> dict[str, dict[str, Any]]:
@@ -124,6 +127,8 @@ def restore_metric_states(module: LightningModule, stored: Mapping[str, Mapping[
     for name, states in stored.items():
         metric = module.get_submodule(name)
         for state, value in states.items():
+            if type(value) is not (wanted := type(getattr(metric, state))):
+                raise TypeError(f"{name}.{state} is a {type(value).__name__}, not a {wanted.__name__}")
             setattr(metric, state, value.to(module.device) if isinstance(value, Tensor) else value)
 
 

@@ -1,5 +1,6 @@
 """A run: its directory, locked, and a Trainer with the callbacks and loggers that a run needs."""
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,14 +10,14 @@ from pathlib import Path
 import torch
 import yaml
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint, ProgressBar
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.best_checkpoint import BestCheckpoint
-from lightning_cifar.run.checkpoint_files import BEST, check_seed, link_best, load_newest, state_of_last_checkpoint
+from lightning_cifar.run.checkpoint_files import BEST, check_seed, count_stored_lines, link_best, load_newest
 from lightning_cifar.run.checks import check_checkpoints, check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 from lightning_cifar.run.ended_early import EndedEarly
@@ -26,7 +27,7 @@ from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.loggers import as_list, make_loggers
-from lightning_cifar.run.parsing import ConfiguredTrainer
+from lightning_cifar.run.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.record import RunRecord, read_recipe
@@ -58,7 +59,7 @@ class Run:
     def find_saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
         paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
-        if found := next(filter(None, paths), ""):
+        if found := next(filter(os.path.isfile, paths), ""):
             return found
         if which == "last":
             return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
@@ -92,7 +93,13 @@ def open_run(
             run = build_run(job, directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
             ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
-        yield run
+        try:
+            yield run
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if run.directory.is_dir():
+                raise
+            remedy = "move it back, or start anew"
+            raise InputError(f"{run.directory} was moved or deleted while it was in use: {remedy}") from error
 
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
@@ -123,7 +130,7 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
         checkpoint, content = found
         with explain_checkpoint(checkpoint):
             check_seed(checkpoint, content, torch.initial_seed())
-            steps, lines = content["global_step"], int(state_of_last_checkpoint(content).get("lines", 0))
+            steps, lines = content["global_step"], count_stored_lines(checkpoint, content)
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         print("no checkpoint was written yet: training starts from the beginning")
@@ -196,9 +203,11 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *as_list(job.trainer["callbacks"])]
+    if job.command == "fit" and continues(job.settings):  # it would replace the rates that the run has found
+        configured = [one for one in configured if not isinstance(one, LearningRateFinder)]
     usual: list[Callback] = []
     if job.command == "fit":
-        check_checkpoints(configured)
+        check_checkpoints(configured, starts=not (job.ckpt_path or continues(job.settings)))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []

@@ -16,7 +16,7 @@ def shorten_type_error(key: str, text: str) -> str:
         return why
     found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before
     choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
-    if found is None or "." not in key or "init_args" in found[1] or "required" in text:
+    if found is None or ("." not in key and key != "seed_everything") or "init_args" in found[1] or "required" in text:
         return text if len(text) < 300 else f"--{key}: {text[-250:]}"
     if choices:
         expected = f"one of {choices[1].replace(chr(39), '')}" + (

@@ -109,7 +109,9 @@ def start_wandb(
     except ImportError:
         warnings.warn("wandb is not installed, nothing is logged to W&B: pip install wandb", stacklevel=2)
         return None
-    wanted: Any = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
+    if "WANDB_DIR" in os.environ:
+        warnings.warn(f"WANDB_DIR has no effect: W&B's files go to {run_dir / 'wandb'}, for --resume", stacklevel=2)
+    wanted: Any = os.environ.get("WANDB_MODE") or "online" if mode == "auto" else mode
     for chosen in dict.fromkeys([wanted, "offline"]):
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
@@ -129,7 +131,7 @@ def start_wandb(
                 return SafeLogger(experiment=run)
             why = "no API key; run `wandb login` and then `wandb sync` to upload this run"
         except Exception as error:  # training continues without W&B
-            why = reason(error)
+            why = " ".join(str(error).split())[:200] or reason(error)  # that of a wrong setting has several lines
         warnings.warn(f"W&B is not {chosen}: {why}", stacklevel=2)
     return None
 

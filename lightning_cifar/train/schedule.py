@@ -12,6 +12,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 
 Schedule = Literal["constant", "triangular", "cosine", "one_cycle"]
+NO_LENGTH = "this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
 
 
 def build_schedule(
@@ -63,7 +64,9 @@ def fall_along_cosine(share: float) -> float:
 def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
     """Count a training's steps; the Trainer's ``estimated_stepping_batches`` would build the loaders once more."""
     if data is None:
-        return int(trainer.estimated_stepping_batches)
+        if (total := trainer.estimated_stepping_batches) == math.inf:
+            raise InputError(NO_LENGTH)
+        return int(total)
     batches = len(data.train) / data.hparams["batch_size"]
     batches = math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
     limit = trainer.limit_train_batches
@@ -72,5 +75,5 @@ def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
     if trainer.max_epochs not in (None, -1):
         bounds.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
     if not bounds:
-        raise InputError("this schedule needs the training's length: set the Trainer's max_epochs or max_steps")
+        raise InputError(NO_LENGTH)
     return min(bounds)

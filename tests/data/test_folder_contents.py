@@ -122,6 +122,15 @@ def test_no_class_loses_its_only_image_to_validation(image_folder):
     assert data.train.labels.bincount().tolist() == [2, 1]
 
 
+def test_one_training_image_is_too_few(image_folder, capsys, tiny):
+    for name in "abc":  # two of the three are tested
+        Path("flat", name).mkdir(parents=True)
+        shutil.copy(image_folder / "test/dog/image-00.bmp", Path("flat", name))
+    words = ["--data.dataset", "folder", "--data.root", "flat", "--data.val_size", "null", "--run_dir", "run"]
+    assert main(["fit", *tiny, *words]) == 2
+    assert "there is 1 training image, of which none can be held out" in capsys.readouterr().err
+
+
 def test_classes_without_training_images_are_named(image_folder, read):
     keep(image_folder, 1, 1)
     assert "no training image is left of" in read("--data.val_size", "1")[1]

@@ -72,6 +72,32 @@ def send_other_bytes(handler: Handler, content: bytes, first: int) -> None:
     handler.wfile.write(bytes(len(content) - first))
 
 
+def refuse_ranges(handler: Handler, content: bytes, first: int) -> None:
+    if first:
+        handler.send_error(416)
+    else:
+        serve(handler, content, 0)
+
+
+def send_another_range(handler: Handler, content: bytes, first: int) -> None:
+    if first:
+        handler.start(content, first + 5)
+        handler.wfile.write(content[first + 5 :])
+    else:
+        serve(handler, content, 0)
+
+
+def name_no_range(handler: Handler, content: bytes, first: int) -> None:
+    handler.send_response(206)
+    handler.send_header("Content-Length", str(len(content) - first))
+    handler.end_headers()
+    handler.wfile.write(content[first:])
+
+
+def send_no_http(handler: Handler, content: bytes, first: int) -> None:
+    handler.wfile.write(b"\x1b[31mred\r\n\r\n")
+
+
 def send_page(handler: Handler, content: bytes, first: int) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -187,6 +213,29 @@ def test_a_partial_download_that_is_too_long_does_not_block(published, start_mir
     Path("data").mkdir()
     Path("data", f".{CIFAR10.filename}.partial").write_bytes(published.archive.read_bytes() + b"more")
     assert fit(tiny, "--data.url", start_mirror(serve).url) == 0
+
+
+@pytest.mark.parametrize("respond", [refuse_ranges, send_another_range, name_no_range], ids=lambda f: f.__name__)
+def test_a_server_that_cannot_continue_a_download_starts_it_anew(published, start_mirror, tiny, respond):
+    Path("data").mkdir()
+    Path("data", f".{CIFAR10.filename}.partial").write_bytes(published.archive.read_bytes()[:1000])
+    server = start_mirror(respond)
+    assert fit(tiny, "--data.url", server.url) == 0
+    assert server.requested == [1000, 0]
+
+
+def test_an_answer_that_is_no_http_is_shown_in_one_line_of_text(start_mirror, tiny, capsys):
+    assert fit(tiny, "--data.url", start_mirror(send_no_http).url) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+
+
+def test_a_proxy_that_does_not_answer_is_named(published, tiny, monkeypatch, capsys):
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    assert fit(tiny, "--data.url", "http://mirror.invalid/x") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Connection refused, through the proxy 127.0.0.1:9)" in line
 
 
 def test_a_link_in_place_of_the_partial_download_is_not_followed(published, start_mirror, tiny, capsys):

@@ -34,6 +34,16 @@ def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, cap
     assert not Path("~").exists()
 
 
+def test_without_a_home_no_directory_is_named_by_a_tilde(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["uid not found"])
+    for words in (["--run_dir=~/run"], ["--run_dir", "~/run"]):
+        assert main(["fit", *tiny, *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "set HOME, or write the whole path" in line
+    assert not Path("~").exists()
+
+
 def test_home_is_expanded_for_archives(tiny, home, capsys):
     Path("config.yaml").write_text("data: {archive: ~/absent.tar.gz, dataset: cifar10}")
     assert main(["fit", *tiny, "--config=~/../config.yaml"]) == 2

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_cifar import InputError
+from lightning_cifar import InputError, Throughput, main
 from lightning_cifar.run import directory as run_directory
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 
@@ -86,3 +87,28 @@ def test_a_run_directory_has_one_process_on_any_file_system_until_that_is_killed
     held = lock(tmp_path)
     assert held is not None
     held.release()
+
+
+def replace_by_file() -> None:
+    shutil.rmtree("run")
+    Path("run").touch()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [lambda: shutil.rmtree("run"), lambda: Path("run").rename("moved"), replace_by_file],
+    ids=["rm", "mv", "file"],
+)
+def test_run_directory_that_vanishes_is_one_line(tiny, monkeypatch, capsys, harm):
+    monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: harm())
+    assert main(["fit", *tiny, "--run_dir", "run", "--trainer.limit_val_batches", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert err == "error: run was moved or deleted while it was in use: move it back, or start anew\n"
+    assert "test it" not in out
+
+
+def test_training_that_outlives_its_directory_says_so(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: Path("run").rename("moved"))
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    assert "run was moved or deleted during training: its config.yaml is missing" in capsys.readouterr().out
+    assert Path("run/checkpoints/last.ckpt").exists()

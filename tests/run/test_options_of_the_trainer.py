@@ -174,6 +174,15 @@ def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, sta
     assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--trainer.enable_checkpointing=false", "--trainer.fast_dev_run=3"])
+def test_stopped_run_without_checkpoints_cannot_be_resumed(tiny, capsys, monkeypatch, option):
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["fit", *tiny, *SHORT, "--run_dir", "run", option]) == 130
+    out = capsys.readouterr().out
+    assert "resume it" not in out
+    assert ("if training stops, it starts from the beginning" in out) == ("checkpointing" in option)
+
+
 def test_learning_rate_finder_runs_before_training(tiny, capsys):
     assert fit(tiny, CALLBACKS, "LearningRateFinder", f"{CALLBACKS}.num_training_steps", "5") == 0
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 3
@@ -222,6 +231,9 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--model.learning_rate .inf", "--model.learning_rate must be finite, got inf"),
         ("--model.mean [125,120,110]", "--model.mean must be in [0, 1], got 125"),
         ("--model.std [60,.nan,60]", "--model.std must be in [0, 1], got 60"),
+        ("--seed_everything -3", "--seed_everything must be in [0, 4294967295], got -3"),
+        ("--seed_everything false", "--seed_everything must be a whole number, got False"),
+        ("--seed_everything abc", "--seed_everything abc: expected bool or int"),
         ("--trainer.num_nodes 2", "no launcher started this process"),
         ("--trainer.devices [0,1]", "there is no GPU; --trainer.devices 2 starts as many processes"),
         ("--trainer.devices 0,2,3, --trainer.accelerator cpu", "--trainer.devices 3 starts as many processes"),

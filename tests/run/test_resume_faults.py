@@ -208,6 +208,15 @@ def change_seed(content: dict) -> None:
     content["callbacks"]["LastCheckpoint"]["random"]["torch"] = torch.Generator().manual_seed(7).get_state()
 
 
+def change_state(name: str, value: object):
+    return lambda content: content["callbacks"]["LastCheckpoint"].update({name: value})
+
+
+def change_python_state(content: dict) -> None:
+    content["callbacks"]["LastCheckpoint"]["random"]["python"] = 1
+
+
+LOSS, LINES = "on_train_batch_end.train/loss", "number of lines of metrics.csv must be"
 DAMAGES = {
     "has no state_dict": drop("state_dict"),
     "has no global_step": drop("global_step"),
@@ -217,6 +226,15 @@ DAMAGES = {
     "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
     "does not fit this run: ": damage_random_state,
     "the seed 7": change_seed,
+    "fit this run: TypeError: cannot unpack": change_python_state,
+    f"{LINES} a whole number, got 'x'": change_state("lines", "x"),
+    f"{LINES} at least 0, got -5": change_state("lines", -5),
+    "'NoneType' object has no attribute": change_state("metrics", None),
+    "has no attribute `nope`": change_state("metrics", {"nope": {}}),
+    "held_out_accuracy.tp is a str": change_state("metrics", {"held_out_accuracy": {"tp": "x"}}),
+    "'NoneType' object is not iterable": change_state("sums", None),
+    "'str' object has no attribute 'shape'": change_state("sums", {LOSS: {"value": "x"}}),
+    "has the shape (3,), not ()": change_state("sums", {LOSS: {"value": torch.zeros(3)}}),
 }
 
 
@@ -259,3 +277,19 @@ def test_configured_csv_logger_keeps_its_rows(tiny, tmp_path):
     assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
     assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
     assert Path("logs/demo/run/metrics.csv").read_bytes() == Path("run/metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_learning_rate_finder_does_not_change_the_rate_of_a_resumed_run(tiny, tmp_path):
+    assert fit(*tiny, *SHORT, "--run_dir", "run") == 0
+    assert resume(Path("run"), "--trainer.max_epochs", "2", CALLBACKS, "LearningRateFinder") == 0
+    assert load_last(Path("run"))["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3
+
+
+def test_a_run_does_not_start_from_the_exception_of_another(tiny, trained, tmp_path, capsys):
+    Path("saved").mkdir()
+    shutil.copy(trained / "checkpoints/last.ckpt", "saved/on_exception.ckpt")
+    saves = [CALLBACKS, "OnExceptionCheckpoint", f"{CALLBACKS}.dirpath", "saved"]
+    assert fit(*tiny, *SHORT, *saves, "--run_dir", "run") == 2
+    assert "would start from saved/on_exception.ckpt of an earlier run" in capsys.readouterr().err
+    assert not Path("run").exists()

@@ -49,8 +49,17 @@ def test_unreachable_server_falls_back_to_offline(tmp_path, monkeypatch):
 
 def test_bad_settings_give_a_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "nonsense")
-    with pytest.warns(UserWarning, match="W&B is not"):
+    with pytest.warns(UserWarning, match="W&B is not nonsense: .* 'online', 'offline'"):
         wandb_logging.start_wandb("auto", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:W&B is not online")
+def test_variables_without_effect(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "")  # as if it was not set
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    with pytest.warns(UserWarning, match="WANDB_DIR has no effect: W&B's files go to .*/run/wandb"):
+        assert wandb_logging.start_wandb("auto", tmp_path / "run") is not None
+    assert find_offline_files(tmp_path / "run")
 
 
 def test_failure_to_finish_gives_a_warning():

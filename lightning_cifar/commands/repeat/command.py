@@ -17,7 +17,7 @@ from lightning_cifar.commands.repeat.results import (
 )
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.options import Arguments, check_options_of_fit, check_output, last_value
+from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings import layer, name_settings, quote_path
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
@@ -59,7 +59,8 @@ def main(args: list[str]) -> int:
         print(format_comparison(*parsed.compare))
         return 0
     check_range("--n", parsed.n, "[1, inf)")
-    check_range("--first_seed", parsed.first_seed, "[0, inf)")
+    check_range("--first_seed", parsed.first_seed, SEEDS)
+    check_range("--first_seed and --n: the last seed", parsed.first_seed + parsed.n - 1, SEEDS)
     check_options_of_fit(arguments, options)
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")

@@ -177,7 +177,11 @@ def test_compare_refuses_other_files(capsys, tmp_path, content, message):
     ("args", "message"),
     [
         (["--n", "0"], "--n must be at least 1, got 0"),
-        (["--first_seed", "-1"], "--first_seed must be at least 0, got -1"),
+        (["--first_seed", "-1"], "--first_seed must be in [0, 4294967295], got -1"),
+        (
+            ["--first_seed", "4294967295", "--n", "2"],
+            "--first_seed and --n: the last seed must be in [0, 4294967295], got 4294967296",
+        ),
         (["--seed_everything", "3"], "--seed_everything: repeat sets the seeds; name the first by --first_seed"),
         (["--ckpt_path", "x"], FROM_START.format("--ckpt_path")),
         (["--resume", "x"], FROM_START.format("--resume")),
