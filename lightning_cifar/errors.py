@@ -38,7 +38,10 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
     below = value <= high if interval[-1] == "]" else value < high
     if not (above and below):
         words = f"{'at least' if interval[0] == '[' else 'above'} {interval[1:].split(',')[0]}"
-        words = "finite" if value == math.inf else words if high == math.inf else f"in {interval}"
+        if high == math.inf and value == high:
+            words = "finite"
+        elif high != math.inf:
+            words = f"in {interval}"
         raise InputError(f"{name} must be {words}, got {value}")
 
 

@@ -43,6 +43,8 @@ def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int
             answer = error
         if answer.headers.get("Content-Range", "").startswith(f"bytes {have}-{size - 1}/"):
             return answer, have
+        if answer.status == 200:  # the server ignores ranges
+            return answer, 0
         answer.close()
     return open_url(Request(url), timeout), 0
 

@@ -14,7 +14,7 @@ def test_only_the_user_says_where_data_lies(
 ):
     requested = []
 
-    def refuse(request, **_):
+    def refuse(request, *_):
         requested.append(request.full_url)
         raise OSError("no network")
 

@@ -95,7 +95,7 @@ def test_a_resumed_run_keeps_its_weights(image_folder):
         ("[0, 1]", "class_weights must be in (0, 1e9], got 0.0"),
         ("[-1, 1]", "class_weights must be in (0, 1e9], got -1.0"),
         ("[.nan, 1]", "class_weights must be in (0, 1e9], got nan"),
-        ("[.inf, 1]", "class_weights must be finite, got inf"),
+        ("[.inf, 1]", "class_weights must be in (0, 1e9], got inf"),
         ("[]", "class_weights must be balanced or 2 numbers (num_classes), got []"),
         ("balance", "class_weights balance: one of balanced or a list of numbers"),
         ("2", "class_weights 2: one of balanced or a list of numbers"),

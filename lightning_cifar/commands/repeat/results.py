@@ -147,9 +147,7 @@ def read_result(file: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(read_text(path))
         runs = [{key: float(run[key]) for key in MEASURES} for run in result["seeds"]]
     except OSError as error:
-        raise InputError(
-            f"--compare {file}: {path} cannot be read ({error.strerror}); name a result of repeat"
-        ) from error
+        raise InputError(f"--compare {path} cannot be read: {error.strerror}") from error
     except DAMAGED as error:
         raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
     if len(runs) < 2:

@@ -82,7 +82,7 @@ def test_a_result_is_not_compared_with_itself(capsys, tmp_path):
         ([0.9, 94.1], "{}: accuracy must be in [0, 1], got 94.1"),
         ([0.9, float("nan")], "{}: accuracy must be in [0, 1], got nan"),
         ([-0.1, 0.9], "{}: accuracy must be in [0, 1], got -0.1"),
-        (None, "{}: {}/repeat.json cannot be read (No such file or directory); name a result of repeat"),
+        (None, "{}/repeat.json cannot be read: No such file or directory"),
     ],
 )
 def test_results_that_cannot_be_compared_are_explained(capsys, tmp_path, accuracies, words):
