@@ -49,8 +49,8 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
         known: further plain values, such as recipe, data and accuracy. A ``temperature`` divides the logits before the
             softmax.
     """
-    tensors = {
-        name: (value.half() if half and value.ndim > 1 else value).contiguous()
+    tensors = {  # copies: layers may share weights, which the format does not know
+        name: (value.half() if half and value.ndim > 1 else value).clone(memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
     }
     metadata = {"hyper_parameters": dict(model.hparams), "known": {"held_out": held_out, **known}}

@@ -25,6 +25,12 @@ def build(num_classes, width=8):
 
 def build_flat(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+
+
+def build_shared(num_classes):
+    twice = nn.Conv2d(8, 8, 3, 1, 1)
+    first, last = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, num_classes)
+    return nn.Sequential(first, twice, nn.ReLU(), twice, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
 """
 SHORT = ["--recipe", "demo", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 SHORT += ["--trainer.log_every_n_steps", "1"]
@@ -84,6 +90,13 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     with trust("mine"):
         model = load_pretrained("mine.safetensors")
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_weights_that_layers_share_are_exported(factory, capsys):
+    options = ["--model.network", "mine:build_shared", *TRUSTED]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    assert run(capsys, "export", "--ckpt_path", "run", *TRUSTED, "--output", "shared.safetensors")[0] == 0
+    assert run(capsys, "test", "--ckpt_path", "shared.safetensors", *TRUSTED)[0] == 0
 
 
 @pytest.mark.parametrize("sizes", ["[20, 32]", "[32, 24]"])
