@@ -86,9 +86,9 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def count_parameters(run_dir: Path) -> int:
-    from lightning_cifar.train.weights import find_checkpoint, load_pretrained
+    from lightning_cifar import load_pretrained
 
-    return sum(one.numel() for one in load_pretrained(find_checkpoint(str(run_dir))).network.parameters())
+    return sum(one.numel() for one in load_pretrained(run_dir).network.parameters())
 
 
 def keep(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

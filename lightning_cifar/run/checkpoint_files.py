@@ -96,7 +96,7 @@ def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
     """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say.
 
     Raises:
-        InputError: this is no number of lines.
+        InputError: the stored value is not a number of lines.
     """
     lines = state_of_last_checkpoint(content).get("lines", 0)
     check_range(f"{file} does not fit this run: the number of lines of metrics.csv", lines, "[0, inf)", whole=True)

@@ -33,10 +33,9 @@ def check_config(config: str) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"--config {config}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
-    if file.is_file() and not isinstance(node, yaml.MappingNode):
-        raise InputError(f"--config {config} holds no settings: write them as in the config.yaml of a run")
-    if not file.is_file() and not isinstance(node, yaml.MappingNode):
-        raise InputError(f"--config {config}: no such file")
+    if not isinstance(node, yaml.MappingNode):
+        why = " holds no settings: write them as in the config.yaml of a run" if file.is_file() else ": no such file"
+        raise InputError(f"--config {config}{why}")
     try:
         stored: dict[str, Any] = yaml.safe_load(text)
         check_names(stored)

@@ -203,11 +203,11 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *as_list(job.trainer["callbacks"])]
-    if job.command == "fit" and continues(job.settings):  # it would replace the rates that the run has found
-        configured = [one for one in configured if not isinstance(one, LearningRateFinder)]
     usual: list[Callback] = []
     if job.command == "fit":
-        check_checkpoints(configured, starts=not (job.ckpt_path or continues(job.settings)))
+        if resumes := continues(job.settings):  # a finder would replace the rates that the run has found
+            configured = [one for one in configured if not isinstance(one, LearningRateFinder)]
+        check_checkpoints(configured, starts=not (job.ckpt_path or resumes))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
