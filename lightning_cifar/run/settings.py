@@ -112,9 +112,7 @@ def is_restarted() -> bool:
 def resuming_flags(flags: list[str]) -> list[str]:
     """Return the flags that resume the run which the same command started."""
     kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
-    if trusted := last_value(flags, "--trust_config"):
-        kept += ["--trust_config", trusted]
-    return ["--resume", str(last_value(flags, "--run_dir")), *kept]
+    return ["--resume", str(last_value(flags, "--run_dir")), *kept, *list_trust(last_value(flags, "--trust_config"))]
 
 
 def config_file(run_dir: str | None) -> Path | None:
@@ -152,6 +150,18 @@ def format_command(*words: str | Path) -> str:
     """Return a command of this package as it is typed in a shell."""
     typed = (quote_path(word) if isinstance(word, Path) else shlex.quote(word) for word in words)
     return " ".join(["python -m lightning_cifar", *typed])
+
+
+def format_test_command(checkpoint: Path, root: Any, labels: Any, trusted: str | None) -> str:
+    """Return the command that tests a checkpoint, with what that lacks: where the data lies, and whom to trust."""
+    places = {"--ckpt_path": checkpoint, "--data.root": root, "--data.labels": labels}
+    options: list[str | Path] = [word for name, place in places.items() if place for word in (name, Path(str(place)))]
+    return format_command("test", *options, *list_trust(trusted))
+
+
+def list_trust(packages: str | None) -> list[str]:
+    """Return the option ``--trust_config`` as it was given, which later commands on a run need too."""
+    return ["--trust_config", packages] if packages else []
 
 
 def name_settings(flags: list[str]) -> str:
