@@ -37,7 +37,7 @@ def layer(args: list[str]) -> list[str]:
     check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
-            check_option(flag, command)
+            check_option(flag, ["images"] if command == "predict" else [])
     for option in ("--corruptions", "--near_duplicates"):
         if command != "test" and any(flag.split("=")[0] == option for flag in flags):
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
