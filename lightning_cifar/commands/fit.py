@@ -15,10 +15,11 @@ from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import CURVES
-from lightning_cifar.run.job import Job, choose_precision, count_batches, load_data, load_weights
+from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
+from lightning_cifar.train.schedule import count_batches
 
 FEW_STEPS = 100
 

@@ -27,6 +27,7 @@ from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
+from lightning_cifar.train.schedule import count_batches
 from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
@@ -185,12 +186,6 @@ def choose_log_interval(job: Job) -> None:
         return
     if 0 < batches < (50 if interval is None else interval):  # 50: Lightning's default
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
-
-
-def count_batches(data: CIFAR10DataModule) -> int:
-    """Return the number of training batches of an epoch."""
-    batches = len(data.train) / data.hparams["batch_size"]
-    return math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
 
 
 def load_weights(job: Job) -> str:
