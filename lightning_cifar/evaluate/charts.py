@@ -52,9 +52,8 @@ def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
         names = [*map(str, range(len(names)))]
         axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
-    axes.imshow(
-        [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
-    )  # roots: rare confusions show too
+    roots = [[share**0.5 for share in row] for row in shares]  # rare confusions show too
+    axes.imshow(roots, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="confusion matrix, % of each true class")
     if len(names) <= 20:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
@@ -89,15 +88,10 @@ def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
 
 def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
     curve = result["risk_coverage"]
-    axes.plot(
-        [100 * share for share in curve["coverage"]], [100 * risk for risk in curve["risk"]], marker="o", markersize=3
-    )
-    axes.set(
-        xlabel="coverage: most confident images, %",
-        ylabel="risk: error rate, %",
-        xlim=(0, 100),
-        title="risk-coverage curve",
-    )
+    coverages, risks = ([100 * share for share in curve[name]] for name in ("coverage", "risk"))
+    axes.plot(coverages, risks, marker="o", markersize=3)
+    axes.set(xlabel="coverage: most confident images, %", ylabel="risk: error rate, %", title="risk-coverage curve")
+    axes.set(xlim=(0, 100))
     axes.set_ylim(bottom=0)
 
 

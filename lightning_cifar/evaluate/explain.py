@@ -29,14 +29,8 @@ from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 
 SIDE, MARGIN, TITLE, SCALE = 256, 12, 30, 26  # of a panel and of its colour bar, in pixels
-BRANCHES = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-)  # Paul Tol's palette, safe for colour-blind readers
+# Paul Tol's palette, safe for colour-blind readers.
+BRANCHES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
 
 @dataclass

@@ -29,11 +29,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
 NETWORK_OPTIONS = (
-    "network",
-    "network_args",
-    "members",
-    "image_size",
-    "non_square",
+    *("network", "network_args", "members", "image_size", "non_square"),
     *signature(FiveBlockNet).parameters,
 )
 
