@@ -224,6 +224,13 @@ def values_of(flags: list[str], *names: str) -> list[str]:
     return values
 
 
+def to_list(value: Any) -> list[Any]:
+    """Return a list as it is, any other value as its only element; without a value, an empty list."""
+    if not value:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
 def check_output(file: Path) -> None:
     """Raise `InputError` if ``--output`` exists and is not a file: a directory, a device."""
     if file.exists() and not file.is_file():

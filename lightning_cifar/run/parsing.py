@@ -22,7 +22,7 @@ from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
-from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS
+from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, to_list
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
@@ -61,7 +61,7 @@ class Parser(LightningArgumentParser):
 
 def find_reason(callbacks: Any) -> Exception | None:
     """Return the error of the first configured callback that cannot be built; jsonargparse drops it."""
-    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
+    for one in to_list(callbacks):
         module, _, name = getattr(one, "class_path", "").rpartition(".")
         try:
             if module:
