@@ -48,7 +48,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             raise
         finally:  # after Ctrl-C too
             if trial is None:
-                list_files(job, run)
+                report_files(job, run)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
         yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")
 
 
-def list_files(job: Job, run: Run) -> None:
+def report_files(job: Job, run: Run) -> None:
     """Print where curves, metrics and the checkpoint are, and how it is tested; upload curves and checkpoint to W&B."""
     if run.directory.exists() and not (run.directory / "config.yaml").exists():
         print(f"{run.directory} was moved or deleted during training: its config.yaml is missing, for --resume")
