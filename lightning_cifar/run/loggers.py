@@ -17,7 +17,7 @@ from lightning_cifar.run.wandb import SafeLogger
 
 
 def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
-    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
+    """Return the CSV logger, W&B's and those of ``--trainer.logger``; checkpoints lie beside the first one's file."""
     loggers: list[Logger] = [make_csv_logger(directory, lines)]
     if wandb is not None and job.command != "test":  # a test has no steps to draw over
         loggers.append(wandb)

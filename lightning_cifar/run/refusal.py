@@ -1,4 +1,4 @@
-"""A command that is refused leaves its directory as it was."""
+"""Refused commands leave their directory as it was; errors of checkpoints and callbacks, in one line."""
 
 import os
 import shutil
