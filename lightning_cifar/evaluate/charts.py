@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageFont
+from PIL import Image
 
-from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable
+from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable, open_font
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.image_sheet import draw_sheet
@@ -39,11 +39,8 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
 def draw_mistakes(file: Path, pixels: Any, mistakes: Sequence[Mapping[str, Any]]) -> None:
     """Write the images of mistakes, uint8 (N, side, side, 3), N at least 1, with predicted and true class."""
     names = [name for one in mistakes for name in (one["prediction"], one["label"])]
-    font = None
-    if not "".join(names).isascii():
-        font = ImageFont.truetype(font_manager.findfont(choose_fonts(names)[-1]), 12)
     captions = [[f"{one['prediction'][:9]}: {one['probability']:.0%}", f"true: {one['label']}"] for one in mistakes]
-    write_whole(file, draw_sheet(pixels, captions, font))
+    write_whole(file, draw_sheet(pixels, captions, open_font(names, 12)))
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
