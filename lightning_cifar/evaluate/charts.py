@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,7 +23,6 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     """Write the result of `evaluate_logits` as a PNG."""
     panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     with rc_context({"font.family": choose_fonts(result["per_class"])}):
         for number, draw in enumerate(panels, 1):
             draw(figure.add_subplot(1, len(panels), number), result)

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_cifar.commands.report.groups import WITHOUT_EFFECT, Group, group_runs
@@ -138,7 +137,6 @@ def list_recalls(test: dict[str, Any], tests: int) -> list[tuple[str, str, str]]
 def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names: Iterable[str]) -> dict[str, str]:
     """Draw a panel with ``names`` in it and write it to ``file``; return it as a data URI with its description."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     with rc_context({"font.family": choose_fonts(names)}):
         draw(figure.add_subplot())
     buffer = io.BytesIO()
