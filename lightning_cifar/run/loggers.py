@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.metrics_csv import keep_lines, make_csv_logger
+from lightning_cifar.run.metrics_csv import keep_lines
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
 from lightning_cifar.run.refusal import list_missing
@@ -18,7 +18,7 @@ from lightning_cifar.run.wandb import SafeLogger
 
 def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
     """Return the CSV logger, W&B's and those of ``--trainer.logger``; checkpoints lie beside the first one's file."""
-    loggers: list[Logger] = [make_csv_logger(directory, lines)]
+    loggers: list[Logger] = [keep_lines(CSVLogger(directory, name="", version=""), lines)]
     if wandb is not None and job.command != "test":  # a test has no steps to draw over
         loggers.append(wandb)
     configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
