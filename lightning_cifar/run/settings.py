@@ -133,9 +133,8 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:
-        near = [
-            parent for parent in (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/")) if config_file(str(parent))
-        ]
+        around = (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/"))
+        near = [one for one in around if config_file(str(one))]
         hint = f"; did you mean {quote_path(max(near))}?" if near else ""
         raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{hint}")
     return stored
