@@ -37,11 +37,8 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
     if not (above and below):
-        words = f"{'at least' if interval[0] == '[' else 'above'} {interval[1:].split(',')[0]}"
-        if high == math.inf and value == high:
-            words = "finite"
-        elif high != math.inf:
-            words = f"in {interval}"
+        least = f"{'at least' if interval[0] == '[' else 'above'} {interval[1:].split(',')[0]}"
+        words = f"in {interval}" if high < math.inf else "finite" if value == high else least
         raise InputError(f"{name} must be {words}, got {value}")
 
 

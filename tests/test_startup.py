@@ -107,7 +107,7 @@ def test_version_needs_no_torch():
         (["fit", "--seed", "3"], "no option --seed: did you mean --seed_everything?"),
         (["fit", "--pretrained"], "no option --pretrained: did you mean --init_from?"),
         (["repeat", "--seeds", "3"], "no option --seeds: did you mean --n?"),
-        (["sweep", "--trials=3"], "no option --trials=3: did you mean --n_trials?"),
+        (["sweep", "--trials=3"], "no option --trials: did you mean --n_trials?"),
         (["serve", "--prot", "3"], "serve: unrecognized arguments: --prot 3; did you mean --port?"),
         (["predict", "--image", "x"], "no option --image: did you mean --images?"),
         (

@@ -1,6 +1,5 @@
 """``completion``: print a script that completes commands and options in bash and, by bashcompinit, zsh."""
 
-import re
 from importlib import import_module
 
 from lightning_cifar.run.options import (
@@ -56,15 +55,11 @@ def format_script() -> str:
     for command in SUBCOMMANDS:
         options: list[str] = []
         if command in (*PACKAGE_COMMANDS, "predict"):
-            options += read_options(import_module(f"lightning_cifar.commands.{command}").parser())
+            own = import_module(f"lightning_cifar.commands.{command}").parser()
+            options += [f"--{name}" for name in own.list_options()]
         if command not in PACKAGE_COMMANDS or command in WITH_FIT_OPTIONS:
             options += fit_options
         if command not in PACKAGE_COMMANDS:
             options.append("--help-all")
         cases.append(f'        {command}) options="{" ".join(dict.fromkeys(options))}" ;;')
     return SCRIPT.format(recipes=" ".join(RECIPES), commands=" ".join(SUBCOMMANDS), cases="\n".join(cases))
-
-
-def read_options(parser: Arguments) -> list[str]:
-    """Return a parser's long options, from its usage line: argparse has no public list of them."""
-    return ["--help", *re.findall(r"(?<=[\s\[|(])--[a-z0-9_]+", parser.format_usage())]

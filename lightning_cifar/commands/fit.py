@@ -15,10 +15,11 @@ from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import CURVES
-from lightning_cifar.run.job import Job, choose_precision, count_batches, load_data, load_weights
-from lightning_cifar.run.settings import format_command
+from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
+from lightning_cifar.train.schedule import count_batches
 
 FEW_STEPS = 100
 
@@ -42,11 +43,12 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
                 print(line)
         except SystemExit:  # a signal
             if trial is None and run.trainer.checkpoint_callbacks:
-                print(f"resume it: {format_command('fit', '--resume', run.directory, *list_trust(job))}")
+                trust = list_trust(job.settings["trust_config"])
+                print(f"resume it: {format_command('fit', '--resume', run.directory, *trust)}")
             raise
         finally:  # after Ctrl-C too
             if trial is None:
-                list_files(job, run)
+                report_files(job, run)
 
 
 @contextmanager
@@ -99,7 +101,7 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
         yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")
 
 
-def list_files(job: Job, run: Run) -> None:
+def report_files(job: Job, run: Run) -> None:
     """Print where curves, metrics and the checkpoint are, and how it is tested; upload curves and checkpoint to W&B."""
     if run.directory.exists() and not (run.directory / "config.yaml").exists():
         print(f"{run.directory} was moved or deleted during training: its config.yaml is missing, for --resume")
@@ -110,18 +112,10 @@ def list_files(job: Job, run: Run) -> None:
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
-        root = job.data.hparams["root"]  # never taken from a checkpoint
-        place: list[str | Path] = ["--data.root", Path(root)] if root else []
-        if labels := job.data.hparams["labels"]:
-            place += ["--data.labels", Path(labels)]
-        print(f"test it: {format_command('test', '--ckpt_path', Path(checkpoint), *place, *list_trust(job))}")
+        root, labels = (job.data.hparams[name] for name in ("root", "labels"))  # never taken from a checkpoint
+        print(f"test it: {format_test_command(Path(checkpoint), root, labels, job.settings['trust_config'])}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
             run.wandb.send_checkpoint(checkpoint)
-
-
-def list_trust(job: Job) -> list[str]:
-    """Return the option ``--trust_config`` as it was given, which later commands on the run need too."""
-    return ["--trust_config", job.settings["trust_config"]] if job.settings["trust_config"] else []

@@ -31,7 +31,9 @@ def test(job: Job) -> None:
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:
-        check_options(job, run)
+        limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
+        if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
+            raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
         assert job.ckpt_path is not None
         identity = identify_checkpoint(job.ckpt_path, run.directory, digest)
         run.trainer.test(job.model, job.data, verbose=False)
@@ -72,13 +74,6 @@ def read_duplicates(job: Job) -> list[int]:
     if len(job.data.test) != TEST_IMAGES or job.trainer.get("limit_test_batches") is not None:
         raise InputError(f"--near_duplicates needs all {TEST_IMAGES:,} test images of CIFAR-10 or CIFAR-100")
     return positions
-
-
-def check_options(job: Job, run: Run) -> None:
-    """Raise `InputError` if an option of this test cannot be used."""
-    limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
-    if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
-        raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
 
 
 def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ HEIC = (".heic", ".heif")  # photographs of phones, which Pillow reads through t
 
 @dataclass(frozen=True)
 class Square:
-    """What every image becomes: a square of ``side`` pixels; ``rule`` says how, if the image is not square."""
+    """Square of ``side`` pixels that every image becomes; ``rule`` says how, if the image is not square."""
 
     side: int = SIZE
     rule: NonSquare = "crop"

@@ -110,9 +110,7 @@ class BatchLoader:
         check_batch_size(batch_size, len(data), drop_last, shard)
         self.pixels = data.images.permute(0, 2, 3, 1).contiguous().to(device)  # (N, H, W, C): images are contiguous
         self.labels = data.labels.to(device)
-        self.batch_size = batch_size
-        self.drop_last = drop_last
-        self.positions = positions
+        self.batch_size, self.drop_last, self.positions = batch_size, drop_last, positions
         # Lightning calls its `set_epoch`.
         self.sampler = Order(len(data), seed, batch_size, shard, data.labels if balanced else None)
         self.batch = 0
@@ -130,7 +128,7 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next epoch after that number of batches."""
         check_range("the number of batches in the checkpoint", state["batch"], "[0, inf)", whole=True)
-        self.sampler.first = state["batch"] * self.batch_size
+        self.sampler.first = state["batch"] * self.sampler.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         self.batch = self.sampler.first // self.batch_size

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, select_evenly
 from lightning_cifar.data.decoding import decode_all, iterate_images, refuse_damaged
 from lightning_cifar.data.images import SQUARE, Square, decode
-from lightning_cifar.data.loader import ALL, Order, check_batch_size
+from lightning_cifar.data.loader import ALL, BatchLoader, Order, check_batch_size
 from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError
 
@@ -98,12 +98,7 @@ class FileLoader(DataLoader):
 
     batch = 0
     find_damaged: Callable[[], list[str]] = list  # called when a file cannot be decoded, to name all of them
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.first = state["batch"] * self.sampler.batch_size  # type: ignore[attr-defined]  # an Order
+    state_dict, load_state_dict = BatchLoader.state_dict, BatchLoader.load_state_dict
 
     def __iter__(self) -> Any:
         # For predict, Lightning builds a new loader with another sampler, which starts at the first batch.

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageFont
+from PIL import Image
 
-from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable
+from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable, open_font
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.image_sheet import draw_sheet
@@ -24,7 +23,6 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     """Write the result of `evaluate_logits` as a PNG."""
     panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     with rc_context({"font.family": choose_fonts(result["per_class"])}):
         for number, draw in enumerate(panels, 1):
             draw(figure.add_subplot(1, len(panels), number), result)
@@ -39,11 +37,8 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
 def draw_mistakes(file: Path, pixels: Any, mistakes: Sequence[Mapping[str, Any]]) -> None:
     """Write the images of mistakes, uint8 (N, side, side, 3), N at least 1, with predicted and true class."""
     names = [name for one in mistakes for name in (one["prediction"], one["label"])]
-    font = None
-    if not "".join(names).isascii():
-        font = ImageFont.truetype(font_manager.findfont(choose_fonts(names)[-1]), 12)
     captions = [[f"{one['prediction'][:9]}: {one['probability']:.0%}", f"true: {one['label']}"] for one in mistakes]
-    write_whole(file, draw_sheet(pixels, captions, font))
+    write_whole(file, draw_sheet(pixels, captions, open_font(names, 12)))
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
@@ -52,9 +47,8 @@ def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
         names = [*map(str, range(len(names)))]
         axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
-    axes.imshow(
-        [[share**0.5 for share in row] for row in shares], cmap="Blues", vmin=0, vmax=1
-    )  # roots: rare confusions show too
+    roots = [[share**0.5 for share in row] for row in shares]  # rare confusions show too
+    axes.imshow(roots, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title="confusion matrix, % of each true class")
     if len(names) <= 20:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
@@ -89,15 +83,10 @@ def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
 
 def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
     curve = result["risk_coverage"]
-    axes.plot(
-        [100 * share for share in curve["coverage"]], [100 * risk for risk in curve["risk"]], marker="o", markersize=3
-    )
-    axes.set(
-        xlabel="coverage: most confident images, %",
-        ylabel="risk: error rate, %",
-        xlim=(0, 100),
-        title="risk-coverage curve",
-    )
+    coverages, risks = ([100 * share for share in curve[name]] for name in ("coverage", "risk"))
+    axes.plot(coverages, risks, marker="o", markersize=3)
+    axes.set(xlabel="coverage: most confident images, %", ylabel="risk: error rate, %", title="risk-coverage curve")
+    axes.set(xlim=(0, 100))
     axes.set_ylim(bottom=0)
 
 

@@ -89,7 +89,7 @@ def corrupt_images(images: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
 
 
 def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield the same from CIFAR-10-C: a file holds the test images at the five severities of one corruption.
+    """Yield each corruption's name and images from CIFAR-10-C: a file holds the test images at the five severities.
 
     Args:
         folder: holds ``<corruption>.npy`` files.

@@ -17,26 +17,19 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable
+from lightning_cifar.evaluate.fonts import make_drawable, open_font
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.small_images import LEAST
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 
 SIDE, MARGIN, TITLE, SCALE = 256, 12, 30, 26  # of a panel and of its colour bar, in pixels
-BRANCHES = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-)  # Paul Tol's palette, safe for colour-blind readers
+# Paul Tol's palette, safe for colour-blind readers.
+BRANCHES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
 
 @dataclass
@@ -148,7 +141,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
         panels["gates: weight of each branch"] = draw_gates(explanation)
     figure = Image.new("RGB", (len(panels) * (SIDE + MARGIN) + MARGIN + SCALE, SIDE + TITLE + MARGIN), "white")
     write = ImageDraw.Draw(figure)
-    title_font = font(15) if name.isascii() else open_font(choose_fonts([name])[-1], 15)
+    title_font = open_font([name], 15) or font(15)
     for column, (title, panel) in enumerate(panels.items()):
         left = MARGIN + column * (SIDE + MARGIN) + (SCALE if column > 1 else 0)
         write.text((left, 8), title, "black", title_font)
@@ -191,12 +184,6 @@ def draw_gates(explanation: Explanation) -> Image.Image:
 @cache
 def colour_table() -> np.ndarray:
     return (255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
-
-
-@cache
-def open_font(family: str, size: int) -> ImageFont.FreeTypeFont:
-    """Open an installed font, for class names that Pillow's own font cannot draw."""
-    return ImageFont.truetype(font_manager.findfont(family), size)
 
 
 @cache

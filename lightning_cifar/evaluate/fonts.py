@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from matplotlib import font_manager
+from PIL import ImageFont
 
 DEFAULT = "DejaVu Sans"  # matplotlib's own
 
@@ -25,6 +26,12 @@ def make_drawable(names: Iterable[str]) -> list[str]:
     short = [shorten(name) for name in names]
     missing = find_fonts(frozenset("".join(short)))[1]
     return ["".join("?" if letter in missing else letter for letter in name).replace("$", r"\$") for name in short]
+
+
+def open_font(names: Iterable[str], size: int) -> ImageFont.FreeTypeFont | None:
+    """Open an installed font for names that Pillow's own font cannot draw; None if they are ASCII."""
+    text = "".join(names)
+    return None if text.isascii() else ImageFont.truetype(font_manager.findfont(choose_fonts(text)[-1]), size)
 
 
 def can_draw(names: Iterable[str]) -> bool:

@@ -72,25 +72,22 @@ def predict_batch(
 ) -> Iterator[tuple[dict[str, Any], Explanation | None]]:
     """Yield the row of `predict_files` and the explanation, or None, of each (name, result of `read_pixels`)."""
     pixels = [content for _, content in batch if not isinstance(content, str)]
-    classes: Iterator[list[tuple[str, float]]] = iter(())
-    explanations: Iterator[Explanation] = iter(())
-    finite: Iterator[bool] = iter(())
+    found: Iterator[tuple[list[tuple[str, float]], bool, Explanation | None]] = iter(())
     if pixels:
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(model.device)
         probabilities = predict_probabilities(model, images, precision)
-        finite = iter(probabilities.isfinite().all(1).tolist())
-        classes = iter(rank_classes(model, probabilities, top))
-        if explain:
-            explanations = explain_classes(model, images, probabilities.argmax(1))
+        explanations = explain_classes(model, images, probabilities.argmax(1)) if explain else [None] * len(pixels)
+        finite = probabilities.isfinite().all(1).tolist()
+        found = zip(rank_classes(model, probabilities, top), finite, explanations, strict=True)
     for name, content in batch:
         if isinstance(content, str):
             yield {"file": name, "classes": [], "error": content}, None
+            continue
+        classes, is_finite, explanation = next(found)
+        if is_finite:
+            yield {"file": name, "classes": classes, "error": None}, explanation
         else:
-            row, explanation = {"file": name, "classes": next(classes), "error": None}, next(explanations, None)
-            if next(finite):
-                yield row, explanation
-            else:
-                yield row | {"classes": [], "error": "the model's probabilities are NaN"}, None
+            yield {"file": name, "classes": [], "error": "the model's probabilities are NaN"}, None
 
 
 def read_ahead(

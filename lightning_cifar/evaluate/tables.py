@@ -40,7 +40,7 @@ def format_table(result: dict[str, Any]) -> str:
     lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
         lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")
-        if worse := list_worse(result):
+        if worse := describe_worse(result):
             lines.append(f"that temperature, fitted on held-out images, makes the {worse} worse: do not use it")
     lines.append(f"area under the risk-coverage curve {result['risk_coverage']['aurc']:.4f}")
     if partial := describe_partial(result):
@@ -53,7 +53,7 @@ def format_scores(result: dict[str, Any]) -> str:
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
 
 
-def list_worse(result: dict[str, Any]) -> str:
+def describe_worse(result: dict[str, Any]) -> str:
     """Return ``loss and calibration error``, or the one of them that temperature scaling made worse; else nothing."""
     scaled = result["temperature_scaled"]
     names = {"loss": "loss", "calibration_error": "calibration error"}

@@ -5,6 +5,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_cifar.run.options import to_list
+
 
 class LastGroup(Callback):
     """Divide the gradients of an epoch's last group by its number of batches; Lightning divides as if it were full."""
@@ -17,6 +19,5 @@ class LastGroup(Callback):
 
 def accumulates(trainer: dict[str, Any]) -> bool:
     """Whether gradients are accumulated: by the Trainer's option or by a callback."""
-    callbacks = trainer["callbacks"] or []
-    names = [type(one).__name__ for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    names = [type(one).__name__ for one in to_list(trainer["callbacks"])]
     return trainer["accumulate_grad_batches"] != 1 or "GradientAccumulationScheduler" in names

@@ -21,7 +21,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """That of Lightning's class, which wrote the checkpoints of earlier versions."""
+        """Key of Lightning's class, which wrote the checkpoints of earlier versions."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Any = None) -> bool:

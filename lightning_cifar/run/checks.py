@@ -50,7 +50,7 @@ def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
 
 
 def check_launcher(trainer: dict[str, Any]) -> None:
-    """Raise `InputError` if a launcher started several processes, each to train alone, or none for several machines."""
+    """Raise `InputError` if a launcher's processes would each train alone, or several machines have no launcher."""
     if trainer["num_nodes"] > 1 and not CLUSTER & os.environ.keys():
         raise InputError(
             f"--trainer.num_nodes {trainer['num_nodes']}: no launcher started this process; start it on each machine "

@@ -23,11 +23,11 @@ def check_config(config: str) -> dict[str, Any]:
             raise InputError(f"--config {file} has more than {CONFIG_CHARACTERS:,} characters")
         node = yaml.compose(text, yaml.SafeLoader)
         count_nodes(node, {}) if node else None
+    except InputError:
+        raise
     except UnicodeDecodeError:
         raise InputError(f"--config {config} is not a text file") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (OSError, ValueError):
         return {}  # a long text is no path: the parser reads it
     except (yaml.YAMLError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)

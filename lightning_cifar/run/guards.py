@@ -97,9 +97,8 @@ class GateStatistics(Callback):
         data = pl_module.datamodule
         gated = [one for one in pl_module.five_block_nets if one.blocks[0].gate.kind != "static"]
         if data is not None and gated and not isinstance(trainer.strategy, FSDPStrategy):
-            self.images = data.train.sample(min(max(FEWEST, len(data.train) // EVERY), IMAGES)).images.to(
-                pl_module.device
-            )
+            size = min(max(FEWEST, len(data.train) // EVERY), IMAGES)
+            self.images = data.train.sample(size).images.to(pl_module.device)
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

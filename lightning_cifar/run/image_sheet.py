@@ -18,7 +18,8 @@ def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]], font: ImageFont.F
         captions: the lines below each image, the same number for all.
         font: for names outside ASCII; None: Pillow's own, with ``?`` for what it lacks.
     """
-    tile, height = measure_tile(pixels.shape[1]), len(captions[0]) * LINE
+    side, height = pixels.shape[1], len(captions[0]) * LINE
+    tile = side * max(1, round(TILE / side))
     rows = -(-len(pixels) // COLUMNS)
     size = (COLUMNS * (tile + MARGIN) + MARGIN, rows * (tile + MARGIN + height) + MARGIN)
     sheet = Image.new("RGB", size, "white")
@@ -42,10 +43,6 @@ def cut_sheet(sheet: Image.Image, count: int, lines: int) -> list[Image.Image]:
         raise ValueError(f"{sheet.width}x{sheet.height} pixels, for {count} images")
     places = (find_place(number, tile, lines) for number in range(count))
     return [sheet.crop((left, top, left + tile, top + tile)) for left, top in places]
-
-
-def measure_tile(side: int) -> int:
-    return side * max(1, round(TILE / side))
 
 
 def find_place(number: int, tile: int, lines: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import WEIGHTS, compute_digest
+from lightning_cifar.files import compute_digest
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
@@ -25,10 +25,10 @@ from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
-from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
-from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_weights
+from lightning_cifar.train.schedule import count_batches
+from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
@@ -188,12 +188,6 @@ def choose_log_interval(job: Job) -> None:
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
 
 
-def count_batches(data: CIFAR10DataModule) -> int:
-    """Return the number of training batches of an epoch."""
-    batches = len(data.train) / data.hparams["batch_size"]
-    return math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
-
-
 def load_weights(job: Job) -> str:
     """Load the weights of ``--ckpt_path`` into the model, and return the SHA-256 of the file.
 
@@ -201,12 +195,10 @@ def load_weights(job: Job) -> str:
         InputError: the file is damaged, or holds the weights of another network.
     """
     assert job.ckpt_path is not None
-    if job.ckpt_path.suffix == WEIGHTS:
-        _, facts, tensors = read_weights(job.ckpt_path)
+    _, facts, tensors = read_model(job.ckpt_path)
+    if facts:
         print(f"weights: {describe_weights(facts)}")
-        job.model.temperature = facts.get("temperature", 1.0)
-    else:
-        tensors = load_checkpoint(job.ckpt_path)["state_dict"]
+    job.model.temperature = facts.get("temperature", 1.0)
     try:
         job.model.load_state_dict(tensors)
     except RuntimeError as error:

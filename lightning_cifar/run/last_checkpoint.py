@@ -11,8 +11,6 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,12 +19,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_cifar.errors import InputError, check_range, reason
+from lightning_cifar.errors import check_range
 from lightning_cifar.run import resume
 from lightning_cifar.run.checkpoint_files import LAST, PREVIOUS, keep_own_files
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.run.metrics_csv import count_lines
 from lightning_cifar.run.random_state import get_random_states, restore_random_states
+from lightning_cifar.run.refusal import explain_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes
@@ -64,7 +63,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stored:
-            with self.explained():
+            with explain_checkpoint(trainer.ckpt_path):
                 restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -80,7 +79,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
             self.stored = {}
-        with self.explained():
+        with explain_checkpoint(trainer.ckpt_path):
             resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.slurm_requeue_signal(trainer)
@@ -110,7 +109,7 @@ class LastCheckpoint(Checkpoint):
         if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # a trial, of LearningRateFinder
             return
         # What is logged in the epoch now has its sums, to which those from before a stop are added.
-        with self.explained():
+        with explain_checkpoint(self.trainer.ckpt_path):
             resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
         self.ended_early = resume.ends_within_epoch(self.trainer)
         if self.ended_early:
@@ -137,15 +136,6 @@ class LastCheckpoint(Checkpoint):
             self.epoch_over = False
         if stop and not ends:
             self.stop()
-
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn an error in restoring this callback's state into an `InputError` that names the checkpoint."""
-        try:
-            yield
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            words = f"{type(error).__name__}: {reason(error)}"
-            raise InputError(f"{self.trainer.ckpt_path} does not fit this run: {words}") from error
 
     def is_due(self, seconds: float) -> bool:
         """Return whether any process has counted this many seconds since the last checkpoint."""

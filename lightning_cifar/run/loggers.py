@@ -9,21 +9,22 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.metrics_csv import keep_lines, make_csv_logger
+from lightning_cifar.run.metrics_csv import keep_lines
+from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
 from lightning_cifar.run.refusal import list_missing
 from lightning_cifar.run.wandb import SafeLogger
 
 
 def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
-    """Return the CSV logger, first, for checkpoints lie beside its file; W&B's; and those of ``--trainer.logger``."""
-    loggers: list[Logger] = [make_csv_logger(directory, lines)]
+    """Return the CSV logger, W&B's and those of ``--trainer.logger``; checkpoints lie beside the first one's file."""
+    loggers: list[Logger] = [keep_lines(CSVLogger(directory, name="", version=""), lines)]
     if wandb is not None and job.command != "test":  # a test has no steps to draw over
         loggers.append(wandb)
     configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
     if isinstance(configured, bool) or not configured:
         return loggers
-    pairs = zip(as_list(configured), as_list(settings), strict=True)
+    pairs = zip(to_list(configured), to_list(settings), strict=True)
     named = [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
     for logger in named:
         if is_rank_zero() and not job.trainer["fast_dev_run"]:
@@ -64,9 +65,3 @@ def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
     names |= {"run_name": (None, name)}
     changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
     return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
-
-
-def as_list(value: Any) -> list[Any]:
-    if not value:
-        return []
-    return value if isinstance(value, list) else [value]

@@ -60,13 +60,8 @@ class Writer(ExperimentWriter):
         write_whole(file, text.getvalue().encode())
 
 
-def make_csv_logger(run_dir: Path, lines: int = 0) -> CSVLogger:
-    """Return a logger to ``run_dir/metrics.csv``, of which the first ``lines`` are kept, the header included."""
-    return keep_lines(CSVLogger(run_dir, name="", version=""), lines)
-
-
 def keep_lines(logger: CSVLogger, lines: int) -> CSVLogger:
-    """Return the logger, which now keeps the first ``lines`` of its file; Lightning's deletes the file."""
+    """Return the logger, which now keeps the first ``lines`` of its file, header included; Lightning's deletes it."""
     if is_rank_zero():  # other processes write nothing
         logger._experiment = writer = Writer(logger.log_dir)
         writer.lines = lines

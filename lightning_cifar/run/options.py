@@ -103,14 +103,13 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         word = message.removeprefix("unrecognized arguments: ").split()[0]
-        hint = self.suggest(word) if word.startswith("--") else ""
-        raise InputError(f"{self.command}: {message}" + (f"; did you mean {hint}?" if hint else ""))
+        near = find_nearest(word[2:].split("=")[0], self.list_options()) if word.startswith("--") else []
+        raise InputError(f"{self.command}: {message}" + (f"; did you mean --{near[0]}?" if near else ""))
 
-    def suggest(self, word: str) -> str:
-        """Return the option of this command that is nearest to a misspelt one; nothing if there is none."""
-        known = [name.removeprefix("--") for action in self._actions for name in action.option_strings]
-        near = find_nearest(word.removeprefix("--").split("=")[0], known)
-        return f"--{near[0]}" if near else ""
+    def list_options(self) -> list[str]:
+        """Return the names of the long options."""
+        names = (name for action in self._actions for name in action.option_strings)
+        return [name[2:] for name in names if name.startswith("--")]
 
 
 def add_checkpoint(arguments: Arguments, **options: Any) -> None:
@@ -172,8 +171,11 @@ def find_nearest(name: str, known: Collection[str]) -> list[str]:
     return [meant] if meant in known else get_close_matches(name, known, 1)
 
 
-def check_option(flag: str, command: str = "fit") -> None:
-    """Raise `InputError`, with the nearest known option, unless ``flag`` is an option of the Trainer's commands."""
+def check_option(flag: str, others: Collection[str] = ()) -> None:
+    """Raise `InputError`, with the nearest option, unless ``flag`` is one of the Trainer's commands.
+
+    ``others`` are further options of the command at hand, which may be meant.
+    """
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
     if group in SIGNATURES and rest:
@@ -183,7 +185,7 @@ def check_option(flag: str, command: str = "fit") -> None:
         known = [*FLAGS, "verbose", *SIGNATURES]
     if name not in known:
         last = name.rpartition(".")[2].replace("-", "_")
-        flags = [*known, "images"] if command == "predict" else known
+        flags = [*known, *others]
         every = [f"{group}.{one}" for group in SIGNATURES for one in list_parameters(group)]
         near = [one for one in (*flags, *every) if one.rpartition(".")[2] == ALIASES.get(last, last)]
         near = near or find_nearest(name, flags)
@@ -196,12 +198,7 @@ def check_options_of_fit(arguments: Arguments, words: list[str]) -> None:
     for word in (one for one in words if one.startswith("--")):
         if word in ("--print_model", "--wandb_checkpoints") or word.startswith("--print_config"):
             raise InputError(f"{word} does not go with {arguments.command}: use it with fit")
-        try:
-            check_option(word)
-        except InputError as error:
-            if "did you mean" not in str(error) and (hint := arguments.suggest(word)):
-                raise InputError(f"no option {word}: did you mean {hint}?") from error
-            raise
+        check_option(word, arguments.list_options())
 
 
 def name_flag(message: str) -> str:
@@ -225,6 +222,13 @@ def values_of(flags: list[str], *names: str) -> list[str]:
         elif flag.startswith(tuple(name + "=" for name in names)):
             values.append(flag.split("=", 1)[1])
     return values
+
+
+def to_list(value: Any) -> list[Any]:
+    """Return a list as it is, any other value as its only element; without a value, an empty list."""
+    if not value:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def check_output(file: Path) -> None:

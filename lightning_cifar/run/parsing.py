@@ -22,7 +22,7 @@ from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
-from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS
+from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, to_list
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
@@ -61,7 +61,7 @@ class Parser(LightningArgumentParser):
 
 def find_reason(callbacks: Any) -> Exception | None:
     """Return the error of the first configured callback that cannot be built; jsonargparse drops it."""
-    for one in callbacks if isinstance(callbacks, list) else [callbacks]:
+    for one in to_list(callbacks):
         module, _, name = getattr(one, "class_path", "").rpartition(".")
         try:
             if module:
@@ -171,7 +171,7 @@ class Parsed(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         for name in ("run_dir", "resume", "ckpt_path", "init_from", "near_duplicates"):
-            # No shell has expanded a configuration's.
+            # In a configuration, no shell has expanded a `~`.
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
@@ -209,22 +209,18 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
         )
     if continues(settings):
         return
-    if command == "fit" and settings["init_from"] is not None and settings["ckpt_path"] is None:
-        stored = network_config(settings["init_from"])["model"]
-        for name in (one for one in NETWORK_OPTIONS if one in stored):
-            if (asked := json.loads(json.dumps(settings["model"].get(name)))) != stored[name]:
-                raise InputError(f"--model.{name} {asked}: the network of --init_from has {stored[name]}")
-    if settings["ckpt_path"] is None:
-        return
-    if command == "fit" and settings["ckpt_path"].endswith(WEIGHTS):
-        raise InputError(
-            f"--ckpt_path {settings['ckpt_path']} holds weights only: fit continues from a checkpoint (.ckpt)"
-        )
-    for name, stored in checkpoint_config(Path(settings["ckpt_path"]))["model"].items():
-        asked = json.loads(json.dumps(settings["model"].get(name, stored)))
-        if asked != stored and (command == "fit" or name in NETWORK_OPTIONS):
-            option = f"--{'data' if name in LINKED else 'model'}.{name}"
-            raise InputError(f"{option} {asked}: the checkpoint was trained with {stored}")
+    checkpoint, start, trains = settings["ckpt_path"], settings["init_from"], command == "fit"
+    if checkpoint is not None:
+        if trains and checkpoint.endswith(WEIGHTS):
+            raise InputError(f"--ckpt_path {checkpoint} holds weights only: fit continues from a checkpoint (.ckpt)")
+        stored, why = checkpoint_config(Path(checkpoint))["model"], "the checkpoint was trained with"
+    else:
+        stored = network_config(start)["model"] if trains and start is not None else {}
+        why = "the network of --init_from has"
+    for name, value in stored.items():
+        asked = json.loads(json.dumps(settings["model"].get(name, value)))
+        if asked != value and (name in NETWORK_OPTIONS or (trains and checkpoint is not None)):
+            raise InputError(f"--{'data' if name in LINKED else 'model'}.{name} {asked}: {why} {value}")
 
 
 def continues(settings: Namespace) -> bool:

@@ -1,4 +1,4 @@
-"""A command that is refused leaves its directory as it was."""
+"""Refused commands leave their directory as it was; errors of checkpoints and callbacks, in one line."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from lightning_cifar.run.exit_status import explain
 
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", "sweep.db"}
-RESTORING = {"checkpoint_connector.py", "checkpoint_files.py"}  # modules of Lightning and this package
+RESTORING = {"checkpoint_connector.py", "checkpoint_files.py", "last_checkpoint.py"}  # of Lightning and this package
 
 
 def list_missing(directory: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
 
 
 @contextmanager
-def explain_checkpoint(file: Path | None) -> Iterator[None]:
+def explain_checkpoint(file: str | Path | None) -> Iterator[None]:
     """Turn an error in restoring a checkpoint into an `InputError` that names the file."""
     try:
         yield

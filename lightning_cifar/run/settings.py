@@ -37,7 +37,7 @@ def layer(args: list[str]) -> list[str]:
     check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
-            check_option(flag, command)
+            check_option(flag, ["images"] if command == "predict" else [])
     for option in ("--corruptions", "--near_duplicates"):
         if command != "test" and any(flag.split("=")[0] == option for flag in flags):
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
@@ -112,9 +112,7 @@ def is_restarted() -> bool:
 def resuming_flags(flags: list[str]) -> list[str]:
     """Return the flags that resume the run which the same command started."""
     kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
-    if trusted := last_value(flags, "--trust_config"):
-        kept += ["--trust_config", trusted]
-    return ["--resume", str(last_value(flags, "--run_dir")), *kept]
+    return ["--resume", str(last_value(flags, "--run_dir")), *kept, *list_trust(last_value(flags, "--trust_config"))]
 
 
 def config_file(run_dir: str | None) -> Path | None:
@@ -135,9 +133,8 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
     if (stored := config_file(run_dir)) is None:
-        near = [
-            parent for parent in (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/")) if config_file(str(parent))
-        ]
+        around = (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/"))
+        near = [one for one in around if config_file(str(one))]
         hint = f"; did you mean {quote_path(max(near))}?" if near else ""
         raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{hint}")
     return stored
@@ -152,6 +149,18 @@ def format_command(*words: str | Path) -> str:
     """Return a command of this package as it is typed in a shell."""
     typed = (quote_path(word) if isinstance(word, Path) else shlex.quote(word) for word in words)
     return " ".join(["python -m lightning_cifar", *typed])
+
+
+def format_test_command(checkpoint: Path, root: Any, labels: Any, trusted: str | None) -> str:
+    """Return the command that tests a checkpoint, with what that lacks: where the data lies, and whom to trust."""
+    places = {"--ckpt_path": checkpoint, "--data.root": root, "--data.labels": labels}
+    options: list[str | Path] = [word for name, place in places.items() if place for word in (name, Path(str(place)))]
+    return format_command("test", *options, *list_trust(trusted))
+
+
+def list_trust(packages: str | None) -> list[str]:
+    """Return the option ``--trust_config`` as it was given, which later commands on a run need too."""
+    return ["--trust_config", packages] if packages else []
 
 
 def name_settings(flags: list[str]) -> str:

@@ -26,7 +26,8 @@ from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.loggers import as_list, make_loggers
+from lightning_cifar.run.loggers import make_loggers
+from lightning_cifar.run.options import to_list
 from lightning_cifar.run.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
@@ -165,7 +166,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
         settings |= {
             "logger": make_loggers(job, directory, wandb, lines),
             "callbacks": [RunRecord(str(directory), command, job.settings["recipe"], job.start), *callbacks],
-            "plugins": [*as_list(settings["plugins"]), DurableIO()],
+            "plugins": [*to_list(settings["plugins"]), DurableIO()],
             "default_root_dir": settings["default_root_dir"] or str(directory),
         }
         return Run(directory, ConfiguredTrainer(**settings), wandb)
@@ -202,7 +203,7 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
 
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
-    configured = [*further, *as_list(job.trainer["callbacks"])]
+    configured = [*further, *to_list(job.trainer["callbacks"])]
     usual: list[Callback] = []
     if job.command == "fit":
         if resumes := continues(job.settings):  # a finder would replace the rates that the run has found

@@ -19,9 +19,8 @@ def shorten_type_error(key: str, text: str) -> str:
     if found is None or ("." not in key and key != "seed_everything") or "init_args" in found[1] or "required" in text:
         return text if len(text) < 300 else f"--{key}: {text[-250:]}"
     if choices:
-        expected = f"one of {choices[1].replace(chr(39), '')}" + (
-            " or a list of numbers" if "Sequence[float" in text else ""
-        )
+        numbers = " or a list of numbers" if "Sequence[float" in text else ""
+        expected = f"one of {choices[1].replace(chr(39), '')}{numbers}"
     elif "collections.abc.Sequence" in text and not found[1].startswith("["):
         expected = f"write a list, [{found[1]}]"
     else:
@@ -43,10 +42,8 @@ def explain_class(key: str, text: str) -> str:
         return f"--{key} {unknown[1]}: no such class" + (f"; did you mean {near[0]}?" if near else "")
     if unknown := re.search(r"Option '(\w+)' is not accepted", text):
         return f"--{key}.{unknown[1]}: the class has no such argument"
-    missing, named = (
-        re.search(r"arguments are required: ([\w, ]+)", text),
-        re.search(r"class_path='[\w.]*?(\w+)'", text),
-    )
+    missing = re.search(r"arguments are required: ([\w, ]+)", text)
+    named = re.search(r"class_path='[\w.]*?(\w+)'", text)
     if missing and named:
         return f"--{key} {named[1]}: add " + " and ".join(f"--{key}.{name}" for name in missing[1].split(", "))
     return ""

@@ -132,7 +132,7 @@ class ImageClassifier(LightningModule):
 
     @property
     def five_block_nets(self) -> list[FiveBlockNet]:
-        """Those of the `networks` that have gates, blocks and stems."""
+        """The `networks` that are `FiveBlockNet`s: they have gates, blocks and stems."""
         return [network for network in self.networks if isinstance(network, FiveBlockNet)]
 
     @property

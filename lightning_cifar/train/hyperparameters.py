@@ -13,7 +13,6 @@ from lightning_cifar.train.optim import find_optimizer
 from lightning_cifar.train.schedule import Schedule
 from lightning_cifar.train.tta import Tta
 
-CHOICES = {"schedule": Schedule, "tta": Tta}
 RANGES = {
     "(0, inf)": ("learning_rate", "gate_rate", "norm_rate", "head_rate"),
     "[0, inf)": ("weight_decay", "mixup", "cutmix"),
@@ -29,7 +28,7 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
     known = {*values} - {*five_block} | {*signature(FiveBlockNet).parameters}
     for name in five_block:
         check_name(name, known, "argument", "those of ImageClassifier and of FiveBlockNet")
-    for name, choices in CHOICES.items():
+    for name, choices in (("schedule", Schedule), ("tta", Tta)):
         check_choice(name, values[name], choices)
     for interval, names in RANGES.items():
         for name in names:

@@ -95,13 +95,10 @@ def find_heads(network: nn.Module) -> set[str]:
     """Return the names of the parameters of the classifiers: of the network, or of each member of an `Ensemble`."""
     if isinstance(network, Ensemble):
         return {f"members.{i}.{name}" for i, one in enumerate(network.members) for name in find_heads(one)}
-    names = {name for name, _ in network.named_parameters()}
+    names = [name for name, _ in network.named_parameters()]
     layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    prefixes = ("classifier.", *(f"{name}." for name in layers[-1:]))
-    for prefix in prefixes:
-        if found := {name for name in names if name.startswith(prefix)}:
-            return found
-    return set()
+    found = ({name for name in names if name.startswith(f"{layer}.")} for layer in ("classifier", *layers[-1:]))
+    return next(filter(None, found), set())
 
 
 class Muon(torch.optim.Optimizer):

@@ -67,9 +67,7 @@ def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
         if (total := trainer.estimated_stepping_batches) == math.inf:
             raise InputError(NO_LENGTH)
         return int(total)
-    batches = len(data.train) / data.hparams["batch_size"]
-    batches = math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)
-    limit = trainer.limit_train_batches
+    batches, limit = count_batches(data), trainer.limit_train_batches
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
     if trainer.max_epochs not in (None, -1):
@@ -77,3 +75,9 @@ def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
     if not bounds:
         raise InputError(NO_LENGTH)
     return min(bounds)
+
+
+def count_batches(data: CIFAR10DataModule) -> int:
+    """Return the number of training batches of an epoch."""
+    batches = len(data.train) / data.hparams["batch_size"]
+    return math.floor(batches) if data.hparams["drop_last"] else math.ceil(batches)

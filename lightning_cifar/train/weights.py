@@ -29,11 +29,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
 NETWORK_OPTIONS = (
-    "network",
-    "network_args",
-    "members",
-    "image_size",
-    "non_square",
+    *("network", "network_args", "members", "image_size", "non_square"),
     *signature(FiveBlockNet).parameters,
 )
 
@@ -129,7 +125,7 @@ def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[st
 
 
 def find_building_device(network: str) -> torch.device:
-    """Return the device on which to build a network for its shapes only: without memory, unless it reads values."""
+    """Return ``meta``, to build a network for its shapes without memory; ``cpu`` if the network reads values."""
     return torch.device("cpu" if is_custom(network) or network.startswith("regnet_") else "meta")
 
 
@@ -191,7 +187,7 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     return copy.deepcopy(read_config(file, file.stat().st_mtime_ns))
 
 
-@lru_cache(maxsize=1)  # a command asks more than once; a file that was replaced has another time
+@lru_cache(maxsize=1)  # a command reads it several times; a replaced file has another time
 def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, tensors = read_weights(file)

@@ -117,3 +117,9 @@ def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
 def test_bad_batch_size_is_named(image_folder, bad_input):
     with bad_input("batch_size", "got 0"):
         make_file_loader(read_files(image_folder).train, 0)
+
+
+@pytest.mark.parametrize("make", [make_file_loader, lambda files, size: BatchLoader(files.sample(9), size)])
+def test_a_state_that_is_no_number_of_batches_is_refused(image_folder, bad_input, make):
+    with bad_input("the number of batches in the checkpoint must be at least 0, got -1"):
+        make(read_files(image_folder).train, 7).load_state_dict({"batch": -1})

@@ -9,7 +9,7 @@ import yaml
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
-from lightning_cifar.evaluate.tables import describe_partial, list_worse
+from lightning_cifar.evaluate.tables import describe_partial, describe_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
@@ -82,7 +82,7 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     if run.get("init_from"):
         facts["start"] = f"{Path(run['init_from']['file']).name}, SHA-256 {run['init_from']['sha256']}"
     facts |= {name: test[name] for name in TEST_FACTS if test.get(name) is not None}
-    if test.get("temperature_scaled") and list_worse(test):
+    if test.get("temperature_scaled") and describe_worse(test):
         del facts["temperature"]
     return facts
 

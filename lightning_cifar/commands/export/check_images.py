@@ -27,10 +27,9 @@ def load_images(paths: list[str], checkpoint: Path, square: Square) -> tuple[str
         InputError: one of ``paths`` cannot be read.
     """
     if paths:
-        images = torch.from_numpy(
-            np.stack([read_pixels(paths[index], square) for index in select_evenly(len(paths), CHECKED)])
-        )
-        return "images of --images", images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2)
+        chosen = [read_pixels(paths[index], square) for index in select_evenly(len(paths), CHECKED)]
+        images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
+        return "images of --images", images, images
     config = checkpoint_config(checkpoint)
     if (data := find_data(config["data"], config["model"]["class_names"])) is None:
         random = torch.randint(256, (RANDOM, 3, square.side, square.side), dtype=torch.uint8)

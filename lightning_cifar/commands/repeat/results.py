@@ -89,11 +89,9 @@ def format_summary(result: dict[str, Any]) -> str:
         rows.append([f"{name}, {unit}", *(format_values(factor, values[column]) for column in ("mean", "std"))])
         rows[-1] += [format_values(factor, *(values["interval"] or [None]))]
         rows[-1] += [format_values(factor, values[end]) for end in ("min", "max")]
-    agree = result["agreement"]
-    lines = [
-        align_columns(rows),
-        *([f"pairs of seeds agree on {agree:.1%} of the images"] if agree is not None else []),
-    ]
+    lines = [align_columns(rows)]
+    if (agree := result["agreement"]) is not None:
+        lines.append(f"pairs of seeds agree on {agree:.1%} of the images")
     if result["n"] == 2:
         lines.append("two seeds: each interval rests on one difference and is wide; train three or more")
     return "\n".join(lines)

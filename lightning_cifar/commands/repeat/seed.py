@@ -14,12 +14,7 @@ from lightning_cifar.evaluate.tables import write_predictions
 from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.record import RunRecord
-from lightning_cifar.run.series import (
-    find_callback,
-    prepare,
-    resume_options,
-    train_in_series,
-)
+from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
 from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import Run, open_run
 
@@ -74,9 +69,8 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
     checkpoint = run.find_saved("last")
-    keep_result(
-        job, run, {**(identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}), **evaluation}
-    )
+    identity = identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}
+    keep_result(job, run, identity | evaluation)
     logits, _, labels = job.model.test_outputs.compute()
     write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
     return {

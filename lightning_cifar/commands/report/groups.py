@@ -38,9 +38,7 @@ def group_runs(runs: Sequence[SavedRun]) -> list[Group]:
             groups.append(Group([run]))
     for group in groups:
         alike = [other.runs[0] for other in groups if other.runs[0].name == group.runs[0].name]
-        group.label = (
-            group.runs[0].name if len(alike) == 1 else f"{group.runs[0].name} ({describe_difference(group, alike)})"
-        )
+        group.label = group.runs[0].name + (f" ({describe_difference(group, alike)})" if len(alike) > 1 else "")
     labels = [group.label for group in groups]
     for group in groups:
         if labels.count(group.label) > 1:

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_cifar.commands.report.groups import WITHOUT_EFFECT, Group, group_runs
@@ -19,13 +18,7 @@ from lightning_cifar.commands.report.measures import compare_groups, summarise_g
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import reason
-from lightning_cifar.evaluate.charts import (
-    data_uri,
-    draw_calibration,
-    draw_confusion,
-    draw_corruptions,
-    draw_risk,
-)
+from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.evaluate.recall import measure_recalls
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
@@ -144,7 +137,6 @@ def list_recalls(test: dict[str, Any], tests: int) -> list[tuple[str, str, str]]
 def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names: Iterable[str]) -> dict[str, str]:
     """Draw a panel with ``names`` in it and write it to ``file``; return it as a data URI with its description."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     with rc_context({"font.family": choose_fonts(names)}):
         draw(figure.add_subplot())
     buffer = io.BytesIO()

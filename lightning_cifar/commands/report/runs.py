@@ -33,7 +33,7 @@ from lightning_cifar.evaluate.test_results import (
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.image_sheet import cut_sheet
 from lightning_cifar.run.options import SIGNATURES
-from lightning_cifar.run.settings import format_command
+from lightning_cifar.run.settings import format_test_command
 
 MAX_CONFIG = 1 << 20  # bytes
 MAX_VALUES = 20_000  # in a configuration, and in a test without its confusion matrix
@@ -126,12 +126,11 @@ class SavedRun:
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than {MAX_SHEET}")
             self.tiles += [encode_png(tile) for tile in cut_sheet(sheet, count, CAPTION_LINES)]
 
-    def list_test_options(self) -> list[str | Path]:
-        """Return the options of ``test`` that no checkpoint holds: where the data lies, and the package to trust."""
-        places = [(f"--{name}", self.settings.get(name)) for name in ("data.root", "data.labels")]
-        options: list[str | Path] = [word for name, place in places if place for word in (name, Path(str(place)))]
+    def format_test(self) -> str:
+        """Return the command that tests this run."""
+        root, labels = (self.settings.get(name) for name in ("data.root", "data.labels"))
         package, colon, _ = str(self.settings.get("model.network")).partition(":")
-        return [*options, "--trust_config", package.partition(".")[0]] if colon else options
+        return format_test_command(self.directory, root, labels, package.partition(".")[0] if colon else None)
 
     def seconds(self) -> float | None:
         """Return the sum of the epochs' times, without validation; None if unknown."""
@@ -195,7 +194,7 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     test = find_current_test(tests)
     if test is None:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
-        run.problems.append(f"{problem}: {format_command('test', '--ckpt_path', directory, *run.list_test_options())}")
+        run.problems.append(f"{problem}: {run.format_test()}")
         return run
     run.read(test / "test.json", run.take_test)
     if run.test and "mistakes" not in run.test:
