@@ -34,11 +34,6 @@ def card(facts, form="onnx") -> tuple[dict, str]:
     return yaml.safe_load(matter), body
 
 
-def test_wilsons_interval():
-    low, high = estimate_share_interval(0.8, 10)  # Wilson 1927, z = 1.96: 0.4902 to 0.9433
-    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-
-
 def test_known_facts():
     matter, body = card(WHOLE)
     (result,) = matter["model-index"][0]["results"]
