@@ -74,9 +74,19 @@ def test_uint8_and_unit_floats_are_the_same_image():
     model = ImageClassifier(**SMALL).eval()
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(model(images), model(images.float() / 255))
+    for dtype in INTEGERS:
+        assert torch.equal(model(images.to(dtype)), model(images))
+
+
+def test_floats_may_exceed_the_range_a_little():
+    """As a resize overshoots."""
+    model, images = ImageClassifier(**SMALL).eval(), torch.randn(2, 3, 32, 32).clamp(-0.05, 1.05)
+    for call in (model, lambda images: model.predict_step(images, 0)):
+        call(images)
 
 
 IMAGES = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+INTEGERS = (torch.uint16, torch.int16, torch.int64)
 UNSUITABLE = {
     "an image without batch": (IMAGES[0], r"must be a batch \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), r"got torch.uint8 \[2, 32, 32, 3\]"),
@@ -86,7 +96,9 @@ UNSUITABLE = {
     "an array": (IMAGES.numpy(), "got ndarray"),
     "16 bits": (256 * IMAGES.int(), "got torch.int32"),
     "booleans": (IMAGES > 127, "got torch.bool"),
-    "floats of 0 to 255": (IMAGES.float(), "divide pixels"),
+    "floats of 0 to 255": (IMAGES.float(), "divide pixels of 0 to 255 by 255, and do not normalise"),
+    "normalised floats": (torch.randn(2, 3, 32, 32), "divide pixels of 0 to 255 by 255, and do not normalise"),
+    **{f"{dtype}": (torch.arange(6144).view(2, 3, 32, 32).to(dtype), f"got {dtype} from 0 to ") for dtype in INTEGERS},
 }
 
 
