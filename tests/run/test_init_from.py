@@ -106,7 +106,7 @@ def test_three_lines_of_python(trained, image_folder):
 
 
 @pytest.mark.slow
-def test_resumes_without_the_first_weights(trained, pets, tmp_path):
+def test_resumes_without_the_first_weights(trained, pets):
     """To the bit, with the frozen blocks and their batch norm as before."""
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
     save_weights(model, Path("first.safetensors"), held_out=None)
@@ -129,7 +129,7 @@ def test_resumes_without_the_first_weights(trained, pets, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_network_starts_from_its_own(pets, capsys):
+def test_another_network_starts_from_its_own(pets):
     network = ["--recipe", "demo", "--model.network", "squeezenet1_1", "--trainer.limit_train_batches", "1"]
     assert main(["fit", *network, *SHORT, "--trainer.max_epochs", "1", "--run_dir", "first"]) == 0
     assert main(["fit", "--init_from", "first", "--model.freeze", "1", *pets, *SHORT, "--run_dir", "run"]) == 0
@@ -206,7 +206,7 @@ def test_a_configuration_may_name_the_weights_and_flags_win_wherever_they_are_ty
     assert config["model"]["widths"] == [4, 4, 8, 8, 8]
 
 
-def test_a_test_on_the_configuration_needs_no_first_weights(trained, pets, image_folder, capsys):
+def test_a_test_on_the_configuration_needs_no_first_weights(trained, pets, capsys):
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
     save_weights(model, Path("first.safetensors"), held_out=None)
     assert main(["fit", "--init_from", "first.safetensors", *pets, *SHORT, "--run_dir", "run"]) == 0

@@ -10,11 +10,11 @@ import pytest
 import torch
 from lightning import Trainer
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, main
 from lightning_cifar.run import last_checkpoint
 from lightning_cifar.run.directory import lock
 from lightning_cifar.run.settings import layer
-from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
 SMALL += ["--trainer.limit_train_batches", "4", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "1"]
@@ -189,7 +189,7 @@ def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
 
 
 @copied
-def test_failed_resume_does_not_change_the_run(trained, tmp_path, capsys):
+def test_failed_resume_does_not_change_the_run(trained, tmp_path):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     before = (run_dir / "config.yaml").read_text()
     assert main(["fit", "--resume", str(run_dir), "--trainer.accelerator", "cuda"]) == 2
@@ -284,18 +284,3 @@ def test_fit_runs_in_a_thread(tiny, tmp_path):
     thread.start()
     thread.join()
     assert ended == [0]
-
-
-def test_flipped_bits_and_truncation_of_a_checkpoint_are_detected(tmp_path):
-    file = tmp_path / "x.ckpt"
-    save_checkpoint({"weights": torch.randn(500)}, file)
-    whole = file.read_bytes()
-    assert torch.equal(load_checkpoint(file)["weights"], torch.load(file, weights_only=True)["weights"])
-    offsets = [*range(0, len(whole), 97), *range(len(whole) - 90, len(whole))]  # the digest is at the end
-    for offset in offsets:
-        file.write_bytes(whole[:offset] + bytes([whole[offset] ^ (1 << offset % 8)]) + whole[offset + 1 :])
-        with pytest.raises(InputError, match="damaged"):
-            load_checkpoint(file)
-        file.write_bytes(whole[:offset])
-        with pytest.raises(InputError, match="damaged"):
-            load_checkpoint(file)

@@ -195,11 +195,3 @@ def test_every_optimizer_learns(optimizer):
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         ImageClassifier(**arguments)
-
-
-def test_triangular_schedule_needs_max_epochs_or_max_steps():
-    model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
-    with pytest.raises(
-        InputError, match=r"this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
-    ):
-        Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False).fit(model, data)

@@ -99,10 +99,11 @@ def test_training_ends_near_the_lowest_rate(name, last):
 
 
 @pytest.mark.filterwarnings("ignore:.*data module", "ignore:.*num_workers", "ignore:.*val_dataloader")
-def test_without_a_length_there_is_no_schedule():
+@pytest.mark.parametrize("name", ["triangular", "cosine"])
+def test_without_a_length_there_is_no_schedule(name):
     data = CIFAR10DataModule(dataset="digits", batch_size=500)
-    with pytest.raises(InputError, match="set the Trainer's max_epochs or max_steps"):
-        Trainer(max_epochs=-1, **QUIET).fit(ImageClassifier(schedule="cosine", **TINY), data)
     loader = torch.utils.data.DataLoader([(torch.zeros(3, 32, 32, dtype=torch.uint8), 0)])
-    with pytest.raises(InputError, match="set the Trainer's max_epochs or max_steps"):
-        Trainer(max_epochs=-1, **QUIET).fit(ImageClassifier(schedule="cosine", **TINY), loader)
+    words = "this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
+    for source in (data, loader):
+        with pytest.raises(InputError, match=words):
+            Trainer(max_epochs=-1, **QUIET).fit(ImageClassifier(schedule=name, **TINY), source)
