@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import Callback, Trainer
+from lightning import Callback
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
@@ -26,6 +26,7 @@ from lightning_cifar.cli import main
 from lightning_cifar.data import download
 from lightning_cifar.run.exit_status import explain
 from lightning_cifar.run.options import RECIPES
+from tests.trainer import make_quiet_trainer
 
 
 def run(capsys, *args):
@@ -497,8 +498,7 @@ def test_errors_of_the_trainer_are_one_line(capsys, tiny):
 @pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
     data, model = CIFAR10DataModule("digits", val_size=200), ImageClassifier(widths=(4,) * 5)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, limit_train_batches=1, **quiet)
+    trainer = make_quiet_trainer(max_epochs=1, limit_train_batches=1)
     data.setup()
     trainer.fit(model, data.train_dataloader())
     trainer.save_checkpoint(tmp_path / "plain.ckpt")

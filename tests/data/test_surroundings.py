@@ -13,6 +13,7 @@ from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.files import write_whole
+from tests.trainer import make_quiet_trainer
 
 
 @pytest.fixture
@@ -91,9 +92,8 @@ def test_overfit_batches_repeats_the_same_batch(image_folder):
         def on_train_batch_start(self, trainer, module, batch, index):
             seen.append(batch[1].tolist())
 
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=15)
-    trainer = lightning.Trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()], **options)
+    trainer = make_quiet_trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()])
     trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
@@ -111,8 +111,7 @@ def test_a_data_module_names_setup_before_it():
 def test_a_loader_without_its_data_module_warns(image_folder):
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9)
     data.setup()
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(max_epochs=1, log_every_n_steps=1, **options)
+    trainer = make_quiet_trainer(max_epochs=1, log_every_n_steps=1)
     with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module"):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data.train_dataloader())
 
@@ -124,8 +123,7 @@ class WithOwnLoader(CIFAR10DataModule):
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 def test_a_loader_of_a_subclass_warns(image_folder):
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0, **options)
+    trainer = make_quiet_trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0)
     with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module, with its own loader"):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), WithOwnLoader("folder", root=str(image_folder)))
 

@@ -2,27 +2,20 @@
 
 import pytest
 import torch
-from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.run.curves import read_metrics
 from lightning_cifar.run.guards import GateStatistics
+from tests.trainer import make_quiet_trainer
 
 
 def train(directory, model, callbacks=None, **options):
     data = CIFAR10DataModule(dataset="digits", batch_size=256, flip=False)
-    trainer = Trainer(
-        logger=CSVLogger(directory, name="", version=""),
-        callbacks=GateStatistics() if callbacks is None else callbacks,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=1,
-        **options,
-    )
+    logger = CSVLogger(directory, name="", version="")
+    callbacks = GateStatistics() if callbacks is None else callbacks
+    trainer = make_quiet_trainer(logger=logger, callbacks=callbacks, log_every_n_steps=1, **options)
     trainer.fit(model, data)
     return read_metrics(directory / "metrics.csv")
 

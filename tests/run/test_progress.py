@@ -6,23 +6,21 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
-from lightning import Callback, Trainer
+from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
 from lightning_cifar.run import progress
 from lightning_cifar.run.curves import read_metrics
+from tests.trainer import make_quiet_trainer
 
 
 def fit(tmp_path, *callbacks, **settings):
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = make_quiet_trainer(
         log_every_n_steps=5,
         logger=CSVLogger(tmp_path / "run", name="", version=""),
         callbacks=list(callbacks),
-        enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
-        enable_model_summary=False,
         limit_val_batches=1,
         **{"max_epochs": 2, **settings},
     )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, main
 from lightning_cifar.run import last_checkpoint
 from lightning_cifar.run.directory import lock
 from lightning_cifar.run.settings import layer
 from lightning_cifar.train.checkpoint import load_checkpoint
+from tests.trainer import make_quiet_trainer
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
 SMALL += ["--trainer.limit_train_batches", "4", "--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "1"]
@@ -240,14 +240,11 @@ def test_restarted_job_resumes(trained, tmp_path, capsys, monkeypatch, restart, 
     assert layer(["fit", *tiny, "--run_dir", str(run_dir), *options])[-len(options) :] == options
 
 
-def test_second_fit_of_a_trainer_saves_as_often_as_the_first(tmp_path, monkeypatch):
+def test_second_fit_of_a_trainer_saves_as_often_as_the_first(monkeypatch):
     saves = []
     monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))
     data = CIFAR10DataModule("digits", batch_size=500)
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, callbacks=[LastCheckpoint()], default_root_dir=str(tmp_path),
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    trainer = make_quiet_trainer(max_epochs=1, enable_checkpointing=True, callbacks=[LastCheckpoint()])
     (callback,) = (other for other in trainer.callbacks if isinstance(other, LastCheckpoint))
     for epochs in (1, 2):
         trainer.fit_loop.max_epochs = epochs

@@ -13,11 +13,11 @@ import torch
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from lightning import Trainer
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
 from lightning_cifar.train.weights import load_pretrained
+from tests.trainer import make_quiet_trainer
 
 LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "on", "2024-01-01", ".inf", "NaN", "-1E9"]
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1)
@@ -112,9 +112,7 @@ def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path):
     data |= {"sizes": np.array([24, 32]), "size_shares": (np.float32(1), 2)}
     model = {"class_names": np.array(list("0123456789")), "widths": np.full(5, 8), "compile": np.bool_(False)}
     model |= {"learning_rate": np.float64(1e-3), "mean": np.full(3, 0.5), "std": torch.full((3,), 0.5)}
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "limit_val_batches": 0}
-    quiet |= {"log_every_n_steps": 1, "enable_checkpointing": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, **quiet)
+    trainer = make_quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, log_every_n_steps=1)
     trainer.fit(ImageClassifier(**model), CIFAR10DataModule("digits", **data))
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     stored = torch.load(tmp_path / "x.ckpt", weights_only=True)
