@@ -54,7 +54,8 @@ def test_a_callback_works_with_other_modules_and_batches(tmp_path, name, batches
     callback = CALLBACKS[name]()
     trainer = fit(tmp_path, Model(), DataLoader(BATCHES[batches], batch_size=4), callback)
     assert trainer.global_step == 6
-    assert (tmp_path / "checkpoints/last.ckpt").exists() == (name == "LastCheckpoint")
+    for file, writer in (("checkpoints/last.ckpt", "LastCheckpoint"), ("curves.png", "LiveFigure")):
+        assert (tmp_path / file).exists() == (name == writer)
     if isinstance(callback, Throughput):
         assert callback.epoch_images == len(ROWS)
 
