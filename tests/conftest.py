@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.data import source
+from lightning_cifar.data.digits import load_digits
 from lightning_cifar.run.parsing import Parsed
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
@@ -87,6 +90,16 @@ def built_parsers(monkeypatch):
 
 
 PARSERS: dict[str, tuple[LightningArgumentParser, dict[str, object]]] = {}
+
+
+READ_DIGITS = cache(load_digits)
+
+
+@pytest.fixture(autouse=True)
+def quick_files(monkeypatch):
+    """Do not wait for the disk, and read the digits once for all tests of a process."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(source, "load_digits", READ_DIGITS)
 
 
 @pytest.fixture(autouse=True)

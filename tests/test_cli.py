@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import Callback, Trainer
+from lightning import Callback
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
@@ -27,6 +26,7 @@ from lightning_cifar.cli import main
 from lightning_cifar.data import download
 from lightning_cifar.run.exit_status import explain
 from lightning_cifar.run.options import RECIPES
+from tests.trainer import make_quiet_trainer
 
 
 def run(capsys, *args):
@@ -71,24 +71,12 @@ def test_flags_override_files_and_files_override_the_recipe(capsys, tmp_path):
     assert (config["data"]["dataset"], config["data"]["batch_size"], config["data"]["val_size"]) == ("digits", 33, 55)
 
 
-def test_version_is_printed(capsys):
-    assert run(capsys, "--version") == (0, [f"lightning-cifar {version('lightning-cifar')}"], [])
-
-
 @pytest.mark.parametrize("args", ["predict --images --help", "export --format --help", "repeat --n --help"])
 def test_help_is_printed_after_incomplete_options(args, capsys):
     status, out, err = run(capsys, *args.split())
     assert status == 0
     assert out[0].startswith(f"usage: python -m lightning_cifar {args.split()[0]}")
     assert not err
-
-
-@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"]], ids=" ".join)
-def test_usage_names_the_command_to_type(capsys, args):
-    status, out, _ = run(capsys, *args)
-    assert status == 0
-    assert out[0].startswith("usage: python -m lightning_cifar ")
-    assert max(map(len, out)) <= 80 or args == ["--help"]
 
 
 def test_print_model_prints_layers_and_flops(capsys):
@@ -212,16 +200,13 @@ def fit_foreign(tmp_path, tiny, monkeypatch) -> list[object]:
 
 
 def test_configurations_import_from_trusted_packages_only(capsys, tmp_path, fit_foreign):
-    args = fit_foreign
-    status, _, err = run(capsys, *args, "--run_dir", tmp_path / "run")
+    status, _, err = run(capsys, *fit_foreign, "--run_dir", tmp_path / "run")
     assert status == 2
     assert err[-1].endswith(
         "foreign_package.Mine is not imported: configurations may name what is in lightning and lightning_cifar; if "
         "you trust this one, add --trust_config foreign_package"
     )
     assert not Path("imported").exists()
-    status, _, err = run(capsys, *args, "--trust_config", "foreign_package", "--run_dir", tmp_path / "run")
-    assert (status, Path("imported").exists()) == (0, True)
 
 
 @pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "builtins.eval", "torch.hub.load"])
@@ -301,12 +286,14 @@ def test_ckpt_path_refuses_another_learning_rate(trained, capsys):
     )
 
 
-@pytest.mark.parametrize("option", ["--model.hidden", "--model.num_classes"])
-def test_checkpoint_refuses_another_architecture(trained, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--model.hidden", "--model.hidden 64: the checkpoint was trained with "), ("--model.num_classes", "no option")],
+)
+def test_checkpoint_refuses_another_architecture(trained, capsys, option, words):
     status, _, err = run(capsys, "test", "--ckpt_path", trained / "checkpoints/last.ckpt", option, "64")
-    assert status == 2
-    assert len(err) == 1
-    assert err[0].startswith(f"error: {option} 64: the checkpoint was trained with ") or option.endswith("classes")
+    assert (status, len(err)) == (2, 1)
+    assert err[0].startswith(f"error: {words}")
 
 
 def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path, monkeypatch):
@@ -353,6 +340,7 @@ def test_main_restores_the_process(capsys, tmp_path, tiny, options, status):
 
 def test_trust_config_ends_with_the_command(capsys, tmp_path, fit_foreign):
     assert run(capsys, *fit_foreign, "--trust_config", "foreign_package", "--run_dir", tmp_path / "one")[0] == 0
+    assert Path("imported").exists()
     status, _, err = run(capsys, *fit_foreign, "--run_dir", tmp_path / "two")
     assert (status, "foreign_package.Mine is not imported" in err[-1]) == (2, True)
     parser = ArgumentParser()  # of a notebook, which may import anything again
@@ -414,15 +402,12 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["fot"], ["fot", "fit", "validate", "test", "predict"]),
-        ([], ["fit"]),
         (["train"], ["did you mean fit?"]),
         (["fit", "--lr", "1"], ["did you mean --model.learning_rate?"]),
         (["fit", "--model.lr=1"], ["did you mean --model.learning_rate?"]),
         (["fit", "--batch_size", "1"], ["did you mean --data.batch_size?"]),
         (["fit", "--epochs", "1"], ["did you mean --trainer.max_epochs?"]),
         (["fit", "--trainer.widths", "1"], ["did you mean --model.widths?"]),
-        (["fit", "--model.learning_rat", "3"], ["--model.learning_rat"]),
         (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
         (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),
         (["fit", "--model.widths", "[1,2]"], ["--model.widths must have one value for each of five blocks", "[1, 2]"]),
@@ -433,7 +418,6 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
         (["fit", "--data.batch_size", "0"], ["batch_size must be at least 1"]),
         (["fit", "--data.crop_padding", "32"], ["crop_padding must be in [0, 31]"]),
         (["fit", "--recipe", "demo", "--data.val_size", "5000"], ["val_size", "5000", "1436"]),
-        (["fit", "--data.dataset", "folder", "--data.root", "nosuch"], ["root nosuch is not a directory"]),
         (["fit", "--data.archive", "nosuch.tar.gz"], ["nosuch.tar.gz: no such file"]),
         (["fit", "--model.weight_decay", "-1"], ["weight_decay must be at least 0"]),
         (["fit", "--recipe", "demo", "--model.mean", "[0.5]"], ["mean must have one value"]),
@@ -448,7 +432,6 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
         ),
         (["fit", "--recipe", "demo", "--trainer.precision", "7"], ["precision"]),
         (["fit", "--recipe", "demo", "--run_dir", "/dev/null/run"], ["/dev/null/run", "--run_dir"]),
-        (["test"], ["--ckpt_path"]),
         (["test", "--ckpt_path", "nosuch.ckpt"], ["nosuch.ckpt: no such file"]),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
@@ -471,13 +454,6 @@ def test_binary_configuration_is_refused(capsys, tmp_path):
             assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
     status, _, err = run(capsys, "fit", "--resume", tmp_path)
     assert (status, err) == (2, [f"error: --config {tmp_path / 'config.yaml'} is not a text file"])
-
-
-def test_failed_start_leaves_an_empty_run_dir_empty(capsys, tmp_path, tiny):
-    (tmp_path / "mine").mkdir()
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.accelerator", "cuda", "--run_dir", tmp_path / "mine")
-    assert (status, len(err)) == (2, 1)
-    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def make_folder(root, names):
@@ -521,8 +497,7 @@ def test_errors_of_the_trainer_are_one_line(capsys, tiny):
 @pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
     data, model = CIFAR10DataModule("digits", val_size=200), ImageClassifier(widths=(4,) * 5)
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, limit_train_batches=1, **quiet)
+    trainer = make_quiet_trainer(max_epochs=1, limit_train_batches=1)
     data.setup()
     trainer.fit(model, data.train_dataloader())
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
@@ -551,10 +526,11 @@ def test_limits_of_batches_select_test_images(capsys, trained, tmp_path):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]
     for limit, images in (("1", 100), ("0.5", 200), ("1.0", 360)):
         run_dir = tmp_path / limit
-        assert run(capsys, "predict", *args, "--trainer.limit_predict_batches", limit, "--run_dir", run_dir)[0] == 0
+        limits = ["--trainer.limit_predict_batches", limit, "--run_dir", run_dir]
+        status, out, _ = run(capsys, "predict", *args, *limits)
+        words = f", of {images} of 360 test images" if images < 360 else ""
+        assert (status, out[-1].endswith(f"predictions.csv{words}")) == (0, True)
         assert len((run_dir / "predictions.csv").read_text().splitlines()) == 1 + images
-    status, _, err = run(capsys, "test", *args, "--trainer.limit_test_batches", "0")
-    assert (status, len(err)) == (2, 1)
 
 
 def test_run_dir_with_files_is_refused_and_unchanged(capsys, trained, tiny):

@@ -35,7 +35,7 @@ CALLBACKS = {
 }
 PARTS = [("callbacks", name, words) for name, words in CALLBACKS.items()]
 PARTS += [("logger", name, WORKS) for name in ("CSVLogger", "TensorBoardLogger")]
-PARTS += [("logger", name, "not met") for name in ("CometLogger",)]
+PARTS += [("logger", "CometLogger", "not met")]
 PARTS += [("profiler", name, WORKS) for name in ("simple", "advanced", "pytorch")]
 PARTS += [("strategy", "auto", WORKS)]
 PARTS += [("strategy", "ddp", WORKS), ("strategy", "fsdp", "requires a GPU"), ("strategy", "deepspeed", "DeepSpeed")]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 SHAPES = ("circle", "square", "triangle")
@@ -31,6 +30,7 @@ def test_notebooks_are_stored_with_their_outputs(name):
 
 def run_notebook(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
     """Run a notebook in the directory, with other values of named options; return the outputs of each code cell."""
+    nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
     for cell in notebook.cells:
         for option, value in shorter.items():

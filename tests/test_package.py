@@ -24,7 +24,8 @@ def test_import_does_not_import_torch():
     assert printed == f"{lightning_cifar.__version__} False\n"
 
 
-def test_wandb_and_scikit_learn_are_imported_only_when_used():
-    code = "import sys, lightning_cifar.cli; print({'wandb', 'sklearn'} & set(sys.modules))"
+@pytest.mark.slow
+def test_fit_imports_wandb_and_scikit_learn_only_when_used():
+    code = "import sys, lightning_cifar.commands.fit; print({'wandb', 'sklearn'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed == "set()\n"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wandb.wandb_agent import Agent
 
 from lightning_cifar import main
 
@@ -24,6 +23,8 @@ class Process:
 
 
 def test_fit_accepts_the_agents_command(started, monkeypatch, capsys):
+    from wandb.wandb_agent import Agent
+
     values = {"model.learning_rate": {"value": 0.00123}, "data.batch_size": {"value": 256}}
     assert values.keys() == SWEEP["parameters"].keys()
     monkeypatch.setenv("WANDB_RUN_ID", "")  # set by the agent, like others

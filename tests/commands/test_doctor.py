@@ -54,3 +54,4 @@ def test_what_is_missing_or_old_is_named(capsys, pretend):
 def test_a_missing_extra_is_not_an_error(capsys, pretend):
     pretend(optuna=None)
     assert main(["doctor"]) == 0
+    assert "training is possible" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path, 
     assert main(["report", str(named / "run"), "--output", "report"]) == 0
 
 
-def test_bytes_that_are_no_text(trained, capsys, tmp_path):
+def test_bytes_that_are_no_text(trained, capsys):
     assert main(["test", "--ckpt_path", str(trained), "--run_dir", "tested"]) == 0
     os.rename("tested", name := "bad\udcff")
     assert main(["report", name]) == 0
@@ -53,7 +53,7 @@ def test_bytes_that_are_no_text(trained, capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_classes_without_a_font_are_numbers(named, tmp_path, monkeypatch, drawn_figures):
+def test_classes_without_a_font_are_numbers(named, monkeypatch, drawn_figures):
     """And no warning; with a font, they are names."""
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     fonts.find_fonts.cache_clear()

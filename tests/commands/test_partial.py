@@ -1,19 +1,12 @@
-"""Tests of a part of the images are called so; temperatures that do not help are too; no test leaves nothing behind."""
+"""A partial test is called partial, an empty one is refused, and a temperature that does not help is named."""
 
 import json
 import shutil
 
 import pytest
 
-from lightning_cifar import main
 from lightning_cifar.evaluate import evaluation
-
-
-def run(capsys, *args):
-    """Run a command; return exit status, standard output and standard error."""
-    capsys.readouterr()
-    status = main([str(argument) for argument in args])
-    return status, *capsys.readouterr()
+from tests.commands.command_line import run
 
 
 @pytest.mark.parametrize(
@@ -31,11 +24,6 @@ def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
     assert "images of the partial test</th>\n<td>50</td>" in (tmp_path / "run/report/report.html").read_text()
     assert run(capsys, "export", "--ckpt_path", "run", "--output", "x.safetensors")[0] == 0
     assert "on 50 of 360 test images, 95 % interval" in (tmp_path / "x.safetensors.md").read_text()
-
-
-def test_partial_predictions_are_counted(trained, capsys):
-    args = ["--ckpt_path", trained, "--data.eval_batch_size", "50", "--trainer.limit_predict_batches", "0.5"]
-    assert run(capsys, "predict", *args)[1].endswith("predictions.csv, of 200 of 360 test images\n")
 
 
 @pytest.mark.parametrize(

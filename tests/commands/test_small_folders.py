@@ -16,15 +16,16 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 NETWORK = ["--model.widths", "[2,2,2,2,2]", "--trainer.log_every_n_steps", "1", "--trainer.limit_train_batches", "1"]
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
     """400 images of two classes to train on, and 4 to test on."""
+    root = tmp_path_factory.mktemp("images")
     pixels = np.random.default_rng(0).integers(256, size=(404, 32, 32, 3)).astype(np.uint8)
     for number, image in enumerate(pixels):
-        file = tmp_path / "images" / ("train" if number < 400 else "test") / "ab"[number % 2] / f"{number}.bmp"
+        file = root / ("train" if number < 400 else "test") / "ab"[number % 2] / f"{number}.bmp"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
-    return tmp_path / "images"
+    return root
 
 
 def fit(folder: Path, *options: str, run_dir: str = "run") -> int:
@@ -60,22 +61,21 @@ def test_a_batch_size_that_was_set_is_kept(folder, capsys, option):
     assert read_batch_size() == 300
 
 
-def test_other_data_keep_the_batch_size_of_the_recipe(tiny, capsys):
-    """Of 64; a training set of digits has 19 such batches."""
-    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
-    assert "batch size" not in capsys.readouterr().out
-    assert read_batch_size() == 64
-
-
 def test_a_batch_is_never_larger_than_the_folder(image_folder):
     """Of 18 images; the recipe leaves out a batch that is not full."""
     assert fit(image_folder, "--recipe", "fast", "--trainer.max_epochs", "1") == 0
     assert read_batch_size() == 16
 
 
-@pytest.mark.parametrize(("images", "chosen"), [(1, 1), (60, 32), (2559, 64), (2560, 128), (4999, 128), (5000, 250)])
-def test_batch_size_by_number_of_images(images, chosen):
-    hparams = {"dataset": "folder", "batch_size": 250, "drop_last": False}
+@pytest.mark.parametrize(
+    ("dataset", "images", "chosen"),
+    [
+        *(("folder", *one) for one in ((1, 1), (60, 32), (2559, 64), (2560, 128), (4999, 128), (5000, 250))),
+        ("digits", 60, 250),
+    ],
+)
+def test_batch_size_by_number_of_images(dataset, images, chosen):
+    hparams = {"dataset": dataset, "batch_size": 250, "drop_last": False}
     data = SimpleNamespace(train=range(images), hparams=hparams)
     job = SimpleNamespace(data=data, has_set=lambda _: False, settings={"data": {}})
     choose_batch_size(job)
@@ -91,7 +91,7 @@ def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["log_every_n_steps"] == interval
 
 
-def test_a_training_that_goes_on_keeps_its_batch_size(folder, capsys):
+def test_a_training_that_goes_on_keeps_its_batch_size(folder):
     assert fit(folder, "--data.batch_size", "20", "--trainer.max_epochs", "1") == 0
     go_on = ["--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]
     assert fit(folder, *go_on, run_dir="longer") == 0
@@ -108,7 +108,7 @@ def test_of_equal_validation_accuracies_the_latest_is_best(image_folder):
     assert (best["epoch"], float(state["best_model_score"])) == (2, pytest.approx(2 / 3))
 
 
-def test_few_held_out_images_give_no_temperature(image_folder, capsys):
+def test_few_held_out_images_give_no_temperature(image_folder):
     options = ["--model.widths", "[2,2,2,2,2]", "--data.batch_size", "6", "--trainer.max_epochs", "1"]
     data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "val"]
     assert main(["fit", *data, *options, "--run_dir", "run"]) == 0
@@ -116,7 +116,7 @@ def test_few_held_out_images_give_no_temperature(image_folder, capsys):
     assert json.loads(Path("test/test.json").read_text())["temperature"] is None
 
 
-def test_seeds_share_the_batch_size_and_are_resumed(folder, capsys):
+def test_seeds_share_the_batch_size_and_are_resumed(folder):
     args = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK, "--trainer.max_epochs", "1"]
     for count in ("1", "2"):
         assert main(["repeat", "--n", count, *args, "--run_dir", "seeds"]) == 0

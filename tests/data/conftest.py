@@ -1,9 +1,10 @@
-"""Fixtures of the data tests: a full disk, the expected form of errors about bad input, and archives of CIFAR."""
+"""Fixtures of the data tests: bad input, a full disk, a `fit` that only reads its folder, archives of CIFAR."""
 
 import hashlib
 import io
 import pickle
 import resource
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from lightning_cifar import main
+from lightning_cifar.commands import fit as fit_command
 from lightning_cifar.data import cifar
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.errors import InputError
@@ -49,6 +52,21 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def read(image_folder, tiny, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Return a function that runs `fit` until it has read the folder; it returns the status and all lines."""
+    monkeypatch.setattr(fit_command, "choose_precision", lambda job: sys.exit(0))
+    folder = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.val_size", "1"]
+
+    def run(*args: str) -> tuple[int, str]:
+        status = main(["fit", *tiny, *folder, *args])
+        output = capsys.readouterr()
+        assert status == 0 or len(output.err.splitlines()) == 1
+        return status, output.out + output.err
+
+    return run
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import main
-from lightning_cifar.commands import fit as fit_command
 from lightning_cifar.data.folder import list_images, load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.run.job import load_data, parse
@@ -21,21 +19,7 @@ SMALL = ("--data.val_size", "1", "--data.batch_size", "32", "--trainer.log_every
 
 
 @pytest.fixture
-def read(image_folder, tiny, monkeypatch, capsys):
-    """Return a function that runs `fit` until it has read the folder; it returns the status and all lines."""
-    monkeypatch.setattr(fit_command, "choose_precision", lambda job: sys.exit(0))
-
-    def run(*args: str) -> tuple[int, str]:
-        status = main(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder), *SMALL, *args])
-        output = capsys.readouterr()
-        assert status == 0 or len(output.err.splitlines()) == 1
-        return status, output.out + output.err
-
-    return run
-
-
-@pytest.fixture
-def fit(image_folder, tiny, capsys):
+def fit(tiny, capsys):
     """Return a function that trains a step on a folder, and returns the run directory."""
 
     def run(root: Path, *args: str) -> Path:
@@ -92,7 +76,7 @@ def test_without_test_the_validation_images_are_tested(image_folder, fit, test):
 
 
 @pytest.mark.parametrize("folders", ["flat", pytest.param("train only", marks=pytest.mark.slow)])
-def test_images_without_parts_are_split_by_seed(image_folder, flat, fit, test, folders):
+def test_images_without_parts_are_split_by_seed(flat, fit, test, folders):
     root = flat
     if folders == "train only":
         root = flat.parent / "parent"
@@ -221,7 +205,7 @@ def test_unlabelled_test_images_are_passed_over(image_folder, read):
             "needs images of at least two classes, got 0",
             id="empty",
         ),
-        pytest.param(lambda root: shutil.rmtree(root), "is not a directory", id="absent"),
+        pytest.param(shutil.rmtree, "is not a directory: name one with train/<class>/* or <class>/*", id="absent"),
         pytest.param(
             lambda root: (
                 [one.rename(root / "train" / f"{one.name}.bmp") for one in (root / "train").glob("*/*.bmp")]
@@ -254,9 +238,9 @@ def test_layouts_that_cannot_be_read_are_explained(image_folder, read, edit, wor
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_all_damaged_files_are_named_at_once(image_folder, tiny, capsys, in_memory):
-    bad = [image_folder / "train/cat/a.jpg", image_folder / "train/dog/b.png", image_folder / "test/cat/c.png"]
+    bad = [image_folder / "train/cat/a.jpg", image_folder / "train/dog/IMG_1.HEIC", image_folder / "test/cat/c.png"]
     for file in bad:
-        file.write_bytes(b"damaged")
+        file.write_bytes(b"\0\0\0\x18ftypheic")
     words = ["--data.root", str(image_folder), "--data.in_memory", in_memory, "--data.num_workers", "0"]
     assert main(["fit", *tiny, "--data.dataset", "folder", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -352,7 +336,7 @@ def test_a_csv_file_may_have_parts(loose, fit, test):
     assert (status, result["images"]) == (0, 6)
 
 
-def test_images_that_the_csv_file_lacks_are_counted(loose, read, image_folder):
+def test_images_that_the_csv_file_lacks_are_counted(loose, read):
     labels = write_labels(loose, "path,label", lambda path, name: f"{path},{name}" if name == "dog" else "")
     labels.write_text(labels.read_text() + "\nimages/deep/cat0.bmp,cat")
     status, text = read("--data.root", str(loose), "--data.labels", str(labels))
@@ -362,11 +346,10 @@ def test_images_that_the_csv_file_lacks_are_counted(loose, read, image_folder):
 
 def test_labels_that_change_replace_the_cache(loose):
     labels = write_labels(loose, "path,label", lambda path, name: f"{path},{name}")
-    before = load_folder(loose, labels).train.labels.sum()
-    labels.write_text(labels.read_text().replace("deep/cat0.bmp,cat", "deep/cat0.bmp,dog"))
-    after = load_folder(loose, labels)
-    assert after.train.labels.sum() + after.test.labels.sum() == 9
-    assert before <= 8
+    for dogs in (8, 9):
+        dataset = load_folder(loose, labels)
+        assert dataset.train.labels.sum() + dataset.test.labels.sum() == dogs
+        labels.write_text(labels.read_text().replace("deep/cat0.bmp,cat", "deep/cat0.bmp,dog"))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.sizes import find_size
 from lightning_cifar.distributed import Shard
 from lightning_cifar.run.options import RECIPES
+from tests.trainer import make_quiet_trainer
 
 
 def make_module(*args: object, **options: object) -> CIFAR10DataModule:
@@ -302,22 +303,10 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def make_trainer(root: Path, max_epochs: int) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        max_epochs=max_epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=root,
-    )
-
-
 @pytest.fixture
-def trainer(tmp_path: Path) -> Trainer:
+def trainer() -> Trainer:
     torch.manual_seed(0)
-    return make_trainer(tmp_path, max_epochs=10)
+    return make_quiet_trainer(max_epochs=10)
 
 
 def augment(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int) -> np.ndarray:
@@ -565,7 +554,7 @@ def test_training_batches_from_disk_equal_those_from_memory(image_folder, tmp_pa
     for in_memory in (True, False):
         torch.manual_seed(0)
         options = {"batch_size": 7, "flip": flip, "cutout": 4, "in_memory": in_memory, "num_workers": 0}
-        runs.append(fit(make_trainer(tmp_path, max_epochs=3), "folder", str(image_folder), **options))
+        runs.append(fit(make_quiet_trainer(max_epochs=3), "folder", str(image_folder), **options))
     (one, recorded), (other, also_recorded) = runs
     assert (one.mean, one.std) == (other.mean, other.std)  # the sample is the whole set here
     for name in ("train_batches", "other_batches"):
@@ -607,8 +596,7 @@ def test_each_size_has_its_share_of_the_steps(image_folder, trainer, sizes, shar
     ],
 )
 def test_shares_are_of_the_optimiser_steps(image_folder, tmp_path, length, total):
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer, sizes = Trainer(accelerator="cpu", default_root_dir=tmp_path, **length, **quiet), {}
+    trainer, sizes = make_quiet_trainer(**length), {}
 
     class Watched(Recorder):
         def training_step(self, batch):
@@ -650,12 +638,12 @@ def test_bad_sizes_are_named(bad_input, sizes, shares, problem):
 def test_several_sizes_need_the_length_of_the_training(image_folder, tmp_path, bad_input):
     module = CIFAR10DataModule("folder", str(image_folder), sizes=[24, 32])
     with bad_input("sizes [24, 32] need the training's length: set the Trainer's max_epochs or max_steps"):
-        make_trainer(tmp_path, max_epochs=-1).fit(Recorder(), module)
+        make_quiet_trainer(max_epochs=-1).fit(Recorder(), module)
 
 
 def test_one_size_does_not_need_the_length_of_the_training(image_folder, tmp_path):
     module, recorder = CIFAR10DataModule("folder", str(image_folder), sizes=[24]), Recorder()
-    trainer = make_trainer(tmp_path, max_epochs=-1)
+    trainer = make_quiet_trainer(max_epochs=-1)
     recorder.on_train_batch_end = lambda *_: setattr(trainer, "should_stop", True)
     trainer.fit(recorder, module)
     assert recorder.train_batches[0][0].shape[-2:] == (24, 24)

@@ -9,11 +9,11 @@ import lightning
 import pytest
 import torch
 
-from lightning_cifar import ImageClassifier, InputError, load_pretrained, main
+from lightning_cifar import ImageClassifier, main
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.files import write_whole
-from lightning_cifar.train.weights import checkpoint_config
+from tests.trainer import make_quiet_trainer
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def home(tmp_path) -> Path:
     return tmp_path / "home"
 
 
-def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, capsys, monkeypatch):
+def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, monkeypatch):
     shutil.move(image_folder, home / "images")
     data = ["--data.dataset", "folder", "--trainer.log_every_n_steps", "1", "--data.batch_size", "9"]
     assert main(["fit", *tiny, *data, "--data.root=~/images", "--run_dir=~/first"]) == 0
@@ -34,7 +34,7 @@ def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, cap
     assert not Path("~").exists()
 
 
-def test_without_a_home_no_directory_is_named_by_a_tilde(tiny, tmp_path, capsys, monkeypatch):
+def test_without_a_home_no_directory_is_named_by_a_tilde(tiny, capsys, monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["uid not found"])
     for words in (["--run_dir=~/run"], ["--run_dir", "~/run"]):
@@ -85,31 +85,19 @@ def test_workers_without_dev_shm_are_one_line(image_folder, tiny, capsys, monkey
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning, of the validation loader
-def test_overfit_batches_repeats_the_same_batch(image_folder, tiny):
+def test_overfit_batches_repeats_the_same_batch(image_folder):
     seen = []
 
     class Watch(lightning.Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
             seen.append(batch[1].tolist())
 
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=15)
-    trainer = lightning.Trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()], **options)
+    trainer = make_quiet_trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()])
     trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
     assert set(seen[0]) == {0, 1}
-
-
-@pytest.mark.parametrize(
-    "images", [torch.rand(2, 3, 32, 32) * 255, torch.randn(2, 3, 32, 32)], ids=["255", "normalised"]
-)
-def test_floats_outside_0_to_1_are_refused(images):
-    model = load_pretrained()
-    for call in (model, lambda images: model.predict_step(images, 0)):
-        with pytest.raises(InputError, match=r"divide pixels of 0 to 255 by 255, and do not normalise"):
-            call(images)
-        call(images.clamp(-0.05, 1.05))  # as a resize overshoots
 
 
 def test_a_data_module_names_setup_before_it():
@@ -119,21 +107,11 @@ def test_a_data_module_names_setup_before_it():
             use()
 
 
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int64])
-def test_integers_outside_0_to_255_are_refused(dtype):
-    model = load_pretrained()
-    with pytest.raises(InputError, match=rf"got {dtype} from 0 to "):
-        model(torch.arange(2 * 3 * 32 * 32).reshape(2, 3, 32, 32).to(dtype))
-    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(model(images.to(dtype)), model(images))
-
-
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_loader_without_its_data_module_warns(image_folder):
     data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9)
     data.setup()
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(max_epochs=1, log_every_n_steps=1, **options)
+    trainer = make_quiet_trainer(max_epochs=1, log_every_n_steps=1)
     with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module"):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data.train_dataloader())
 
@@ -145,8 +123,7 @@ class WithOwnLoader(CIFAR10DataModule):
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 def test_a_loader_of_a_subclass_warns(image_folder):
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0, **options)
+    trainer = make_quiet_trainer(max_steps=2, log_every_n_steps=1, limit_val_batches=0)
     with pytest.warns(UserWarning, match="without augmentation: pass trainer.fit the data module, with its own loader"):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), WithOwnLoader("folder", root=str(image_folder)))
 
@@ -160,17 +137,9 @@ def test_links_in_place_of_temporary_files_are_not_followed():
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_partial_files_of_killed_writers_are_removed(tiny, trained, tmp_path):
+def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     left = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123.partial"
     left.write_bytes(b"half")
     assert main(["fit", "--resume", str(tmp_path / "run")]) == 0
     assert not left.exists()
-
-
-def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
-    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
-    foreign = {"url": "http://127.0.0.1:9/x", "archive": "/absent", "root": str(tmp_path), "dataset": "cifar10"}
-    checkpoint["datamodule_hyper_parameters"] |= foreign
-    torch.save(checkpoint, tmp_path / "foreign.ckpt")
-    assert not {"url", "archive", "root"} & checkpoint_config(tmp_path / "foreign.ckpt")["data"].keys()

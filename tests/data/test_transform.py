@@ -7,9 +7,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from lightning_cifar import CIFAR10DataModule, InputError, main, trust
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, main, trust
 from lightning_cifar.data.transform import find_transform
 from lightning_cifar.train.checkpoint import load_checkpoint
+from tests.trainer import make_quiet_trainer
 
 STEPS = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
 
@@ -28,22 +29,12 @@ def test_each_image_of_a_batch_gets_its_own_draw(name, kind, drawn_images):
     assert len({image.numpy().tobytes() for image in same}) > 10
 
 
-def test_a_function_takes_batches_in_python(tiny):
-    from lightning import Trainer
-
-    from lightning_cifar import ImageClassifier
-
+def test_a_function_takes_batches_in_python():
     seen = []
     data = CIFAR10DataModule("digits", batch_size=50, transform=lambda images: seen.append(images) or images.flip(3))
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     model = ImageClassifier(widths=(4, 4, 4, 4, 4))
-    Trainer(max_steps=2, accelerator="cpu", **quiet).fit(model, data)
+    make_quiet_trainer(max_steps=2).fit(model, data)
     assert [(one.dtype, tuple(one.shape)) for one in seen] == [(torch.uint8, (50, 3, 32, 32))] * 2
-
-
-def test_a_module_of_torchvision_in_python():
-    data = CIFAR10DataModule("digits", transform=v2.ColorJitter(0.4))
-    assert data.hparams["transform"].startswith("ColorJitter(")
 
 
 @pytest.fixture
@@ -92,6 +83,7 @@ def test_what_cannot_be_called_is_no_transform(transform):
 
 def test_an_object_without_a_name_is_not_loaded_by_it():
     data = CIFAR10DataModule("digits", transform=v2.ColorJitter(0.4))
+    assert data.hparams["transform"].startswith("ColorJitter(")
     again = CIFAR10DataModule(**data.hparams)
     with trust("mine"), pytest.raises(InputError, match="transform must be"):
         again.setup("fit")

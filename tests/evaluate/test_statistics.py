@@ -6,7 +6,13 @@ import statistics
 import pytest
 import torch
 
-from lightning_cifar.evaluate.statistics import compare, count_seeds_needed, measure_agreement, summarise
+from lightning_cifar.evaluate.statistics import (
+    compare,
+    count_seeds_needed,
+    estimate_share_interval,
+    measure_agreement,
+    summarise,
+)
 
 
 def test_interval_of_five_values():
@@ -62,6 +68,11 @@ def test_values_without_spread_differ_if_their_means_do():
 @pytest.mark.parametrize(("effect", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17)])  # Cohen 1988, table 2.4.1
 def test_seeds_needed_equal_cohens_table(effect, seeds):
     assert count_seeds_needed(effect) == seeds
+
+
+def test_interval_of_a_share_is_wilsons():
+    low, high = estimate_share_interval(0.8, 10)  # Wilson 1927, z = 1.96: 0.4902 to 0.9433
+    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
 
 
 def test_agreement_is_the_mean_over_pairs():

@@ -13,10 +13,14 @@ from PIL import Image
 from lightning_cifar import InputError
 from lightning_cifar.data import cifar, folder
 from lightning_cifar.data.dataset import digest_images
-from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+from lightning_cifar.train.checkpoint import DIGEST, ZIP_END, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fault
 TIMES = 100  # per kind of file: half of them flipped bits, half truncations
+
+
+def flip(content: bytes, offset: int, bit: int) -> bytes:
+    return content[:offset] + bytes([content[offset] ^ (1 << bit)]) + content[offset + 1 :]
 
 
 def damage(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -24,7 +28,7 @@ def damage(content: bytes) -> Iterator[tuple[str, bytes]]:
     draw = random.Random(0)
     for _ in range(TIMES // 2):
         offset = draw.randrange(len(content))
-        yield "flip", content[:offset] + bytes([content[offset] ^ (1 << draw.randrange(8))]) + content[offset + 1 :]
+        yield "flip", flip(content, offset, draw.randrange(8))
         yield "cut", content[:offset]
 
 
@@ -50,9 +54,15 @@ def raises_input_error(read: Callable[[], object]) -> bool:
 def test_damaged_checkpoint_is_refused(tmp_path, record_survival):
     file = tmp_path / "x.ckpt"
     save_checkpoint({"state_dict": {"weight": torch.randn(1000)}, "epoch": 3}, file)
+    whole = file.read_bytes()
+    assert torch.load(file, weights_only=True)["epoch"] == load_checkpoint(file)["epoch"] == 3
     record_survival(
         "a damaged checkpoint", check_detection(file, lambda: raises_input_error(lambda: load_checkpoint(file)))
     )
+    for offset in range(len(whole) - DIGEST - 2 - ZIP_END, len(whole)):  # the record with the digest
+        for damaged in (flip(whole, offset, offset % 8), whole[:offset]):
+            file.write_bytes(damaged)
+            assert raises_input_error(lambda: load_checkpoint(file)), offset
 
 
 def test_damaged_archive_is_refused(tmp_path, record_survival):
@@ -63,7 +73,7 @@ def test_damaged_archive_is_refused(tmp_path, record_survival):
     record_survival("a damaged archive", check_detection(file, lambda: raises_input_error(check)))
 
 
-def test_damaged_cache_is_not_used(tmp_path, record_survival, monkeypatch):
+def test_damaged_cache_is_not_used(tmp_path, record_survival):
     root, rng = tmp_path / "images", np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("a", "b"):

@@ -17,7 +17,6 @@ import pytest
 from lightning_cifar.run import wandb as wandb_logging
 
 pytestmark = pytest.mark.fault
-pytest.importorskip("wandb")
 
 
 class Handler(BaseHTTPRequestHandler):

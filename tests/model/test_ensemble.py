@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from lightning import Trainer
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
@@ -11,6 +10,7 @@ from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.run.guards import GateStatistics
 from lightning_cifar.train.optim import group_parameters
 from lightning_cifar.train.weights import load_pretrained, save_weights
+from tests.trainer import make_quiet_trainer
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 0.01}
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
@@ -25,17 +25,7 @@ def images():
 
 def train(model):
     """Train for three steps and return the logged metrics."""
-    trainer = Trainer(
-        max_steps=3,
-        limit_val_batches=0,
-        log_every_n_steps=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=GateStatistics(),
-    )
+    trainer = make_quiet_trainer(max_steps=3, limit_val_batches=0, log_every_n_steps=1, callbacks=GateStatistics())
     torch.manual_seed(0)  # for order and augmentation
     trainer.fit(model, CIFAR10DataModule("digits", batch_size=50))
     return trainer.callback_metrics

@@ -19,8 +19,8 @@ def test_five_blocks_each_followed_by_norm_and_pool():
     for block in blocks:
         assert block.order == ("activation", "sum", "norm", "pool")
         assert [type(norm) for norm in block.norms] == [BatchNorm]
-        maps = torch.randn(2, 3, 8, 6)
-        assert torch.equal(max_pool(maps), nn.functional.max_pool2d(maps, 2))
+    maps = torch.randn(2, 3, 8, 6)
+    assert torch.equal(max_pool(maps), nn.functional.max_pool2d(maps, 2))
 
 
 def test_stage_shapes():
@@ -119,6 +119,25 @@ def test_stem_is_whitened_once():
 def test_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         FiveBlockNet(**arguments)
+
+
+@pytest.mark.parametrize("stem_kernel", [0, 2])
+@pytest.mark.parametrize("gate", ["relu", "channel", "static"])
+def test_iterate_blocks_returns_the_gate_weights_used(gate, stem_kernel):
+    network = FiveBlockNet(widths=(4, 4, 4, 4, 4), gate=gate, stem_kernel=stem_kernel).eval()
+    for parameter in network.parameters():
+        parameter.data.normal_()
+    used = []
+    for block in network.blocks:
+        block.gate.register_forward_hook(lambda *call: used.append(call[2]))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        network(images)
+        expected, used = used, []
+        found = [weights for weights, _ in network.iterate_blocks(images)]
+    assert [weights.shape for weights in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
+    for weights, expected_weights in zip(found, expected, strict=True):
+        torch.testing.assert_close(weights, expected_weights)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 40), (97, 32), (64, 64), (31, 31), (24, 24), (1, 5)])

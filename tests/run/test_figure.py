@@ -1,26 +1,19 @@
 """LiveFigure: curves.png is drawn from metrics.csv during training."""
 
 import pytest
-from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, main
 from lightning_cifar.run.curves import plot_metrics, read_metrics
+from tests.trainer import make_quiet_trainer
 
 
 @pytest.mark.slow
 def test_run_writes_curves_png(tmp_path, drawn_figures):
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        log_every_n_steps=5,
-        logger=CSVLogger(tmp_path / "run", name="", version=""),
-        callbacks=[LiveFigure(interval=0)],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    logger = CSVLogger(tmp_path / "run", name="", version="")
+    options = {"max_epochs": 2, "log_every_n_steps": 5, "callbacks": [LiveFigure(interval=0)]}
+    trainer = make_quiet_trainer(logger=logger, **options)
     trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))
     series = read_metrics(tmp_path / "run/metrics.csv")
     assert [epoch for epoch, _ in series["train/loss_epoch"]] == [1.0, 2.0]
@@ -51,14 +44,6 @@ def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch):
 
 
 def test_missing_csv_logger_is_an_error():
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[LiveFigure()],
-    )
+    trainer = make_quiet_trainer(max_epochs=1, callbacks=[LiveFigure()])
     with pytest.raises(InputError, match="give the Trainer a CSVLogger"):
         trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from lightning import Trainer
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.run import last_checkpoint
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.train.checkpoint import load_checkpoint
+from tests.trainer import make_quiet_trainer
 
 SMALL = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "100"]
 SMALL += ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "3", "--trainer.precision", "32-true"]
@@ -67,8 +67,7 @@ def test_too_high_learning_rate_stops_training(tmp_path, capsys):
 def test_every_floating_tensor_is_checked(device):
     """Weights and buffers, at any position; large finite values, whose squares overflow, are accepted."""
     model = ImageClassifier(widths=(4,) * 5, stem_kernel=2).to(device)
-    trainer = Trainer(accelerator={"cuda": "gpu"}.get(device, device), logger=False, enable_checkpointing=False,
-                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = make_quiet_trainer(accelerator={"cuda": "gpu"}.get(device, device))
     callback = FiniteLoss()
     callback.on_train_start(trainer, model)
     callback.rates = {3: 0.5}

@@ -2,46 +2,20 @@
 
 import pytest
 import torch
-from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier
+from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.run.curves import read_metrics
 from lightning_cifar.run.guards import GateStatistics
-
-
-@pytest.mark.parametrize("stem_kernel", [0, 2])
-@pytest.mark.parametrize("gate", ["relu", "channel", "static"])
-def test_iterate_blocks_returns_the_gate_weights_used(gate, stem_kernel):
-    network = FiveBlockNet(widths=(4, 4, 4, 4, 4), gate=gate, stem_kernel=stem_kernel).eval()
-    for parameter in network.parameters():
-        parameter.data.normal_()
-    used = []
-    for block in network.blocks:
-        block.gate.register_forward_hook(lambda *call: used.append(call[2]))
-    images = torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        network(images)
-        expected, used = used, []
-        found = [weights for weights, _ in network.iterate_blocks(images)]
-    assert [weights.shape for weights in found] == [(3, 3, 4 if gate == "channel" else 1)] * 5
-    for weights, expected_weights in zip(found, expected, strict=True):
-        torch.testing.assert_close(weights, expected_weights)
+from tests.trainer import make_quiet_trainer
 
 
 def train(directory, model, callbacks=None, **options):
     data = CIFAR10DataModule(dataset="digits", batch_size=256, flip=False)
-    trainer = Trainer(
-        logger=CSVLogger(directory, name="", version=""),
-        callbacks=GateStatistics() if callbacks is None else callbacks,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=1,
-        **options,
-    )
+    logger = CSVLogger(directory, name="", version="")
+    callbacks = GateStatistics() if callbacks is None else callbacks
+    trainer = make_quiet_trainer(logger=logger, callbacks=callbacks, log_every_n_steps=1, **options)
     trainer.fit(model, data)
     return read_metrics(directory / "metrics.csv")
 

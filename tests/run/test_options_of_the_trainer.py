@@ -60,7 +60,7 @@ def test_last_group_of_accumulated_gradients_is_divided_by_its_batches(tiny, mon
         ("EarlyStopping", ["monitor", "val/loss"]),
     ],
 )
-def test_run_with_a_callback_of_lightning_is_resumed(tiny, capsys, callback, options):
+def test_run_with_a_callback_of_lightning_is_resumed(tiny, callback, options):
     words = [CALLBACKS, callback, f"{CALLBACKS}.{options[0]}", options[1]] if options else [CALLBACKS, callback]
     assert fit(tiny, "--trainer.max_epochs", "2", *words) == 0
     assert "Unable to serialize" not in Path("run/config.yaml").read_text()
@@ -94,10 +94,11 @@ def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, c
 @pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("max_steps", "2"), ("max_epochs", "1"), pytest.param("max_time", "00:00:00:01", marks=pytest.mark.slow)],
+    [("max_steps", "2"), pytest.param("max_time", "00:00:00:01", marks=pytest.mark.slow)],
 )
 def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
-    assert fit(tiny, "--trainer.max_epochs", "1" if limit == "max_epochs" else "1000", f"--trainer.{limit}", value) == 0
+    """`test_resuming_a_finished_run_trains_nothing` has ``max_epochs``."""
+    assert fit(tiny, "--trainer.max_epochs", "1000", f"--trainer.{limit}", value) == 0
     capsys.readouterr()
     assert main(["fit", "--resume", "run"]) == 0
     assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
@@ -144,12 +145,7 @@ def test_profiler_prints_its_table(tiny, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        "--model.warmup 0.3",
         "--data.held_out val --trainer.limit_val_batches 0",
-        *(
-            pytest.param(words, marks=pytest.mark.slow)
-            for words in ("--data.num_workers 8", "--data.url http://127.0.0.1:9", "--model.momentum 0.5")
-        ),
         pytest.param("--data.held_out test --data.val_size 20", marks=pytest.mark.slow),
     ],
 )
@@ -160,7 +156,8 @@ def test_option_without_effect_gets_a_line(tiny, capsys, words):
 
 def test_every_option_without_effect_gets_its_line(tiny, capsys):
     words = "--model.temperature 2 --model.stem_stride 2 --model.stem_bias false --model.hidden 0 --model.dropout 0.1"
-    words += " --model.global_pool max --trainer.min_steps 2 --trainer.limit_test_batches 1"
+    words += " --model.global_pool max --trainer.min_steps 2 --trainer.limit_test_batches 1 --model.warmup 0.3"
+    words += " --model.momentum 0.5 --data.num_workers 8 --data.url http://127.0.0.1:9"
     assert fit(tiny, *words.split()) == 0
     named = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
@@ -183,7 +180,7 @@ def test_stopped_run_without_checkpoints_cannot_be_resumed(tiny, capsys, monkeyp
     assert ("if training stops, it starts from the beginning" in out) == ("checkpointing" in option)
 
 
-def test_learning_rate_finder_runs_before_training(tiny, capsys):
+def test_learning_rate_finder_runs_before_training(tiny):
     assert fit(tiny, CALLBACKS, "LearningRateFinder", f"{CALLBACKS}.num_training_steps", "5") == 0
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 3
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_cifar import load_pretrained, main, trust
+from lightning_cifar import load_pretrained, trust
+from tests.commands.command_line import run
 
 FACTORY = """\
 from torch import nn
@@ -52,12 +53,6 @@ def photo(tmp_path, drawn_images):
     file = tmp_path / "photo.png"
     Image.fromarray(drawn_images[0].permute(1, 2, 0).numpy()).resize((80, 60)).save(file)
     return file
-
-
-def run(capsys, *args):
-    status = main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsys):
@@ -110,7 +105,7 @@ def test_a_network_of_one_size_refuses_others(factory, sizes, capsys):
 
 
 @pytest.mark.slow
-def test_a_network_by_name_is_exported_repeated_and_compared(tmp_path, capsys, drawn_folder):
+def test_a_network_by_name_is_exported_repeated_and_compared(capsys, drawn_folder):
     named = ["--model.network", "wide_resnet10_1", "--model.schedule", "one_cycle", "--model.optimizer", "RMSprop"]
     for run_dir, options in (("wide", named), ("five", [])):
         status, _, err = run(capsys, "repeat", *SHORT, *options, "--n", 2, "--run_dir", run_dir)
@@ -149,16 +144,13 @@ def test_what_cannot_be_trained_is_one_line(args, words, capsys):
 
 
 def test_a_network_without_maps_is_not_explained(factory, photo, capsys):
-    (factory / "mine.py").write_text(
-        "from torch import nn\n\n\ndef build(num_classes):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
-    )
-    options = ["--model.network", "mine:build", *TRUSTED]
+    options = ["--model.network", "mine:build_flat", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
     predict = ["predict", "--ckpt_path", "run", *TRUSTED, "--images", photo]
     assert run(capsys, *predict)[0] == 0
     status, _, err = run(capsys, *predict, "--explain", "explained")
-    assert (status, err) == (2, "error: --explain needs feature maps of 4x4 pixels, which mine:build does not have\n")
+    words = "error: --explain needs feature maps of 4x4 pixels, which mine:build_flat does not have\n"
+    assert (status, err) == (2, words)
     assert not Path("explained").exists()
 
 

@@ -2,25 +2,25 @@
 
 import re
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import pytest
-from lightning import Callback, Trainer
+from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
 from lightning_cifar.run import progress
 from lightning_cifar.run.curves import read_metrics
+from tests.trainer import make_quiet_trainer
 
 
 def fit(tmp_path, *callbacks, **settings):
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = make_quiet_trainer(
         log_every_n_steps=5,
         logger=CSVLogger(tmp_path / "run", name="", version=""),
         callbacks=list(callbacks),
-        enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
-        enable_model_summary=False,
         limit_val_batches=1,
         **{"max_epochs": 2, **settings},
     )
@@ -29,19 +29,27 @@ def fit(tmp_path, *callbacks, **settings):
     return trainer, data
 
 
-def test_throughput_counts_every_image(tmp_path):
-    _, data = fit(tmp_path, Throughput())
-    series = read_metrics(tmp_path / "run/metrics.csv")
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """The directory of a training with both callbacks, its data, and what it printed on standard output and errors."""
+    directory = tmp_path_factory.mktemp("fitted")
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        _, data = fit(directory, Throughput(), Progress())
+    return directory, data, out.getvalue(), err.getvalue()
+
+
+def test_throughput_counts_every_image(fitted):
+    directory, data, *_ = fitted
+    series = read_metrics(directory / "run/metrics.csv")
     speeds, seconds = series["time/epoch_images_per_second"], series["time/epoch_seconds"]
     for (_, speed), (_, taken) in zip(speeds, seconds, strict=True):
         assert speed * taken == pytest.approx(len(data.train), rel=1e-4)
     assert len(series["time/images_per_second"]) == 4  # steps 5 and 10 of two epochs
 
 
-def test_one_plain_row_per_epoch(tmp_path, capsys):
-    fit(tmp_path, Throughput(), Progress())
-    printed = capsys.readouterr()
-    header, first, second = printed.out.splitlines()
+def test_one_plain_row_per_epoch(fitted):
+    *_, out, err = fitted
+    header, first, second = out.splitlines()
     names = "epoch  train loss     acc  val loss     acc  images/s     time     left"
     number = r"[\d.,]+"
     row = rf" +{number} +{number}% +{number} +{number}% +{number} +00:\d\d +"
@@ -49,8 +57,8 @@ def test_one_plain_row_per_epoch(tmp_path, capsys):
     assert re.fullmatch(rf"  1/2{row}00:\d\d", first)
     assert re.fullmatch(rf"  2/2{row}00:00", second)
     assert {len(first), len(second)} == {len(names)}
-    assert printed.out.isascii()
-    assert not printed.err
+    assert out.isascii()
+    assert not err
 
 
 def test_rows_in_a_terminal_end_in_a_plot_and_fit_its_width(tmp_path, capsys, monkeypatch):

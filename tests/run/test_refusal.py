@@ -79,14 +79,14 @@ def test_a_path_within_a_run_gets_a_hint(trained, capsys, path):
 
 
 @pytest.mark.parametrize("name", ["an unknown option", "no test image"])
-def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, capsys, name):
+def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, name):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     before = list_files(tmp_path)
     assert main([*(word.format(trained) for word in REFUSED[name]), "--run_dir", str(run_dir)]) == 2
     assert list_files(tmp_path) == before
 
 
-def test_corrected_command_can_use_the_same_directory(tmp_path):
+def test_corrected_command_can_use_the_same_directory():
     assert main([*REFUSED["more images in a batch than there are"], "--run_dir", "run"]) == 2
     assert (
         main([*FIT, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0

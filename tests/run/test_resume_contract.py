@@ -3,18 +3,16 @@
 from typing import Any
 
 import pytest
-from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.run.resume import INTERNALS
+from tests.trainer import make_quiet_trainer
 
 
 @pytest.fixture(scope="module")
-def owners(tmp_path_factory) -> dict[str, Any]:
+def owners() -> dict[str, Any]:
     """Return a trained Trainer, a metric, a logged result and a checkpoint, by the first component of a name."""
-    folder = tmp_path_factory.mktemp("contract")
-    trainer = Trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, default_root_dir=folder, logger=False,
-                      enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    trainer = make_quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0)
     model = ImageClassifier(widths=(4, 4, 4, 4, 4))
     trainer.fit(model, CIFAR10DataModule(dataset="digits", batch_size=32))
     results = trainer.fit_loop.epoch_loop._results

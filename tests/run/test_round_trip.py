@@ -11,24 +11,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
-from lightning import Trainer
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
 from lightning_cifar.train.weights import load_pretrained
+from tests.trainer import make_quiet_trainer
 
 LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "on", "2024-01-01", ".inf", "NaN", "-1E9"]
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1)
-NUMBERS = st.text(string.digits + "eE+-._:xo", min_size=1, max_size=6)
-quick = settings(
-    max_examples=6,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def print_config(*args: object) -> dict:
@@ -40,23 +29,27 @@ def print_config(*args: object) -> dict:
 
 
 @pytest.mark.slow
-@quick
-@given(
-    names=st.lists(st.sampled_from(LOOKALIKES) | NUMBERS | NAMES, min_size=10, max_size=10),
-    root=st.sampled_from(LOOKALIKES) | NUMBERS,
-    rate=st.floats(1e-12, 1e12),
-    size=st.integers(1, 31),
-)
-@example(names=LOOKALIKES[:10], root="1e5", rate=1e-5, size=1)
-@example(names=LOOKALIKES[4:], root="-1E9", rate=1e20, size=1)
-def test_configuration_is_read_back_as_it_was_written(tmp_path, names, root, rate, size):
-    file = tmp_path / "config.yaml"
-    model = {"class_names": names, "learning_rate": rate}
-    file.write_text(yaml.safe_dump({"model": model, "data": {"root": "x" + root, "cutout": size}}, default_style='"'))
-    first = print_config("--config", file)
-    assert first["model"]["class_names"] == names
-    assert (first["model"]["learning_rate"], first["data"]["cutout"]) == (rate, size)
-    assert print_config("--config", "printed.yaml") == first
+def test_configuration_is_read_back_as_it_was_written():
+    from hypothesis import example, given, settings
+    from hypothesis import strategies as st
+
+    lookalikes = st.sampled_from(LOOKALIKES) | st.text(string.digits + "eE+-._:xo", min_size=1, max_size=6)
+    printable = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/")
+    names = st.lists(lookalikes | st.text(printable, min_size=1), min_size=10, max_size=10)
+
+    @settings(max_examples=6, deadline=None, database=None, derandomize=True)
+    @given(names, lookalikes, st.floats(1e-12, 1e12), st.integers(1, 31))
+    @example(LOOKALIKES[:10], "1e5", 1e-5, 1)
+    @example(LOOKALIKES[4:], "-1E9", 1e20, 1)
+    def check(names: list[str], root: str, rate: float, size: int) -> None:
+        model, data = {"class_names": names, "learning_rate": rate}, {"root": "x" + root, "cutout": size}
+        Path("config.yaml").write_text(yaml.safe_dump({"model": model, "data": data}, default_style='"'))
+        first = print_config("--config", "config.yaml")
+        assert first["model"]["class_names"] == names
+        assert (first["model"]["learning_rate"], first["data"]["cutout"]) == (rate, size)
+        assert print_config("--config", "printed.yaml") == first
+
+    check()
 
 
 SLOW = [["0x1F", "12:30", "on"], ["-1E9", "a: b", "#c"]]
@@ -112,9 +105,7 @@ def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path):
     data |= {"sizes": np.array([24, 32]), "size_shares": (np.float32(1), 2)}
     model = {"class_names": np.array(list("0123456789")), "widths": np.full(5, 8), "compile": np.bool_(False)}
     model |= {"learning_rate": np.float64(1e-3), "mean": np.full(3, 0.5), "std": torch.full((3,), 0.5)}
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "limit_val_batches": 0}
-    quiet |= {"log_every_n_steps": 1, "enable_checkpointing": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=1, default_root_dir=tmp_path, **quiet)
+    trainer = make_quiet_trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0, log_every_n_steps=1)
     trainer.fit(ImageClassifier(**model), CIFAR10DataModule("digits", **data))
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     stored = torch.load(tmp_path / "x.ckpt", weights_only=True)

@@ -7,12 +7,13 @@ import pytest
 
 from lightning_cifar.run import wandb as wandb_logging
 
-wandb = pytest.importorskip("wandb")
-
 
 @pytest.fixture(autouse=True)
-def finish_open_run():
-    yield
+def finish():
+    """Return the function that ends a run; it is called after each test."""
+    import wandb
+
+    yield wandb.finish
     wandb.finish()
 
 
@@ -20,12 +21,12 @@ def find_offline_files(directory):
     return list(directory.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def test_runs_are_offline_without_an_api_key(tmp_path, eventually):
+def test_runs_are_offline_without_an_api_key(tmp_path, eventually, finish):
     with pytest.warns(UserWarning, match="W&B is not online: no API key"):
         logger = wandb_logging.start_wandb("auto", tmp_path, name="name")
     logger.log_metrics({"val/accuracy": 0.5}, step=3)
     assert logger.experiment.name == "name"
-    wandb.finish()
+    finish()
     (file,) = find_offline_files(tmp_path)
     eventually(lambda: b"val/accuracy" in file.read_bytes())  # written by a process of wandb
 

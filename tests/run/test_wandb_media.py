@@ -8,8 +8,6 @@ from lightning_cifar.evaluate.charts import draw_evaluation
 from lightning_cifar.evaluate.evaluation import evaluate_logits
 from lightning_cifar.run.wandb import finish_wandb, log_test, start_wandb
 
-pytest.importorskip("wandb")
-
 
 @pytest.fixture
 def result(tmp_path):

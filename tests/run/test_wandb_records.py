@@ -11,8 +11,6 @@ import pytest
 from lightning_cifar import main
 from lightning_cifar.run import wandb as wandb_logging
 
-wandb = pytest.importorskip("wandb")
-
 
 @pytest.fixture(scope="module")
 def logged(tiny, tmp_path_factory) -> Path:
@@ -126,6 +124,8 @@ def test_private_data_is_not_sent(tiny, tmp_path, wandb_records):
 
 
 def test_environment_overrides_settings(tmp_path, monkeypatch, wandb_records):
+    import wandb
+
     for name, value in {"PROJECT": "mine", "RUN_GROUP": "ours", "HOST": "here", "_DISABLE_META": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     assert "x_disable_meta" not in wandb_logging.make_settings()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
@@ -14,21 +14,13 @@ from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.train.checkpoint import save_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
+from tests.trainer import make_quiet_trainer
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 16}
 
 
 def train(model, data, **settings):
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        **settings,
-    )
+    trainer = make_quiet_trainer(num_sanity_val_steps=0, limit_val_batches=0, **settings)
     trainer.fit(model, data)
     return trainer
 
@@ -74,9 +66,19 @@ def test_uint8_and_unit_floats_are_the_same_image():
     model = ImageClassifier(**SMALL).eval()
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(model(images), model(images.float() / 255))
+    for dtype in INTEGERS:
+        assert torch.equal(model(images.to(dtype)), model(images))
+
+
+def test_floats_may_exceed_the_range_a_little():
+    """As a resize overshoots."""
+    model, images = ImageClassifier(**SMALL).eval(), torch.randn(2, 3, 32, 32).clamp(-0.05, 1.05)
+    for call in (model, lambda images: model.predict_step(images, 0)):
+        call(images)
 
 
 IMAGES = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+INTEGERS = (torch.uint16, torch.int16, torch.int64)
 UNSUITABLE = {
     "an image without batch": (IMAGES[0], r"must be a batch \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), r"got torch.uint8 \[2, 32, 32, 3\]"),
@@ -86,7 +88,9 @@ UNSUITABLE = {
     "an array": (IMAGES.numpy(), "got ndarray"),
     "16 bits": (256 * IMAGES.int(), "got torch.int32"),
     "booleans": (IMAGES > 127, "got torch.bool"),
-    "floats of 0 to 255": (IMAGES.float(), "divide pixels"),
+    "floats of 0 to 255": (IMAGES.float(), "divide pixels of 0 to 255 by 255, and do not normalise"),
+    "normalised floats": (torch.randn(2, 3, 32, 32), "divide pixels of 0 to 255 by 255, and do not normalise"),
+    **{f"{dtype}": (torch.arange(6144).view(2, 3, 32, 32).to(dtype), f"got {dtype} from 0 to ") for dtype in INTEGERS},
 }
 
 
@@ -144,7 +148,7 @@ def test_a_subclass_may_return_only_the_loss():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def fitted(tmp_path_factory):
     """A small network after one epoch of digits, its trainer and its checkpoint."""
     seed_everything(0, verbose=False)
     model, data = ImageClassifier(**SMALL), CIFAR10DataModule("digits", val_size=200, flip=False, crop_padding=0)
@@ -154,8 +158,8 @@ def trained(tmp_path_factory):
     return model.eval(), data, file
 
 
-def test_a_checkpoint_is_self_contained(trained):
-    model, data, file = trained
+def test_a_checkpoint_is_self_contained(fitted):
+    model, data, file = fitted
     loaded = ImageClassifier.load_from_checkpoint(file).eval()
     assert loaded.hparams["class_names"] == [str(digit) for digit in range(10)]
     assert loaded.normalise.mean.tolist() == pytest.approx(data.mean)
@@ -164,27 +168,27 @@ def test_a_checkpoint_is_self_contained(trained):
     assert torch.equal(loaded(batch), model(batch))
 
 
-def test_a_checkpoint_has_only_plain_values(trained):
-    checkpoint = torch.load(trained[2], weights_only=True)
+def test_a_checkpoint_has_only_plain_values(fitted):
+    checkpoint = torch.load(fitted[2], weights_only=True)
     for values in (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]):
         for value in values.values():
             assert isinstance(value, str | int | float | bool | list | tuple | None)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(trained, tmp_path):
+def test_a_checkpoint_that_would_run_code_is_refused(fitted, tmp_path):
     class Touch:
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    checkpoint = torch.load(trained[2], weights_only=True)
+    checkpoint = torch.load(fitted[2], weights_only=True)
     torch.save({**checkpoint, "extra": Touch()}, tmp_path / "hostile.ckpt")
     with pytest.raises(InputError, match=r"hostile\.ckpt is damaged or no checkpoint"):
         ImageClassifier.load_from_checkpoint(tmp_path / "hostile.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
-def test_one_changed_bit_of_a_checkpoint_is_found(trained, tmp_path):
-    save_checkpoint(torch.load(trained[2], weights_only=True), file := tmp_path / "whole.ckpt")
+def test_one_changed_bit_of_a_checkpoint_is_found(fitted, tmp_path):
+    save_checkpoint(torch.load(fitted[2], weights_only=True), file := tmp_path / "whole.ckpt")
     content = bytearray(file.read_bytes())
     assert ImageClassifier.load_from_checkpoint(file)
     content[len(content) // 2] ^= 1
@@ -193,9 +197,9 @@ def test_one_changed_bit_of_a_checkpoint_is_found(trained, tmp_path):
         ImageClassifier.load_from_checkpoint(str(file))
 
 
-def test_metrics_equal_a_plain_count(trained):
-    model, data, _ = trained
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+def test_metrics_equal_a_plain_count(fitted):
+    model, data, _ = fitted
+    trainer = make_quiet_trainer()
     (result,) = trainer.test(model, data, verbose=False)
     with torch.inference_mode():
         logits = model(data.test.images)
@@ -212,24 +216,24 @@ def test_metrics_equal_a_plain_count(trained):
     assert result["val/accuracy"] == pytest.approx(right.float().mean().item())
 
 
-def test_validation_on_the_test_set_logs_test_metrics(trained):
+def test_validation_on_the_test_set_logs_test_metrics(fitted):
     data = CIFAR10DataModule("digits", held_out="test")
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    (result,) = trainer.validate(trained[0], data, verbose=False)
+    trainer = make_quiet_trainer()
+    (result,) = trainer.validate(fitted[0], data, verbose=False)
     assert set(result) == {"test/loss", "test/accuracy"}
 
 
-def test_predictions_are_probabilities(trained):
-    model, data, _ = trained
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+def test_predictions_are_probabilities(fitted):
+    model, data, _ = fitted
+    trainer = make_quiet_trainer()
     probabilities = torch.cat(trainer.predict(model, data))
     assert probabilities.shape == (360, 10)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
 
 
-def test_a_second_test_resets_its_metrics(trained):
-    model, data, _ = trained
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+def test_a_second_test_resets_its_metrics(fitted):
+    model, data, _ = fitted
+    trainer = make_quiet_trainer()
     with torch.inference_mode():
         predicted = model(data.test.images).argmax(1)
     for labels, accuracy in ((predicted, 1.0), ((predicted + 1) % 10, 0.0)):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, main
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.objective import Objective, balance_classes
+from tests.trainer import make_quiet_trainer
 
 WEIGHTS = [0.5, 1.0, 4.0]
 
@@ -113,6 +113,6 @@ def test_bad_weights_are_refused_in_one_line(image_folder, capsys, value, messag
 def test_balanced_weights_need_a_data_module():
     data = CIFAR10DataModule("digits")
     data.setup()
-    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, limit_val_batches=0)
+    trainer = make_quiet_trainer(max_steps=1, limit_val_batches=0)
     with pytest.raises(InputError, match="class_weights balanced needs a CIFAR10DataModule: give one number for each"):
         trainer.fit(ImageClassifier(class_weights="balanced"), BatchLoader(data.train, 64))

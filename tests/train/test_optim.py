@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from lightning import Trainer
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
@@ -18,6 +17,7 @@ from lightning_cifar.train.optim import (
     orthogonalise,
 )
 from lightning_cifar.train.schedule import build_triangle
+from tests.trainer import make_quiet_trainer
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
@@ -158,8 +158,7 @@ class Rates(ImageClassifier):
 def test_rates_of_every_step_under_the_trainer(length, total):
     model = Rates(optimizer="muon", learning_rate=0.2, head_rate=0.05, schedule="triangular", warmup=0.5, **FAST)
     data = CIFAR10DataModule("digits", batch_size=40, val_size=1300)  # four batches
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", limit_val_batches=0, num_sanity_val_steps=0, **length, **quiet).fit(model, data)
+    make_quiet_trainer(limit_val_batches=0, num_sanity_val_steps=0, **length).fit(model, data)
     factor = build_triangle(total, 0.5)
     expected = [[rate * factor(step) for rate in (0.2, 0.2, 0.2, 0.05)] for step in range(total)]
     assert model.seen == [pytest.approx(rates) for rates in expected]
@@ -195,11 +194,3 @@ def test_every_optimizer_learns(optimizer):
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         ImageClassifier(**arguments)
-
-
-def test_triangular_schedule_needs_max_epochs_or_max_steps():
-    model, data = ImageClassifier(schedule="triangular", **FAST), CIFAR10DataModule("digits", val_size=200)
-    with pytest.raises(
-        InputError, match=r"this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
-    ):
-        Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False).fit(model, data)

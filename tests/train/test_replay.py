@@ -17,6 +17,7 @@ from lightning_cifar.train import replay
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import build_optimizer
 from tests.run.test_resume import ALIVE, EMA, OFTEN, assert_same, read_rows, resume, train_with_copies
+from tests.trainer import make_quiet_trainer
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
 SMALL += ["--trainer.limit_train_batches", "7", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
@@ -103,7 +104,7 @@ CONFIGURATIONS = {
     "fast94": ["--recipe", "fast94", *ALIVE],
     "accurate: two networks, two image sizes": ["--recipe", "accurate", *ALIVE],
 }
-QUICK = "accurate: two networks, two image sizes"
+QUICK = "fast94"
 
 
 @pytest.mark.parametrize(
@@ -213,10 +214,8 @@ def test_python_within_a_step_is_not_lost(reason, model, callbacks, emulated):
 
 
 def make_trainer(max_steps, *callbacks):
-    return Trainer(
-        accelerator="cpu", max_steps=max_steps, callbacks=list(callbacks), logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
-    )  # fmt: skip
+    short = {"max_steps": max_steps, "limit_val_batches": 0, "num_sanity_val_steps": 0}
+    return make_quiet_trainer(callbacks=list(callbacks), **short)
 
 
 def test_only_steps_on_a_single_device_are_replayed():

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.train.schedule import build_schedule
+from tests.trainer import make_quiet_trainer
 
 STEPS = 20
-QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-QUIET["accelerator"] = "cpu"
 TINY = {"widths": (4, 4, 4, 4, 4)}
 
 
@@ -92,17 +91,18 @@ class Rates(Callback):
 def test_training_ends_near_the_lowest_rate(name, last):
     data, rates = CIFAR10DataModule(dataset="digits", batch_size=50, val_size=1300), Rates()  # three batches
     model = ImageClassifier(optimizer="adamw", learning_rate=1e-3, schedule=name, warmup=0.5, **TINY)
-    Trainer(max_epochs=2, limit_val_batches=0, callbacks=[rates], **QUIET).fit(model, data)
+    make_quiet_trainer(max_epochs=2, limit_val_batches=0, callbacks=[rates]).fit(model, data)
     assert len(rates.seen) == 6
     assert max(rates.seen) == pytest.approx(1e-3)
     assert rates.seen[-1] == pytest.approx(1e-3 * last)
 
 
 @pytest.mark.filterwarnings("ignore:.*data module", "ignore:.*num_workers", "ignore:.*val_dataloader")
-def test_without_a_length_there_is_no_schedule():
+@pytest.mark.parametrize("name", ["triangular", "cosine"])
+def test_without_a_length_there_is_no_schedule(name):
     data = CIFAR10DataModule(dataset="digits", batch_size=500)
-    with pytest.raises(InputError, match="set the Trainer's max_epochs or max_steps"):
-        Trainer(max_epochs=-1, **QUIET).fit(ImageClassifier(schedule="cosine", **TINY), data)
     loader = torch.utils.data.DataLoader([(torch.zeros(3, 32, 32, dtype=torch.uint8), 0)])
-    with pytest.raises(InputError, match="set the Trainer's max_epochs or max_steps"):
-        Trainer(max_epochs=-1, **QUIET).fit(ImageClassifier(schedule="cosine", **TINY), loader)
+    words = "this schedule needs the training's length: set the Trainer's max_epochs or max_steps"
+    for source in (data, loader):
+        with pytest.raises(InputError, match=words):
+            make_quiet_trainer(max_epochs=-1).fit(ImageClassifier(schedule=name, **TINY), source)

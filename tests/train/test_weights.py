@@ -209,6 +209,7 @@ def test_pretrained_is_small_and_matches_its_evidence():
 def test_results_name_the_digest_of_pretrained():
     found = [json.loads(file.read_text()) for file in (Path(__file__).parents[2] / "benchmarks/results").glob("*.json")]
     measured = {one["command"]: one["model_sha256"] for one in found if "model_sha256" in one}
+    assert measured
     assert measured == dict.fromkeys(measured, compute_digest(PRETRAINED))
 
 
@@ -244,7 +245,7 @@ def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_folder, dtype, capsys):
+def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_folder, dtype):
     """As after ``--trainer.precision bf16-true`` or ``64-true``."""
     content = load_checkpoint(trained / "checkpoints/last.ckpt")
     for name, one in content["state_dict"].items():

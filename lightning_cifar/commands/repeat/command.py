@@ -4,8 +4,8 @@ Seeds are independent, so several machines can share them: start the command onc
 one common ``--run_dir``.
 """
 
-import contextlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_cifar.commands.repeat.results import (
@@ -18,6 +18,7 @@ from lightning_cifar.commands.repeat.results import (
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
+from lightning_cifar.run.refusal import list_missing
 from lightning_cifar.run.settings import layer, name_settings, quote_path
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
@@ -68,9 +69,11 @@ def main(args: list[str]) -> int:
         if last_value(options, name) is not None:
             raise InputError(f"{name}: repeat trains every seed from the start; --run_dir resumes an earlier repeat")
     fit = layer(["fit", *options])  # before torch is imported, so that typing errors are reported at once
-    is_new = parsed.run_dir is None or not parsed.run_dir.exists()
-    run_dir = parsed.run_dir or make_timed_directory(Path("runs/repeat", name_settings(options)))
+    parent = Path("runs/repeat", name_settings(options))
+    made = list_missing(parsed.run_dir or parent)
+    run_dir = parsed.run_dir or make_timed_directory(parent)
     output = parsed.output or run_dir / "repeat.json"
+    made = [*list_missing(output.parent), *([] if parsed.run_dir else [run_dir]), *made]
     try:
         claim_directory(run_dir, "--run_dir", lambda directory: any(directory.glob("seed*/config.yaml")))
         check_output(output)
@@ -78,9 +81,9 @@ def main(args: list[str]) -> int:
             make_parent(output)
         repeat(fit, options, range(parsed.first_seed, parsed.first_seed + parsed.n), run_dir, output, ["repeat", *args])
     finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # the directory is not empty
-                run_dir.rmdir()
+        for one in made:
+            with suppress(OSError):  # it is not empty, or was not made
+                one.rmdir()
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +21,6 @@ from lightning_cifar.train.weights import read_weights, save_weights
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/export.md").read_text()
 FORMATS = [*command.SUFFIXES.items()]
-
-
-@pytest.fixture
-def checkpoint(trained) -> Path:
-    return trained / "checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     ("form", "suffix"),
-    [pytest.param(*one, marks=pytest.mark.slow if one[1] == ".pt2" else []) for one in FORMATS],
+    [pytest.param(*one, marks=[] if one[1] == ".safetensors" else pytest.mark.slow) for one in FORMATS],
 )
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
@@ -150,13 +144,6 @@ def test_temperature_is_applied(checkpoint, suffix, drawn_folder, capsys):
     assert "logits by the temperature 0.500, fitted on held-out images" in Path(f"{file}.md").read_text()
 
 
-@pytest.mark.slow
-def test_int8(checkpoint, tmp_path, capsys):
-    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / "model.onnx", "--int8")
-    (share,) = re.findall(r"checked: int8, same class on ([\d.]+)% of 360 test images", out)
-    assert (status, float(share) >= 90) == (0, True)
-
-
 def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
     def spoil(model, file, facts):
         model = copy.deepcopy(model)
@@ -234,6 +221,7 @@ def test_the_page_and_the_card_have_the_same_examples(models):
         assert code in Path(f"{models(suffix)}.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_for_onnx_needs_no_torch(models, drawn_folder, capsys):
     """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
     picture = Image.open(drawn_folder / "frog/0000.jpg").resize((90, 64))
@@ -258,7 +246,7 @@ def test_source_paths_are_removed_from_subgraphs_too():
     assert b"/home/me" not in outer.SerializeToString()
 
 
-def test_weights_know_their_dataset(image_folder, tiny, capsys):
+def test_weights_know_their_dataset(image_folder, tiny):
     """So that a weights file of an image folder is tested as its checkpoint is, by --data.root alone."""
     data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "test"]
     assert main(["fit", *tiny, *data, "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0

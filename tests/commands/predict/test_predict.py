@@ -28,11 +28,6 @@ COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint
 
 
 @pytest.fixture
-def checkpoint(trained) -> Path:
-    return trained / "checkpoints/last.ckpt"
-
-
-@pytest.fixture
 def pictures(tmp_path) -> Path:
     """A folder of five pictures, one below another, and of what is none."""
     folder = tmp_path / "pictures"

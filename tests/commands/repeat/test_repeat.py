@@ -7,16 +7,10 @@ import subprocess
 
 import pytest
 
-from lightning_cifar import main
 from lightning_cifar.run.options import RECIPES
+from tests.commands.command_line import run
 
 FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"
-
-
-def run(capsys, *args):
-    """Run a command; return exit status, standard output and standard error."""
-    status = main([str(argument) for argument in args])
-    return status, *capsys.readouterr()
 
 
 def test_a_seed_equals_fit_and_test(repeated, capsys, tmp_path, tiny):
@@ -64,16 +58,17 @@ def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeat
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
-def test_other_settings_are_refused(repeated, capsys, tiny):
+def test_other_settings_are_refused(repeated, tmp_path, capsys, tiny):
     """With a missing seed, and without."""
-    message = f"error: --model.learning_rate 0.5: the seeds in {repeated} are trained with 0.001"
-    before = (repeated / "repeat.json").read_text()
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    message = f"error: --model.learning_rate 0.5: the seeds in {run_dir} are trained with 0.001"
+    before = (run_dir / "repeat.json").read_text()
     for n in ("3", "2"):
-        status, _, err = run(capsys, "repeat", "--n", n, *tiny, "--model.learning_rate", "0.5", "--run_dir", repeated)
+        status, _, err = run(capsys, "repeat", "--n", n, *tiny, "--model.learning_rate", "0.5", "--run_dir", run_dir)
         assert (status, err.splitlines()[-1]) == (2, message)
-    assert not (repeated / "seed2").exists()
-    assert (repeated / "repeat.json").read_text() == before
-    assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", repeated)[0] == 0
+    assert not (run_dir / "seed2").exists()
+    assert (run_dir / "repeat.json").read_text() == before
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", run_dir)[0] == 0
 
 
 def test_each_seed_records_the_command_that_trains_only_it(repeated, tiny):
@@ -105,8 +100,11 @@ def test_precision_is_measured_once_for_all_seeds(tmp_path, tiny, capsys):
 
 
 def test_a_failed_start_leaves_no_directory(tmp_path, capsys):
-    assert run(capsys, "repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none")[0] == 2
-    assert not [*(tmp_path / "runs/repeat/report").iterdir()]
+    args = ["repeat", "--data.dataset", "folder", "--data.root", tmp_path / "none"]
+    before = sorted(tmp_path.iterdir())
+    for options in ([], ["--run_dir", tmp_path / "new/run", "--output", tmp_path / "results/new/result.json"]):
+        assert run(capsys, *args, *options)[0] == 2
+        assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow
@@ -132,45 +130,6 @@ def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, event
     status, out, _ = run(capsys, *args, run_dir)
     assert (status, "resuming from" in out) == (0, True)
     assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 5
-
-
-def write_result(tmp_path, name, accuracies):
-    times = {"train_seconds": 60, "fit_seconds": 61}
-    runs = [{"accuracy": one, "accuracy_without_tta": one, **times} for one in accuracies]
-    file = tmp_path / name
-    file.write_text(json.dumps({"seeds": runs}))
-    return file
-
-
-def test_compare_prints_difference_interval_and_significance(capsys, tmp_path):
-    first = write_result(tmp_path, "a.json", [0.80, 0.81, 0.82])
-    second = write_result(tmp_path, "b.json", [0.84, 0.85, 0.86])
-    status, out, _ = run(capsys, "repeat", "--compare", first, second)
-    assert status == 0
-    (row,) = (line.split() for line in out.splitlines() if line.startswith("test accuracy"))
-    assert row == ["test", "accuracy,", "%", "81.00", "85.00", "4.00", "1.73", "to", "6.27", "yes", "3"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[]", "is not a result of repeat: name its repeat.json"),
-        ("no JSON", "is not a result of repeat: name its repeat.json"),
-        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat: name its repeat.json"),
-        (
-            '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0, "fit_seconds": 0}]}',
-            "is not a result of repeat: name its repeat.json",
-        ),
-        ('{"seeds": []}', " must have at least two seeds, got 0"),
-    ],
-)
-def test_compare_refuses_other_files(capsys, tmp_path, content, message):
-    file = tmp_path / "other.json"
-    file.write_text(content)
-    status, _, err = run(capsys, "repeat", "--compare", file, file)
-    assert status == 2
-    assert err.startswith(f"error: --compare {file}")
-    assert err.endswith(f"{message}\n")
 
 
 @pytest.mark.parametrize(

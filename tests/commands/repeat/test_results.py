@@ -6,14 +6,7 @@ import shutil
 
 import pytest
 
-from lightning_cifar import main
-
-
-def run(capsys, *args):
-    """Run a command; return exit status, standard output and standard error."""
-    capsys.readouterr()
-    status = main([str(argument) for argument in args])
-    return status, *capsys.readouterr()
+from tests.commands.command_line import run
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"seed": 0', b"\xff", b"[" * 100_000, None])
@@ -51,6 +44,37 @@ def write_result(directory, accuracies, recipe):
     seeds = [{"accuracy": one, "accuracy_without_tta": one, **times} for one in accuracies]
     (directory / "repeat.json").write_text(json.dumps({"seeds": seeds}))
     return directory
+
+
+def test_compare_prints_difference_interval_and_significance(capsys, tmp_path):
+    first = write_result(tmp_path / "a", [0.80, 0.81, 0.82], "fast")
+    second = write_result(tmp_path / "b", [0.84, 0.85, 0.86], "fast")
+    status, out, _ = run(capsys, "repeat", "--compare", first / "repeat.json", second / "repeat.json")
+    assert status == 0
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("test accuracy"))
+    assert row == ["test", "accuracy,", "%", "81.00", "85.00", "4.00", "1.73", "to", "6.27", "yes", "3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is not a result of repeat: name its repeat.json"),
+        ("no JSON", "is not a result of repeat: name its repeat.json"),
+        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat: name its repeat.json"),
+        (
+            '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0, "fit_seconds": 0}]}',
+            "is not a result of repeat: name its repeat.json",
+        ),
+        ('{"seeds": []}', " must have at least two seeds, got 0"),
+    ],
+)
+def test_compare_refuses_other_files(capsys, tmp_path, content, message):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    status, _, err = run(capsys, "repeat", "--compare", file, file)
+    assert status == 2
+    assert err.startswith(f"error: --compare {file}")
+    assert err.endswith(f"{message}\n")
 
 
 def test_directories_are_compared_by_recipe_within_the_possible(capsys, tmp_path):

@@ -26,24 +26,14 @@ def report(capsys, directory):
     return out.splitlines()
 
 
-@pytest.fixture(scope="module")
-def tested(trained, tmp_path_factory):
-    """A run with its test in the same directory, as `repeat` leaves its seeds."""
-    root = tmp_path_factory.mktemp("tested")
-    shutil.copytree(trained, root / "run", ignore=shutil.ignore_patterns("tests.json"))
-    assert main(["test", "--ckpt_path", str(root / "run"), "--run_dir", str(root / "test")]) == 0
-    (root / "run/tests.json").unlink()
-    for name in ("test.json", "mistakes.png"):
-        shutil.move(root / "test" / name, root / "run")
-    test = json.loads((root / "run/test.json").read_text())
-    (root / "run/test.json").write_text(json.dumps(test | {"checkpoint": "checkpoints/best.ckpt"}))
-    return root / "run"
-
-
 @pytest.fixture
-def run(tested, tmp_path):
-    """A copy, to change."""
-    return shutil.copytree(tested, tmp_path / "run")
+def run(runs, tmp_path):
+    """A run with its test in the same directory, as `repeat` leaves its seeds."""
+    directory = shutil.copytree(runs / "demo/run", tmp_path / "run", ignore=shutil.ignore_patterns("tests.json"))
+    shutil.copy(runs / "test/one/mistakes.png", directory)
+    test = json.loads((runs / "test/one/test.json").read_text())
+    (directory / "test.json").write_text(json.dumps(test | {"checkpoint": "checkpoints/last.ckpt"}))
+    return directory
 
 
 def test_files_that_are_not_regular_are_not_opened(run, capsys):

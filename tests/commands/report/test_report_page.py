@@ -1,6 +1,5 @@
 """`report` from the command line: one run, several seeds, two configurations, damaged files."""
 
-import errno
 import json
 import os
 import re
@@ -14,32 +13,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from lightning_cifar import main
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.run.image_sheet import cut_sheet
-
-
-def run(capsys, *args):
-    """Exit status, standard output, standard error."""
-    capsys.readouterr()
-    status = main([str(argument) for argument in args])
-    return status, *capsys.readouterr()
-
-
-@pytest.fixture(scope="module")
-def runs(trained, tmp_path_factory):
-    """A directory of runs as `fit` and `test` leave it: demo/run and test/one."""
-    root = tmp_path_factory.mktemp("runs")
-    shutil.copytree(trained, root / "demo/run")
-    checkpoint = root / "demo/run/checkpoints/last.ckpt"
-    assert main(["test", "--ckpt_path", str(checkpoint), "--run_dir", str(root / "test/one")]) == 0
-    return root
+from tests.commands.command_line import run
 
 
 @pytest.fixture
 def copied(runs, tmp_path):
-    """A copy of them, to change."""
+    """A copy of the runs, to change."""
     shutil.copytree(runs, tmp_path / "runs")
     return tmp_path / "runs"
 
@@ -299,16 +281,6 @@ def test_bad_input_is_one_line(trained, capsys, tmp_path):
         ),
     ):
         assert run(capsys, "report", *args) == (2, "", f"error: {message}\n")
-
-
-def test_on_a_full_disk(trained, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
-    status, _, err = run(capsys, "report", trained, "--output", tmp_path / "out")
-    assert (status, ".png: No space left on device: free some space; then run the command again" in err) == (1, True)
-
-
-def fail(error):
-    raise error
 
 
 def test_one_test_of_several_seeds_says_so(copied, capsys):

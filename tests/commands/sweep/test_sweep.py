@@ -23,15 +23,10 @@ from lightning_cifar.commands.sweep.space import (
 from lightning_cifar.commands.sweep.study import open_study
 from lightning_cifar.run.options import RECIPES
 from lightning_cifar.run.throughput import Throughput
+from tests.commands.command_line import run
 
 SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.batch_size=64,128")
 WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.batch_size": "64, 128"}
-
-
-def run(capsys, *args):
-    """Run a command; return exit status, standard output and standard error."""
-    status = main([str(argument) for argument in args])
-    return status, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
