@@ -36,8 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``python -m lightning_cifar``; default: those of this process.
 
     Returns:
-        0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 141:
-        the reader of the output has ended, as after ``| head``.
+        0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a
+        closed terminal. 141: the reader of the output has ended, as after ``| head``.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not in a notebook

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_cifar import main
 from lightning_cifar.commands.sweep.space import parse_space
-from lightning_cifar.run.options import SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option
+from lightning_cifar.distributed import Shard
+from lightning_cifar.run.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option, last_value
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(ROOT.glob("docs/*.md"))]
@@ -149,6 +151,14 @@ def test_there_are_commands():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command, parse):
     parse(command.replace(*REPLACED))
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--trainer.devices" in command])
+def test_batches_of_commands_divide_among_their_processes(command):
+    words = shlex.split(command)
+    counts = [int(last_value(words, f"--trainer.{name}") or 1) for name in ("devices", "num_nodes")]
+    data = yaml.safe_load(RECIPES[last_value(words, "--recipe") or "report"].read_text())["data"]
+    Shard(0, counts[0] * counts[1]).check(data["batch_size"], 50_000, data.get("drop_last", False))
 
 
 @pytest.mark.parametrize("command", ["test --corruptions true", "fit --model.nosuch 1", "report", "export --int9"])

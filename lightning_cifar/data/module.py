@@ -43,7 +43,7 @@ class CIFAR10DataModule(LightningDataModule):
         batch_size: global batch size of training: images per step over all processes.
         eval_batch_size: images per evaluation step in each process; affects speed and memory, not results.
         held_out: what is evaluated during training. ``val``: ``val_size`` held-out training images. ``test``: the test
-            set, while all training images are used, as in the report; select nothing by it.
+            set, while all training images are used, as in the course report; select nothing by it.
         val_size: size of the stratified validation split; default: a tenth of the training images, at most 5,000.
             Unused if the folder has a ``val`` or ``held_out`` is ``test``.
         split_seed: seed of the validation split, and of the test split of a ``folder`` without ``val`` and ``test``;

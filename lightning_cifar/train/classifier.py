@@ -42,8 +42,8 @@ class ImageClassifier(LightningModule):
         optimizer_args: further arguments of the optimiser.
         learning_rate: step size, above 0.
         gate_rate: step size of the gates; None: ``learning_rate``.
-        norm_rate: that of batch norm and biases.
-        head_rate: that of the classifier.
+        norm_rate: step size of batch norm and biases, in the same way.
+        head_rate: step size of the classifier, in the same way.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
         weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw`` and ``muon``.
         schedule: ``constant``; ``triangular``, ``cosine``: rates rise in the warm-up, then fall to 0; ``one_cycle``.
@@ -55,9 +55,9 @@ class ImageClassifier(LightningModule):
         tta: test-time augmentation in test and predict: ``none``, ``mirror`` or ``translate``.
         class_names: one name per class; None: those of the `CIFAR10DataModule` in training.
         image_size: height and width of the images; None: those of the data module in training, else 32.
-        non_square: how an image that is not square becomes one, as ``image_size``.
-        mean: per channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
-        std: as ``mean``.
+        non_square: ``crop`` or ``letterbox``, for images that are not square; None: as for ``image_size``.
+        mean: of each channel, for pixels in [0, 1]; None: that of the data module in training, else CIFAR-10's.
+        std: standard deviation of each channel, as ``mean``.
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
         replay: record the training step as a CUDA graph and replay it; ``auto``: on a GPU, where it is possible.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.

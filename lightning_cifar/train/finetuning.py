@@ -24,7 +24,7 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
 
     Args:
         checkpoint: ``pretrained``, the model in this package; a run directory, a checkpoint or a weights file.
-        num_classes: number of classes of the new data. Its last layer is new.
+        num_classes: number of classes of the new data, for which the model gets a new last layer.
         options: further arguments of `ImageClassifier`, such as ``learning_rate`` and ``freeze``.
 
     Raises:

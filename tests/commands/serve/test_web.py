@@ -208,7 +208,7 @@ def test_answers_are_not_delayed(client):
 def test_the_page_names_model_and_classes(model):
     with client_of(web.create_application(model, name="<my> model")) as opened:
         page = opened.get("/").text
-    assert "Model: &lt;my&gt; model. It sorts into: airplane, automobile, bird" in page
+    assert "Model: &lt;my&gt; model. Classes: airplane, automobile, bird" in page
 
 
 def test_an_explanation_where_one_is_asked_for(client, sent):
