@@ -1,9 +1,6 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
-import io
 import os
-import select
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +18,7 @@ from lightning_cifar.run.options import (
     last_value,
     name_flag,
 )
-from lightning_cifar.run.process import process_settings, rank_zero_output
+from lightning_cifar.run.process import end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
@@ -39,20 +36,13 @@ def main(args: Sequence[str] | None = None) -> int:
         0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a
         closed terminal. 141: the reader of the output has ended, as after ``| head``.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not in a notebook
-            stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
+    prepare_output()
     try:
         status = answer([expand_home(str(word)) for word in (sys.argv[1:] if args is None else args)])
         sys.stdout.flush()
         return status
-    except BrokenPipeError:
-        output = select.poll()
-        output.register(sys.stdout.fileno(), 0)
-        if not output.poll(0):  # another pipe is broken
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        return 128 + signal.SIGPIPE
+    except OSError as error:  # of the output; `answer` explains others
+        return end_output(error)
 
 
 def expand_home(word: str) -> str:
@@ -73,9 +63,10 @@ def answer(args: list[str]) -> int:
         print(format_short_help(args[0]))
         return 0
     packages = last_value(args, "--trust_config")
-    with process_settings(), trust(*(packages.split(",") if packages else ())):
+    with process_settings():
         try:
-            run(args)
+            with trust(*(packages.split(",") if packages else ())):
+                run(args)
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))
             if status is None:

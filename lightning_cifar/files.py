@@ -1,5 +1,6 @@
 """Files: atomic writes, digests, locks."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from lightning_cifar.errors import InputError
 PRETRAINED_NAME = "pretrained"  # stands for the model in this package where a file of one is named
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
 LONGEST_WAIT = 3600  # seconds
+NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)  # of directories, on CIFS and the like
 
 
 def compute_digest(file: Path) -> str:
@@ -108,5 +110,8 @@ def sync_directory(directory: Path) -> None:
         return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -1,5 +1,9 @@
 """Files are replaced atomically; a wait for another process has an end."""
 
+import errno
+import os
+import stat
+
 import pytest
 
 from lightning_cifar import InputError, files
@@ -39,3 +43,16 @@ def test_a_wait_for_another_process_has_a_line_and_an_end(tmp_path, monkeypatch,
     ):
         pass
     assert capsys.readouterr().out == "waiting for another process, which downloads\n"
+
+
+def test_a_file_is_written_where_directories_cannot_be_synced(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def fail_for_directories(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_directories)
+    write_whole(tmp_path / "x", b"y")
+    assert (tmp_path / "x").read_bytes() == b"y"

@@ -149,3 +149,33 @@ def test_every_option_of_the_parser_passes_the_check(subcommand, capsys):
     assert len(flags) > 50
     for flag in flags:
         check_option(flag)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "err"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 1, "error: the output cannot be written: No space left on device\n"),
+    ],
+)
+def test_output_that_is_closed_or_full_is_no_traceback(redirection, status, err):
+    shell = f"{sys.executable} -m lightning_cifar --version {redirection}; echo $? >&3"
+    done = subprocess.run(["bash", "-c", f"exec 3>&1; {shell}"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{status}\n", err)
+
+
+def test_training_needs_no_standard_streams(tiny, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+
+
+def test_working_directory_that_was_deleted_is_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["fit", "--recipe", "demo"]) == 2
+    assert capsys.readouterr().err == "error: the working directory was deleted: change to one that exists\n"

@@ -31,6 +31,7 @@ _lightning_cifar() {{
     elif [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$word"))
     else
+        local IFS=$'\n'  # names of files may hold spaces
         COMPREPLY=($(compgen -f -- "$word"))
     fi
 }}

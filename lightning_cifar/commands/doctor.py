@@ -79,6 +79,15 @@ def check_requirement(requirement: Requirement) -> Finding:
 
 
 def check_machine() -> Iterator[Finding]:
+    try:
+        yield from check_torch()
+    except Exception as error:
+        yield False, f"the network does not run: {reason(error)}"
+    free = shutil.disk_usage(".").free / 2**30
+    yield os.access(".", os.W_OK), f"working directory {Path.cwd()}: {free:.0f} GiB free"
+
+
+def check_torch() -> Iterator[Finding]:
     import torch
 
     from lightning_cifar.model.network import FiveBlockNet
@@ -93,20 +102,15 @@ def check_machine() -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield True, "GPU: none that torch can use; training uses the CPU"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        load_pretrained().to(device)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
-        precision = find_fastest_precision(FiveBlockNet(), torch.rand(64, 3, 32, 32, device=device))
-        yield True, f"the pretrained model predicts; faster precision for training: {precision}"
-    except Exception as error:
-        yield False, f"the network does not run: {reason(error)}"
-    free = shutil.disk_usage(".").free / 2**30
-    yield os.access(".", os.W_OK), f"working directory {Path.cwd()}: {free:.0f} GiB free"
+    load_pretrained().to(device)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
+    precision = find_fastest_precision(FiveBlockNet(), torch.rand(64, 3, 32, 32, device=device))
+    yield True, f"the pretrained model predicts; faster precision for training: {precision}"
 
 
 def check_data() -> Iterator[Finding]:
-    root = Path(os.environ.get("LIGHTNING_CIFAR_DATA") or "data")
-    source = "LIGHTNING_CIFAR_DATA" if "LIGHTNING_CIFAR_DATA" in os.environ else "default"
-    named = f"the directory {root} ({source})"
+    given = os.environ.get("LIGHTNING_CIFAR_DATA")
+    root = Path(os.path.expanduser(given or "data"))
+    named = f"the directory {root} ({'LIGHTNING_CIFAR_DATA' if given else 'default'})"
     for name, folder in (("CIFAR-10", "cifar-10-batches-py"), ("CIFAR-100", "cifar-100-python")):
         found = (root / folder).is_dir()
         yield found, f"{name} in {named}" if found else f"{name} is not in {named}: fit downloads it, 170 MB"

@@ -1,6 +1,7 @@
 """``fit``: train a recipe, or resume a run that was stopped. What happens, in order, is `fit`."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from lightning_cifar.errors import InputError
@@ -19,6 +21,7 @@ from lightning_cifar.run.job import Job, choose_precision, load_data, load_weigh
 from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
+from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.schedule import count_batches
 
 FEW_STEPS = 100
@@ -27,14 +30,19 @@ FEW_STEPS = 100
 def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train, or resume, and print where everything is; ``callbacks`` join those of the settings."""
     load_data(job)  # first, so that bad data leaves no directory behind
+    steps_before = 0
     if job.ckpt_path and job.settings["resume"] is None:
         load_weights(job)  # Lightning would explain another network's in ten kilobytes
+        steps_before = load_checkpoint(job.ckpt_path).get("global_step", 0)
     choose_precision(job)
     for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
         print(f"note: {line}")
     for line in list_few_steps(job):
         print(f"note: {line}")
+    if "SLURM_JOB_ID" in os.environ and not (job.settings["run_dir"] or job.settings["resume"]):
+        print("note: if SLURM restarts this job, it trains from the beginning: --run_dir DIR lets it resume")
     with trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
+        run.steps_before = run.steps_before or steps_before
         if trial is None:
             print(f"run directory: {run.directory}", flush=True)
         try:
@@ -88,17 +96,21 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     if not isinstance(trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]  # set from outside
         yield trainer.profiler.summary()  # type: ignore[attr-defined]
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    reasons = [one.stopping_reason_message for one in callbacks if isinstance(one, EarlyStopping)]
+    stopped = [one for one in callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]
     timers = [one for one in callbacks if isinstance(one, Timer) and (one.time_remaining() or 1) <= 0]
     limit = "max_time" if timers else "max_epochs"
     if 0 < trainer.max_steps <= trainer.global_step:
         limit = "max_steps"
     if any(isinstance(one, EndedEarly) and one.ended for one in callbacks):
-        yield "nothing left to train: early stopping ended this run; raise --trainer.callbacks.patience to train on"
-    elif run.checkpoint and trainer.global_step == run.steps_before:
-        yield f"nothing left to train: this run is complete; raise --trainer.{limit} to train on"
-    elif timers or any(reasons):
-        yield "ended early: " + (next(filter(None, reasons), None) or f"--trainer.max_time {job.trainer['max_time']}")
+        waited = any(one.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED for one in stopped)
+        remedy = "raise --trainer.callbacks.patience to train on" if waited else stopped[0].stopping_reason_message
+        yield f"nothing left to train: early stopping ended this run; {remedy}"
+    elif (run.checkpoint or job.ckpt_path) and trainer.global_step == run.steps_before:
+        what = "this run" if run.checkpoint else "the run of this checkpoint"
+        yield f"nothing left to train: {what} is complete; raise --trainer.{limit} to train on"
+    elif timers or stopped:
+        limit = f"--trainer.max_time {job.trainer['max_time']}"
+        yield f"ended early: {stopped[0].stopping_reason_message if stopped else limit}"
 
 
 def report_files(job: Job, run: Run) -> None:

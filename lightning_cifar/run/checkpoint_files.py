@@ -9,6 +9,8 @@ import torch
 
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.record import count_trained_steps
+from lightning_cifar.run.settings import quote_path
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -68,11 +70,13 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
 
     Raises:
-        InputError: all are damaged.
+        InputError: all are damaged, or were removed after training.
     """
     files, errors = existing_checkpoints(directory), []
     for file in files:
         try:
+            if not file.is_file():  # reading a named pipe would wait for ever
+                raise InputError(f"{file} is not a file")
             content = load_checkpoint(file)
             if missing := [name for name, kind in NEEDED.items() if not isinstance(content.get(name), kind)]:
                 raise InputError(f"{file} is damaged or no checkpoint of this package (it has no {missing[0]})")
@@ -83,6 +87,12 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
                 warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
     if files:
         raise InputError(f"{directory} has no readable checkpoint: {'; '.join(errors)}")
+    if (directory / BEST).exists() and (steps := count_trained_steps(directory.parent)):
+        config = quote_path(directory.parent / "config.yaml")
+        raise InputError(
+            f"{directory} has no {LAST}, but the run has trained {steps} steps: put it back, or start anew by "
+            f"fit --config {config}"
+        )
     return None
 
 

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from inspect import signature
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning import Callback
@@ -14,9 +13,8 @@ from lightning_cifar.data.images import SIZE
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.run.configurations import list_set_options
 from lightning_cifar.run.rank_zero import is_rank_zero
-
-TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
 # Launchers: a variable of each of its processes, and the variable with their number.
 LAUNCHERS = {
@@ -93,7 +91,7 @@ def count_processors(trainer: dict[str, Any]) -> int | None:
 
 
 def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[int]) -> Iterator[str]:
-    """Yield a line for each option that was typed, or concerns another network, and has no effect beside the others.
+    """Yield a line for each option that was set, or concerns another network, and has no effect beside the others.
 
     Args:
         typed: words of the command.
@@ -140,7 +138,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "trainer.default_root_dir": "the run's files go to --run_dir",
         "trainer.model_registry": "nothing is uploaded to it",
     }
-    words = {word.removeprefix("--").partition("=")[0] for word in typed if word.startswith("--")}
+    words = list_set_options(typed, complete=False)
     for name, why in reasons.items():
         if name in words and why:
             yield f"--{name} has no effect: {why}"
@@ -169,7 +167,10 @@ def list_ignored(model: Any) -> list[str]:
 
 
 def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool) -> None:
-    """Raise `InputError` if a callback watches a metric that nothing logs; a callback of the user may log any."""
+    """Raise `InputError` if a callback takes the worst value for the best, or watches a metric that nothing logs.
+
+    A callback of the user may log any.
+    """
     if any(not type(one).__module__.startswith(("lightning.", "lightning_cifar.")) for one in callbacks):
         return
     logged = [f"train/{kind}" for kind in ("loss", "accuracy")]
@@ -179,6 +180,9 @@ def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool
         monitor = getattr(one, "monitor", None) if isinstance(one, EarlyStopping | ModelCheckpoint) else None
         if monitor and monitor not in known and not monitor.startswith(("gates/", "time/", "lr-")):
             raise InputError(f"{type(one).__name__} monitors {monitor}, which is never logged: {', '.join(logged)} are")
+        wanted = "max" if "accuracy" in str(monitor) else "min"
+        if monitor in known and one.mode != wanted:  # type: ignore[attr-defined]  # one of these classes
+            raise InputError(f"{type(one).__name__} takes the worst {monitor} for the best: set its mode to {wanted}")
 
 
 def check_checkpoints(callbacks: Sequence[Callback], starts: bool) -> None:
@@ -194,55 +198,3 @@ def check_checkpoints(callbacks: Sequence[Callback], starts: bool) -> None:
                 "ModelCheckpoint would write checkpoints/last.ckpt, which every run has anyway: leave save_last out, "
                 "or name another filename or dirpath"
             )
-
-
-def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
-    """Refuse functions that a configuration would call, in place of a class or as an argument of one.
-
-    Args:
-        value: of an option.
-        trusted: packages whose functions may be called.
-
-    Raises:
-        InputError: naming the function.
-    """
-    if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
-        module, _, name = path.rpartition(".")
-        package = module.partition(".")[0]
-        if package not in (*TRUSTED, *trusted):  # importing it runs its code
-            refuse(path)
-        called = getattr(import_module(module), name)
-        if package not in trusted and not isinstance(called, type):
-            refuse(path)
-        defaults = signature(called).parameters
-        value = {
-            key: part
-            for key, part in (value.get("init_args") or {}).items()
-            if key not in defaults or part is not defaults[key].default
-        }
-    if isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            refuse_functions(part, trusted)
-    elif callable(value) and str(value.__module__).partition(".")[0] not in trusted:
-        refuse(f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}")
-
-
-def refuse(path: str) -> NoReturn:
-    raise InputError(
-        f"{path} is a function that the configuration would call: if you trust this one, "
-        f"add --trust_config {path.partition('.')[0]}"
-    )
-
-
-def refuse_objects(option: str, value: Any) -> None:
-    """Refuse a ``class_path`` in an option of model or data, which jsonargparse would call; they have plain values."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            raise InputError(f"--{option} holds a class_path: write plain values")
-        for name, part in value.items():
-            refuse_objects(f"{option}.{name}", part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            refuse_objects(option, part)
-    elif callable(value):
-        raise InputError(f"--{option} holds a function: write its name, PACKAGE.MODULE:FUNCTION")

@@ -1,13 +1,14 @@
 """Checks of the configurations that ``--config`` names, before the parser reads them. Imports no torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.run.options import SIGNATURES, TRAINER_COMMANDS, check_option
+from lightning_cifar.run.options import SIGNATURES, TRAINER_COMMANDS, check_option, values_of
 
 # Limits of configurations; aliases of YAML expand to more than there are atoms.
-CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
+CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 100_000, 4_000
 
 
 def check_config(config: str) -> dict[str, Any]:
@@ -16,33 +17,64 @@ def check_config(config: str) -> dict[str, Any]:
 
     file = Path(config)
     try:
-        if file.exists() and not file.is_file():
-            raise InputError(f"--config {config} is not a file")
-        text = file.read_text() if file.is_file() else config
-        if len(text) > CONFIG_CHARACTERS:
-            raise InputError(f"--config {file} has more than {CONFIG_CHARACTERS:,} characters")
-        node = yaml.compose(text, yaml.SafeLoader)
-        count_nodes(node, {}) if node else None
-    except InputError:
-        raise
+        exists = file.exists()
+    except (OSError, ValueError):  # a text that is too long for a path
+        exists = False
+    if exists and not file.is_file():
+        raise InputError(f"--config {config} is not a file")
+    try:
+        text = file.read_text() if exists else config
+        node = check_text(text)
     except UnicodeDecodeError:
         raise InputError(f"--config {config} is not a text file") from None
-    except (OSError, ValueError):
-        return {}  # a long text is no path: the parser reads it
     except (yaml.YAMLError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"--config {config}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(node, yaml.MappingNode):
-        why = " holds no settings: write them as in the config.yaml of a run" if file.is_file() else ": no such file"
+        why = " holds no settings: write them as in the config.yaml of a run" if exists else ": no such file"
         raise InputError(f"--config {config}{why}")
     try:
         stored: dict[str, Any] = yaml.safe_load(text)
         check_names(stored)
     except (yaml.YAMLError, ValueError) as error:  # tags, unhashable keys, dates that do not exist
-        named = f"--config {config}" if file.is_file() else "--config"
+        named = f"--config {config}" if exists else "--config"
         raise InputError(f"{named}: {getattr(error, 'problem', error)}") from error
     return stored
+
+
+def check_text(text: str) -> Any:
+    """Return the node of a YAML text; `InputError` if it would take very long to read."""
+    import yaml
+
+    if len(text) > CONFIG_CHARACTERS:
+        raise InputError(f"a configuration has more than {CONFIG_CHARACTERS:,} characters")
+    node = yaml.compose(text, yaml.SafeLoader)
+    if node:
+        count_nodes(node, {})
+    return node
+
+
+def is_complete(stored: dict[str, Any]) -> bool:
+    """Whether a configuration holds every option, as the config.yaml of a run does."""
+    trainer = stored.get("trainer")
+    return "ckpt_path" in stored and isinstance(trainer, dict) and "barebones" in trainer
+
+
+def list_set_options(words: Sequence[str], complete: bool = True) -> set[str]:
+    """Return the names of the options that a command sets, such as ``data.batch_size``.
+
+    Args:
+        words: of the command.
+        complete: count the options of a configuration that holds every option.
+    """
+    names = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
+    for stored in map(check_config, values_of([*words], "--config", "-c")):
+        if complete or not is_complete(stored):
+            for group in SIGNATURES.keys() & stored.keys():
+                options = stored[group]
+                names |= {f"{group}.{name}" for name in options} if isinstance(options, dict) else {group}
+    return names
 
 
 def check_names(stored: dict[str, Any]) -> None:
@@ -54,7 +86,7 @@ def check_names(stored: dict[str, Any]) -> None:
             raise InputError(f"write the settings without the command, {name}")
         if name not in SIGNATURES:
             check_option(f"--{str(name)[:60]}")
-            if name in ("recipe", "init_from") and not isinstance(value, str | None):
+            if name in ("recipe", "init_from", "ckpt_path") and not isinstance(value, str | None):
                 raise InputError(f"{name} must be a name or a path, got {str(value)[:60]}")
         elif isinstance(value, dict):
             if "class_path" in value or "init_args" in value:

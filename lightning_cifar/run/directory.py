@@ -2,12 +2,14 @@
 
 import datetime
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import BaseFileLock
 
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import acquire
+from lightning_cifar.run.refusal import list_missing
 
 LOCK = ".lock"
 
@@ -20,15 +22,17 @@ def make_timed_directory(parent: Path) -> Path:
     """
     wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory, number = wanted, 1
-    while True:
-        try:
-            directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            number += 1
-            directory = wanted.with_name(f"{wanted.name}-{number}")
-        except OSError as error:
-            raise refuse_directory(error, f"--run_dir {error.filename}") from error
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                directory.mkdir()
+                return directory
+            except FileExistsError:
+                number += 1
+                directory = wanted.with_name(f"{wanted.name}-{number}")
+    except OSError as error:
+        raise refuse_directory(error, f"--run_dir {error.filename}") from error
 
 
 def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
@@ -42,11 +46,15 @@ def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] 
     Raises:
         InputError: the directory cannot be made or read, or holds files that are not the command's.
     """
+    made = list_missing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
         taken = has_files and not (owner and owner(directory))
     except OSError as error:
+        for one in made:  # its parents
+            with suppress(OSError):
+                one.rmdir()
         raise refuse_directory(error, f"{option} {directory}") from error
     if taken:
         raise InputError(f"{option} {directory} is not empty: name a new or empty directory")

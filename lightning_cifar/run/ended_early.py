@@ -1,4 +1,4 @@
-"""Resuming a run that early stopping has ended."""
+"""Continuing training that early stopping has ended."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,20 @@ class EndedEarly(Callback):
 
     Args:
         callbacks: of the run, before their states are restored.
+        resumes: a run is resumed; otherwise another one may start from its checkpoint.
     """
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, callbacks: Sequence[Callback], resumes: bool) -> None:
         self.patience = {one: one.patience for one in callbacks if isinstance(one, EarlyStopping)}
+        self.resumes = resumes
         self.ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for one, patience in self.patience.items():
-            self.ended |= one.stopped_epoch > 0 and patience <= one.patience
+            if self.resumes and one.stopping_reason_message and patience <= one.patience:
+                self.ended = True
+            else:  # it trains on, and may end in another way
+                one.stopped_epoch, one.stopping_reason_message = 0, None
             one.patience = patience
-        trainer.should_stop = self.ended
+        if self.ended:
+            trainer.should_stop = True

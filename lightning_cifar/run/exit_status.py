@@ -1,7 +1,9 @@
 """The exit status and the one-line message of an error. Imports no torch unless an error must be explained."""
 
+import errno
 import os
 import traceback
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
@@ -13,12 +15,16 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         return 3, str(error)
     if is_about_input(error):
         return 2, str(error)
+    if isinstance(error, PackageNotFoundError):
+        return 2, f"the package {error.name} is not installed: pip install it; for a checkout, pip install -e DIRECTORY"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         remedy = "checkpoints are complete, and fit --resume continues" if trains else "then run the command again"
         return 1, f"{file}{error.strerror}: free some space; {remedy}"
     if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, FileNotFoundError) and error.errno == errno.ENOENT and error.filename is None:  # of getcwd
+        return 2, "the working directory was deleted: change to one that exists"
     if is_out_of_memory(error):
         return 1, (
             "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "

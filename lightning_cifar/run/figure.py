@@ -4,12 +4,13 @@ import io
 import math
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import METRICS, plot_metrics, read_metrics
 from lightning_cifar.run.metrics_csv import find_csv_logger
@@ -32,6 +33,7 @@ class LiveFigure(Callback):
     def __init__(self, interval: float = 15.0) -> None:
         self.interval = interval
         self.display: Any = None
+        self.broken = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         without_loggers = getattr(trainer, "fast_dev_run", False)  # Lightning removes them
@@ -52,6 +54,17 @@ class LiveFigure(Callback):
         self.draw(trainer)
 
     def draw(self, trainer: Trainer) -> None:
+        """Draw the figure; an error in drawing does not end training, but is a warning, and the last attempt."""
+        try:
+            if not self.broken:
+                self.redraw(trainer)
+        except OSError:  # a full disk, a directory that is gone
+            raise
+        except Exception as error:
+            self.broken = True
+            warnings.warn(f"{CURVES} is drawn no more: {reason(error)}", stacklevel=2)
+
+    def redraw(self, trainer: Trainer) -> None:
         logger = find_csv_logger(trainer)
         if logger is None or not trainer.is_global_zero or trainer.num_training_batches in (0, float("inf")):
             return

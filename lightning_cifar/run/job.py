@@ -18,13 +18,15 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
+from lightning_cifar.run.configurations import list_set_options
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES
-from lightning_cifar.run.parsing import Parsed, continues, restricted_imports
+from lightning_cifar.run.parsing import Parsed, continues
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
+from lightning_cifar.run.restrictions import restricted_parsing
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
 from lightning_cifar.train.schedule import count_batches
@@ -82,11 +84,9 @@ class Job:
         return self.data.hparams["held_out"] == "val" and self.trainer["limit_val_batches"] != 0
 
     def has_set(self, *names: str) -> bool:
-        """Whether the command line sets one of these options, or all of them by a configuration or a run to resume."""
-        words = {word.partition("=")[0] for word in self.typed}
-        groups = {name.partition(".")[0] for name in names}
-        given = words & {"--config", "-c", *(f"--{name}" for name in (*names, *groups))}
-        return bool(given) or self.settings["resume"] is not None
+        """Whether flags, a configuration or a run to resume set one of these options."""
+        groups = {name.partition(".")[0] for name in names}  # files of options
+        return bool({*names, *groups} & list_set_options(self.typed)) or self.settings["resume"] is not None
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -121,7 +121,7 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     """
     show_messages()
     command, *options = args
-    with restricted_imports():
+    with restricted_parsing():
         cli = Parsed(command, options)
     if one := count_processors(cli.config_init["trainer"]):
         cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one

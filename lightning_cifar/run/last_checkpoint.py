@@ -29,6 +29,7 @@ from lightning_cifar.run.refusal import explain_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes
+COPY_SECONDS = 1  # `timeout` and a terminal that closes send a signal twice at once; users take longer
 EPOCH_SECONDS = 30  # least time between two checkpoints at the ends of epochs; an epoch may be as short as a save
 
 
@@ -48,15 +49,15 @@ class LastCheckpoint(Checkpoint):
         self.seconds = 60 * minutes
         self.stop_signal: int | None = None
         self.requeue_signal: int | None = None  # SLURM's, before a job's time is up
-        self.last_model_path = ""  # as of Lightning's ModelCheckpoint
+        self.last_model_path = self.best_model_path = ""  # for Lightning, as of its ModelCheckpoint
         self.stored: dict[str, Any] = {}
-        self.epoch_over = self.ended_early = False
+        self.epoch_over = self.ended_early = self.postponed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self.trainer, self.module = trainer, pl_module
             self.stop_signal, self.stored = None, {}  # of an earlier fit
-            self.last_model_path = ""
+            self.last_model_path, self.postponed = "", False
             self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             resume.after_each_step(trainer, self.after_step)
             resume.after_each_epoch(trainer, self.after_epoch)
@@ -67,14 +68,17 @@ class LastCheckpoint(Checkpoint):
                 restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        resumes = Path(str(trainer.ckpt_path)).parent == self.directory
+        resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and (state := checkpoint["callbacks"].get(callback.state_key)):
                 state |= keep_own_files(state, Path(str(callback.dirpath)), resumes)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if resume.is_accumulating(trainer):
-            trainer.should_stop = False  # gradients half accumulated are in no checkpoint; `Timer` sets it again
+        if resume.is_accumulating(trainer):  # gradients half accumulated are in no checkpoint
+            self.postponed |= trainer.should_stop
+            trainer.should_stop = False
+        elif self.postponed:
+            trainer.should_stop, self.postponed = True, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
@@ -91,7 +95,7 @@ class LastCheckpoint(Checkpoint):
         self.handlers = {number: signal.signal(number, self.on_signal) for number in numbers}  # over Lightning's
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """Stop all processes after this step; on the second signal, at once.
+        """Stop all processes after this step; on a second signal, but for SIGHUP, at once.
 
         The first signal is not passed on to other processes: a terminal sends Ctrl-C to all of them, and each would
         take the copy for the second.
@@ -99,7 +103,9 @@ class LastCheckpoint(Checkpoint):
         if number == signal.SIGHUP:
             leave_terminal()
         if self.stop_signal is None:
-            self.stop_signal = number
+            self.stop_signal, self.stopped_at = number, time.monotonic()
+            return
+        if number == signal.SIGHUP or time.monotonic() - self.stopped_at < COPY_SECONDS:
             return
         if launcher := self.trainer.strategy.launcher:
             launcher.kill(number)
@@ -165,8 +171,8 @@ class LastCheckpoint(Checkpoint):
             logger.save()
         last = self.directory / LAST
         # One that was neither written nor loaded here may be damaged, and previous.ckpt the only good one.
-        whole = {self.last_model_path, str(self.trainer.ckpt_path)}
-        if last.exists() and self.trainer.is_global_zero and str(last) in whole:
+        known = filter(os.path.isfile, (self.last_model_path, str(self.trainer.ckpt_path)))
+        if self.trainer.is_global_zero and last.exists() and any(map(last.samefile, known)):
             os.replace(last, self.directory / PREVIOUS)
         self.trainer.save_checkpoint(last)
         self.last_model_path = str(last)
@@ -193,6 +199,8 @@ class LastCheckpoint(Checkpoint):
             resume.start_next_epoch(checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        best = [one.best_model_path for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        self.best_model_path = best[0] if best else self.last_model_path
         self.release(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -33,7 +34,7 @@ class Writer(ExperimentWriter):
         if lines is None:
             return
         # In bytes: as text, line ends would change.
-        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.exists() else []
+        kept = file.read_bytes().splitlines(keepends=True)[:lines] if file.is_file() else []
         if len(kept) < lines:
             print(f"{file} has {len(kept)} of the {lines} lines of the checkpoint: the others are missing")
         try:
@@ -42,11 +43,14 @@ class Writer(ExperimentWriter):
             self.metrics_keys = next(csv.reader([kept[0].decode()]))
         except (ValueError, TypeError, LookupError, csv.Error) as error:
             if kept:
-                damaged = file.with_name(f"damaged-{file.name}")
-                os.replace(file, damaged)
-                print(f"{file} is damaged ({reason(error)}): it is kept as {damaged}, and a new one is begun")
+                set_aside(file, error)
             else:
                 file.unlink()
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Write ``hparams.yaml`` anew: Lightning writes into the file that a link of this name points to."""
+        Path(self.log_dir, self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
+        super().log_hparams(params)
 
     def _check_log_dir_exists(self) -> None:
         """Keep the file; Lightning deletes it."""
@@ -55,9 +59,21 @@ class Writer(ExperimentWriter):
         file, text = Path(self.metrics_file_path), io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=fieldnames)
         writer.writeheader()
-        with file.open(newline="") as opened:
-            writer.writerows(csv.DictReader(opened))
-        write_whole(file, text.getvalue().encode())
+        header = text.getvalue()
+        try:
+            with file.open(newline="") as opened:
+                writer.writerows(csv.DictReader(opened))
+            write_whole(file, text.getvalue().encode())
+        except (ValueError, csv.Error) as error:  # somebody has edited it
+            set_aside(file, error)
+            write_whole(file, header.encode())
+
+
+def set_aside(file: Path, error: Exception) -> None:
+    """Keep a damaged file under another name, and print it."""
+    damaged = file.with_name(f"damaged-{file.name}")
+    os.replace(file, damaged)
+    print(f"{file} is damaged ({reason(error)}): it is kept as {damaged}, and a new one is begun")
 
 
 def keep_lines(logger: CSVLogger, lines: int) -> CSVLogger:

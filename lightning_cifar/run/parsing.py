@@ -3,8 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
 import yaml
-from jsonargparse import Namespace, _common, _optionals, set_parsing_settings
+from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -21,8 +19,8 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
-from lightning_cifar.run.checks import TRUSTED, refuse_functions, refuse_objects
 from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, to_list
+from lightning_cifar.run.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
@@ -226,20 +224,3 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 def continues(settings: Namespace) -> bool:
     """Whether a resumed run continues from its own checkpoint."""
     return settings["resume"] is not None and bool(existing_checkpoints(Path(settings["resume"]) / "checkpoints"))
-
-
-@contextmanager
-def restricted_imports() -> Iterator[None]:
-    """Let configurations import from trusted packages only, for importing runs code; and read none from the network."""
-    settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
-    set_parsing_settings(
-        import_path_denylist=["*"],
-        import_path_allowlist=[*TRUSTED, *trusted.get()],
-        config_read_mode_urls_enabled=False,
-        config_read_mode_fsspec_enabled=False,
-    )
-    try:
-        yield
-    finally:  # jsonargparse keeps them for the whole process and has no public way to read them
-        _common.parsing_settings.update(settings)
-        _optionals._set_config_read_mode(urls_enabled="u" in read_mode, fsspec_enabled="s" in read_mode)

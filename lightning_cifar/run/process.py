@@ -1,7 +1,9 @@
 """Settings of the process during a command: output, warnings, environment, SIGTERM. Notebooks get theirs back."""
 
 import contextlib
+import io
 import os
+import select
 import signal
 import sys
 import threading
@@ -9,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from lightning_cifar.errors import DISK_FULL
 from lightning_cifar.run.messages import restored_messages
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
@@ -19,6 +22,33 @@ IRRELEVANT = (
     "Be aware that when using `ckpt_path`.*('LastCheckpoint'|\\['Timer'\\])",  # in LearningRateFinder; of max_time
     "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
 )
+
+
+def prepare_output() -> None:
+    """Make standard output and error take any text, also in a process that was started without them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for the whole process
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
+
+
+def end_output(error: OSError) -> int:
+    """Return the exit status after standard output failed: its reader has ended, or its disk is full. Else raise."""
+    if isinstance(error, BrokenPipeError):
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)
+        if not output.poll(0):  # another pipe is broken
+            raise error
+        status = 128 + signal.SIGPIPE
+    elif error.errno in DISK_FULL:
+        with contextlib.suppress(OSError):
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        status = 1
+    else:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    return status
 
 
 @contextlib.contextmanager

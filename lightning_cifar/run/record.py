@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import gather
@@ -78,13 +79,14 @@ class RunRecord(Callback):
 
     def read_earlier(self) -> dict[str, Any] | None:
         """Return the record of the run to resume; None if there is none, or a damaged one."""
+        if not self.file.is_file():  # nor a named pipe, from which reading would wait for ever
+            return None
         try:
             earlier = json.loads(self.file.read_text())
             for one in [earlier, *earlier.get("resumed", [])]:
-                float(one.get("timings", {}).get("fit_seconds", 0))
+                dict(one.get("data") or {})
+                sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
             return dict(earlier)
-        except FileNotFoundError:
-            return None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             print(f"{self.file} is damaged and is written anew ({reason(error)})")
             return None
@@ -136,6 +138,16 @@ def read_recipe(run_dir: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return recipe if isinstance(recipe, str) else None
+
+
+def count_trained_steps(run_dir: Path) -> int:
+    """Return the number of steps of a run at the last time that it ended in order, or by a signal; else 0."""
+    earlier = RunRecord(str(run_dir)).read_earlier() or {}
+    for one in [earlier, *reversed(earlier.get("resumed", []))]:
+        steps = one.get("timings", {}).get("steps")
+        if isinstance(steps, int) and one.get("ended") in (None, SIGTERMException.__name__):
+            return steps
+    return 0
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

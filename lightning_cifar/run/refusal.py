@@ -10,10 +10,10 @@ from typing import Any
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.exit_status import explain
+from lightning_cifar.run.exit_status import explain, is_out_of_memory
 
 # What a run writes without any result, but for hidden files; every result changes another file too.
-SET_UP = {"config.yaml", "run.json", "hparams.yaml", "curves.png", "wandb", "sweep.db"}
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py", "last_checkpoint.py"}  # of Lightning and this package
 
 
@@ -23,7 +23,7 @@ def list_missing(directory: Path) -> list[Path]:
 
 
 def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
-    """Return an exit function of a context that ends with an error because of the user's input.
+    """Return an exit function of a context that ends with an error because of the user's input, or of its size.
 
     It restores the entries that the directory has now, unless there are results by then.
 
@@ -32,14 +32,17 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
         made: directories that were made for the run, the innermost first; they are removed.
     """
     entries = set(directory.iterdir())
-    files = {file: (file.read_bytes(), file.stat()) for file in entries if file.is_file()}
+    # Only what a set-up may write is restored; others may be large.
+    files = {
+        file: (file.read_bytes() if is_of_set_up(file) else b"", file.stat()) for file in entries if file.is_file()
+    }
 
     def restore() -> None:
         if not directory.is_dir():  # deleted while it was in use
             return
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
-        if any(one.name not in SET_UP and not one.name.startswith(".") for one in changed):
+        if not all(map(is_of_set_up, changed)):
             return
         for one in changed:
             if one in files:
@@ -55,10 +58,14 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
                 one.rmdir()
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, Exception) and explain(error)[0] == 2:
+        if isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error)):
             restore()
 
     return end
+
+
+def is_of_set_up(file: Path) -> bool:
+    return file.name in SET_UP or file.name.startswith(".")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checks import list_indices, list_ineffective
 from lightning_cifar.run.job import Job, choose_precision, load_data
@@ -65,7 +65,7 @@ def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
     chosen = parent / ".precision"
     with one_at_a_time(parent / ".precision.lock", "measures the precision"):
         if stored := next(read_settings(parent, kind), None):
-            job.set_precision(stored["trainer"]["precision"])
+            job.set_precision(job.complete(stored)["trainer"]["precision"])
         elif chosen.exists():
             job.set_precision(chosen.read_text())
         else:
@@ -90,8 +90,14 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
 
 
 def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """Yield the settings of every run of the series that has started."""
-    return (yaml.safe_load(file.read_text()) for file in sorted(parent.glob(f"{kind}*/config.yaml")))
+    """Yield the settings of every run of the series that has started; `InputError` if a file is damaged."""
+    for file in sorted(parent.glob(f"{kind}*/config.yaml")):
+        try:
+            yield dict(yaml.safe_load(file.read_text()))
+        except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise InputError(
+                f"{file} is damaged ({reason(error)}): delete its directory, or name another one"
+            ) from error
 
 
 def train_in_series(job: Job, run: Run) -> None:

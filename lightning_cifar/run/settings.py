@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_name
-from lightning_cifar.run.configurations import check_config
+from lightning_cifar.run.configurations import check_config, is_complete
 from lightning_cifar.run.options import RECIPES, SIGNATURES, SUBCOMMANDS, check_option, last_value, values_of
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
-MAY_CHANGE = {"data.root", "data.labels", "data.num_workers", "data.in_memory", "data.eval_batch_size"}
+MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
+MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
 
 def layer(args: list[str]) -> list[str]:
@@ -52,14 +53,16 @@ def layer(args: list[str]) -> list[str]:
         check_start(command, flags)
     if (resume := last_value(flags, "--resume")) is not None:
         configs += ["--config", str(config_to_resume(resume, command, [*typed, *flags]))]
+        if Path(resume).name in ("", ".."):  # loggers need a name
+            flags = [*flags, "--resume", os.path.abspath(resume)]  # the last one counts
     elif command == "fit" and recipe is None and not typed:
         recipe = "report" if init_from is None else "finetune"
         flags = ["--recipe", recipe, *flags]
-    for file in values_of([*configs, *typed], "--config"):
+    for file in reversed(values_of([*configs, *typed], "--config")):  # the last one counts
         stored = check_config(file)
         if command == "fit" and resume is None and checkpoint is None and init_from is None:
-            init_from = stored.get("init_from")
-        if command == "fit" and recipe is None and "ckpt_path" not in stored:  # a run's config.yaml holds every option
+            checkpoint, init_from = stored.get("ckpt_path"), stored.get("init_from")
+        if command == "fit" and recipe is None and not is_complete(stored):
             recipe = stored.get("recipe")
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")

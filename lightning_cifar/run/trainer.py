@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,9 @@ class Run:
 
     def find_saved(self, which: str) -> str:
         """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
-        paths = (getattr(callback, f"{which}_model_path", "") for callback in self.trainer.checkpoint_callbacks)
+        kind = ModelCheckpoint if which == "best" else Callback
+        callbacks = (one for one in self.trainer.checkpoint_callbacks if isinstance(one, kind))
+        paths = (getattr(callback, f"{which}_model_path", "") for callback in callbacks)
         if found := next(filter(os.path.isfile, paths), ""):
             return found
         if which == "last":
@@ -111,8 +113,7 @@ def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], end
     else:
         directory = make_timed_directory(Path("runs", job.group))
         made = [directory, *made]
-    ending.push(undo_if_refused(directory, made))
-    hold(directory, job, ending)
+    hold(directory, job, ending, undo_if_refused(directory, made))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)
 
@@ -122,8 +123,7 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     directory = Path(job.settings["resume"])
     file, config, lines = directory / "config.yaml", job.dump(), 0
     if is_rank_zero():
-        ending.push(undo_if_refused(directory))
-        hold(directory, job, ending)
+        hold(directory, job, ending, undo_if_refused(directory))
     for change in list_changes(yaml.safe_load(config), job.complete(yaml.safe_load(file.read_text()))):
         print(f"changed: {change}")
     checkpoint, steps = None, 0
@@ -141,9 +141,11 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     return run
 
 
-def hold(directory: Path, job: Job, ending: ExitStack) -> None:
+def hold(directory: Path, job: Job, ending: ExitStack, undo: Callable[..., None]) -> None:
     """Lock the directory, and pass it on to the processes that Lightning starts for this run."""
-    if (held := lock(directory)) is not None:
+    held = lock(directory)
+    ending.push(undo)  # not before: without the lock, new files are those of another process
+    if held is not None:
         ending.callback(held.release)
     pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
@@ -212,7 +214,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
-        usual += [EndedEarly(configured)] if job.settings["resume"] is not None else []
+        usual += [EndedEarly(configured, job.settings["resume"] is not None)]
         if job.trainer["enable_checkpointing"] is not False:
             # Without validation, `train` makes best.ckpt of the last weights.
             if job.selects_by_validation and not any(isinstance(one, ModelCheckpoint) for one in configured):

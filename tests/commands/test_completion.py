@@ -18,8 +18,10 @@ def complete(capsys):
 
     def completed(*words):
         line = " ".join(f"'{word}'" for word in words)
-        ask = f"\nCOMP_WORDS=(lightning-cifar {line}) COMP_CWORD={len(words)}\n_lightning_cifar\necho ${{COMPREPLY[@]}}"
-        return subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True).stdout.split()
+        ask = f"\nCOMP_WORDS=(lightning-cifar {line}) COMP_CWORD={len(words)}\n_lightning_cifar\n"
+        ask += 'printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
 
     return completed
 
@@ -35,3 +37,5 @@ def test_completes_commands_options_recipes_and_files(complete, tmp_path):
     assert complete("sweep", "--help") == ["--help"]
     (tmp_path / "mine.ckpt").touch()
     assert complete("test", "--ckpt_path", "mi") == ["mine.ckpt"]
+    (tmp_path / "my run").mkdir()
+    assert complete("test", "--ckpt_path", "my") == ["my run"]

@@ -55,3 +55,17 @@ def test_a_missing_extra_is_not_an_error(capsys, pretend):
     pretend(optuna=None)
     assert main(["doctor"]) == 0
     assert "training is possible" in capsys.readouterr().out
+
+
+def test_torch_that_cannot_be_imported_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["doctor"]) == 1
+    assert "  no  the network does not run: import of torch halted" in capsys.readouterr().out
+
+
+def test_data_are_looked_for_where_fit_reads_them(capsys, pretend, tmp_path, monkeypatch):
+    pretend()
+    (tmp_path / "home/mine/cifar-10-batches-py").mkdir(parents=True)
+    monkeypatch.setenv("LIGHTNING_CIFAR_DATA", "~/mine")
+    assert main(["doctor"]) == 0
+    assert f"  ok  CIFAR-10 in the directory {tmp_path}/home/mine (LIGHTNING_CIFAR_DATA)" in capsys.readouterr().out

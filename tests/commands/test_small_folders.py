@@ -61,6 +61,13 @@ def test_a_batch_size_that_was_set_is_kept(folder, capsys, option):
     assert read_batch_size() == 300
 
 
+def test_a_configuration_without_a_batch_size_does_not_set_it(folder, capsys):
+    Path("mine.yaml").write_text("recipe: report\nmodel: {dropout: 0.1}\ntrainer: {max_epochs: 1}\n")
+    assert fit(folder, "--config", "mine.yaml") == 0
+    assert "batch size 64: 400 images make 7 steps an epoch" in capsys.readouterr().out
+    assert read_batch_size() == 64
+
+
 def test_a_batch_is_never_larger_than_the_folder(image_folder):
     """Of 18 images; the recipe leaves out a batch that is not full."""
     assert fit(image_folder, "--recipe", "fast", "--trainer.max_epochs", "1") == 0

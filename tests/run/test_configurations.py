@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lightning_cifar import main
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 HOSTILE = {
@@ -73,9 +74,11 @@ def test_a_group_is_a_file_and_no_value(capsys):
     assert capsys.readouterr().err == f"error: {words}\n"
 
 
-def test_recipe_of_a_configuration_has_its_settings(tmp_path, capsys):
-    (tmp_path / "c.yaml").write_text("recipe: demo\nmodel:\n  dropout: 0.25\n")
-    assert main(["fit", "--config", str(tmp_path / "c.yaml"), "--print_config"]) == 0
+@pytest.mark.parametrize("inline", [True, False])
+def test_recipe_of_a_configuration_has_its_settings(capsys, inline):
+    text = "recipe: demo\nmodel:\n  dropout: 0.25\n" + "# a text that is no path\n" * 20
+    Path("c.yaml").write_text(text)
+    assert main(["fit", "--config", text if inline else "c.yaml", "--print_config"]) == 0
     settings = yaml.safe_load(capsys.readouterr().out)
     assert (settings["recipe"], settings["data"]["dataset"], settings["model"]["dropout"]) == ("demo", "digits", 0.25)
 
@@ -118,3 +121,63 @@ def test_configuration_calls_no_function_without_trust(tmp_path, capsys, hook, f
     (line,) = capsys.readouterr().err.splitlines()
     assert "--trust_config lightning" in line
     assert main([*args, "--trust_config", function.split(".")[0], "--print_config"]) == 0
+
+
+def test_of_several_configurations_the_last_recipe_counts(tmp_path, capsys):
+    files = [tmp_path / f"{recipe}.yaml" for recipe in ("report", "demo")]
+    for file in files:
+        file.write_text(f"recipe: {file.stem}\n")
+    assert main(["fit", *(word for file in files for word in ("--config", str(file))), "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert (settings["recipe"], settings["data"]["dataset"]) == ("demo", "digits")
+
+
+def test_configuration_of_a_run_with_many_classes_is_read_back(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"model": {"class_names": [f"class {n}" for n in range(12_000)]}}))
+    assert main(["fit", "--recipe", "demo", "--config", str(tmp_path / "c.yaml"), "--print_config"]) == 0
+    assert "class 11999" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:The dirpath has changed")
+def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(
+        f"recipe: demo\nckpt_path: {trained}\n"
+        "trainer: {max_epochs: 2, limit_train_batches: 5, limit_val_batches: 1, log_every_n_steps: 5}\n"
+    )
+    config = ["--config", str(tmp_path / "c.yaml")]
+    assert main(["fit", *config, "--run_dir", "run"]) == 0
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 10
+    for command in ("repeat", "sweep"):
+        assert main([command, *config, "--run_dir", "series"]) == 2
+        assert f"ckpt_path in a configuration: {command} trains every" in capsys.readouterr().err
+        assert not Path("series").exists()
+
+
+def test_option_of_a_configuration_without_effect_gets_a_line(tiny, capsys):
+    Path("mine.yaml").write_text("model: {warmup: 0.3}\n")
+    assert main(["fit", *tiny, "--config", "mine.yaml", "--run_dir", "run"]) == 0
+    assert "note: --model.warmup has no effect: the schedule is constant" in capsys.readouterr().out
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    assert "note: " not in capsys.readouterr().out  # that holds every option
+
+
+FLOW = "{" + ", ".join(LAUGHS.splitlines()) + "}"  # of less characters than a value may have
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--model", LAUGHS),
+        ("--trainer.callbacks", LAUGHS),
+        ("--config", "model: bomb.yaml\n"),
+        ("--config", yaml.safe_dump({"trainer": {"callbacks": FLOW}})),
+        ("--config", yaml.safe_dump({"model": {"network_args": "[" * 3_900}})),
+    ],
+    ids=["file of a group", "file of an option", "file in a configuration", "value", "deep value"],
+)
+def test_text_that_an_option_or_a_configuration_names_is_limited(tmp_path, capsys, option, text):
+    (tmp_path / "bomb.yaml").write_text(LAUGHS)
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["fit", "--recipe", "demo", option, "c.yaml", "--print_config"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 300

@@ -13,6 +13,7 @@ import pytest
 
 from lightning_cifar import InputError, Throughput, main
 from lightning_cifar.run import directory as run_directory
+from lightning_cifar.run import trainer
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 
 
@@ -112,3 +113,28 @@ def test_training_that_outlives_its_directory_says_so(tiny, monkeypatch, capsys)
     assert main(["fit", *tiny, "--run_dir", "run"]) == 0
     assert "run was moved or deleted during training: its config.yaml is missing" in capsys.readouterr().out
     assert Path("run/checkpoints/last.ckpt").exists()
+
+
+def test_a_process_that_loses_the_race_for_a_directory_changes_nothing_in_it(tiny, monkeypatch):
+    """Another one has locked it, and written into it, since it was found empty."""
+
+    def lose(directory):
+        (directory / ".lock").touch()
+        (directory / "config.yaml").touch()
+        raise InputError(f"{directory} is in use: another process trains in it")
+
+    monkeypatch.setattr(trainer, "lock", lose)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 2
+    assert sorted(file.name for file in Path("run").iterdir()) == [".lock", "config.yaml"]
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_named(tiny, tmp_path, capsys):
+    Path("runs").symlink_to(tmp_path / "unmounted/runs")
+    assert main(["fit", *tiny]) == 2
+    assert capsys.readouterr().err == "error: --run_dir runs: File exists; name another directory\n"
+
+
+def test_a_name_that_is_too_long_leaves_no_parents(tiny, capsys):
+    assert main(["fit", *tiny, "--run_dir", f"new/{'x' * 300}"]) == 2
+    assert "File name too long" in capsys.readouterr().err
+    assert not Path("new").exists()

@@ -1,10 +1,13 @@
 """LiveFigure: curves.png is drawn from metrics.csv during training."""
 
+from pathlib import Path
+
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LiveFigure, Throughput, main
+from lightning_cifar.run import figure
 from lightning_cifar.run.curves import plot_metrics, read_metrics
 from tests.trainer import make_quiet_trainer
 
@@ -47,3 +50,26 @@ def test_missing_csv_logger_is_an_error():
     trainer = make_quiet_trainer(max_epochs=1, callbacks=[LiveFigure()])
     with pytest.raises(InputError, match="give the Trainer a CSVLogger"):
         trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))
+
+
+@pytest.mark.filterwarnings("default:curves.png is drawn no more")
+def test_an_error_in_drawing_does_not_end_training(tiny, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("Failed to process string with tex because latex could not be found")
+
+    monkeypatch.setattr(figure, "plot_metrics", fail)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: curves.png is drawn no more: Failed to process string with tex")
+
+
+def test_metrics_that_a_user_has_edited_do_not_end_training(tiny, monkeypatch, capsys):
+    def edit(*_):
+        file = Path("run/metrics.csv")
+        file.write_text(file.read_text().replace(",", ";"))
+
+    monkeypatch.setattr(Throughput, "on_train_epoch_end", edit)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    assert "run/metrics.csv is damaged" in capsys.readouterr().out
+    assert ";" in Path("run/damaged-metrics.csv").read_text()
+    assert read_metrics(Path("run/metrics.csv"))["val/accuracy"]

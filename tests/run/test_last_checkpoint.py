@@ -1,11 +1,16 @@
 """LastCheckpoint: when it saves at the end of an epoch, and that last.ckpt holds the last state of any training."""
 
 import json
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
-from lightning_cifar import InputError, LastCheckpoint, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, Throughput, main
 from lightning_cifar.run import last_checkpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -71,3 +76,82 @@ def test_last_checkpoint_holds_the_last_state(tiny, tmp_path, end):
 def test_negative_minutes_are_refused():
     with pytest.raises(InputError, match="minutes must be at least 0, got -1"):
         LastCheckpoint(minutes=-1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 143),
+        ([signal.SIGHUP, signal.SIGHUP, signal.SIGHUP], 129),
+        pytest.param([signal.SIGTERM, signal.SIGHUP], 143, marks=pytest.mark.slow),
+    ],
+)
+def test_copies_of_a_signal_do_not_cut_off_the_save(tiny, monkeypatch, sent, status):
+    """`timeout` sends SIGTERM twice, a terminal that closes SIGHUP, and a session that ends both."""
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: [*map(signal.raise_signal, sent)])
+    assert main(["fit", *tiny, "--run_dir", "run"]) == status
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 1
+
+
+def test_a_second_signal_of_a_user_ends_training_at_once(tiny, monkeypatch):
+    monkeypatch.setattr(last_checkpoint, "COPY_SECONDS", 0)
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: [*map(signal.raise_signal, [signal.SIGINT] * 2)])
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 130
+    assert not Path("run/checkpoints/last.ckpt").exists()
+
+
+def test_a_request_to_stop_between_accumulated_batches_is_kept(tiny, monkeypatch):
+    """Of five batches, in groups of two; the third is half a group."""
+
+    def ask(callback, trainer, *_):
+        if trainer.fit_loop.total_batch_idx == 2:
+            trainer.should_stop = True
+
+    monkeypatch.setattr(Throughput, "on_train_batch_end", ask)
+    options = [
+        "--trainer.accumulate_grad_batches",
+        "2",
+        "--trainer.max_epochs",
+        "2",
+        "--trainer.log_every_n_steps",
+        "2",
+    ]
+    assert main(["fit", *tiny, *options, "2", "--run_dir", "run"]) == 0
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
+
+
+# In Python, with Lightning's Trainer.
+
+
+def make_trainer(run_dir, *callbacks):
+    return Trainer(
+        max_epochs=1, accelerator="cpu", limit_train_batches=1, limit_test_batches=1, log_every_n_steps=1,
+        logger=CSVLogger(run_dir, name="", version=""), callbacks=[LastCheckpoint(), *callbacks],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+def make_best():
+    return ModelCheckpoint(monitor="val/accuracy", mode="max", filename="best")
+
+
+@pytest.mark.filterwarnings("ignore:.*called with Trainer configured with multiple")
+@pytest.mark.parametrize("callbacks", [[], [make_best]], ids=["last", "best"])
+def test_trainer_tests_the_best_checkpoint(tmp_path, callbacks):
+    trainer = make_trainer(tmp_path / "run", *(make() for make in callbacks))
+    data = CIFAR10DataModule("digits", batch_size=500)
+    trainer.fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data)
+    trainer.test(datamodule=data, ckpt_path="best", verbose=False)
+    assert Path(trainer.ckpt_path).name == ("best.ckpt" if callbacks else "last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_scores_survive_a_resume_by_another_path():
+    data = CIFAR10DataModule("digits", batch_size=500)
+    scores = []
+    for run_dir, checkpoint in (("run", None), (Path("run").resolve(), "run/checkpoints/last.ckpt")):
+        best = make_best()
+        make_trainer(run_dir, best).fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data, ckpt_path=checkpoint)
+        scores.append(best.best_model_score)
+    assert scores[1] == scores[0] > 0

@@ -77,6 +77,14 @@ def test_monitor_that_is_never_logged_is_found_before_training(tiny, capsys, cal
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+def test_monitor_of_the_worst_is_refused(tiny, capsys, callback):
+    """Lightning's mode is min by default, by which a rising accuracy ends training, and the worst epoch is kept."""
+    assert fit(tiny, CALLBACKS, callback, f"{CALLBACKS}.monitor", "val/accuracy") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {callback} takes the worst val/accuracy for the best: set its mode to max"
+
+
 def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, capsys, caplog):
     """But nothing else that Lightning prints at every start; one GPU's index is one device without a GPU."""
     levels = [logging.getLogger(name).level for name in messages.SHOWN]

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -92,3 +93,13 @@ def test_processes_need_the_same_data(change):
     )
     with pytest.raises(InputError, match=message):
         check_same_data([data, data, data | change])
+
+
+def test_a_checkout_that_is_not_installed_is_named(tiny, monkeypatch, capsys):
+    def fail(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(record, "version", fail)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 2
+    assert capsys.readouterr().err.startswith("error: the package lightning-cifar is not installed: pip install it")
+    assert not Path("run").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import main
+from lightning_cifar import ImageClassifier, main
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
 REFUSED = {
@@ -91,3 +91,25 @@ def test_corrected_command_can_use_the_same_directory():
     assert (
         main([*FIT, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
     )
+
+
+def test_too_little_memory_for_the_first_step_leaves_no_file(tmp_path, monkeypatch):
+    """So that the command with a smaller batch can use the same directory."""
+
+    def fail(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes")
+
+    monkeypatch.setattr(ImageClassifier, "training_step", fail)
+    before = list_files(tmp_path)
+    assert main([*FIT, "--run_dir", "run"]) == 1
+    assert list_files(tmp_path) == before
+
+
+def test_other_files_in_a_run_directory_are_not_read(trained, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (run_dir / "data.tar").touch()  # as large as it may be
+    read, names = Path.read_bytes, list[str]()
+    monkeypatch.setattr(Path, "read_bytes", lambda file: names.append(file.name) or read(file))
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert "config.yaml" in names
+    assert "data.tar" not in names

@@ -240,6 +240,13 @@ def test_restarted_job_resumes(trained, tmp_path, capsys, monkeypatch, restart, 
     assert layer(["fit", *tiny, "--run_dir", str(run_dir), *options])[-len(options) :] == options
 
 
+def test_a_job_that_cannot_be_restarted_gets_a_line(tiny, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    for options in ([], ["--run_dir", "run"]):
+        assert main(["fit", *tiny, *options]) == 0
+        assert ("note: if SLURM restarts this job" in capsys.readouterr().out) == (not options)
+
+
 def test_second_fit_of_a_trainer_saves_as_often_as_the_first(monkeypatch):
     saves = []
     monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))

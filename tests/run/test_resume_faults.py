@@ -1,5 +1,7 @@
 """Faults that users reported in resumed runs: deleted files, lost checkpoints, steps or scores, mixed numbers."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -250,6 +252,7 @@ def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, 
         pytest.param("run.json", b"{", "run.json is damaged", marks=pytest.mark.slow),
         pytest.param("run.json", b"[1]", "run.json is damaged", marks=pytest.mark.slow),
         ("run.json", b'{"resumed": 3, "timings": {"fit_seconds": []}}', "run.json is damaged"),
+        ("run.json", b'{"data": ["x"], "timings": {"fit_seconds": "9"}}', "run.json is damaged"),
         pytest.param("metrics.csv", b"\xff\xfe\n" * 9, "metrics.csv is damaged", marks=pytest.mark.slow),
         ("metrics.csv", b"epoch,step,train/loss\n0,a,b\n0,1,2,3,4\n", "metrics.csv is damaged"),
         ("metrics.csv", None, "metrics.csv has 0 of the "),
@@ -289,3 +292,59 @@ def test_a_run_does_not_start_from_the_exception_of_another(tiny, trained, capsy
     assert fit(*tiny, *SHORT, *saves, "--run_dir", "run") == 2
     assert "would start from saved/on_exception.ckpt of an earlier run" in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_a_run_that_is_resumed_from_within_keeps_its_name(tiny, tmp_path, monkeypatch):
+    """`--resume .` continues the log of a logger that has the run's name."""
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path / "logs"]
+    assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
+    monkeypatch.chdir("run")
+    assert resume(Path("."), "--trainer.max_epochs", "2") == 0
+    assert [file.relative_to(tmp_path) for file in (tmp_path / "logs").rglob("metrics.csv")] == [
+        Path("logs/demo/run/metrics.csv")
+    ]
+
+
+def test_a_trained_run_without_its_last_checkpoint_is_not_begun_anew(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (run_dir / "checkpoints/last.ckpt").unlink()
+    before = {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
+    assert resume(run_dir, "--trainer.max_epochs", "2") == 2
+    words = f"{run_dir}/checkpoints has no last.ckpt, but the run has trained 5 steps: put it back, or start anew by"
+    assert words in capsys.readouterr().err
+    assert before == {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
+    record = json.loads((run_dir / "run.json").read_text())
+    del record["timings"]  # as of a run that was killed before its first checkpoint
+    (run_dir / "run.json").write_text(json.dumps(record))
+    assert resume(run_dir) == 0
+    assert "training starts from the beginning" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
+def test_a_resumed_run_follows_no_link_and_waits_for_no_pipe(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "mine.txt").write_text("mine")
+    (run_dir / "hparams.yaml").unlink(missing_ok=True)
+    (run_dir / "hparams.yaml").symlink_to(tmp_path / "mine.txt")
+    (run_dir / "checkpoints/last.ckpt").rename(run_dir / "checkpoints/previous.ckpt")
+    for name in ("run.json", "metrics.csv", "checkpoints/last.ckpt"):
+        (run_dir / name).unlink(missing_ok=True)
+        os.mkfifo(run_dir / name)
+    assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
+    assert "last.ckpt is not a file; trying the checkpoint before" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert load_last(run_dir)["global_step"] == 11
+
+
+@pytest.mark.parametrize("option", ["url", "archive"])
+def test_the_source_of_the_data_may_change(trained, tmp_path, capsys, option):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    assert resume(run_dir, f"--data.{option}", "other") == 0
+    assert f"changed: --data.{option} other, before None" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:The dirpath has changed")
+def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsys):
+    assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
+    words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"
+    assert words in capsys.readouterr().out

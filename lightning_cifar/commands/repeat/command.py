@@ -69,6 +69,8 @@ def main(args: list[str]) -> int:
         if last_value(options, name) is not None:
             raise InputError(f"{name}: repeat trains every seed from the start; --run_dir resumes an earlier repeat")
     fit = layer(["fit", *options])  # before torch is imported, so that typing errors are reported at once
+    if last_value(fit, "--ckpt_path") is not None:
+        raise InputError("ckpt_path in a configuration: repeat trains every seed from the start")
     parent = Path("runs/repeat", name_settings(options))
     made = list_missing(parsed.run_dir or parent)
     run_dir = parsed.run_dir or make_timed_directory(parent)

@@ -57,6 +57,8 @@ def main(args: list[str]) -> int:
     if last_value(options, "--data.held_out") == "test":
         raise InputError("--data.held_out test: a sweep selects by validation images only; use val")
     fit = layer(["fit", *options])  # before torch is imported, so that typing errors are reported at once
+    if last_value(fit, "--ckpt_path") is not None:
+        raise InputError("ckpt_path in a configuration: sweep trains every trial from the start")
     require_extra("sweep", "sweep", ["optuna"])
     from lightning_cifar.commands.sweep.space import make_default_space, parse_space, read_values
 

@@ -205,3 +205,11 @@ def test_a_directory_with_other_files_is_refused(capsys, tmp_path, tiny):
     (tmp_path / "mine").write_text("")
     status, _, err = run(capsys, "repeat", *tiny, "--run_dir", tmp_path)
     assert (status, err) == (2, f"error: --run_dir {tmp_path} is not empty: name a new or empty directory\n")
+
+
+def test_a_damaged_configuration_of_a_seed_is_named(capsys, tmp_path, tiny):
+    (tmp_path / "seeds/seed0").mkdir(parents=True)
+    (tmp_path / "seeds/seed0/config.yaml").write_text("model: [")
+    status, _, err = run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", tmp_path / "seeds")
+    assert status == 2
+    assert "seeds/seed0/config.yaml is damaged" in err

@@ -1,0 +1,45 @@
+"""Runs that early stopping ended, and those that continue from them."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import main
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+STOPPING = "--trainer.callbacks"
+EARLY = [STOPPING, "EarlyStopping", f"{STOPPING}.monitor", "val/loss"]
+SHORT = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
+
+
+def fit(*args: object) -> int:
+    return main(["fit", *map(str, args)])
+
+
+def count_steps(run_dir: str) -> int:
+    return load_checkpoint(Path(run_dir, "checkpoints/last.ckpt"))["global_step"]
+
+
+def test_run_that_ended_in_its_first_epoch_stays_as_it_is(tiny, capsys):
+    """There Lightning's `stopped_epoch` is 0, as of a run that was not stopped."""
+    early = [*EARLY, f"{STOPPING}.stopping_threshold", "100", "--trainer.max_epochs", "5"]
+    assert fit(*tiny, *SHORT, *early, "--run_dir", "run") == 0
+    assert fit("--resume", "run") == 0
+    assert "nothing left to train: early stopping ended this run; Stopping threshold" in capsys.readouterr().out
+    assert count_steps("run") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:The dirpath has changed")
+def test_run_that_trained_on_ends_in_another_way(tiny, capsys):
+    """After its patience was raised, or from its checkpoint, it is ended by `max_epochs`, which can be raised."""
+    early = [*EARLY, f"{STOPPING}.min_delta", "9"]
+    assert fit(*tiny, *SHORT, *early, f"{STOPPING}.patience", 1, "--trainer.max_epochs", 3, "--run_dir", "run") == 0
+    assert "ended early: " in capsys.readouterr().out
+    other = [*early, f"{STOPPING}.patience", 9, "--trainer.max_epochs", 3, "--ckpt_path", "run/checkpoints/last.ckpt"]
+    assert fit(*tiny, *SHORT, *other, "--run_dir", "other") == 0
+    assert fit("--resume", "run", f"{STOPPING}.patience", 9) == 0
+    assert "ended early" not in capsys.readouterr().out
+    assert (count_steps("run"), count_steps("other")) == (9, 9)
+    assert fit("--resume", "run", "--trainer.max_epochs", 4) == 0
+    assert count_steps("run") == 12
