@@ -84,8 +84,9 @@ def test_workers_without_dev_shm_are_one_line(image_folder, tiny, capsys, monkey
     assert "--data.num_workers 1 needs room in /dev/shm (No space left on device)" in line
 
 
-@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning, of the validation loader
-def test_overfit_batches_repeats_the_same_batch(image_folder, tiny):
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_overfit_batches_repeats_the_same_batch(image_folder, in_memory):
     seen = []
 
     class Watch(lightning.Callback):
@@ -93,12 +94,24 @@ def test_overfit_batches_repeats_the_same_batch(image_folder, tiny):
             seen.append(batch[1].tolist())
 
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=15)
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=7, in_memory=in_memory, num_workers=0)
     trainer = lightning.Trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()], **options)
     trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
-    assert set(seen[0]) == {0, 1}
+    assert set(seen[0]) == {0, 1}  # not the first images of the folder, which are cats
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_training_batches_are_pairs_after_a_training_as_before_it(image_folder, in_memory):
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9, in_memory=in_memory, num_workers=0)
+    data.setup()
+    before = [len(batch) for batch in data.train_dataloader()]
+    trainer = lightning.Trainer(max_steps=1, log_every_n_steps=1, limit_val_batches=0, **options)
+    trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
+    assert [len(batch) for batch in data.train_dataloader()] == before == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -174,3 +187,5 @@ def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
     checkpoint["datamodule_hyper_parameters"] |= foreign
     torch.save(checkpoint, tmp_path / "foreign.ckpt")
     assert not {"url", "archive", "root"} & checkpoint_config(tmp_path / "foreign.ckpt")["data"].keys()
+    data = CIFAR10DataModule.load_from_checkpoint(tmp_path / "foreign.ckpt", root="mine")
+    assert [data.hparams[name] for name in ("dataset", "root", "url", "archive")] == ["cifar10", "mine", None, None]
