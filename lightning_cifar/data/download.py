@@ -5,6 +5,7 @@ import os
 import time
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from lightning_cifar.files import compute_digest
 PAUSES = (0, 1, 3)  # seconds before each round of tries
 TIMEOUT, ONLY_TIMEOUT = 5, 30  # seconds without a byte until a mirror is given up; the only one gets more
 LONGEST = 600  # seconds for the whole file at a mirror's speed; slower ones are given up. Ten times more in each round
+LOCAL = (*DISK_FULL, *FORBIDDEN, errno.ELOOP)  # errors of the file, not of a mirror
 
 
 class NoFTP(FTPHandler):
@@ -80,7 +82,7 @@ def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str
                 fetch_verified(url, partial, size, digest, timeout, slowest)
                 return partial
             except (OSError, ValueError, HTTPException) as error:  # URLError and timeouts are OSErrors
-                if getattr(error, "errno", None) in (*DISK_FULL, *FORBIDDEN, errno.ELOOP):
+                if getattr(error, "errno", None) in LOCAL and not isinstance(error, SSLError):  # OpenSSL's numbers
                     raise
                 failures[url] = describe(url, error)
                 if len(urls) > 1:

@@ -1,6 +1,6 @@
 """Decoding of one image file into a square of RGB pixels, the same way for every file. Imports no torch.
 
-- EXIF orientation is applied; only the first frame of an animation is used.
+- EXIF orientation is applied, unless it is damaged; only the first frame of an animation is used.
 - 16-bit greyscale keeps its upper 8 bits, and floats in [0, 1] are scaled to 255; other floats and 32-bit integers,
   whose range is unknown, are refused. Transparent pixels are composited over white; greyscale, palette and CMYK
   images become RGB.
@@ -108,16 +108,19 @@ def read_image(source: str | BinaryIO, square: Square = SQUARE) -> np.ndarray:
             raise ValueError(f"HEIC needs the extra: {extra}, or convert it to JPEG") from None
         raise
     with image:
-        if image.width * image.height > MAX_PIXELS:
+        if (pixels := image.width * image.height) > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
         image.draft(None, (4 * square.side, 4 * square.side))
-        with LARGE_LOCK if image.width * image.height > LARGE else contextlib.nullcontext():
+        pixels = pixels if image.info.get("progressive") else image.width * image.height  # that is whole in memory
+        with LARGE_LOCK if pixels > LARGE else contextlib.nullcontext():
             return to_pixels(image, square)
 
 
 def to_pixels(image: Image.Image, square: Square = SQUARE) -> np.ndarray:
     """Convert an open image to RGB uint8 (side, side, 3). It is resized early: copies of a large one cost memory."""
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    with contextlib.suppress(Exception):  # of odd EXIF, before the image is turned or after it
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         image = scale_floats(image)
     if image.mode == "I" and image.format == "TIFF":

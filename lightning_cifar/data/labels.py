@@ -29,7 +29,7 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
     Raises:
         InputError: the file is damaged, or names an image that is not below ``root``, or two of that name.
     """
-    files = list(walk(root))
+    files = [path for path in walk(root) if os.path.isfile(path)]  # reading a pipe would block
     paths, names = index_files(root, files)
     parts: dict[str, dict[str, list[str]]] = {}
     lines: dict[str, int] = {}
@@ -62,7 +62,7 @@ def index_files(root: Path, files: Iterable[str]) -> tuple[dict[str, list[str]],
     paths: dict[str, list[str]] = {}
     names: dict[str, list[str]] = {}
     for file in files:
-        path = os.path.relpath(file, root)
+        path = unicodedata.normalize("NFC", os.path.relpath(file, root))
         for key in {path, os.path.splitext(path)[0] if has_image_suffix(path) else path}:
             paths.setdefault(key, []).append(file)
             names.setdefault(os.path.basename(key), []).append(file)
@@ -76,7 +76,9 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         InputError: the file cannot be read, lacks a column, or a row lacks a value.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        if file.exists() and not file.is_file():
+            raise OSError("not a regular file")
+        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
         first = text.partition("\n")[0].strip()
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
         rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)] or [(1, [""])]
@@ -101,7 +103,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         known = next((one for one, names in PARTS.items() if part.lower() in names), None)
         if known is None:
             raise InputError(f"{file}, line {line}: the split {part!r} is none of {', '.join(PARTS)}")
-        yield line, values[path].replace("\\", "/"), unicodedata.normalize("NFC", values[label]), known
+        yield line, values[path].replace("\\", "/"), values[label], known
 
 
 def list_labels(file: Path) -> dict[str, set[str]]:

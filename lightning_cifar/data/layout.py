@@ -8,7 +8,7 @@ Class folders may have sub-folders. Files that are not images are passed over, w
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
@@ -53,6 +53,8 @@ def find_classes(root: Path) -> dict[str, dict[str, str]]:
 
 def name_folders(folders: Collection[Path]) -> dict[str, str]:
     """Return the folders by name, sorted. Names are composed (NFC): macOS may decompose accents, which nobody sees."""
+    if odd := [one for one in folders if one.name.encode(errors="ignore").decode() != one.name]:
+        raise InputError(f"{odd[0]}: the name of a class must be valid text: rename the folder")
     named = {unicodedata.normalize("NFC", one.name): str(one) for one in folders}
     if len(named) < len(folders):
         raise InputError(
@@ -98,16 +100,16 @@ def report_skipped(paths: list[str], why: str) -> None:
         print(f"{len(paths):,} files {why}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
 
 
-def walk(folder: Path | str, deep: bool = True) -> Iterator[str]:
+def walk(folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None) -> Iterator[str]:
     """Yield the files in a folder, with ``deep`` also those in its sub-folders; no hidden ones.
 
-    Links are followed, but no folder is entered twice.
+    Links are followed, but no folder is entered twice. ``onerror`` gets what hides a folder.
     """
     seen = {os.path.realpath(folder)}
-    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        paths = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if name[0] != "." and deep}
-        folders[:] = [name for name, path in sorted(paths.items()) if path not in seen]
-        seen.update(paths.values())
+    for parent, folders, files in os.walk(folder, onerror=onerror or fail, followlinks=True):
+        names = {os.path.realpath(os.path.join(parent, one)): one for one in sorted(folders)[::-1] if one[0] != "."}
+        folders[:] = sorted(one for path, one in names.items() if path not in seen) if deep else []
+        seen.update(names)
         yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
 
 

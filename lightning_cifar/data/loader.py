@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.distributed import Shard
@@ -35,10 +35,10 @@ def draw_balanced(labels: Tensor, seed: int, epoch: int) -> Tensor:
     return order[(counts.cumsum(0) - counts)[label] + turn % counts[label]].sort().values
 
 
-class Order(DistributedSampler[int]):
+class Order(DistributedSampler[int], SequentialSampler):
     """Positions 0 to size - 1, shuffled in each epoch by (seed, epoch), or ascending if ``seed`` is None.
 
-    It divides each batch among processes itself. As a `DistributedSampler` it is not divided again by Lightning.
+    It divides each batch itself. Lightning divides no `DistributedSampler` again, and replaces no `SequentialSampler`.
 
     ``batch_size`` is the global batch size, and ``shard`` the part of each batch for this process; `check_batch_size`
     tells which sizes can be divided. With ``labels``, a position is one of those that `draw_balanced` returns; without,

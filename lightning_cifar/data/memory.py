@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
-
 
 def find_shortage(images: int, side: int) -> str | None:
     """Return why images of ``side`` pixels do not fit in memory; None if they do.
@@ -21,13 +19,20 @@ def find_shortage(images: int, side: int) -> str | None:
 
 
 def measure_memory() -> int:
-    """Return the bytes of memory that are available; those of the machine or of its container, whichever are fewer."""
+    """Return the bytes of memory that are available: of the machine or of a control group, whichever are fewest.
+
+    Containers and the jobs of a scheduler have control groups, of version 1 or 2, with limits at any level.
+    """
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in map(Path, LIMITS):
-        text = file.read_text().strip() if file.is_file() else ""
-        sizes += [int(text)] if text.isdecimal() else []
-    meminfo = Path("/proc/meminfo")
-    for line in meminfo.read_text().splitlines() if meminfo.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            sizes.append(1024 * int(line.split()[1]))
+    for line in ("::/", ":memory:/", *read_lines(Path("/proc/self/cgroup"))):
+        _, kind, group = line.split(":", 2)
+        if kind in ("", "memory"):
+            own = Path("/sys/fs/cgroup", kind, group.lstrip("/"))
+            files = [one / ("memory.limit_in_bytes" if kind else "memory.max") for one in (own, *own.parents)]
+            sizes += [int(text) for file in files for text in read_lines(file) if text.isdecimal()]  # not `max`
+    sizes += [1024 * int(line.split()[1]) for line in read_lines(Path("/proc/meminfo")) if "MemAvailable:" in line]
     return min(sizes)
+
+
+def read_lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.is_file() else []

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningDataModule
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
-from lightning_cifar.data.arguments import HeldOut, check_arguments
+from lightning_cifar.data.arguments import SOURCES, HeldOut, check_arguments
 from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, SourceName, hold_out, measure_channels
 from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.images import SIZE, NonSquare
@@ -59,11 +59,9 @@ class CIFAR10DataModule(LightningDataModule):
             after the other, since smaller images make cheaper steps (progressive resizing).
         size_shares: relative number of steps at each of several ``sizes``, above 0; default: equal shares.
         drop_last: leave out the last training batch of an epoch if it is not full.
-        balanced: draw as many images in an epoch as there are, but each class equally often: images of rare classes
-            several times, each time augmented anew.
-        in_memory: False decodes the files of a ``folder`` when they are due, for sets larger than memory; ``mean`` and
-            ``std`` are then those of 5,000 evenly spaced images, fewer of large ones. ``auto``: False if the images
-            need more than a third of the available memory.
+        balanced: draw each class equally often, as many images in all as there are: rare ones again, augmented anew.
+        in_memory: False decodes the files of a ``folder`` when they are due; ``mean`` and ``std`` are then those of
+            5,000 evenly spaced images, fewer of large ones. ``auto``: False if they need over a third of free memory.
         num_workers: number of processes that decode them, 0: the training process; default: one per core.
         image_size: height and width that every image gets, 32 to 224 pixels.
         non_square: ``crop`` cuts the centred square out of an image that is not square, ``letterbox`` adds grey bars.
@@ -111,6 +109,12 @@ class CIFAR10DataModule(LightningDataModule):
         # For each training image: mirrored, top and left of the crop, row and column of the cutout. Always this memory.
         self.draws = torch.empty(0, 5, dtype=torch.uint8)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Call Lightning's method; run no stored code, and let only ``kwargs`` say where the data lies."""
+        options = {"weights_only": True, **dict.fromkeys(SOURCES), **kwargs}
+        return super().load_from_checkpoint(checkpoint_path, *args, **options)
+
     @property
     def num_classes(self) -> int:
         """Number of classes; available before `setup`, for a folder by listing it."""
@@ -118,11 +122,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset as it was read, before the split.
-
-        Raises:
-            RuntimeError: before `setup`.
-        """
+        """The dataset as it was read, before the split; `setup` reads it."""
         if self.source is None:
             raise RuntimeError("call setup() first: no data has been read")
         return self.source
@@ -170,7 +170,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.seed = torch.initial_seed()
         self.draw_epoch(0 if self.trainer is None else self.trainer.current_epoch)
         options = {name: self.hparams[name] for name in ("batch_size", "drop_last", "balanced")}
-        options["positions"] = self.trainer is not None  # for `on_after_batch_transfer`, which a Trainer calls
+        options["positions"] = self.trainer is not None and self.trainer.training  # for `on_after_batch_transfer`
         loader = self.make_loader(self.train, **options, seed=self.seed, shard=self.shard)
         loader.sampler.fixed = getattr(self.trainer, "overfit_batches", 0) > 0  # type: ignore[union-attr]  # an `Order`
         return loader

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
 from lightning_cifar.data.images import Square, is_image, read_image
+from lightning_cifar.data.layout import walk
 
 
 def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterator[str]:
@@ -32,15 +33,14 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
 
 
 def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[str]:
-    """Yield the image files at any depth; skip hidden files and folders, and add other files to ``others``."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(one for one in files if not one.startswith(".")):
-            path = os.path.join(parent, name)
-            if is_image(path):
-                yield path
-            elif others is not None:
-                others.append(path)
+    """Yield the image files at any depth, and folders that cannot be read; add other files to ``others``."""
+    unread: list[OSError] = []
+    for path in walk(folder, onerror=unread.append):
+        if is_image(path):
+            yield path
+        elif others is not None:
+            others.append(path)
+    yield from (str(error.filename) for error in unread)
 
 
 def read_pixels(source: str | BinaryIO, square: Square) -> Any:

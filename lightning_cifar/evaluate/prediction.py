@@ -107,9 +107,11 @@ def read_ahead(
 
 def read_file(path: str, square: Square) -> Any:
     """`read_pixels` of a regular file: reading a pipe would block."""
-    if not os.path.isfile(path):
-        return "no such file" if not os.path.lexists(path) else "not a regular file"
-    return read_pixels(path, square)
+    if os.path.isfile(path):
+        return read_pixels(path, square)
+    if os.path.isdir(path):
+        return "a folder: name it by --images itself, or let it be read"
+    return "not a regular file" if os.path.lexists(path) else "no such file"
 
 
 def predict_probabilities(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:

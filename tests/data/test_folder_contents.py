@@ -65,6 +65,13 @@ def test_names_that_differ_only_in_unicode_form_are_the_same_class(image_folder,
     assert "differ only in Unicode form" in read()[1]
 
 
+def test_names_of_classes_must_be_text(image_folder, read):
+    for part in ("train", "val", "test"):
+        (image_folder / part / "cat").rename(image_folder / part / os.fsdecode(b"c\xff"))
+    status, text = read()
+    assert (status, "the name of a class must be valid text: rename the folder" in text) == (2, True)
+
+
 @pytest.mark.parametrize("folder", [".", "train"])
 def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys, folder):
     before = sorted(image_folder.rglob("*"))

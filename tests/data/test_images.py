@@ -2,6 +2,7 @@
 
 import io
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.data import images
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.images import read_image
 
@@ -90,3 +92,44 @@ def test_heic_without_its_extra_names_it(image_folder, tiny, capsys, monkeypatch
     upload = io.BytesIO(file.read_bytes())  # as `serve` reads it, without a name
     with pytest.raises(ValueError, match="HEIC needs the extra"):
         read_image(upload)
+
+
+def make_exif(*entries: tuple[int, int, int]) -> bytes:
+    """Return EXIF with a tag, a type and a signed value for each entry."""
+    packed = b"".join(struct.pack("<HHIi", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "turned"),
+    [
+        (b"Exif\0\0no TIFF at all", False),
+        (b"Exif\0\0II*\0", False),
+        (make_exif((0x0112, 3, 6), (0x8769, 9, -1)), True),  # the orientation, and a part that lies before the start
+    ],
+    ids=["other bytes", "truncated", "a bad pointer"],
+)
+def test_odd_exif_keeps_no_image_from_being_read(image_folder, exif, turned):
+    file = image_folder / "test" / "cat" / "0.jpg"
+    pixels = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, exif=exif, dpi=(72, 72))
+    with Image.open(file) as image:
+        expected = np.rot90(np.asarray(image), -1 if turned else 0)
+    assert np.array_equal(load_folder(image_folder).test.images[0].permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_large_progressive_jpegs_are_decoded_one_at_a_time(tmp_path, monkeypatch, progressive):
+    """The decoder keeps a progressive one in memory as a whole, at whatever scale it decodes it."""
+    locked = []
+
+    @contextmanager
+    def lock():
+        locked.append(True)
+        yield
+
+    Image.new("RGB", (512, 512)).save(tmp_path / "x.jpg", progressive=progressive)
+    monkeypatch.setattr(images, "LARGE", 512 * 512 - 1)
+    monkeypatch.setattr(images, "LARGE_LOCK", lock())
+    read_image(str(tmp_path / "x.jpg"))
+    assert bool(locked) == progressive

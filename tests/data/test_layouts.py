@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import main
+from lightning_cifar.data import memory
 from lightning_cifar.data.folder import list_images, load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.run.job import load_data, parse
@@ -166,6 +168,16 @@ def test_folders_below_a_class_are_read(image_folder):
     assert load_folder(image_folder).fingerprint() == expected.fingerprint()
 
 
+def test_a_folder_that_is_linked_beside_itself_is_read_once(image_folder):
+    expected = load_folder(image_folder)
+    cats = image_folder / "train" / "cat"
+    cats.rename(image_folder / "train" / "2020")
+    cats.mkdir()
+    (image_folder / "train" / "2020").rename(cats / "2020")
+    (cats / "latest").symlink_to("2020")
+    assert load_folder(image_folder).fingerprint() == expected.fingerprint()
+
+
 def test_images_outside_of_class_folders_are_counted(image_folder, read):
     for name in ("train/a.png", "b.jpg", "test/c.png"):
         shutil.copy(image_folder / "test" / "dog" / "image-00.bmp", image_folder / name)
@@ -270,6 +282,16 @@ def test_images_that_do_not_fit_in_memory_are_read_from_files(image_folder, read
     assert "read from their files" not in read("--data.in_memory", "true")[1]
 
 
+@pytest.mark.parametrize(
+    ("group", "file"),
+    [("0::/job/step", "job/memory.max"), ("4:memory:/job/step", "memory/job/memory.limit_in_bytes")],
+)
+def test_the_memory_of_a_job_is_limited_at_any_level(image_folder, monkeypatch, group, file):
+    lines = {"/proc/self/cgroup": ["9:cpu:/other", group], f"/sys/fs/cgroup/{file}": ["1000"]}
+    monkeypatch.setattr(memory, "read_lines", lambda path: lines.get(str(path), []))
+    assert not hasattr(load_folder(image_folder, in_memory="auto").train, "images")
+
+
 def test_a_process_keeps_images_in_memory_if_rank_zero_does(image_folder, tiny, monkeypatch):
     """It has less free memory than rank 0 had, which has read its images by then."""
     monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
@@ -342,6 +364,24 @@ def test_images_that_the_csv_file_lacks_are_counted(loose, read):
     status, text = read("--data.root", str(loose), "--data.labels", str(labels))
     assert status == 0
     assert f"15 files below {loose} are not in labels.csv and are passed over: 15 .bmp" in text
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_of_paths_may_have_another_unicode_form(loose, on_disk, in_file):
+    path = "images/b\u00e4r.bmp"
+    (loose / "images/cat1.bmp").rename(loose / unicodedata.normalize(on_disk, path))
+    rows = ["path,label", f"{unicodedata.normalize(in_file, path)},cat", "images/dog20.bmp,dog"]
+    (loose / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert [label for _, label in list_images(loose, loose / "labels.csv")[1]["train"]] == [0, 1]
+
+
+def test_pipes_are_not_read(loose, read):
+    os.mkfifo(loose / "images" / "pipe.bmp")
+    os.mkfifo(loose / "pipe.csv")
+    (loose / "labels.csv").write_text("path,label\nimages/pipe.bmp,cat\nimages/dog20.bmp,dog\n")
+    for name, words in (("labels.csv", "not below"), ("pipe.csv", "cannot be read (not a regular file)")):
+        status, text = read("--data.root", str(loose), "--data.labels", str(loose / name))
+        assert (status, words in text) == (2, True), text
 
 
 def test_labels_that_change_replace_the_cache(loose):

@@ -1,5 +1,6 @@
 """Mirrors of CIFAR that refuse, stall, crawl or lie, as `fit` meets them; and which source wins over broken files."""
 
+import ssl
 import sys
 import threading
 import time
@@ -245,6 +246,21 @@ def test_a_link_in_place_of_the_partial_download_is_not_followed(published, star
     assert fit(tiny, "--data.url", start_mirror(serve).url) == 2
     assert "cannot write the data directory data" in capsys.readouterr().err
     assert Path("mine.txt").read_text() == "mine"
+
+
+def test_a_broken_tls_connection_is_given_up_as_any_other(published, start_mirror, tiny, monkeypatch, capsys):
+    """Its error has OpenSSL's number 1, which is EPERM of files."""
+    broken, server, open_url = "https://mirror.invalid/x", start_mirror(serve), download.open_url
+
+    def break_off(request, timeout):
+        if request.full_url == broken:
+            raise ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] bad record mac")
+        return open_url(request, timeout)
+
+    monkeypatch.setattr(download, "open_url", break_off)
+    monkeypatch.setitem(cifar.MIRRORS, CIFAR10.filename, [broken, server.url])
+    assert fit(tiny) == 0
+    assert f"{broken} is given up: " in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------- explicit source, broken files

@@ -209,6 +209,15 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("eval_batch_size", True),
         ("split_seed", None),
         ("split_seed", 1.5),
+        ("drop_last", "false"),
+        ("balanced", "no"),
+        ("root", 5),
+        ("url", ["http://a", "http://b"]),
+        ("archive", 5),
+        ("labels", 5),
+        ("sizes", 24),
+        ("size_shares", 1.0),
+        ("classes", "cat, dog"),
     ],
 )
 def test_bad_argument_is_named(bad_input, name, value):

@@ -84,20 +84,32 @@ def test_workers_without_dev_shm_are_one_line(image_folder, tiny, capsys, monkey
     assert "--data.num_workers 1 needs room in /dev/shm (No space left on device)" in line
 
 
-@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning, of the validation loader
-def test_overfit_batches_repeats_the_same_batch(image_folder):
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_overfit_batches_repeats_the_same_batch(image_folder, in_memory):
     seen = []
 
     class Watch(lightning.Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
             seen.append(batch[1].tolist())
 
-    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=15)
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=7, in_memory=in_memory, num_workers=0)
     trainer = make_quiet_trainer(max_epochs=3, overfit_batches=1, log_every_n_steps=1, callbacks=[Watch()])
     trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
     assert len(seen) == 3
     assert seen[0] == seen[1] == seen[2]
-    assert set(seen[0]) == {0, 1}
+    assert set(seen[0]) == {0, 1}  # not the first images of the folder, which are cats
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_training_batches_are_pairs_after_a_training_as_before_it(image_folder, in_memory):
+    data = CIFAR10DataModule("folder", root=str(image_folder), batch_size=9, in_memory=in_memory, num_workers=0)
+    data.setup()
+    before = [len(batch) for batch in data.train_dataloader()]
+    trainer = make_quiet_trainer(max_steps=1, log_every_n_steps=1, limit_val_batches=0)
+    trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), data)
+    assert [len(batch) for batch in data.train_dataloader()] == before == [2, 2]
 
 
 def test_a_data_module_names_setup_before_it():
@@ -143,3 +155,12 @@ def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
     left.write_bytes(b"half")
     assert main(["fit", "--resume", str(tmp_path / "run")]) == 0
     assert not left.exists()
+
+
+def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    foreign = {"url": "http://127.0.0.1:9/x", "archive": "/absent", "root": str(tmp_path), "dataset": "cifar10"}
+    checkpoint["datamodule_hyper_parameters"] |= foreign
+    torch.save(checkpoint, tmp_path / "foreign.ckpt")
+    data = CIFAR10DataModule.load_from_checkpoint(tmp_path / "foreign.ckpt", root="mine")
+    assert [data.hparams[name] for name in ("dataset", "root", "url", "archive")] == ["cifar10", "mine", None, None]

@@ -65,7 +65,8 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     Raises:
         InputError: ``run.json`` is damaged.
     """
-    facts: dict[str, Any] = {"package": f"lightning-cifar {version('lightning-cifar')}", "classes": class_names}
+    package = f"lightning-cifar {version('lightning-cifar')}"
+    facts: dict[str, Any] = {"package": package, "classes": class_names, "held_out": None}
     if checkpoint.suffix == WEIGHTS:
         return facts | read_weights(checkpoint)[1]
     data = checkpoint_config(checkpoint)["data"]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.dataset import Dataset, select_evenly
-from lightning_cifar.data.images import Square, read_image
+from lightning_cifar.data.images import Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.evaluate.prediction import read_file
 from lightning_cifar.train.weights import checkpoint_config
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
@@ -34,14 +35,15 @@ def load_images(paths: list[str], checkpoint: Path, square: Square) -> tuple[str
     if (data := find_data(config["data"], config["model"]["class_names"])) is None:
         random = torch.randint(256, (RANDOM, 3, square.side, square.side), dtype=torch.uint8)
         return "random images (the model's data was not found: name images by --images)", random, None
-    return "test images", data.test.sample(CHECKED).images, data.train.sample(CALIBRATING).images
+    calibration = data.train.sample(CALIBRATING).images if len(data.train) else None
+    return "test images", data.test.sample(CHECKED).images, calibration
 
 
 def read_pixels(path: str, square: Square) -> np.ndarray:
-    try:
-        return read_image(path, square)
-    except Exception as error:  # each decoder fails in its own ways
-        raise InputError(f"--images {path} cannot be read ({error}): leave it out") from error
+    found: np.ndarray | str = read_file(path, square)
+    if isinstance(found, str):
+        raise InputError(f"--images {path} cannot be read ({found}): leave it out")
+    return found
 
 
 def find_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset | None:

@@ -4,9 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from lightning_cifar.errors import InputError, require_extra
+from lightning_cifar.errors import InputError, check_range, reason, require_extra
 from lightning_cifar.evaluate.listing import find_images
-from lightning_cifar.files import WEIGHTS, write_whole
+from lightning_cifar.evaluate.test_results import DAMAGED
+from lightning_cifar.files import WEIGHTS, open_atomically, write_whole
 from lightning_cifar.run.options import Arguments, add_checkpoint
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
@@ -50,19 +51,30 @@ def main(args: list[str]) -> int:
 
     checkpoint = find_checkpoint(options.ckpt_path)
     model = load_pretrained(checkpoint)
-    facts = collect_facts(checkpoint, get_class_names(model))
-    model.temperature = facts.get("temperature", 1.0)
+    about = dict(model.hparams), options.output.name, file_format
+    try:
+        facts = collect_facts(checkpoint, get_class_names(model))
+        model.temperature = facts.get("temperature", 1.0)
+        check_range(f"the temperature of {checkpoint} or of its test", model.temperature, "(0, 1e9]")
+        format_card(facts, *about, checked="")  # before the work
+    except InputError:
+        raise
+    except DAMAGED as error:
+        remedy = "name another file" if checkpoint.suffix == WEIGHTS else "export a copy of it without its run"
+        raise InputError(f"the facts about {checkpoint} are damaged ({reason(error)}): {remedy}") from error
     which, images, calibration = load_images(paths, checkpoint, get_square(model.hparams))
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")
     content, check = export_model(
-        model, file_format, options.output.name, facts, images, calibration if options.int8 else None
+        model, file_format, f"model{SUFFIXES[file_format]}", facts, images, calibration if options.int8 else None
     )
     checked = check.describe(which)
     if not check.passed:
         raise SystemExit(f"{options.output} was not written because it disagrees with the model: {checked}")
-    write_whole(options.output, content)
-    write_whole(card, format_card(facts, dict(model.hparams), options.output.name, file_format, checked).encode())
+    text = format_card(facts, *about, checked)
+    with open_atomically(options.output, "wb") as file:  # both files or none
+        file.write(content)
+        write_whole(card, text.encode(errors="backslashreplace"))
     print(f"checked: {checked}\nmodel: {options.output}, {len(content) / 1e6:.1f} MB\ncard: {card}")
     return 0
 

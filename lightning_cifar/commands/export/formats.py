@@ -6,6 +6,7 @@ exported; there is no second definition of the network.
 """
 
 import copy
+import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cifar.commands.export.quantise import quantise
+from lightning_cifar.files import write_whole
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
 
@@ -125,7 +127,9 @@ def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> 
     program = torch.export.export(exported, example, dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
-    torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
+    content = io.BytesIO()  # torch does not say that a disk is full
+    torch.export.save(program, content, extra_files={FACTS: json.dumps(facts)})
+    write_whole(file, content.getvalue())
 
 
 def open_program(file: Path) -> Callable[[Tensor], Tensor]:
@@ -151,7 +155,7 @@ def write_onnx(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> Non
     for part in (proto.graph, *proto.functions):
         remove_source_paths(part.node)
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
-    file.write_bytes(proto.SerializeToString())
+    write_whole(file, proto.SerializeToString())
 
 
 def remove_source_paths(nodes: Iterable[Any]) -> None:

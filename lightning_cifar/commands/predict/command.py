@@ -54,6 +54,8 @@ def main(args: list[str]) -> int:
         check_range(f"--{name}", getattr(options, name), "[1, inf)")
     others: list[str] = []
     paths = find_images(options.images, others)
+    if options.explain:
+        paths = iter([*paths])  # before there are figures, which may lie in a folder of images
     first = next(paths, None)
     if first is None:
         raise InputError(f"--images {' '.join(options.images)}: no image found{describe_others(others)}")
@@ -67,10 +69,12 @@ def main(args: list[str]) -> int:
         from lightning_cifar.evaluate.explain import check_maps
 
         check_maps(model)
-        claim_directory(options.explain, "--explain")
     top = min(options.top, model.hparams["num_classes"])
-    rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
-    failed = write_rows(rows, options.output, options.format, top)
+    with open_output(options.output) as opened:  # may be refused, and must then leave no directory
+        if options.explain:
+            claim_directory(options.explain, "--explain")
+        rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
+        failed = write_rows(rows, opened, options.format, top)
     if options.explain:
         print(f"explanations: {options.explain}", file=sys.stderr)
     if others:
@@ -101,12 +105,12 @@ def choose_precision(model: "ImageClassifier") -> str:
     return find_fastest_precision(model.network, model.normalise(noise))
 
 
-def write_rows(rows: Iterator[dict[str, Any]], output: Path | None, row_format: str | None, top: int) -> int:
+def write_rows(rows: Iterator[dict[str, Any]], opened: IO[str], row_format: str | None, top: int) -> int:
     """Write the rows of `predict_files` as they come; return how many images could not be read."""
     from tqdm import tqdm
 
     failed = 0
-    with warnings.catch_warnings(), open_output(output) as opened, contextlib.suppress(BrokenPipeError):  # `| head`
+    with warnings.catch_warnings(), contextlib.suppress(BrokenPipeError):  # `| head`
         warnings.simplefilter("ignore")  # Pillow's, about odd EXIF data or palettes
         on_terminal = opened.isatty()
         write = make_writer(row_format or ("table" if on_terminal else "csv"), opened, top)

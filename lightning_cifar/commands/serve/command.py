@@ -1,5 +1,6 @@
 """``serve``: a local web page and JSON API that classify images."""
 
+import errno
 import socket
 import sys
 
@@ -64,9 +65,12 @@ def main(args: list[str]) -> int:
 def open_socket(host: str, port: int) -> socket.socket:
     """Open the listening socket; called before torch is imported, so that errors are reported at once."""
     try:
+        host.encode("idna")  # UnicodeError: a name that no host can have
         opened = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         # With the protocol named, asyncio sets TCP_NODELAY; without it, every answer waits 40 ms.
         return socket.socket(opened.family, opened.type, socket.IPPROTO_TCP, opened.detach())
-    except OSError as error:
-        why = str(error.strerror).split(" (")[0]  # it repeats the address
-        raise InputError(f"--host {host} --port {port}: {why}; set another --port, 0 for any free one") from error
+    except (OSError, UnicodeError) as error:
+        why = str(getattr(error, "strerror", error)).split(" (")[0]  # it repeats the address
+        about_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "set another --port, 0 for any free one" if about_port else "set --host to an address of this machine"
+        raise InputError(f"--host {host} --port {port}: {why}; {remedy}") from error

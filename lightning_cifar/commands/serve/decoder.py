@@ -34,8 +34,10 @@ class Decoder:
         if self.child is None or self.child.poll() is not None:
             if self.child is not None:
                 self.child.communicate()  # closes its pipes
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-m", __name__, str(self.square.side), self.square.rule]
+            path = os.pathsep.join(os.fspath(one) or os.getcwd() for one in sys.path)
+            environment = {**os.environ, "PYTHONPATH": path}
+            # -P: import from the working directory only if this process does.
+            command = [sys.executable, "-P", "-m", __name__, str(self.square.side), self.square.rule]
             self.child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
             )

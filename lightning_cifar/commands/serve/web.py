@@ -95,7 +95,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         page = page.replace(place, text)
     policy = content_security_policy(page)
     for place, text in {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}.items():
-        page = page.replace(place, escape(text))
+        page = page.replace(place, escape(text.encode(errors="backslashreplace").decode()))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -1,7 +1,12 @@
 """`export`: every file agrees with the model at every batch size, or is not written."""
 
 import copy
+import errno
 import json
+import math
+import os
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lightning_cifar import ImageClassifier, load_pretrained, main
+from lightning_cifar.commands.export import check_images
 from lightning_cifar.commands.export import command as command
 from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
+from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.images import SQUARE
+from lightning_cifar.evaluate.test_results import identify_checkpoint
+from lightning_cifar.files import write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import read_weights, save_weights
 
@@ -208,6 +219,92 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
     message = "error: export --format onnx needs the extra: pip install 'lightning-cifar[onnx]'\n"
     assert run(capsys, *args, tmp_path / "x.onnx") == (2, "", message)
     assert run(capsys, *args, tmp_path / "x.safetensors")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"held_out": "all"},
+        {"calibration_error": "low"},
+        {"recipe_accuracy": 5, "accuracy": 0.5},
+        {"data": 7, "accuracy": 0.5},
+    ],
+)
+def test_damaged_facts_of_a_weights_file_are_one_line(models, capsys, known):
+    save_weights(load_pretrained(models(".safetensors")), Path("odd.safetensors"), **{"held_out": "val", **known})
+    status, _, err = run(capsys, "--ckpt_path", "odd.safetensors", "--output", "x.safetensors")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert err.startswith("error: the facts about odd.safetensors are damaged (")
+    assert not [*Path().glob("x.*")]
+
+
+@pytest.mark.parametrize("fact", [{"loss": "low"}, {"temperature": math.nan}, {"temperature": "1"}, {"accuracy": [1]}])
+def test_damaged_facts_of_a_test_are_one_line(trained, capsys, fact):
+    shutil.copytree(trained, "run")
+    Path("run/test").mkdir()
+    checkpoint = Path("run/checkpoints/last.ckpt")
+    result = {"accuracy": 0.5, "images": 9, "loss": 1.0, "calibration_error": 0.1} | fact
+    write_json(Path("run/test/test.json"), identify_checkpoint(checkpoint, Path("run/test")) | result)
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
+    assert (status, len(err.splitlines()), f"of {checkpoint}" in err or f"about {checkpoint}" in err) == (2, 1, True)
+    assert not [*Path().glob("x.*")]
+
+
+def test_weights_without_facts_are_exported(models, capsys):
+    hyper_parameters, _, tensors = read_weights(models(".safetensors"))
+    save_file(tensors, "bare.safetensors", {"hyper_parameters": json.dumps(hyper_parameters), "known": "{}"})
+    assert run(capsys, "--ckpt_path", "bare.safetensors", "--output", "x.safetensors")[0] == 0
+    assert "Trained on unknown data." in Path("x.safetensors.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
+)
+def test_names_that_are_no_text(checkpoint, capsys, suffix):
+    output = Path(os.fsdecode(b"my\xff")).with_suffix(suffix)
+    assert run(capsys, "--ckpt_path", checkpoint, "--output", output)[0] == 0
+    assert output.is_file()
+    assert f"`my\\udcff{suffix}`" in Path(f"{output}.md").read_text()
+
+
+def test_a_disk_that_is_full_for_the_card_leaves_no_file(checkpoint, capsys, monkeypatch):
+    def fail(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr(command, "write_whole", fail)
+    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
+    assert (status, err.startswith("error: x.safetensors.md: No space left on device: free some")) == (1, True)
+    assert not [*Path().glob("*x.safetensors*")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_full_disk_for_temporary_files_is_named(checkpoint, capsys, suffix):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", f"x{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 1
+    assert err.splitlines()[-1].endswith(f"model{suffix}: File too large: free some space; then run the command again")
+
+
+def test_pipes_are_not_read(models, drawn_folder, capsys):
+    shutil.copytree(drawn_folder / "cat", "images")
+    os.mkfifo("images/pipe.png")
+    args = ["--ckpt_path", models(".safetensors"), "--output", "x.safetensors", "--images", "images"]
+    message = "error: --images images/pipe.png cannot be read (not a regular file): leave it out\n"
+    assert run(capsys, *args) == (2, "", message)
+
+
+def test_a_folder_of_test_images_gives_none_to_calibrate_with(checkpoint, image_folder, monkeypatch):
+    for part in ("train", "val"):
+        shutil.rmtree(image_folder / part)
+    data = load_folder(image_folder, class_names=["cat", "dog"])
+    monkeypatch.setattr(check_images, "find_data", lambda *_: data)
+    which, images, calibration = check_images.load_images([], checkpoint, SQUARE)
+    assert (which, len(images), calibration) == ("test images", 3, None)
 
 
 # ------------------------------------------------------------------------------------------------------------- the page

@@ -362,3 +362,34 @@ def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch
     status, out, _ = run(capsys, "--images", drawn_folder / "cat", "--format", "csv")
     assert status == 1
     assert [row["error"] for row in table(out)] == ["the model's probabilities are NaN"] * 2
+
+
+@pytest.mark.parametrize("output", [".", "absent/out.csv"])
+def test_a_refused_output_leaves_no_directory_of_figures(pictures, capsys, output):
+    assert run(capsys, "--images", pictures / "a.jpg", "--explain", "why", "--output", output)[0] == 2
+    assert not Path("why").exists()
+
+
+def test_figures_in_a_folder_of_images_are_not_classified(checkpoint, pictures, capsys):
+    for number in range(AHEAD + 2):  # the folder below is listed after the first figure was written
+        shutil.copy(pictures / "a.jpg", pictures / f"{number}.jpg")
+    args = ["--images", pictures, "--batch_size", "1", "--explain", pictures / "below" / "why"]
+    status, out, _ = run(capsys, "--ckpt_path", checkpoint, *args)
+    assert (status, len(table(out))) == (0, 5 + AHEAD + 2)
+
+
+def test_folders_that_are_linked_or_cannot_be_read_are_not_passed_over(checkpoint, pictures, capsys, monkeypatch):
+    def scan(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    scandir = os.scandir
+    (pictures / "below").rename("elsewhere")
+    (pictures / "below").symlink_to(Path("elsewhere").resolve())
+    (pictures / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", scan)
+    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
+    *read, locked = table(out)
+    assert (status, len(read), [row["error"] for row in read]) == (1, 5, [""] * 5)
+    assert (locked["file"], locked["error"][:9]) == (str(pictures / "locked"), "a folder:")

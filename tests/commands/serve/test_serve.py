@@ -69,7 +69,11 @@ def test_a_port_in_use_is_one_line(capsys):
         (["--ckpt_path", "absent.ckpt", "--port", "0"], "--ckpt_path absent.ckpt: no such file"),
         (["--ckpt_path", "pretrained", "--port", "70000"], "--port must be in [0, 65535], got 70000"),
         (["--ckpt_path", "pretrained", "--port", "x"], "serve: argument --port: invalid int value: 'x'"),
-        (["--ckpt_path", "pretrained", "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: Cannot assign"),
+        (
+            ["--ckpt_path", "pretrained", "--host", "192.0.2.1"],
+            "--host 192.0.2.1 --port 8000: Cannot assign requested address; set --host to an address",
+        ),
+        (["--ckpt_path", "pretrained", "--host", "\u00e4..b"], "--host \u00e4..b --port 8000: "),
         (["--ckpt_path", "pretrained", "--port", "0", "--device", "nonsense"], "--device nonsense: "),
     ],
 )

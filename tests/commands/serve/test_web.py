@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from lightning_cifar import load_pretrained
 from lightning_cifar.commands.serve import connection, decoder, web
 from lightning_cifar.commands.serve.command import LOCAL, open_socket
+from lightning_cifar.data.images import SQUARE, read_image
 from lightning_cifar.evaluate.prediction import predict_batch, predict_files
 
 
@@ -321,3 +323,42 @@ def test_the_schema_says_what_is_sent_and_answered(client, model):
     assert set(responses) == {"200", "400", "403", "413", "422", "503"}
     assert responses["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert set(schema["components"]["schemas"]["Picture"]["properties"]) == {"file", "classes", "error", "explanation"}
+
+
+def test_a_model_whose_name_is_no_text_is_named(model):
+    with client_of(web.create_application(model, name="my\udcff")) as opened:
+        assert "Model: my\\udcff." in opened.get("/").text
+
+
+def test_the_decoder_imports_nothing_from_the_working_directory(drawn_folder):
+    Path("PIL.py").write_text("raise SystemExit")
+    reader = decoder.Decoder(SQUARE)
+    with (drawn_folder / "cat/0000.jpg").open("rb") as file:
+        (found,) = reader.read([file])
+    reader.close()
+    assert np.array_equal(found, read_image(str(drawn_folder / "cat/0000.jpg")))
+
+
+def test_a_client_that_reads_no_answer_is_closed(monkeypatch):
+    """Before it has the answer, which would wait for it in memory."""
+
+    async def send_much(scope, _, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(32 << 20)})
+
+    monkeypatch.setattr(connection, "WATCH", 0.1)
+    monkeypatch.setattr(connection, "READING", 0.3)
+    received = 0
+    with (
+        client_of(send_much) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as opened,
+    ):
+        opened.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(1)
+        with contextlib.suppress(ConnectionError):
+            while part := opened.recv(1 << 20):
+                received += len(part)
+                if received > 32 << 20:
+                    break
+    assert 0 < received < 32 << 20
