@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.errors import InputError, check_range, reason
@@ -201,6 +201,13 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.epoch_over:
             resume.start_next_epoch(checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        averages = [one for one in trainer.callbacks if isinstance(one, StochasticWeightAveraging)]  # type: ignore[attr-defined]
+        if averages and not self.ended_early:  # which give the model its average only now
+            self.epoch_over = True
+            self.save()
+            self.epoch_over = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.release(trainer)
