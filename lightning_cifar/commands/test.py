@@ -19,6 +19,7 @@ from lightning_cifar.run.parsing import Precision
 from lightning_cifar.run.record import RECORD
 from lightning_cifar.run.trainer import Run, open_run
 from lightning_cifar.run.wandb import log_test
+from lightning_cifar.train.weights import SPLIT, checkpoint_config
 
 
 def test(job: Job) -> None:
@@ -26,6 +27,7 @@ def test(job: Job) -> None:
     if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
         raise InputError("--corruptions needs the images in memory: --data.in_memory true")
     check_split(job)
+    check_held_out(job)
     check_limit(job, "limit_test_batches")
     digest = load_weights(job)  # before the run has a directory
     choose_precision(job)
@@ -66,12 +68,25 @@ def check_split(job: Job) -> None:
         )
 
 
+def check_held_out(job: Job) -> None:
+    """Print a warning for each option by which validation images differ from those that training held out."""
+    assert job.ckpt_path is not None
+    if job.data.hparams["held_out"] == "test" or job.data.dataset.val is not None:
+        return
+    trained = checkpoint_config(job.ckpt_path)["data"]
+    for name in ("held_out", *SPLIT):
+        if trained.get(name, value := job.data.hparams[name]) != value:
+            differs = f"--data.{name} {value}, in training {trained[name]}"
+            print(f"warning: {differs}: validation images may have been trained on", flush=True)
+
+
 def read_duplicates(job: Job) -> list[int]:
     """Return the positions of the images that ``--near_duplicates`` leaves out; none without this option."""
     if not (file := job.settings["near_duplicates"]):
         return []
     positions = read_near_duplicates(Path(file))
-    if len(job.data.test) != TEST_IMAGES or job.trainer.get("limit_test_batches") is not None:
+    whole = job.trainer["limit_test_batches"] is None and not job.trainer["fast_dev_run"]
+    if job.data.hparams["dataset"] not in ("cifar10", "cifar100") or len(job.data.test) != TEST_IMAGES or not whole:
         raise InputError(f"--near_duplicates needs all {TEST_IMAGES:,} test images of CIFAR-10 or CIFAR-100")
     return positions
 

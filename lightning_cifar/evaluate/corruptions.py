@@ -9,6 +9,7 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
+from lightning_cifar.evaluate.test_results import check_file
 from lightning_cifar.train.classifier import ImageClassifier
 
 SEVERITIES, BATCH = 5, 1000
@@ -102,11 +104,13 @@ def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tupl
     for file in sorted(folder.glob("*.npy")):
         if file.name != "labels.npy":
             try:
+                check_file(file, 1 << 30)
                 stored = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+                shape, kind = stored.shape, stored.dtype
+            except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
                 raise InputError(f"{file} is not an array of images: download it again or remove it") from error
-            if stored.shape != (shape := (SEVERITIES * images, SIZE, SIZE, 3)) or stored.dtype != np.uint8:
-                raise InputError(f"{file} must hold uint8 {shape}, got {stored.dtype} {stored.shape}")
+            if shape != (wanted := (SEVERITIES * images, SIZE, SIZE, 3)) or kind != np.uint8:
+                raise InputError(f"{file} must hold uint8 {wanted}, got {kind} {shape}")
             parts = np.split(stored, SEVERITIES)
             images_at = (torch.from_numpy(np.array(part)).permute(0, 3, 1, 2) for part in parts)
             yield file.stem, [TF.resize(one, [size, size]) for one in images_at]

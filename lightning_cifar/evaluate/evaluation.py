@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import DivergenceError
 from lightning_cifar.evaluate.calibration import calibration_error
 from lightning_cifar.evaluate.recall import measure_balanced_accuracy, measure_recalls
 from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
@@ -20,7 +21,7 @@ from lightning_cifar.train.classifier import ImageClassifier
 BINS = 15  # for the expected calibration error, as in arXiv 1706.04599
 MISTAKES = 24  # the most confident ones
 MANY = 10  # with more classes, top-5 accuracy is measured too
-FEWEST_HELD_OUT = 100  # images to fit a temperature on: if all of few are right, it falls to 0
+FEWEST_HELD_OUT = 100  # images to fit a temperature on
 COVERAGES = [percent / 100 for percent in range(5, 101, 5)]
 
 
@@ -30,16 +31,25 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     Args:
         model: has just been tested by a Trainer and holds the outputs.
         data: the test's data. The temperature is the model's; if it has none, it is fitted on the validation images; if
-            these are few, or the test images, there is no temperature.
+            these are few, all classified right, or the test images, there is no temperature.
         trainer: predicts the validation images.
+
+    Raises:
+        DivergenceError: outputs are NaN or infinite.
     """
     logits, plain, labels = model.test_outputs.compute()
+    if bad := int((logits.softmax(1) + plain.softmax(1)).isnan().any(1).sum()):
+        remedy = "use --trainer.precision 32-true, or an earlier checkpoint"
+        raise DivergenceError(
+            f"the model's outputs are NaN or infinite for {bad:,} of {len(labels):,} images: {remedy}"
+        )
     temperature = None if model.temperature == 1 else model.temperature
     if temperature is None and data.val is not data.test and len(data.val.labels) >= FEWEST_HELD_OUT:
         data.trainer = trainer  # the test may have been sharded over processes; this one predicts all images
         batches: Any = trainer.predict(model, data.val_dataloader())
         probabilities = torch.cat(batches).clamp_min(torch.finfo(torch.float32).tiny)  # no log(0)
-        temperature = fit_temperature(probabilities.log(), data.val.labels)
+        if bool((probabilities.argmax(1) != data.val.labels).any()):  # else the best temperature is 0
+            temperature = fit_temperature(probabilities.log(), data.val.labels)
     return {
         **evaluate_logits(logits, labels, data.dataset.class_names, temperature),
         "test_images": len(data.test),  # more than `images` in a partial test
@@ -134,7 +144,7 @@ def risk_coverage(logits: Tensor, labels: Tensor) -> dict[str, Any]:
 
     ``aurc`` is the mean risk over all fractions, the area under the risk-coverage curve (arXiv 1805.08206).
     """
-    confidence, predicted = logits.softmax(1).max(1)
+    confidence, predicted = logits.double().softmax(1).max(1)  # in float32, many would be 1
     wrong = (predicted != labels)[confidence.argsort(descending=True, stable=True)]
     risks = wrong.cumsum(0) / torch.arange(1, len(wrong) + 1, device=wrong.device)
     counts = [max(1, round(coverage * len(wrong))) for coverage in COVERAGES]

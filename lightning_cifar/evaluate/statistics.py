@@ -11,6 +11,7 @@ from scipy import stats
 
 CONFIDENCE, POWER = 0.95, 0.8
 MAX_SEEDS = 10_000
+LARGE = 50.0  # standard deviations, for which two seeds suffice; of much larger gaps, scipy computes NaN
 
 
 def summarise(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, Any]:
@@ -79,9 +80,12 @@ def count_seeds_needed(effect: float) -> int | None:
         # The other tail is negligible where this one is near 0.8.
         return bool(stats.nct.sf(threshold, freedom, effect * (n / 2) ** 0.5) >= POWER)
 
-    if not suffices(MAX_SEEDS):
-        return None
-    low, high = 1, MAX_SEEDS  # high suffices; low does not, because one value has no spread
+    effect = min(effect, LARGE)
+    low, high = 1, 2  # low does not suffice, because one value has no spread
+    while not suffices(high):
+        if high == MAX_SEEDS:
+            return None
+        low, high = high, min(2 * high, MAX_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(middle) else (middle, high)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifar.errors import InputError
+from lightning_cifar.evaluate.test_results import check_file
 
 # Position and label of each test image of CIFAR-10 whose label fewer than three of five reviewers chose (arXiv
 # 2103.14749). From mturk/cifar10_mturk.json of cleanlab/label-errors, Apache License 2.0.
@@ -52,12 +53,14 @@ def read_near_duplicates(file: Path) -> list[int]:
     a near duplicate among the training images. Its licence does not allow copies in this package.
 
     Raises:
-        InputError: the file has no such column, or something else than positions in [0, 9999] in it.
-        OSError: the file cannot be read.
+        InputError: the file cannot be read, has no such column, or something else than positions in [0, 9999] in it.
     """
     try:
+        check_file(file)
         with file.open(newline="") as opened:
             positions = sorted({int(row["TestID"]) for row in csv.DictReader(opened)})
+    except OSError as error:
+        raise InputError(f"--near_duplicates {file} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{file} is not a CSV file with a column TestID of numbers") from error
     if not positions or positions[0] < 0 or positions[-1] >= TEST_IMAGES:

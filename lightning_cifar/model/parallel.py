@@ -36,11 +36,10 @@ class BatchNorm(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = Sum.apply(centred.square().mean((0, 2, 3))) / count
         with torch.no_grad():
-            assert self.momentum is not None
-            size = count * x.numel() / x.shape[1]
-            self.get_buffer("running_mean").lerp_(mean, self.momentum)
-            self.get_buffer("running_var").lerp_(variance * (size / (size - 1)), self.momentum)
-            self.get_buffer("num_batches_tracked").add_(1)
+            size, batches = count * x.numel() / x.shape[1], self.get_buffer("num_batches_tracked").add_(1)
+            weight = 1 / batches.item() if self.momentum is None else self.momentum  # None: mean of all batches
+            self.get_buffer("running_mean").lerp_(mean, weight)
+            self.get_buffer("running_var").lerp_(variance * (size / (size - 1)), weight)
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias[:, None, None], centred, scale[:, None, None]).to(x.dtype)
 

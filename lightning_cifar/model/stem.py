@@ -70,6 +70,8 @@ class WhiteningStem(nn.Module):
         if self.whitened:
             return
         size, shape = self.conv.kernel_size[0], self.conv.weight.shape[1:]
+        if size > min(images.shape[2:]):
+            raise InputError(f"stem_kernel must be at most the {min(images.shape[2:])} pixels of an image, got {size}")
         patches = images.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
         covariance = patches.T @ patches / len(patches)
         if self.partner is None:

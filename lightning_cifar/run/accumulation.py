@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 
 from lightning_cifar.run.options import to_list
@@ -10,6 +11,14 @@ from lightning_cifar.run.options import to_list
 
 class LastGroup(Callback):
     """Divide the gradients of an epoch's last group by its number of batches; Lightning divides as if it were full."""
+
+    starting = True
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        for one in trainer.callbacks if self.starting else ():  # type: ignore[attr-defined]  # set from outside
+            if isinstance(one, GradientAccumulationScheduler):
+                one.on_train_epoch_start(trainer)  # not called where a run is resumed within an epoch
+        self.starting = False
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         size, batches = trainer.accumulate_grad_batches, trainer.num_training_batches

@@ -25,6 +25,11 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, FileNotFoundError) and error.errno == errno.ENOENT and error.filename is None:  # of getcwd
         return 2, "the working directory was deleted: change to one that exists"
+    if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+        return 2, (
+            "a training batch of one image: batch norm needs more values of each channel; set --data.drop_last true, "
+            "or another --data.batch_size"
+        )
     if is_out_of_memory(error):
         return 1, (
             "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "

@@ -210,9 +210,10 @@ def load_weights(job: Job) -> str:
 
 
 def check_limit(job: Job, name: str) -> None:
-    """Raise `InputError` if the limit of test batches leaves none; called before the run has a directory."""
-    limit, batches = job.trainer[name], math.ceil(len(job.data.test) / job.data.hparams["eval_batch_size"])
-    if limit is not None and int(limit if isinstance(limit, int) else limit * batches) < 1:
+    """Raise `InputError` if a limit of evaluated batches leaves none; called before the run has a directory."""
+    images = job.data.val if name == "limit_val_batches" else job.data.test
+    limit, batches = job.trainer[name], math.ceil(len(images) / job.data.hparams["eval_batch_size"])
+    if limit is not None and not (limit if isinstance(limit, int) else limit * batches) >= 1:
         raise InputError(f"--trainer.{name} {limit} leaves no image: set at least one of {batches:,} batches")
 
 

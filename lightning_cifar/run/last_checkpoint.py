@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.errors import check_range
@@ -197,6 +197,13 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.epoch_over:
             resume.start_next_epoch(checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        averages = [one for one in trainer.callbacks if isinstance(one, StochasticWeightAveraging)]  # type: ignore[attr-defined]
+        if averages and not self.ended_early:  # which give the model its average only now
+            self.epoch_over = True
+            self.save()
+            self.epoch_over = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         best = [one.best_model_path for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]

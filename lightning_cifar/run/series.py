@@ -14,8 +14,10 @@ from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.settings import differences
 from lightning_cifar.run.trainer import Run, train
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 Kind = TypeVar("Kind", bound=Callback)
+TOP = ("seed_everything", "init_from")  # options without a group that make another run
 # What data and timing decide later, and the value that stands for it until then.
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
 
@@ -83,9 +85,11 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
         if settings[group][name] == undecided:
             del settings[group][name]
     for stored in read_settings(parent, kind):
-        for name, value, other in differences(settings, job.complete(stored)):
+        completed = job.complete(stored)
+        top = ((name, settings[name], completed.get(name)) for name in TOP)
+        for name, value, other in (*top, *differences(settings, completed)):
             # Where the data lies and which device trains does not matter.
-            if name not in may_differ and name not in ("data.root", "trainer.devices"):
+            if value != other and name not in {*may_differ, "data.root", "trainer.devices"}:
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
 
 
@@ -103,10 +107,16 @@ def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
 def train_in_series(job: Job, run: Run) -> None:
     """Train; a signal during the last validation ends the command too, for what follows takes time.
 
+    The model then has the weights of the last checkpoint, in float32.
+
     Raises:
         SystemExit: as `train`.
     """
     train(job, run)
+    job.model.float()
+    if run.checkpoint is not None and run.trainer.global_step == run.steps_before:
+        # Nothing was left to train. Where a callback averages the weights, Lightning has restored those of training.
+        job.model.load_state_dict(load_checkpoint(run.checkpoint)["state_dict"])
     for callback in run.trainer.checkpoint_callbacks:
         if isinstance(callback, LastCheckpoint) and callback.stop_signal is not None:
             callback.requeue_if_asked()

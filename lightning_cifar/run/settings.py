@@ -44,8 +44,7 @@ def layer(args: list[str]) -> list[str]:
             raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
     if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
         flags = resuming_flags(flags)
-    if (run_dir := last_value(flags, "--run_dir")) and (":" in run_dir or not run_dir.isprintable()):
-        raise InputError(f"--run_dir {run_dir!r} names no local directory: use no colon and no unprintable characters")
+    check_run_dir(last_value(flags, "--run_dir"))
     typed, flags = split_configs(flags)  # flags win wherever they are typed
     configs: list[str] = []
     recipe, checkpoint = last_value(flags, "--recipe"), last_value(flags, "--ckpt_path")
@@ -81,6 +80,12 @@ def layer(args: list[str]) -> list[str]:
         hint = "; to classify your images, name them by --images" if command == "predict" else ""
         raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path{hint}")
     return [command, *configs, *typed, *flags]
+
+
+def check_run_dir(run_dir: str | Path | None) -> None:
+    """Raise `InputError` if a path looks like a URL, by which Lightning would write elsewhere, or cannot be printed."""
+    if ":" in (name := str(run_dir or "")) or not name.isprintable():
+        raise InputError(f"--run_dir {name!r} names no local directory: use no colon and no unprintable characters")
 
 
 def split_configs(flags: list[str]) -> tuple[list[str], list[str]]:

@@ -17,14 +17,17 @@ class Throughput(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.epoch_started = self.window_started = self.validation_started = self.seconds = 0.0
-        self.resumed_seconds = 0.0
+        self.resumed_seconds = 0.0  # of the current epoch, before the run was stopped; ``seconds`` has them already
+        self.epoch_over = True
         self.epoch_images = self.window_images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.window_started = time.perf_counter()
         self.epoch_started = self.window_started - self.resumed_seconds
+        self.epoch_over = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.resumed_seconds, self.epoch_over = 0.0, False
         self.epoch_started = self.window_started = time.perf_counter()
         self.epoch_images = self.window_images = 0
 
@@ -52,14 +55,16 @@ class Throughput(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         seconds = time.perf_counter() - self.epoch_started
-        self.seconds += seconds
+        self.seconds += seconds - self.resumed_seconds
+        self.resumed_seconds, self.epoch_over = 0.0, True
         pl_module.log("time/epoch_seconds", seconds)
         pl_module.log("time/epoch_images_per_second", self.epoch_images / seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        epoch = time.perf_counter() - self.epoch_started
-        return {"seconds": self.seconds, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
+        epoch = 0.0 if self.epoch_over else time.perf_counter() - self.epoch_started
+        finished = self.seconds - self.resumed_seconds
+        return {"seconds": finished, "epoch_seconds": epoch, "epoch_images": self.epoch_images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.epoch_images = float(state_dict["seconds"]), int(state_dict["epoch_images"])
-        self.resumed_seconds = float(state_dict["epoch_seconds"])
+        self.epoch_images, self.resumed_seconds = int(state_dict["epoch_images"]), float(state_dict["epoch_seconds"])
+        self.seconds = float(state_dict["seconds"]) + self.resumed_seconds

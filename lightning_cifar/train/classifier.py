@@ -22,7 +22,7 @@ from lightning_cifar.train.checkpoint import check_file
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import ClassWeights, Objective
-from lightning_cifar.train.optim import build_optimizer, fuse
+from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.schedule import Schedule, build_schedule, count_steps
@@ -151,8 +151,7 @@ class ImageClassifier(LightningModule):
         self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)  # if there is no data module
         if data is not None:
             whiten_stems(self.five_block_nets, data.train, self.normalise)
-        if self.hparams["compile"]:
-            self.compiled = CompiledNetworks(self.networks)
+        self.compiled = CompiledNetworks(self.networks) if self.hparams["compile"] else None
 
     def adopt(self, data: CIFAR10DataModule) -> None:
         """Take class names, size and normalisation from the data where there are none; `InputError` if they differ."""
@@ -190,20 +189,19 @@ class ImageClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
+        prepare_averages(self.trainer)
+        nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()  # also if resumed within an epoch
         start_replay(self, self.datamodule, ImageClassifier)
         if (self.datamodule is None) == isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
             rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
-
-    def on_train_epoch_start(self) -> None:
-        nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         # Not in `training_step`: a replay repeats only what that does on the device.
-        size = len(batch[1])
-        for key, name, n in (("loss", "train/loss", len(self.networks)), ("correct", "train/accuracy", size)):
+        size, parts = len(batch[1]), self.trainer.accumulate_grad_batches  # Lightning has divided the loss by these
+        for key, name, n in (("loss", "train/loss", len(self.networks) / parts), ("correct", "train/accuracy", size)):
             if key in outputs:  # a subclass may return less
                 self.log(name, outputs[key] / n, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
 

@@ -5,6 +5,8 @@ from inspect import signature
 from typing import Any
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError, check_name, reason
@@ -68,6 +70,13 @@ def fuse(*optimizers: torch.optim.Optimizer) -> None:
         for parameter, state in optimizer.state.items():
             if "step" in state:
                 state["step"] = state["step"].to(parameter.device)
+
+
+def prepare_averages(trainer: Trainer) -> None:
+    """Let callbacks that average the weights copy integers, such as indices: their mean would be rounded down."""
+    for one in trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
+        if isinstance(one, WeightAveraging) and (average := one._average_model) and (mean := average.avg_fn):
+            average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new
 
 
 def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
@@ -148,7 +157,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(buffers, gradients)
             steps = list(torch._foreach_add(gradients, buffers, alpha=group["momentum"]))
             if group["role"] == "filters":
-                scales = torch._foreach_reciprocal(torch._foreach_norm(parameters))
+                norms = torch._foreach_add(torch._foreach_norm(parameters), 1e-30)  # filters may start at 0
+                scales = torch._foreach_reciprocal(norms)
                 torch._foreach_mul_(scales, [len(parameter) ** 0.5 for parameter in parameters])
                 torch._foreach_mul_(parameters, scales)
                 steps = orthogonalise(steps)

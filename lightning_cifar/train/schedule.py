@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import lr_scheduler
 
 from lightning_cifar.data.module import CIFAR10DataModule
@@ -71,7 +72,10 @@ def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     bounds = [trainer.max_steps] if trainer.max_steps != -1 else []
     if trainer.max_epochs not in (None, -1):
-        bounds.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+        changes = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+        sizes = [one.get_accumulate_grad_batches(epoch) for one in changes for epoch in range(trainer.max_epochs)]
+        every = math.ceil(batches / trainer.accumulate_grad_batches)
+        bounds.append(sum(math.ceil(batches / size) for size in sizes) if changes else trainer.max_epochs * every)
     if not bounds:
         raise InputError(NO_LENGTH)
     return min(bounds)

@@ -26,6 +26,7 @@ from lightning_cifar.train.classifier import ImageClassifier
 
 EXPORTED = (".onnx", ".pt2")  # formats of `export` that hold no checkpoint
 PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
+SPLIT = ("val_size", "split_seed")  # arguments of the data that choose which images were not trained on
 SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
 NETWORK_OPTIONS = (
@@ -192,7 +193,7 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     if file.suffix == WEIGHTS:
         hyper_parameters, facts, tensors = read_weights(file)
         check_network(file, hyper_parameters, tensors)
-        data = {name: facts[name] for name in ("held_out", "dataset") if facts.get(name)}
+        data = {name: facts[name] for name in ("held_out", "dataset", *SPLIT) if facts.get(name)}
         return complete_config({"model": hyper_parameters, "data": data})
     checkpoint = load_checkpoint(file)
     try:

@@ -27,7 +27,8 @@ def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "value"), [("test", "test", "0"), ("test", "test", "0.5"), ("predict", "predict", "0")]
+    ("command", "option", "value"),
+    [("test", "test", "0"), ("test", "test", "0.5"), ("predict", "predict", "0"), ("validate", "val", "0")],
 )
 def test_a_limit_of_no_batch_leaves_nothing_behind(trained, capsys, tmp_path, command, option, value):
     name = f"--trainer.limit_{option}_batches"
@@ -45,3 +46,20 @@ def test_a_temperature_that_does_not_help_is_named(trained, capsys, tmp_path, mo
     assert ("makes the loss and calibration error worse: do not use it" in out) == (not helps)
     assert run(capsys, "export", "--ckpt_path", "run", "--output", "x.safetensors")[0] == 0
     assert ("divide the logits" in (tmp_path / "x.safetensors.md").read_text()) == helps
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ""),
+        (["--data.held_out", "test"], ""),
+        (["--data.split_seed", "5"], "--data.split_seed 5, in training 0"),
+        (["--data.val_size", "500"], "--data.val_size 500, in training 200"),
+    ],
+)
+def test_validation_images_that_were_trained_on_get_a_warning(trained, capsys, options, words):
+    """A validation, and a test that fits its temperature on them, would look better than they are."""
+    for command in ("validate", "test"):
+        status, out, _ = run(capsys, command, "--ckpt_path", trained, *options)
+        assert (status, "may have been trained on" in out) == (0, bool(words))
+        assert words in out

@@ -110,3 +110,9 @@ def test_by_the_command_line(trained, capsys, tmp_path, drawn_figures):
     assert (tmp_path / "test/test.png").stat().st_size > 10_000
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert [row for row in rows if row in CORRUPTIONS] == [*CORRUPTIONS]
+
+
+def test_an_empty_file_of_cifar10_c_is_named(tmp_path):
+    (tmp_path / "fog.npy").touch()
+    with pytest.raises(ValueError, match=r"fog\.npy is not an array of images"):
+        next(read_cifar10_c(tmp_path, images=3))

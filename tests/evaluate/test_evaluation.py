@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightning_cifar.errors import DivergenceError
 from lightning_cifar.evaluate import evaluation as module
 from lightning_cifar.evaluate.evaluation import (
     COVERAGES,
@@ -129,3 +130,31 @@ def test_mistakes_are_the_most_confident_wrong_ones():
     assert found[0]["probability"] == pytest.approx(logits[2].softmax(0)[2].item())
     assert found[0]["probability_of_label"] == pytest.approx(logits[2].softmax(0)[0].item())
     assert find_mistakes(logits[1:2], labels[1:2], ("cat", "dog", "cow")) == []
+
+
+def test_the_order_of_confident_images_is_not_rounded_away():
+    """Both confidences are 1 in float32."""
+    found = risk_coverage(torch.tensor([[20.0, 0.0], [30.0, 0.0]]), torch.tensor([1, 0]))
+    assert found["aurc"] == pytest.approx((0 + 1 / 2) / 2)
+
+
+def test_outputs_that_are_not_finite_are_refused(outputs):
+    logits, labels = outputs
+    logits[7, 1], logits[9, 0] = math.nan, math.inf
+    model = SimpleNamespace(temperature=2.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
+    with pytest.raises(DivergenceError, match="outputs are NaN or infinite for 2 of 300 images"):
+        module.evaluate_test(model, None, None)
+
+
+def test_no_temperature_is_fitted_where_all_are_right(outputs):
+    """It would fall towards 0."""
+    logits, labels = outputs
+    data = SimpleNamespace(
+        val=SimpleNamespace(labels=logits.argmax(1)),
+        test=labels,
+        val_dataloader=lambda: None,
+        dataset=SimpleNamespace(class_names=NAMES),
+    )
+    model = SimpleNamespace(temperature=1.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
+    trainer = SimpleNamespace(predict=lambda *_: [logits.softmax(1)])
+    assert module.evaluate_test(model, data, trainer)["temperature"] is None

@@ -78,3 +78,10 @@ def test_interval_of_a_share_is_wilsons():
 def test_agreement_is_the_mean_over_pairs():
     assert measure_agreement(["abcd", "abcx", "abxx"]) == pytest.approx((0.75 + 0.5 + 0.75) / 3)
     assert measure_agreement(["abcd"]) is None
+
+
+@pytest.mark.parametrize("effect", [20.0, 170.0, 3500.0, 1e6])
+def test_two_seeds_suffice_for_a_large_effect(effect):
+    """Such as the times of two recipes, minutes apart."""
+    assert count_seeds_needed(effect) == 2
+    assert compare([60.0, 61.0], [60.0 + effect, 61.0 + effect])["seeds_needed"] == 2

@@ -99,11 +99,12 @@ def test_by_the_command_line(outputs, tmp_path, capsys, monkeypatch):
         ("TestID\nfive\n", "is not a CSV file with a column TestID of numbers"),
         ("TestID\n10000\n", "TestID must be in [0, 9999], and there must be one"),
         ("TestID\n", "TestID must be in [0, 9999], and there must be one"),
+        ("", "list.csv cannot be read: No such file or directory"),
         ("TestID\n5\n", "--near_duplicates needs all 10,000 test images of CIFAR-10 or CIFAR-100"),
     ],
 )
 def test_wrong_lists_are_refused(trained, text, message, tmp_path, capsys):
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_text(text) if text else None
     test = ["test", "--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--run_dir", str(tmp_path / "test")]
     assert main([*test, "--near_duplicates", str(tmp_path / "list.csv")]) == 2
     assert message in capsys.readouterr().err

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifar import GatedBlock
+from lightning_cifar.distributed import Shard
+from lightning_cifar.model import parallel
 from lightning_cifar.model.blocks import start_as_identity
 from lightning_cifar.model.gates import GateName
 
@@ -188,3 +190,15 @@ def test_refuses_values_out_of_range():
         GatedBlock(3, 4, gate="sigmoid")
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         GatedBlock(3, 4, gate="softmax", temperature=0)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_over_processes_has_the_statistics_of_one_batch(monkeypatch, momentum):
+    """Of two processes with equal shards; without momentum it is the mean of all batches, as in weight averaging."""
+    monkeypatch.setattr(parallel, "current", lambda: Shard(0, 2))
+    monkeypatch.setattr(parallel.Sum, "apply", lambda x: 2 * x)
+    ours, plain = parallel.BatchNorm(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum)
+    for _ in range(3):
+        x = torch.randn(4, 3, 5, 5)
+        torch.testing.assert_close(ours(x), plain(torch.cat([x, x]))[:4])
+    torch.testing.assert_close(ours.state_dict(), plain.state_dict())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_cifar import Backbone, FiveBlockNet, GatedBlock
+from lightning_cifar import Backbone, FiveBlockNet, GatedBlock, InputError
 from lightning_cifar.model.blocks import max_pool
 from lightning_cifar.model.network import GlobalMaxPool
 from lightning_cifar.model.parallel import BatchNorm, Dropout
@@ -145,3 +145,9 @@ def test_accepts_images_of_any_size(size):
     net = FiveBlockNet(num_classes=7, widths=WIDTHS)
     for training in (True, False):
         assert net.train(training)(torch.randn(2, 3, *size)).shape == (2, 7)
+
+
+def test_patches_are_no_larger_than_the_images():
+    stem = WhiteningStem(1, 9, 1, "relu", bias=True, flips=False)
+    with pytest.raises(InputError, match="stem_kernel must be at most the 8 pixels of an image, got 9"):
+        stem.whiten(torch.rand(2, 1, 8, 8))

@@ -100,7 +100,8 @@ def test_three_lines_of_python(trained, image_folder):
 
 
 @pytest.mark.slow
-def test_resumes_without_the_first_weights(trained, pets):
+@pytest.mark.parametrize(("limit", "end", "longer"), [("max_epochs", "1", "2"), ("max_steps", "4", "6")])
+def test_resumes_without_the_first_weights(trained, pets, limit, end, longer):
     """To the bit, with the frozen blocks and their batch norm as before."""
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
     save_weights(model, Path("first.safetensors"), held_out=None)
@@ -116,9 +117,9 @@ def test_resumes_without_the_first_weights(trained, pets):
         "constant",
     ]
     assert main([*start, "--run_dir", "whole"]) == 0
-    assert main([*start, "--trainer.max_epochs", "1", "--run_dir", "parts"]) == 0
+    assert main([*start, f"--trainer.{limit}", end, "--run_dir", "parts"]) == 0  # an epoch has three steps
     Path("first.safetensors").unlink()
-    assert main(["fit", "--resume", "parts", "--trainer.max_epochs", "2"]) == 0
+    assert main(["fit", "--resume", "parts", f"--trainer.{limit}", longer]) == 0
     assert not list_changed(read_weights(Path("whole")), read_weights(Path("parts")))
 
 

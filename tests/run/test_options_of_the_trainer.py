@@ -270,3 +270,26 @@ def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
 
     monkeypatch.setattr(Throughput, "on_train_batch_end", leave)
     assert fit(tiny) == 7
+
+
+def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
+    """Batch norm after the last pooling would have one value of each channel; 1,237 images are trained on."""
+    order = [
+        "--model.order",
+        "[pool,norm,activation,sum]",
+        "--data.batch_size",
+        "412",
+        "--trainer.limit_train_batches",
+        "4",
+    ]
+    assert fit(tiny, *order) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a training batch of one image: batch norm needs more values of each channel; set ")
+
+
+def test_an_average_that_would_never_begin_is_refused(tiny, capsys):
+    average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step", "1000"]
+    assert fit(tiny, *average) == 2
+    words = "update_starting_at_step 1,000: training ends after 3 steps; set a lower one"
+    assert capsys.readouterr().err == f"error: {words}\n"
+    assert not Path("run").exists()

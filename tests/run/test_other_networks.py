@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import load_pretrained, trust
+from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.commands.command_line import run
 
 FACTORY = """\
@@ -32,6 +33,21 @@ def build_shared(num_classes):
     twice = nn.Conv2d(8, 8, 3, 1, 1)
     first, last = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, num_classes)
     return nn.Sequential(first, twice, nn.ReLU(), twice, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+"""
+COUNTING = """\
+from torch import nn
+
+
+class Counting(nn.Module):
+    steps = 0
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.linear(x.flatten(1)) / (1 + self.steps)
 """
 SHORT = ["--recipe", "demo", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 SHORT += ["--trainer.log_every_n_steps", "1"]
@@ -102,6 +118,19 @@ def test_a_network_of_one_size_refuses_others(factory, sizes, capsys):
     assert (status, len(err.splitlines())) == (2, 1), err
     assert f"error: --data.sizes {sizes}: the network accepts no {other}x{other} pixels" in err
     assert not Path("run").exists()
+
+
+@pytest.mark.slow
+def test_every_seed_has_a_new_network(factory, capsys):
+    """One that counts its steps would go on counting."""
+    (factory / "mine.py").write_text(COUNTING)
+    options = [*SHORT, "--model.network", "mine:Counting", *TRUSTED]
+    assert run(capsys, "repeat", "--n", 2, *options, "--run_dir", "seeds")[0] == 0
+    assert run(capsys, "fit", *options, "--seed_everything", 1, "--run_dir", "run")[0] == 0
+    first, second = (
+        load_checkpoint(Path(one, "checkpoints/last.ckpt"))["state_dict"] for one in ("seeds/seed1", "run")
+    )
+    assert all(torch.equal(first[name], value) for name, value in second.items())
 
 
 @pytest.mark.slow
@@ -176,7 +205,6 @@ def test_resnet18_equals_a_plain_loop(capsys):
     from lightning_cifar import CIFAR10DataModule
     from lightning_cifar.model.named import build_network
     from lightning_cifar.model.normalisation import Normalisation
-    from lightning_cifar.train.checkpoint import load_checkpoint
 
     options = ["--data.dataset", "digits", "--data.batch_size", "20"]
     options += ["--data.flip", "false", "--data.crop_padding", "0", "--data.cutout", "0"]

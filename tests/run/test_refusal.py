@@ -8,6 +8,7 @@ import pytest
 from lightning_cifar import ImageClassifier, main
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
+LONG = [*FIT[1:], "--trainer.val_check_interval", "1000"]
 REFUSED = {
     "more images in a batch than there are": [*FIT, "--data.drop_last", "true", "--data.batch_size", "5000"],
     "an unknown option": [*FIT, "--model.lr_rate", "1"],
@@ -18,11 +19,14 @@ REFUSED = {
     "a package that is not there": [*FIT, "--trainer.precision", "transformer-engine"],
     "W&B checkpoints without W&B": [*FIT, "--wandb_checkpoints"],
     "a schedule without an end": [*FIT, "--model.schedule", "triangular", "--trainer.max_epochs", "-1"],
+    "a seed on a device that is not there": ["repeat", *FIT[1:], "--trainer.accelerator", "cuda"],
+    "a seed of a precision that is chosen": ["repeat", *LONG, "--trainer.precision", "auto"],
     "no test image": ["test", "--ckpt_path", "{}/checkpoints/last.ckpt", "--trainer.limit_test_batches", "0"],
     "corruptions of a validation": ["validate", "--ckpt_path", "{}/checkpoints/last.ckpt", "--corruptions"],
     "another network": ["predict", "--ckpt_path", "{}/checkpoints/last.ckpt", "--model.hidden", "99"],
 }
-QUICK = ("more images", "a device", "no test")  # found in the loader, in building the Trainer, after the run has begun
+# Found in the loader, in building the Trainer, after the run has begun.
+QUICK = ("more images", "a device", "a seed of", "no test")
 CASES = [pytest.param(name, marks=[] if name.startswith(QUICK) else pytest.mark.slow) for name in REFUSED]
 RESUMED = {name: args[len(FIT) :] for name, args in REFUSED.items() if args[0] == "fit" and "batch" not in name}
 

@@ -22,6 +22,7 @@ SMALL += ["--trainer.precision", "32-true"]
 OFTEN = ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
 ALIVE = ["--model.gate_rate", "0.002"]  # at the recipes' gate rate, the gates of such small batches become zero
 EMA = "lightning.pytorch.callbacks.EMAWeightAveraging"
+GROUPS = "lightning.pytorch.callbacks.GradientAccumulationScheduler"
 CONFIGURATIONS = {
     "Adam, dropout, test set as held-out split": ["--recipe", "report"],
     "Muon, schedule, alternating flips": ["--recipe", "fast94", *ALIVE],
@@ -51,6 +52,11 @@ CONFIGURATIONS = {
         "NAdam",
     ],
     "averaged weights": ["--recipe", "report", "--trainer.callbacks+", EMA],
+    "gradients accumulated in other numbers by epoch": [
+        "--recipe",
+        "report",
+        *["--model.schedule", "cosine", "--trainer.callbacks+", GROUPS, "--trainer.callbacks.scheduling", "{1: 2}"],
+    ],
 }
 
 

@@ -137,6 +137,18 @@ def test_ten_steps_have_the_stored_losses():
     assert [loss.item() for loss in losses] == pytest.approx(GOLDEN, rel=1e-6)
 
 
+@pytest.mark.parametrize("batches", [2, 3])
+def test_the_logged_loss_is_whole_where_gradients_are_accumulated(batches):
+    """Lightning divides the loss that it gives to callbacks."""
+    losses = []
+    for accumulated in (1, batches):
+        torch.manual_seed(0)
+        model, data = ImageClassifier(**SMALL, learning_rate=1e-12), CIFAR10DataModule("digits", batch_size=64)
+        options = {"max_epochs": 1, "limit_train_batches": 4, "accumulate_grad_batches": accumulated}
+        losses.append(train(model, data, **options).callback_metrics["train/loss_epoch"].item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_a_subclass_may_return_only_the_loss():
     class Own(ImageClassifier):
         def training_step(self, batch, batch_idx):

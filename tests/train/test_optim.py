@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
@@ -153,6 +154,7 @@ class Rates(ImageClassifier):
         ({"max_steps": 5}, 5),
         ({"max_epochs": 2, "max_steps": 9, "limit_train_batches": 0.5}, 4),
         ({"max_epochs": 2, "limit_train_batches": 3, "accumulate_grad_batches": 2}, 4),
+        ({"max_epochs": 3, "callbacks": GradientAccumulationScheduler({1: 4})}, 6),
     ],
 )
 def test_rates_of_every_step_under_the_trainer(length, total):
@@ -194,3 +196,23 @@ def test_every_optimizer_learns(optimizer):
 def test_refuses_values_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         ImageClassifier(**arguments)
+
+
+def test_an_average_of_the_weights_keeps_indices():
+    """The mean of 7 and 7 with this decay is 6.9999995, of which Lightning would keep 6."""
+    model = ImageClassifier(widths=(4, 8, 8, 8, 8), flip_equivariant=True)
+    partners = [buffer.clone() for name, buffer in model.named_buffers() if name.endswith("partner")]
+    trainer = make_quiet_trainer(callbacks=EMAWeightAveraging(decay=0.9), limit_val_batches=0, max_steps=3)
+    trainer.fit(model, CIFAR10DataModule("digits", batch_size=32))
+    found = [buffer for name, buffer in model.named_buffers() if name.endswith("partner")]
+    assert len(found) == len(partners) > 0
+    assert all(map(torch.equal, partners, found))
+
+
+def test_muon_takes_filters_of_zeros():
+    """As some networks start; their first step is orthogonal."""
+    filters = nn.Parameter(torch.zeros(4, 3, 3, 3))
+    filters.grad = torch.randn(4, 3, 3, 3)
+    Muon([{"params": [filters], "lr": 0.1, "role": "filters"}]).step()
+    assert filters.isfinite().all()
+    assert filters.abs().max() > 0

@@ -13,7 +13,7 @@ from lightning_cifar.evaluate.tables import describe_partial, describe_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.train.weights import checkpoint_config, get_square, read_weights
+from lightning_cifar.train.weights import SPLIT, checkpoint_config, get_square, read_weights
 
 DATASETS = {
     "cifar10": "CIFAR-10",
@@ -73,6 +73,7 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     facts["held_out"] = data.get("held_out")
     if "dataset" in data:
         facts |= {"data": DATASETS[data["dataset"]], "dataset": data["dataset"]}
+        facts |= {name: data[name] for name in SPLIT if data.get(name) is not None}
     run_dir = checkpoint.resolve().parent.parent
     if not (run_dir / "run.json").is_file():
         return facts

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lightning_cifar.commands.repeat.results import (
+    SEED_FILE,
+    find_seeds,
     format_comparison,
     format_seed,
     format_summary,
@@ -19,9 +21,10 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.refusal import list_missing
-from lightning_cifar.run.settings import layer, name_settings, quote_path
+from lightning_cifar.run.settings import check_run_dir, layer, name_settings, quote_path
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
+HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds
 
 
 def parser() -> Arguments:
@@ -63,6 +66,7 @@ def main(args: list[str]) -> int:
     check_range("--first_seed", parsed.first_seed, SEEDS)
     check_range("--first_seed and --n: the last seed", parsed.first_seed + parsed.n - 1, SEEDS)
     check_options_of_fit(arguments, options)
+    check_run_dir(parsed.run_dir)
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     for name in ("--ckpt_path", "--resume"):
@@ -77,12 +81,18 @@ def main(args: list[str]) -> int:
     output = parsed.output or run_dir / "repeat.json"
     made = [*list_missing(output.parent), *([] if parsed.run_dir else [run_dir]), *made]
     try:
-        claim_directory(run_dir, "--run_dir", lambda directory: any(directory.glob("seed*/config.yaml")))
+        # A seed that another process, or one that was killed, has just begun has no config.yaml yet.
+        claim_directory(run_dir, "--run_dir", lambda parent: any(one.is_dir() for one in parent.glob("seed[0-9]*")))
         check_output(output)
+        if output.parent.resolve() == run_dir.resolve() and SEED_FILE.fullmatch(output.name):
+            raise InputError(f"--output {output}: such files hold the results of single seeds; name another file")
         if output.parent != run_dir:
             make_parent(output)
         repeat(fit, options, range(parsed.first_seed, parsed.first_seed + parsed.n), run_dir, output, ["repeat", *args])
     finally:
+        for name in HIDDEN if not any(run_dir.glob("seed*")) else ():
+            with suppress(OSError):
+                (run_dir / name).unlink()
         for one in made:
             with suppress(OSError):  # it is not empty, or was not made
                 one.rmdir()
@@ -118,7 +128,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         InputError: earlier seeds have other settings, or their predictions are missing.
         SystemExit: a signal stopped training.
     """
-    from lightning_cifar.commands.repeat.seed import SEED, Shared, run_seed
+    from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time, write_json
     from lightning_cifar.run.job import parse
     from lightning_cifar.run.series import refuse_other_settings
@@ -126,7 +136,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
         chosen = [] if job.settings["data"]["dataset"] != "folder" else CHOSEN
-        refuse_other_settings(job, run_dir, SEED, frozenset(name for name in chosen if not job.has_set(name)))
+        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in chosen if not job.has_set(name)})
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:
@@ -146,7 +156,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         write_json(file, result)
         print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
-        runs = [read_seed(file) for file in run_dir.glob("seed*.json")]
+        runs = [read_seed(file) for file in find_seeds(run_dir)]
         summary = summarise_seeds(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
         print(format_summary(summary))
         write_json(output, summary)

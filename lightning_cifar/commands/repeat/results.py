@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
 from lightning_cifar.run.columns import align_columns
+from lightning_cifar.run.options import SEEDS
 from lightning_cifar.run.settings import format_command
 
 HIGHEST = {"%": 1.0, "s": math.inf}  # possible value of a measure, by its unit; none is below 0
+SEED_FILE = re.compile(r"seed\d+\.json")  # result of a seed
 MEASURES = {  # results of a seed: their name and unit in tables, and the factor to that unit
     "accuracy": ("test accuracy", "%", 100),
     "accuracy_without_tta": ("without TTA", "%", 100),
@@ -21,22 +24,41 @@ MEASURES = {  # results of a seed: their name and unit in tables, and the factor
 }
 
 
+def find_seeds(run_dir: Path) -> list[Path]:
+    """Return the results of seeds in a directory, and no copies of them under other names."""
+    return [file for file in run_dir.iterdir() if SEED_FILE.fullmatch(file.name)]
+
+
 def read_seed(file: Path) -> dict[str, Any]:
     """Read the result of a seed.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or of another seed than its name says.
     """
     try:
         run: dict[str, Any] = json.loads(read_text(file))
-        for number in ("seed", *MEASURES):
-            float(run[number])
+        check_measures(run)
+        check_range("seed", run["seed"], SEEDS, whole=True)
+        if f"seed{run['seed']}" != file.stem:
+            raise ValueError(f"it is of seed {run['seed']}")
         int(run["run"]["data"]["test"])
         Path(run["directory"])
     except (OSError, *DAMAGED) as error:
         remedy = "delete it, and run the same command to test this seed again"
         raise InputError(f"{file} is damaged ({type(error).__name__} {reason(error)}): {remedy}") from error
     return run
+
+
+def check_measures(run: dict[str, Any], file: str = "") -> None:
+    """Raise `InputError` unless the measures of a seed are possible numbers; ``file`` begins its message."""
+    for key, (_, unit, _) in MEASURES.items():
+        check_range(f"{file}{key}", run[key], f"[0, {HIGHEST[unit]:g}]")
+
+
+def describe_run(run: dict[str, Any]) -> tuple[str, str]:
+    """Return the recipe of a seed and the fingerprint of its data; empty if they are unknown."""
+    record = run.get("run") or {}
+    return str(record.get("recipe") or ""), str((record.get("data") or {}).get("fingerprint") or "")
 
 
 def format_seed(run: dict[str, Any]) -> str:
@@ -76,7 +98,7 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
         "command": format_command(*command),
         "n": len(runs),
         **{key: summarise([run[key] for run in runs], (0, HIGHEST[unit])) for key, (_, unit, _) in MEASURES.items()},
-        "agreement": measure_agreement(predictions),
+        "agreement": measure_agreement(predictions) if len({*map(len, predictions)}) == 1 else None,
         "seeds": runs,
     }
 
@@ -94,6 +116,8 @@ def format_summary(result: dict[str, Any]) -> str:
         lines.append(f"pairs of seeds agree on {agree:.1%} of the images")
     if result["n"] == 2:
         lines.append("two seeds: each interval rests on one difference and is wide; train three or more")
+    if len({describe_run(run)[1] for run in result["seeds"]}) > 1:
+        lines.append("the fingerprints of the seeds' data differ: these numbers mean little if images were changed")
     return "\n".join(lines)
 
 
@@ -118,18 +142,15 @@ def format_comparison(first: Path, second: Path) -> str:
         rows[-1] += ["yes" if found["distinct"] else "no", f"{found['seeds_needed'] or 'more than 10,000'}"]
     few = [name for name, result in zip(names, results, strict=True) if len(result["seeds"]) == 2]
     note = f"\n{' and '.join(few)}: only two seeds; the intervals are wide" if few else ""
-    data = [{((run.get("run") or {}).get("data") or {}).get("fingerprint") for run in one["seeds"]} for one in results]
-    if data[0] != data[1] and None not in data[0] | data[1]:
+    data = [{describe_run(run)[1] for run in one["seeds"]} for one in results]
+    if data[0] != data[1] and "" not in data[0] | data[1]:
         note += "\nthe fingerprints of their data differ: compare accuracies only if the tested images are the same"
     return align_columns(rows) + note
 
 
 def name_results(results: list[dict[str, Any]], paths: list[Path]) -> list[str]:
     """Return the shortest names that differ: the recipes, the last parts of the paths, or the paths."""
-    recipes = [
-        str(result["seeds"][0].get("run", {}).get("recipe") or path)
-        for result, path in zip(results, paths, strict=True)
-    ]
+    recipes = [describe_run(result["seeds"][0])[0] or str(path) for result, path in zip(results, paths, strict=True)]
     shortest = (recipes, [path.name for path in paths], [*map(str, paths)])
     return next(names for names in shortest if names[0] != names[1])
 
@@ -143,16 +164,16 @@ def read_result(file: Path) -> dict[str, Any]:
     try:
         path = file / "repeat.json" if file.is_dir() else file
         result: dict[str, Any] = json.loads(read_text(path))
-        runs = [{key: float(run[key]) for key in MEASURES} for run in result["seeds"]]
+        numbers = [float(run[key]) for key in MEASURES for run in result["seeds"]]
+        [describe_run(run) for run in result["seeds"]]
     except OSError as error:
         raise InputError(f"--compare {path} cannot be read: {error.strerror}") from error
     except DAMAGED as error:
         raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
-    if len(runs) < 2:
-        raise InputError(f"--compare {file} must have at least two seeds, got {len(runs)}")
-    for key, (_, unit, _) in MEASURES.items():
-        for run in runs:
-            check_range(f"--compare {file}: {key}", run[key], f"[0, {HIGHEST[unit]:g}]")
+    if (count := len(numbers) // len(MEASURES)) < 2:
+        raise InputError(f"--compare {file} must have at least two seeds, got {count}")
+    for run in result["seeds"]:
+        check_measures(run, f"--compare {file}: ")
     return result
 
 

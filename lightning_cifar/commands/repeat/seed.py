@@ -19,12 +19,13 @@ from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series
+OWN = frozenset({"seed_everything"})  # options that differ in it
 RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # fields of run.json in results
 
 
 @dataclass
 class Shared:
-    """Objects that the seeds of a process reuse: the dataset, and the network, which may be compiled."""
+    """Objects that the seeds of a process reuse: the dataset, and a network that is compiled."""
 
     source: Dataset | None = None
     network: nn.Module | None = None
@@ -47,9 +48,11 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
     job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])
     reuse(job, shared)
-    prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed")
+    prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed", OWN)
     with open_run(job, directory, epoch_rows=False) as run:
-        shared.source, shared.network = job.data.source, job.model.network
+        shared.source = job.data.source
+        if job.settings["model"]["compile"]:  # others are new for each seed: they may hold more than weights
+            shared.network = job.model.network
         train_in_series(job, run)
         return test_seed(job, run, seed)
 

@@ -35,12 +35,14 @@ def main(args: list[str]) -> int:
         InputError: bad arguments.
     """
     options = parser().parse_args(args)
-    from lightning_cifar.commands.report.page import write_report
+    from lightning_cifar.commands.report.page import refuse_other_figures, write_report
     from lightning_cifar.commands.report.runs import read_runs
 
     runs = read_runs(options.runs)
     # Any directory will do: only the report's own files are replaced.
     output = claim_directory(options.output or options.runs[0] / "report", "--output", owner=lambda _: True)
+    if options.output:
+        refuse_other_figures(output)
     page = write_report(runs, output)
     for run in runs:
         for problem in run.problems:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning_cifar.commands.report.groups import WITHOUT_EFFECT, Group, group_
 from lightning_cifar.commands.report.measures import compare_groups, summarise_groups, tabulate_runs
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
-from lightning_cifar.errors import reason
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
 from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.evaluate.recall import measure_recalls
@@ -34,6 +35,7 @@ PANELS = {
     "corruptions": draw_corruptions,
 }
 CURVES = {"loss": plot_losses, "accuracy": plot_accuracies}
+FIGURE = re.compile(rf"({'|'.join(CURVES)}|({'|'.join(PANELS)})(-\d+)?)\.png")
 
 
 def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
@@ -42,9 +44,8 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
     Figures of an earlier report there are deleted.
     """
     if (output / PAGE).exists():
-        for name in (*CURVES, *PANELS):
-            for file in (*output.glob(f"{name}.png"), *output.glob(f"{name}-[0-9]*.png")):
-                file.unlink()
+        for file in [one for one in output.iterdir() if FIGURE.fullmatch(one.name)]:
+            file.unlink()
     groups = group_runs(runs)
     tests = [draw_tests(group, number, output) for number, group in enumerate(groups, 1)]
     environment = Environment(
@@ -74,6 +75,15 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
         .encode(errors="backslashreplace"),
     )
     return page
+
+
+def refuse_other_figures(output: Path) -> None:
+    """Raise `InputError` if a directory without a report holds images by the names of its figures."""
+    others = sorted(one.name for one in output.iterdir() if FIGURE.fullmatch(one.name))
+    if others and not (output / PAGE).exists():
+        raise InputError(
+            f"--output {output}: {others[0]} is of no report and would be replaced; name another directory"
+        )
 
 
 def draw_curves(groups: Sequence[Group], output: Path) -> list[dict[str, str]]:
@@ -177,7 +187,7 @@ def collect_commands(group: Group) -> dict[str, Any]:
     typed = [run.command for run in group.runs if run.command]
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
         typed = [json.loads(read_text(group.directory / "repeat.json"))["command"]]
-    checkpoint = next((run.test["checkpoint"] for run in group.runs if "checkpoint" in run.test), None)
+    checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
     return {
         "typed": typed,
         "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,

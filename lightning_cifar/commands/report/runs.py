@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
 from lightning_cifar.evaluate.fonts import shorten
 from lightning_cifar.evaluate.recall import measure_balanced_accuracy
@@ -35,6 +35,7 @@ from lightning_cifar.run.image_sheet import cut_sheet
 from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.settings import format_test_command
 
+STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes
 MAX_VALUES = 20_000  # in a configuration, and in a test without its confusion matrix
 MAX_SHEET = 4096  # pixels along a side of mistakes.png
@@ -72,6 +73,7 @@ class SavedRun:
         stored = yaml.safe_load(text)
         check_size(stored, MAX_VALUES)
         self.settings = {f"{group}.{name}": value for group in SIGNATURES for name, value in stored[group].items()}
+        self.settings |= {name: stored[name] for name in STARTS if stored.get(name)}
         self.config, self.seed = text, stored["seed_everything"]
         self.name = shorten(str(stored["recipe"] or self.name))
 
@@ -108,15 +110,17 @@ class SavedRun:
         test = json.loads(read_text(file))
         for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error"):
             test[name] = float(test[name])
+        for name in ("accuracy", "accuracy_without_tta"):
+            check_range(name, test[name], "[0, 1]")
         check_size({name: value for name, value in test.items() if name != "confusion"}, MAX_VALUES)
         classes = len(test["per_class"].keys())
         if np.shape(test["confusion"]) != (classes, classes):
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
         test["balanced_accuracy"] = measure_balanced_accuracy(test["confusion"])  # older results lack it
-        if checkpoint := read_checkpoint_path(file.parent):
-            test["checkpoint"] = str(checkpoint)
+        checkpoint, partial = read_checkpoint_path(file.parent), describe_partial(test)
+        test["checkpoint"] = str(checkpoint) if checkpoint else None
         self.test = test
-        if partial := describe_partial(test):
+        if partial:
             self.problems.append(f"{file} is a partial test, of {partial}")
 
     def take_tiles(self, file: Path) -> None:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna import Trial, TrialPruned
 from optuna.samplers import TPESampler
 
@@ -23,8 +22,8 @@ from lightning_cifar.commands.sweep.study import (
 )
 from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.errors import DivergenceError, reason
-from lightning_cifar.files import write_json
+from lightning_cifar.errors import DivergenceError, InputError, reason
+from lightning_cifar.files import LONGEST_WAIT, acquire, write_json
 from lightning_cifar.run.columns import align_columns
 from lightning_cifar.run.exit_status import is_about_input, is_out_of_memory
 from lightning_cifar.run.settings import format_command, quote_path
@@ -53,10 +52,15 @@ class Search:
         self.trial: int | None = None  # number of the running trial
         self.awaited: list[int] = []
         # Only one process at a time opens the study, or counts trials and starts another.
-        self.lock = FileLock(self.run_dir / ".turn")
+        waited = f"waited an hour for another process of the sweep in {self.run_dir}"
+        if (lock := acquire(self.run_dir / ".turn", LONGEST_WAIT, waited)) is None:
+            raise InputError(f"--run_dir {self.run_dir}: no lock can be made in it; name another directory")
+        self.lock = lock
         ranges = {name: describe_range(searched) for name, searched in space.items()}
-        with self.lock:
+        try:
             self.study = open_study(file, ranges, pruning)
+        finally:
+            lock.release()
         print(f"run directory: {self.run_dir}")
         for name, values in ranges.items():
             print(f"searching {name}: {values}")
@@ -95,7 +99,8 @@ class Search:
                     self.study.optimize(self.train, n_trials=1)
                 except BaseException as stop:
                     if self.trial is not None:
-                        requeue_trial(self.study, self.trial)
+                        if not self.has_bad_values(stop):
+                            requeue_trial(self.study, self.trial)
                         if not isinstance(stop, Exception):
                             where = f"--run_dir {quote_path(self.run_dir)}"
                             print(
@@ -149,6 +154,13 @@ class Search:
             return "diverged" if isinstance(error, DivergenceError) else "out of memory"
         # Bad input in the first trial is likely to be in every trial.
         return "refused" if self.has_trained and is_about_input(error) else None
+
+    def has_bad_values(self, stop: BaseException) -> bool:
+        """Return whether the running trial ended before it began, in a sweep whose options work with other values."""
+        if not isinstance(stop, InputError) or "typed" not in self.study.user_attrs:
+            return False
+        directory = self.study.trials[self.trial or 0].user_attrs.get("directory", f"trial{self.trial}")
+        return not (self.run_dir / directory / "config.yaml").exists()
 
     def report(self) -> None:
         """Print the table and the command of the best trial; write the result, the trials and the plots."""

@@ -5,14 +5,15 @@ import math
 import re
 from collections.abc import Sequence
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import yaml
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError
+from lightning_cifar.run.configurations import check_config
 from lightning_cifar.run.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
@@ -104,11 +105,14 @@ def contains(searched: BaseDistribution, value: Any) -> bool:
     if isinstance(searched, CategoricalDistribution):
         return value in searched.choices
     assert isinstance(searched, IntDistribution | FloatDistribution)
-    return isinstance(value, int | float) and searched.low <= value <= searched.high
+    if not isinstance(value, int | float):
+        return False
+    whole = isinstance(searched, FloatDistribution) or value == round(value)
+    return searched.low <= value <= searched.high and whole
 
 
 def draw_values(trial: Trial, space: Space) -> dict[str, Any]:
-    """Let Optuna's sampler draw the values of a trial, and return them."""
+    """Let Optuna's sampler draw the values of a trial, and return them as `round_values` does."""
     for name, searched in space.items():
         if isinstance(searched, CategoricalDistribution):
             trial.suggest_categorical(name, searched.choices)
@@ -116,15 +120,21 @@ def draw_values(trial: Trial, space: Space) -> dict[str, Any]:
             trial.suggest_int(name, searched.low, searched.high, log=searched.log)
         elif isinstance(searched, FloatDistribution):
             trial.suggest_float(name, searched.low, searched.high, log=searched.log)
-    return trial.params
+    return round_values(trial)
+
+
+def round_values(trial: Trial | FrozenTrial) -> dict[str, Any]:
+    """Return the values of a trial. Those of a range have four digits, so that the printed values are those trained."""
+    values = dict(trial.params)
+    for name, searched in trial.distributions.items():
+        if isinstance(searched, FloatDistribution):
+            values[name] = min(max(float(f"{values[name]:.4g}"), searched.low), searched.high)
+    return values
 
 
 def format_options(values: dict[str, Any]) -> list[str]:
-    """Return values as options. Floats have four digits, so that the printed values are the trained ones."""
-    options = []
-    for name, value in values.items():
-        options += [f"--{name}", f"{value:.4g}" if isinstance(value, float) else str(value)]
-    return options
+    """Return values as options."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
@@ -147,12 +157,11 @@ def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     for group, kind in (("model", FiveBlockNet), ("model", ImageClassifier), ("data", CIFAR10DataModule)):
         known |= {f"{group}.{name}": parameter.default for name, parameter in signature(kind).parameters.items()}
     for file in values_of(fit, "--config", "-c"):
-        try:
-            config = yaml.safe_load(file if file.startswith("{") else Path(file).read_text())  # or a layer itself
-            for group in {*SIGNATURES} & {*config}:
-                known |= {f"{group}.{name}": value for name, value in config[group].items()}
-        except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
-            raise InputError(f"--config {file} cannot be read: {reason(error)}") from error
+        config = yaml.safe_load(file) if file.startswith("{") else check_config(file)  # of a checkpoint, or the user's
+        for group in {*SIGNATURES} & {*config}:
+            if not isinstance(values := config[group] or {}, dict):  # another file
+                raise InputError(f"--config {file}: write the options below {group}, for a sweep")
+            known |= {f"{group}.{name}": value for name, value in values.items()}
     return {name: type_value(known[name]) for name in names if name in known}
 
 

@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_cifar.commands.sweep.space import round_values
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 
@@ -120,10 +121,7 @@ def make_record(trial: FrozenTrial) -> dict[str, Any]:
         "accuracy": trial.value if trial.state == TrialState.COMPLETE else last,
         "ended": known.get("ended", trial.state.name.lower()),
         **{name: known.get(name) for name in ("epochs", "train_seconds", "fit_seconds", "directory")},
-        # Rounded as in `format_options`, which the trial was trained with.
-        "values": {
-            name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in trial.params.items()
-        },
+        "values": round_values(trial),
     }
 
 

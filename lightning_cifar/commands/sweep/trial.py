@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
-from lightning_cifar.commands.sweep.space import format_options
+from lightning_cifar.commands.sweep.space import format_options, round_values
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
@@ -46,7 +46,7 @@ def run_trial(
         InputError: the options do not suit a sweep, or differ from those of earlier trials.
         SystemExit: a signal stopped training.
     """
-    values = format_options(trial.params)
+    values = format_options(round_values(trial))
     job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
     job.data.source = source
     prepare(job, directory.parent, TRIAL, "start the same command once for each device", frozenset(trial.params))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -352,3 +353,18 @@ def test_weights_know_their_dataset(image_folder, tiny):
     assert main(["test", "--ckpt_path", "run", "--data.root", str(image_folder), "--run_dir", "other"]) == 0
     one, other = (json.loads(Path(name, "test.json").read_text()) for name in ("test", "other"))
     assert one["confusion"] == other["confusion"]
+
+
+def test_an_exported_model_is_tested_on_the_images_that_its_run_held_out(drawn_folder, tiny, tmp_path, capsys):
+    """Its file says how images were chosen; others have been trained on."""
+    data = ["--data.dataset", "folder", "--data.root", str(drawn_folder), "--data.val_size", "2"]
+    data += ["--trainer.log_every_n_steps", "1"]
+    assert main(["fit", *tiny, *data, "--data.split_seed", "3", "--run_dir", "run"]) == 0
+    assert run(capsys, "--ckpt_path", "run/checkpoints/last.ckpt", "--output", "model.safetensors")[0] == 0
+    logits = []
+    for name, file in (("one", "run/checkpoints/last.ckpt"), ("other", "model.safetensors")):
+        assert main(["test", "--ckpt_path", file, "--data.root", str(drawn_folder), "--run_dir", name]) == 0
+        assert "split_seed 3 chooses 10 of its 20 images" in capsys.readouterr().out
+        with np.load(tmp_path / name / "predictions.npz") as found:
+            logits.append(found["logits"])
+    assert np.allclose(*logits, atol=1e-4)

@@ -1,9 +1,11 @@
 """`repeat` on the command line, on digits: seeds equal runs of `fit` and `test`, in one process or several."""
 
+import csv
 import json
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,71 @@ def test_other_settings_are_refused(repeated, tmp_path, capsys, tiny):
     assert not (run_dir / "seed2").exists()
     assert (run_dir / "repeat.json").read_text() == before
     assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", run_dir)[0] == 0
+
+
+def test_seeds_that_start_from_other_weights_are_refused(repeated, trained, capsys, tiny):
+    """With a missing seed, and without."""
+    message = f"error: --init_from {trained}: the seeds in {repeated} are trained with None"
+    for n in ("3", "2"):
+        status, _, err = run(capsys, "repeat", "--n", n, *tiny, "--init_from", trained, "--run_dir", repeated)
+        assert (status, err.splitlines()[-1]) == (2, message)
+    assert not (repeated / "seed2").exists()
+
+
+def test_a_seed_that_is_tested_again_has_the_same_weights_and_times(tmp_path, tiny, capsys):
+    """Also if they are an average, and if training ended within an epoch."""
+    average = [
+        "--trainer.callbacks",
+        "lightning.pytorch.callbacks.EMAWeightAveraging",
+        "--trainer.callbacks.decay",
+        "0.9",
+    ]
+    args = ["repeat", "--n", "1", *tiny, *average, "--trainer.max_epochs", "2", "--trainer.max_steps", "8"]
+    results = []
+    for _ in range(2):
+        assert run(capsys, *args, "--run_dir", tmp_path / "run")[0] == 0
+        results.append(json.loads((tmp_path / "run/seed0.json").read_text()))
+        (tmp_path / "run/seed0.json").unlink()
+    assert results[0]["loss"] == results[1]["loss"]
+    with (tmp_path / "run/seed0/metrics.csv").open(newline="") as opened:
+        first, second = [float(one) for row in csv.DictReader(opened) if (one := row["time/epoch_seconds"])]
+    assert first < results[1]["train_seconds"] <= results[0]["train_seconds"] == pytest.approx(first + second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["[activation,sum,pool]", "[activation,sum,norm,pool]"])
+def test_the_last_checkpoint_has_the_averaged_weights(tmp_path, tiny, capsys, order):
+    """Those that a seed is tested with. Without batch norm, Lightning's callback averages after the last epoch."""
+    average = ["--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.01"]
+    average += ["--trainer.callbacks.swa_epoch_start", "1", "--trainer.max_epochs", "3"]
+    args = ["repeat", "--n", "1", *tiny, *average, "--model.order", order, "--run_dir", tmp_path / "run"]
+    assert run(capsys, *args)[0] == 0
+    assert run(capsys, "test", "--ckpt_path", tmp_path / "run/seed0/checkpoints/last.ckpt", "--run_dir", "test")[0] == 0
+    losses = [json.loads(Path(name).read_text())["loss"] for name in ("run/seed0.json", "test/test.json")]
+    assert losses[0] == losses[1]
+
+
+def test_a_seed_that_was_only_begun_is_trained(tmp_path, tiny, capsys):
+    """A process was killed before it had written the configuration, or writes it now."""
+    (tmp_path / "run/seed0").mkdir(parents=True)
+    assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", tmp_path / "run")[0] == 0
+
+
+def test_a_seed_of_lower_precision_is_tested_in_float32(tmp_path, tiny, capsys):
+    args = ["repeat", "--n", "1", *tiny, "--trainer.precision", "bf16-true", "--run_dir", tmp_path / "run"]
+    assert run(capsys, *args)[0] == 0
+    assert run(capsys, "test", "--ckpt_path", tmp_path / "run/seed0/checkpoints/last.ckpt", "--run_dir", "test")[0] == 0
+    losses = [json.loads(Path(name).read_text())["loss"] for name in ("run/seed0.json", "test/test.json")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", ["file:", "a:b", "a\tb"])
+def test_directories_that_look_like_a_url_are_refused(capsys, tmp_path, tiny, name):
+    before = {*tmp_path.iterdir()}
+    for command in ("repeat", "sweep"):
+        status, _, err = run(capsys, command, *tiny, "--run_dir", name)
+        assert (status, err.startswith(f"error: --run_dir {name!r} names no local directory")) == (2, True)
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_each_seed_records_the_command_that_trains_only_it(repeated, tiny):

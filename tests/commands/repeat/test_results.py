@@ -143,3 +143,69 @@ def test_intervals_of_two_seeds_are_possible_and_marked(repeated, capsys, tmp_pa
     assert "two seeds: each interval rests on one difference and is wide; train three or more" in out
     assert run(capsys, "report", run_dir)[0] == 0
     assert "31.47 to 100.00 (n = 2)" in (run_dir / "report/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accuracy": "0.8"},
+        {"accuracy": 83.5},
+        {"train_seconds": float("nan")},
+        {"seed": "1"},
+        {"seed": 5},
+        {"seed": -1},
+    ],
+)
+def test_a_seed_with_impossible_numbers_is_damaged(repeated, capsys, tmp_path, tiny, changes):
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    file = run_dir / "seed1.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    assert (status, len(err.splitlines()), err.startswith(f"error: {file} is damaged (")) == (2, 1, True)
+
+
+def test_numbers_that_are_texts_are_not_compared(capsys, tmp_path):
+    good, bad = write_result(tmp_path / "a", [0.1, 0.2], "fast"), write_result(tmp_path / "b", ["0.1", "0.2"], "fast")
+    message = f"error: --compare {bad}: accuracy must be a number, got '0.1'\n"
+    assert run(capsys, "repeat", "--compare", good, bad) == (2, "", message)
+
+
+def test_only_files_of_seeds_are_summarised(repeated, capsys, tmp_path, tiny):
+    """No copies of them; and a summary does not replace one."""
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    shutil.copy(run_dir / "seed1.json", run_dir / "seed1-old.json")
+    command = ["repeat", "--n", "2", *tiny, "--run_dir", run_dir, "--output"]
+    for _ in range(2):
+        assert run(capsys, *command, run_dir / "seeds.json")[0] == 0
+    assert json.loads((run_dir / "seeds.json").read_text())["n"] == 2
+    before = (run_dir / "seed1.json").read_bytes()
+    status, _, err = run(capsys, *command, run_dir / "seed1.json")
+    words = "such files hold the results of single seeds; name another file"
+    assert (status, err) == (2, f"error: --output {run_dir / 'seed1.json'}: {words}\n")
+    assert (run_dir / "seed1.json").read_bytes() == before
+
+
+def test_seeds_of_different_data_get_a_line(repeated, capsys, tmp_path, tiny):
+    """Images were added between them, say; then the predictions are not compared."""
+    words = "the fingerprints of the seeds' data differ"
+    assert words not in run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", repeated)[1]
+    run_dir = shutil.copytree(repeated, tmp_path / "run")
+    result = json.loads((run_dir / "seed1.json").read_text())
+    result["run"]["data"] |= {"fingerprint": "another", "test": 300}
+    (run_dir / "seed1.json").write_text(json.dumps(result))
+    file = run_dir / "seed1/predictions.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:301]))
+    status, out, _ = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", run_dir)
+    assert (status, words in out, "pairs of seeds agree" in out) == (0, True, False)
+
+
+@pytest.mark.parametrize("record", ["text", [1], {"data": "text"}, None])
+def test_a_result_with_a_damaged_record_is_not_compared(capsys, tmp_path, record):
+    good, bad = (write_result(tmp_path / name, [0.1, 0.2], "fast") for name in "ab")
+    result = json.loads((bad / "repeat.json").read_text())
+    for seed in result["seeds"]:
+        seed |= {"run": record, "train_seconds": 5.0}
+    (bad / "repeat.json").write_text(json.dumps(result))
+    status, _, err = run(capsys, "repeat", "--compare", good, bad)
+    message = f"error: --compare {bad} is not a result of repeat: name its repeat.json\n"
+    assert (status, err) == ((0, "") if record is None else (2, message))

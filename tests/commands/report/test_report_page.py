@@ -133,14 +133,23 @@ def test_two_configurations(copied, capsys, tmp_path):
 
 
 def test_figures_of_an_earlier_report_are_deleted(copied, capsys, tmp_path):
-    out = tmp_path / "out"
+    out, mine = tmp_path / "out", {"loss-of-mine.png", "risk-2024-final.png", "loss-2.png"}
     seed_of(copied, "wide", 0, 0.7, widths=[8, 8, 16, 16, 32])
     run(capsys, "report", copied / "demo/run", copied / "wide", "--output", out)
     assert (out / "risk-2.png").exists()
-    (out / "loss-of-mine.png").touch()
+    for name in mine:
+        (out / name).touch()
     run(capsys, "report", copied / "demo/run", "--output", out)
-    kept = {"accuracy.png", "calibration.png", "confusion.png", "loss.png", "risk.png", "loss-of-mine.png"}
+    kept = {"accuracy.png", "calibration.png", "confusion.png", "loss.png", "risk.png", *mine}
     assert {file.name for file in out.glob("*.png")} == kept
+
+
+def test_images_that_are_of_no_report_are_not_replaced(trained, capsys, tmp_path):
+    (tmp_path / "accuracy.png").write_text("mine")
+    status, _, err = run(capsys, "report", trained, "--output", tmp_path)
+    words = "accuracy.png is of no report and would be replaced; name another directory"
+    assert (status, err) == (2, f"error: --output {tmp_path}: {words}\n")
+    assert (tmp_path / "accuracy.png").read_text() == "mine"
 
 
 def test_a_test_leads_to_its_run(copied, capsys):
@@ -254,7 +263,7 @@ def test_mistakes_without_their_images(copied, capsys, form):
     assert (page.count("<small>test image "), page.count('alt="test image ')) == (24, 0)
 
 
-@pytest.mark.parametrize("field", ["confusion", "reliability", "mistakes"])
+@pytest.mark.parametrize("field", ["confusion", "reliability", "mistakes", "images"])
 def test_a_test_that_is_partly_damaged(copied, capsys, field):
     change_json(copied / "test/one/test.json", **{field: [{}]})
     status, out, err = run(capsys, "report", copied / "demo/run")
@@ -305,3 +314,29 @@ def test_commands_without_results_are_named(trained, capsys, command):
     assert run(capsys, command, "--ckpt_path", trained, "--run_dir", "run")[0] == 0
     words = f"report run: {command} leaves nothing to report: name a directory of fit or test"
     assert run(capsys, "report", "run") == (2, "", f"error: {words}\n")
+
+
+@pytest.mark.parametrize("option", ["init_from", "ckpt_path"])
+def test_runs_from_other_weights_are_other_configurations(copied, capsys, option):
+    for seed in (0, 1):
+        seed_of(copied, f"demo/{seed}", seed, 0.5)
+    config = copied / "demo/1/config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {option: "runs/first"}))
+    run(capsys, "report", copied / "demo/0", copied / "demo/1")
+    page = (copied / "demo/0/report/report.html").read_text()
+    assert cells(page, "runs") == ["1", "1"]
+    assert cells(page, option) == ["null", "&#34;runs/first&#34;"]
+
+
+@pytest.mark.parametrize("accuracy", [83.5, float("nan"), -1])
+def test_an_accuracy_that_cannot_be_is_not_reported(copied, capsys, accuracy):
+    change_json(copied / "test/one/test.json", accuracy=accuracy)
+    _, out, _ = run(capsys, "report", copied / "demo/run")
+    assert "test.json is damaged: InputError accuracy must be in [0, 1], got" in out
+    assert "Test results" not in (copied / "demo/run/report/report.html").read_text()
+
+
+@pytest.mark.parametrize("checkpoint", [5, ["x"], {}])
+def test_a_test_that_names_no_file_is_reported_without_it(copied, capsys, checkpoint):
+    change_json(copied / "test/one/test.json", checkpoint=checkpoint)
+    assert run(capsys, "report", copied / "test/one")[0] == 0

@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import errno
+import fcntl
 import io
 import json
 import shlex
@@ -13,14 +15,16 @@ import pytest
 import yaml
 
 from lightning_cifar import errors, main
+from lightning_cifar.commands.sweep.search import Search
 from lightning_cifar.commands.sweep.space import (
+    contains,
     draw_values,
     format_options,
     make_default_space,
     parse_distribution,
     read_values,
 )
-from lightning_cifar.commands.sweep.study import open_study
+from lightning_cifar.commands.sweep.study import make_record, open_study
 from lightning_cifar.run.options import RECIPES
 from lightning_cifar.run.throughput import Throughput
 from tests.commands.command_line import run
@@ -98,6 +102,8 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     status, _, err = run(capsys, *args, *SPACE, "--model.dropout", "0.1")
     assert status == 2
     assert err.splitlines()[-1].startswith("error: --model.dropout 0.1: the trials in ")
+    status, _, err = run(capsys, *args, *SPACE, "--seed_everything", "1")
+    assert (status, err.splitlines()[-1].startswith("error: --seed_everything 1: the trials in ")) == (2, True)
     status, _, err = run(capsys, *args, *SPACE[:2])
     message = f"data.batch_size is fixed here, but searched over 64, 128 in {run_dir}/sweep.db: name another --run_dir"
     assert (status, err) == (2, f"error: {message}\n")
@@ -150,6 +156,17 @@ def test_failing_values_end_only_their_trial(tmp_path, tiny, capsys):
     assert "trial 1: refused: mixup must be at least 0, got -1" in out
 
 
+def test_values_that_are_refused_first_are_not_tried_again_and_again(tmp_path, tiny, capsys):
+    """In a sweep whose other trials were trained; a process ends with the first, as it does for a missing folder."""
+    (tmp_path / "run").mkdir()
+    study = open_study(tmp_path / "run/sweep.db", {"model.mixup": "0, -1"})
+    study.set_user_attr("typed", tiny)
+    study.enqueue_trial({"model.mixup": -1})
+    args = ["--search", "model.mixup=0,-1", "--n_trials", "3", "--run_dir", tmp_path / "run"]
+    assert run(capsys, "sweep", *tiny, *args)[0] == 2
+    assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL]
+
+
 CHILD = """
 import sys
 from lightning_cifar import main
@@ -192,7 +209,17 @@ def test_values_are_drawn_from_the_space():
     assert 1e-4 <= values["b"] <= 1e-2
     assert isinstance(values["c"], int)
     assert values["d"] in ("adam", "sgd")
-    assert format_options({"a": 0.123456, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
+    assert format_options({"a": 0.1235, "c": 3, "d": "sgd"}) == ["--a", "0.1235", "--c", "3", "--d", "sgd"]
+
+
+def test_values_of_a_list_are_trained_as_they_are():
+    """Those of a range have four digits, within the range."""
+    names = {"a": "0.123456,0.5", "b": "0:0.5", "c": "0.1:0.123456"}
+    study = optuna.create_study()
+    study.enqueue_trial(dict.fromkeys(names, 0.123456))
+    values = draw_values(study.ask(), {name: parse_distribution(text) for name, text in names.items()})
+    assert format_options(values) == ["--a", "0.123456", "--b", "0.1235", "--c", "0.123456"]
+    assert make_record(study.trials[0])["values"] == values
 
 
 @pytest.mark.parametrize(
@@ -210,6 +237,18 @@ def test_lists_hold_any_value_and_begin_with_the_recipe(name, values, choices, k
     assert parse_distribution(values).choices == choices
     recipe = ["--config", str(RECIPES["demo"]), "--config", '{"model": {"widths": [4, 4, 8, 8, 8]}}']
     assert read_values(["fit", *recipe], [name]) == {name: known}
+
+
+def test_values_of_a_configuration_that_is_no_file_are_known(tmp_path):
+    """As `fit` accepts it."""
+    (tmp_path / "mine.yaml").write_text("model: {learning_rate: 0.25}\n")
+    for config, known in (("model: {learning_rate: 0.5}", 0.5), (str(tmp_path / "mine.yaml"), 0.25)):
+        assert read_values(["fit", "--config", config], ["model.learning_rate"]) == {"model.learning_rate": known}
+
+
+def test_a_fraction_is_in_no_range_of_whole_numbers():
+    for values, inside in (("0:1", False), ("0.0:1.0", True), ("0.2,1", True)):
+        assert contains(parse_distribution(values), 0.2) == inside
 
 
 def test_the_default_space_has_learning_rate_and_batch_size():
@@ -332,3 +371,22 @@ def test_a_refused_first_trial_leaves_no_sweep(tiny, capsys, tmp_path):
         status, _, err = run(capsys, *args)
         assert (status, err.startswith("error: --model.gate no")) == (2, True)
         assert not {*tmp_path.iterdir()} & {tmp_path / "run", tmp_path / "runs"}
+
+
+@pytest.mark.parametrize("name", ["a?b", "a{b}"])
+def test_directories_that_the_url_of_a_database_cannot_name_are_refused(tiny, capsys, tmp_path, name):
+    status, _, err = run(capsys, "sweep", *tiny, *SPACE, "--run_dir", tmp_path / name)
+    assert (status, err) == (2, f"error: --run_dir {tmp_path / name}: use no question mark and no braces\n")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_can_hold_a_sweep(tmp_path, monkeypatch, code):
+    """As it can hold a run; SQLite's locks are others."""
+
+    def fail(*_):
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    search = Search([], [], {"model.dropout": parse_distribution("0:0.5")}, tmp_path / "sweep.db", pruning=False)
+    with search.lock:
+        assert search.lock.is_locked

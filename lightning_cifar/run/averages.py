@@ -1,0 +1,19 @@
+"""Averages of the weights that would never begin."""
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from lightning_cifar.errors import InputError
+
+
+class AverageStart(Callback):
+    """Refuse an average that begins after the last step: Lightning would end with the weights from before training."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = trainer.estimated_stepping_batches
+        averages = [one for one in trainer.callbacks if isinstance(one, EMAWeightAveraging)]  # type: ignore[attr-defined]
+        for start in (one.update_starting_at_step or 0 for one in averages if one.update_starting_at_epoch is None):
+            if start >= total:
+                raise InputError(
+                    f"update_starting_at_step {start:,}: training ends after {total:,} steps; set a lower one"
+                )
