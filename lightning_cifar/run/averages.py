@@ -10,10 +10,9 @@ class AverageStart(Callback):
     """Refuse an average that begins after the last step: Lightning would end with the weights from before training."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = trainer.estimated_stepping_batches
         averages = [one for one in trainer.callbacks if isinstance(one, EMAWeightAveraging)]  # type: ignore[attr-defined]
         for start in (one.update_starting_at_step or 0 for one in averages if one.update_starting_at_epoch is None):
-            if start >= total:
+            if start >= (total := trainer.estimated_stepping_batches):
                 raise InputError(
                     f"update_starting_at_step {start:,}: training ends after {total:,} steps; set a lower one"
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint, ProgressBar
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
@@ -215,8 +215,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
-        usual += [AverageStart()] if any(isinstance(one, WeightAveraging) for one in configured) else []
-        usual += [EndedEarly(configured, job.settings["resume"] is not None)]
+        usual += [AverageStart(), EndedEarly(configured, job.settings["resume"] is not None)]
         if job.trainer["enable_checkpointing"] is not False:
             # Without validation, `train` makes best.ckpt of the last weights.
             if job.selects_by_validation and not any(isinstance(one, ModelCheckpoint) for one in configured):
