@@ -52,7 +52,7 @@ def tabulate_accurate_variants() -> str:
     forms = {
         "accurate_before": "one network",
         "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
-        "accurate": "two networks of half the cost, flip-equivariant: `accurate`",
+        "accurate_jpeg": "two networks of half the cost, flip-equivariant: `accurate` of version 0.1.0",
     }
     return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
 

@@ -1,10 +1,10 @@
 """Variants of a recipe, n seeds each, with the difference between them and its 95 % interval (Welch).
 
-    python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [arguments of fit]
+    python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [--shared] [arguments of fit]
 
 ``repeat`` trains and tests every variant with the same n seeds. The same command with the same ``--run_dir`` resumes an
 interrupted study. Prints a table and writes ``benchmarks/results/STUDY.json``: every seed, the cost, and the difference
-from the first or the previous variant.
+from the first or the previous variant. ``--shared``: other jobs shared the machine, so that the table gives no times.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from formatting import MEASURES, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_interval, format_spread, format_table, load_result
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -52,7 +52,7 @@ STUDIES = {
 }
 
 
-def run(name: str, root: str, seeds: int, where: Path, extra: list[str]) -> None:
+def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list[str]) -> None:
     study, forms = STUDIES[name], {}
     for number, (form, typed) in enumerate(study.forms.items()):
         run_dir = where / str(number)
@@ -74,6 +74,7 @@ def run(name: str, root: str, seeds: int, where: Path, extra: list[str]) -> None
         "data": "CIFAR-10",
         "n": seeds,
         "against": study.against,
+        "shared": shared,
         "forms": forms,
     }
     write_json(Path(__file__).parent / f"results/{name}.json", result)
@@ -110,7 +111,8 @@ def tabulate(name: str) -> str:
     result, rows = load_result(name), []
     holding = {key: find_differing(result, key) for key in MEASURES}
     for form, found in result["forms"].items():
-        row = [form, f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f} s"]
+        time = MISSING if result.get("shared") else f"{found['train_seconds']['median']:.0f} s"
+        row = [form, f"{found['megaflop_per_image']:.0f}", time]
         for key in MEASURES:
             row.append(format_spread(found[key]))
             gap = found.get("difference", {}).get(key)
@@ -149,7 +151,8 @@ if __name__ == "__main__":
     parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--seeds", type=int, default=6, help="of each variant, 0 ... seeds - 1")
     parser.add_argument("--run_dir", type=Path, help="directory of the runs, to resume from")
+    parser.add_argument("--shared", action="store_true", help="other jobs shared the machine: no times")
     known, extra = parser.parse_known_args()
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     where = known.run_dir or Path("runs/benchmarks", known.study, now)
-    run(known.study, known.root, known.seeds, where, extra)
+    run(known.study, known.root, known.seeds, where, known.shared, extra)

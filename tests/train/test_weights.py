@@ -173,9 +173,9 @@ def test_refuses_weights_of_another_version(exported, drawn_folder, tmp_path, ca
 
 # Stored logits of the pretrained model for three of the drawn images.
 LOGITS = {
-    2: [1.384, 0.001, 0.268, -0.450, -0.530, -0.820, 1.627, -0.630, -0.129, -0.705],
-    7: [2.779, -0.583, 0.576, -0.283, -0.400, -0.585, -0.042, -0.558, -0.379, -0.513],
-    16: [0.692, -0.331, 2.531, -0.614, -0.554, -0.529, 0.422, -0.571, -0.574, -0.463],
+    2: [2.126, -0.626, -0.352, 0.137, -0.225, 1.074, -0.622, -0.844, -0.306, -0.349],
+    7: [2.151, -0.469, -0.091, -0.272, -0.445, -0.292, -0.348, -0.478, 0.308, -0.054],
+    16: [2.575, -0.345, 0.402, -0.236, -0.721, -0.266, -0.491, -0.564, -0.434, 0.091],
 }
 
 
@@ -187,7 +187,6 @@ def test_pretrained_logits_equal_the_stored_ones(drawn_images):
 
 @pytest.mark.slow
 def test_pretrained_classifies_cifar10(cifar10_root):
-    """On original images; the model was trained on JPEG-compressed copies."""
     data = CIFAR10DataModule(root=cifar10_root)
     data.setup()
     test = data.test.sample(2000)

@@ -73,7 +73,7 @@ def test_of_several_seeds():
 
 def test_of_the_model_in_the_package():
     facts = collect_facts(PRETRAINED, ["cat"])
-    assert (facts["recipe"], facts["data"], facts["seed"]) == ("accurate", "CIFAR-10 (JPEG)", 0)
+    assert (facts["recipe"], facts["data"], facts["seed"]) == ("accurate", "CIFAR-10", 0)
 
 
 def test_of_a_run_and_its_test(trained, tmp_path):
