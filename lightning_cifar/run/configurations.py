@@ -8,7 +8,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.run.options import SIGNATURES, TRAINER_COMMANDS, check_option, values_of
 
 # Limits of configurations; aliases of YAML expand to more than there are atoms.
-CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 100_000, 4_000
+CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
 
 
 def check_config(config: str) -> dict[str, Any]:

@@ -132,12 +132,6 @@ def test_of_several_configurations_the_last_recipe_counts(tmp_path, capsys):
     assert (settings["recipe"], settings["data"]["dataset"]) == ("demo", "digits")
 
 
-def test_configuration_of_a_run_with_many_classes_is_read_back(tmp_path, capsys):
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"model": {"class_names": [f"class {n}" for n in range(12_000)]}}))
-    assert main(["fit", "--recipe", "demo", "--config", str(tmp_path / "c.yaml"), "--print_config"]) == 0
-    assert "class 11999" in capsys.readouterr().out
-
-
 @pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
