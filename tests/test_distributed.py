@@ -127,6 +127,7 @@ def run_layers(rank: int, meeting: Path, result: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_layers_in_two_processes_equal_one_process_on_the_whole_batch(tmp_path):
     results = [tmp_path / f"{rank}" for rank in range(2)]
     children = [CONTEXT.Process(target=run_layers, args=(rank, tmp_path / "meeting", results[rank])) for rank in (0, 1)]

@@ -80,7 +80,8 @@ def test_of_a_run_and_its_test(trained, tmp_path):
     checkpoint = tmp_path / "runs/demo/TIME/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes((trained / "checkpoints/last.ckpt").read_bytes())
-    assert collect_facts(checkpoint, ["0"]).keys() == {"package", "classes", "held_out", "data", "dataset"}
+    names = {"package", "classes", "held_out", "data", "dataset", "val_size", "split_seed"}
+    assert collect_facts(checkpoint, ["0"]).keys() == names
     run = checkpoint.parents[1]
     (run / "run.json").write_bytes((trained / "run.json").read_bytes())
     digest = {"checkpoint_sha256": compute_digest(checkpoint)}
