@@ -63,7 +63,7 @@ VALUES = {
     "model.compile": "true",
     "model.replay": "true",
     "model.members": "2",
-    "model.freeze": "2 --init_from pretrained --model.widths [32,64,128,192,256]",
+    "model.freeze": "2 --init_from pretrained --model.widths [64,128,256,256,384]",
     "model.in_channels": "1",
     "model.widths": "[4,4,4,4,4]",
     "model.kernel_sizes": "[1]",

@@ -74,8 +74,8 @@ def test_tour_with_the_pretrained_model(tmp_path, drawn_folder):
     for part in ("train", "test"):
         shutil.copytree(drawn_folder, tmp_path / "data" / part)
     first, shapes, *_, averaged, explained = run_notebook("tour", tmp_path)
-    assert "2 network(s); folder: 20 test images of airplane, " in read_text(first)
-    assert "accuracy of the first network" in read_text(shapes)
+    assert "1 network(s); folder: 20 test images of airplane, " in read_text(first)
+    assert "accuracy " in read_text(shapes)
     assert len(re.findall(r"(?:block \d|blocks): +[\d.]+%, \d+ changed", read_text(averaged))) == 6
     assert count_figures(explained) == 3
 

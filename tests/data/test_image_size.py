@@ -13,7 +13,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load
 from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.images import Square, read_image, to_pixels
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import checkpoint_config, get_square
+from lightning_cifar.train.weights import checkpoint_config, get_square, save_weights
 
 
 def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -140,10 +140,12 @@ def test_the_network_takes_images_of_every_size(size, global_pool):
 
 
 def test_models_of_earlier_versions_take_32_pixels():
-    model = load_pretrained()
+    """They store no size."""
+    model = ImageClassifier()
     assert model.hparams["image_size"] is None
     assert get_square(model.hparams) == Square(32, "crop")
-    data = checkpoint_config(Path("pretrained"))["data"]
+    save_weights(model.eval(), Path("old.safetensors"), held_out=None)
+    data = checkpoint_config(Path("old.safetensors"))["data"]
     assert (data["image_size"], data["non_square"]) == (32, "crop")
     with pytest.raises(InputError, match=r"image_size must be in \[1, 224\], got 0"):
         ImageClassifier(image_size=0)

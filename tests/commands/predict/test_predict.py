@@ -180,7 +180,7 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
     plain, *others = (table(run(capsys, *args, *options)[1]) for options in ways)
     for rows in others:
         assert [row["class"] for row in rows] == [row["class"] for row in plain]
-        assert [row["class"] for row in rows] == ["frog", "airplane", "bird", "airplane"]
+        assert [row["class"] for row in rows] == ["airplane", "airplane", "airplane", "bird"]
         shares = [[float(row["probability"]) for row in some] for some in (rows, plain)]
         assert shares[0] != shares[1]
         assert shares[0] == pytest.approx(shares[1], abs=0.3)
