@@ -88,7 +88,7 @@ def process_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the command in order, with status 143; training handles it in its own way."""
+    """Let SIGTERM end the command in order, with status 143; training handles it, and others, in its own way."""
 
     def end(*_: Any) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -96,12 +96,15 @@ def exit_on_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
-    sys.unraisablehook = send_again
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
+    hook, sys.unraisablehook = sys.unraisablehook, send_again
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():  # a training that failed may have left its own
+            if handler is not None:  # of another language
+                signal.signal(number, handler)
         sys.unraisablehook = hook
 
 

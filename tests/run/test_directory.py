@@ -101,11 +101,13 @@ def replace_by_file() -> None:
     ids=["rm", "mv", "file"],
 )
 def test_run_directory_that_vanishes_is_one_line(tiny, monkeypatch, capsys, harm):
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: harm())
     assert main(["fit", *tiny, "--run_dir", "run", "--trainer.limit_val_batches", "0"]) == 2
     out, err = capsys.readouterr()
     assert err == "error: run was moved or deleted while it was in use: move it back, or start anew\n"
     assert "test it" not in out
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_training_that_outlives_its_directory_says_so(tiny, monkeypatch, capsys):
