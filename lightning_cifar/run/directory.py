@@ -2,14 +2,13 @@
 
 import datetime
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from filelock import BaseFileLock
 
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import acquire
-from lightning_cifar.run.refusal import list_missing
+from lightning_cifar.run.refusal import list_missing, remove_empty
 
 LOCK = ".lock"
 
@@ -52,9 +51,7 @@ def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] 
         has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
         taken = has_files and not (owner and owner(directory))
     except OSError as error:
-        for one in made:  # its parents
-            with suppress(OSError):
-                one.rmdir()
+        remove_empty(made)  # its parents
         raise refuse_directory(error, f"{option} {directory}") from error
     if taken:
         raise InputError(f"{option} {directory} is not empty: name a new or empty directory")

@@ -1,6 +1,5 @@
 """The loggers of a run: of ``metrics.csv``, of W&B, and configured ones, which get the run's name."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.metrics_csv import keep_lines
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
-from lightning_cifar.run.refusal import list_missing
+from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.wandb import SafeLogger
 
 
@@ -50,9 +49,7 @@ def check_log_directory(logger: Logger, run_dir: Path, resumes: bool) -> None:
     except OSError as error:
         raise InputError(f"--trainer.logger: cannot make {error.filename}: {error.strerror}; {remedy}") from error
     finally:
-        for one in made:
-            with suppress(OSError):
-                one.rmdir()
+        remove_empty(made)
 
 
 def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:

@@ -22,6 +22,13 @@ def list_missing(directory: Path) -> list[Path]:
     return [one for one in (directory, *directory.parents) if not one.exists()]
 
 
+def remove_empty(directories: Sequence[Path]) -> None:
+    """Remove those directories, the innermost first, that exist and are empty."""
+    for one in directories:
+        with suppress(OSError):
+            one.rmdir()
+
+
 def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
     """Return an exit function of a context that ends with an error because of the user's input, or of its size.
 
@@ -53,9 +60,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
                 shutil.rmtree(one)
             else:
                 one.unlink()
-        with suppress(OSError):
-            for one in made:
-                one.rmdir()
+        remove_empty(made)
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:
         if isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error)):

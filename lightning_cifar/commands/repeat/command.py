@@ -20,7 +20,7 @@ from lightning_cifar.commands.repeat.results import (
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
-from lightning_cifar.run.refusal import list_missing
+from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings import check_run_dir, layer, name_settings, quote_path
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
@@ -93,9 +93,7 @@ def main(args: list[str]) -> int:
         for name in HIDDEN if not any(run_dir.glob("seed*")) else ():
             with suppress(OSError):
                 (run_dir / name).unlink()
-        for one in made:
-            with suppress(OSError):  # it is not empty, or was not made
-                one.rmdir()
+        remove_empty(made)
     return 0
 
 
