@@ -45,7 +45,7 @@ def make(run_dir: Path, evidence: Path) -> None:
 
 
 def calibrate(test_dir: Path) -> None:
-    _, facts, _ = read_weights(PRETRAINED)
+    facts = read_weights(PRETRAINED).facts
     facts["temperature"] = json.loads((test_dir / "test.json").read_text())["temperature"]
     save_weights(load_pretrained(), PRETRAINED, half=True, **facts)
     print(f"{PRETRAINED}: temperature {facts['temperature']:.3f}")

@@ -21,7 +21,6 @@ from lightning_cifar.run.job import Job, choose_precision, load_data, load_weigh
 from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
-from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.schedule import count_batches
 
 FEW_STEPS = 100
@@ -32,8 +31,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     load_data(job)  # first, so that bad data leaves no directory behind
     steps_before = 0
     if job.ckpt_path and job.settings["resume"] is None:
-        load_weights(job)  # Lightning would explain another network's in ten kilobytes
-        steps_before = load_checkpoint(job.ckpt_path).get("global_step", 0)
+        steps_before = load_weights(job).steps  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
     for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
         print(f"note: {line}")

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import compute_digest
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.configurations import list_set_options
+from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
@@ -28,9 +29,8 @@ from lightning_cifar.run.parsing import Parsed, continues
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.restrictions import restricted_parsing
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.finetuning import start_from
 from lightning_cifar.train.schedule import count_batches
-from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_model
+from lightning_cifar.train.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (
@@ -83,10 +83,15 @@ class Job:
         """Whether validation images are held out and evaluated; the test set never selects a checkpoint."""
         return self.data.hparams["held_out"] == "val" and self.trainer["limit_val_batches"] != 0
 
+    @cached_property
+    def set_options(self) -> set[str]:
+        """Names of the options that flags and configurations set."""
+        return list_set_options(self.typed)
+
     def has_set(self, *names: str) -> bool:
         """Whether flags, a configuration or a run to resume set one of these options."""
         groups = {name.partition(".")[0] for name in names}  # files of options
-        return bool({*names, *groups} & list_set_options(self.typed)) or self.settings["resume"] is not None
+        return bool({*names, *groups} & self.set_options) or self.settings["resume"] is not None
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -155,9 +160,9 @@ def load_data(job: Job) -> None:
     check_sizes(job.model.networks[0], job.data.num_classes, job.data.hparams["sizes"] or [])
     if job.ckpt_path is None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
-            file = find_checkpoint(init_from, "--init_from")
-            print(start_from(job.model, file), flush=True)
-            job.start = {"file": init_from, "sha256": compute_digest(file)}
+            stored = read_model(find_checkpoint(init_from, "--init_from"))
+            print(start_from(job.model, stored), flush=True)
+            job.start = {"file": init_from, "sha256": stored.digest}
         choose_batch_size(job)
     choose_log_interval(job)
 
@@ -188,25 +193,25 @@ def choose_log_interval(job: Job) -> None:
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
 
 
-def load_weights(job: Job) -> str:
-    """Load the weights of ``--ckpt_path`` into the model, and return the SHA-256 of the file.
+def load_weights(job: Job) -> StoredModel:
+    """Load the weights of ``--ckpt_path`` into the model, and return what the file holds.
 
     Raises:
         InputError: the file is damaged, or holds the weights of another network.
     """
     assert job.ckpt_path is not None
-    _, facts, tensors = read_model(job.ckpt_path)
-    if facts:
-        print(f"weights: {describe_weights(facts)}")
-    job.model.temperature = facts.get("temperature", 1.0)
+    stored = read_model(job.ckpt_path)
+    if stored.facts:
+        print(f"weights: {describe_weights(stored.facts)}")
+    job.model.temperature = stored.facts.get("temperature", 1.0)
     try:
-        job.model.load_state_dict(tensors)
+        job.model.load_state_dict(stored.tensors)
     except RuntimeError as error:
         raise InputError(
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
-    check_finite(job.ckpt_path, tensors)
-    return compute_digest(job.ckpt_path)
+    check_finite(stored)
+    return stored
 
 
 def check_limit(job: Job, name: str) -> None:

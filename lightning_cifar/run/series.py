@@ -1,6 +1,8 @@
 """Runs of a series, such as the seeds of ``repeat``: equal settings except a few, in directories side by side."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +14,7 @@ from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checks import list_indices, list_ineffective
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.settings import differences
+from lightning_cifar.run.settings import differences, quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -25,6 +27,18 @@ UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name 
 def resume_options(directory: Path) -> list[str]:
     """Return the options that resume the run in ``directory``; none if it has not started."""
     return ["--resume", str(directory)] if (directory / "config.yaml").exists() else []
+
+
+@contextmanager
+def explain_stop(run: str, parent: Path) -> Iterator[None]:
+    """If a signal ends the process, print in which ``run``, and how the series in ``parent`` is resumed."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt) or stop.code:
+            how = f"the same command with --run_dir {quote_path(parent)}"
+            print(f"stopped in {run}; to resume: {how}", file=sys.stderr)
+        raise
 
 
 def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozenset[str] = frozenset()) -> None:

@@ -30,18 +30,8 @@ def layer(args: list[str]) -> list[str]:
     Raises:
         InputError: no such command, option, recipe, checkpoint or run; or options that exclude each other.
     """
-    if not args:
-        raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help lists what they do")
-    if args[0] in ("-c", "--config") or args[0].startswith("--config="):
-        raise InputError(f"{args[0]} comes after the command: {', '.join(SUBCOMMANDS)}")
+    check_words(args)
     command, flags = args[0], args[1:]
-    check_name(command, SUBCOMMANDS, "command")
-    for flag in flags:
-        if flag.startswith("--"):
-            check_option(flag, ["images"] if command == "predict" else [])
-    for option in ("--corruptions", "--near_duplicates"):
-        if command != "test" and any(flag.split("=")[0] == option for flag in flags):
-            raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
     if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
         flags = resuming_flags(flags)
     check_run_dir(last_value(flags, "--run_dir"))
@@ -67,7 +57,7 @@ def layer(args: list[str]) -> list[str]:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if init_from is not None:
-        from lightning_cifar.train.finetuning import network_config
+        from lightning_cifar.run.finetuning import network_config
 
         configs += ["--config", json.dumps(network_config(init_from), ensure_ascii=False)]
     if checkpoint is not None:
@@ -80,6 +70,43 @@ def layer(args: list[str]) -> list[str]:
         hint = "; to classify your images, name them by --images" if command == "predict" else ""
         raise InputError(f"{command} needs a trained model: name a run directory or a file by --ckpt_path{hint}")
     return [command, *configs, *typed, *flags]
+
+
+def check_words(args: list[str]) -> None:
+    """Raise `InputError` unless the first argument is a command, and each option is one of this command."""
+    if not args:
+        raise InputError(f"name a command: {', '.join(SUBCOMMANDS)}; --help lists what they do")
+    if args[0] in ("-c", "--config") or args[0].startswith("--config="):
+        raise InputError(f"{args[0]} comes after the command: {', '.join(SUBCOMMANDS)}")
+    command, flags = args[0], args[1:]
+    check_name(command, SUBCOMMANDS, "command")
+    for flag in flags:
+        if flag.startswith("--"):
+            check_option(flag, ["images"] if command == "predict" else [])
+    for option in ("--corruptions", "--near_duplicates"):
+        if command != "test" and any(flag.split("=")[0] == option for flag in flags):
+            raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
+
+
+def layer_series(command: str, options: list[str], kind: str) -> list[str]:
+    """Return `layer`'s arguments of ``fit`` for a command that trains many runs, each from the start.
+
+    Args:
+        command: ``repeat`` or ``sweep``.
+        options: of ``fit``.
+        kind: what a run is called: ``seed``, ``trial``.
+
+    Raises:
+        InputError: as `layer`, or an option would continue another run.
+    """
+    why = f"{command} trains every {kind} from the start"
+    for name in ("--ckpt_path", "--resume"):
+        if last_value(options, name) is not None:
+            raise InputError(f"{name}: {why}; --run_dir resumes an earlier {command}")
+    fit = layer(["fit", *options])
+    if last_value(fit, "--ckpt_path") is not None:
+        raise InputError(f"ckpt_path in a configuration: {why}")
+    return fit
 
 
 def check_run_dir(run_dir: str | Path | None) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
+from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, compute_digest, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -33,6 +33,28 @@ NETWORK_OPTIONS = (
     *("network", "network_args", "members", "image_size", "non_square"),
     *signature(FiveBlockNet).parameters,
 )
+
+
+class StoredModel(NamedTuple):
+    """Content of a checkpoint or a weights file.
+
+    Args:
+        file: that was read.
+        hyper_parameters: arguments of the model.
+        data: arguments of the data module.
+        facts: known of the weights, such as recipe and accuracy; a training checkpoint holds none.
+        tensors: the model's state.
+        steps: number of training steps that can be continued; a weights file has 0.
+        digest: SHA-256 of the file.
+    """
+
+    file: Path
+    hyper_parameters: dict[str, Any]
+    data: dict[str, Any]
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+    steps: int
+    digest: str
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
@@ -54,8 +76,8 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
     write_whole(file, save(tensors, {name: json.dumps(values) for name, values in metadata.items()}))
 
 
-def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    """Return the hyper-parameters, the known facts and the tensors of a file written by `save_weights`.
+def read_weights(file: Path) -> StoredModel:
+    """Read a file written by `save_weights`.
 
     Raises:
         InputError: the file is damaged or of another kind.
@@ -69,7 +91,8 @@ def read_weights(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, 
         check_range("temperature", known.get("temperature", 1.0), "(0, 1e9]")
         for name in SHARES.keys() & known.keys():
             check_range(name, known[name], "[0, 1]")
-        return hyper_parameters, known, tensors
+        data = {name: known[name] for name in ("held_out", "dataset", *SPLIT) if known.get(name)}
+        return StoredModel(file, hyper_parameters, data, known, tensors, 0, compute_digest(file))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
 
@@ -91,25 +114,35 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
         InputError: the file is missing, damaged or holds no model of this package.
     """
     file = find_checkpoint(str(file), "file")
-    hyper_parameters, facts, tensors = read_model(file)
-    check_network(file, hyper_parameters, tensors)
-    model = ImageClassifier(**hyper_parameters)
-    model.load_state_dict(tensors)
-    model.temperature = facts.get("temperature", 1.0)
-    check_finite(file, tensors)
+    stored = read_model(file)
+    check_network(stored)
+    model = ImageClassifier(**stored.hyper_parameters)
+    model.load_state_dict(stored.tensors)
+    model.temperature = stored.facts.get("temperature", 1.0)
+    check_finite(stored)
     return model.eval()
 
 
-def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    """Return what `read_weights` does; of a training checkpoint, which holds no facts, these are empty."""
+def read_model(file: Path) -> StoredModel:
+    """Read a checkpoint or a weights file.
+
+    Raises:
+        InputError: the file is damaged or of another kind.
+    """
     if file.suffix == WEIGHTS:
         return read_weights(file)
     checkpoint = load_checkpoint(file)
-    return checkpoint.get("hyper_parameters", {}), {}, checkpoint.get("state_dict", {})
+    for name in ("hyper_parameters", "state_dict"):
+        if not isinstance(checkpoint.get(name), dict):
+            raise InputError(f"{file} is no checkpoint of this package: it has no {name}")
+    model, data = checkpoint["hyper_parameters"], checkpoint.get("datamodule_hyper_parameters", {})
+    steps = checkpoint.get("global_step", 0)
+    return StoredModel(file, model, data, {}, checkpoint["state_dict"], steps, compute_digest(file))
 
 
-def check_network(file: Path, hyper_parameters: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def check_network(stored: StoredModel) -> None:
     """Raise `InputError` unless a file's network has the file's tensors, before memory is allocated for the network."""
+    file, hyper_parameters, tensors = stored.file, stored.hyper_parameters, stored.tensors
     try:
         json.dumps(hyper_parameters)  # plain values: a function would be called
         network = hyper_parameters.get("network", FIVE_BLOCK)
@@ -148,9 +181,9 @@ def limit_parameters(elements: int, count: int) -> Iterator[None]:
         hook.remove()
 
 
-def check_finite(file: Path, tensors: dict[str, Tensor]) -> None:
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise InputError(f"{file} holds weights that are NaN or infinite: name an earlier checkpoint")
+def check_finite(stored: StoredModel) -> None:
+    if not all(tensor.isfinite().all() for tensor in stored.tensors.values()):
+        raise InputError(f"{stored.file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
 def find_checkpoint(ckpt_path: str, option: str = "--ckpt_path") -> Path:
@@ -190,25 +223,18 @@ def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=1)  # a command reads it several times; a replaced file has another time
 def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
-    if file.suffix == WEIGHTS:
-        hyper_parameters, facts, tensors = read_weights(file)
-        check_network(file, hyper_parameters, tensors)
-        data = {name: facts[name] for name in ("held_out", "dataset", *SPLIT) if facts.get(name)}
-        return complete_config({"model": hyper_parameters, "data": data})
-    checkpoint = load_checkpoint(file)
+    stored = read_model(file)
     try:
-        model, _ = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
         # Only the user names sources and directories. The others are of 0.1.0, where they changed only the training.
-        for removed in ("url", "archive", "root", "labels", "small_epochs", "small_size"):
-            data.pop(removed, None)
-        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": model, "data": data}))
-    except (KeyError, TypeError, ValueError) as error:
+        removed = {"url", "archive", "root", "labels", "small_epochs", "small_size"}
+        data = {name: value for name, value in stored.data.items() if name not in removed}
+        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": stored.hyper_parameters, "data": data}))
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{file} is no checkpoint of this package ({error})") from error
     known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
     if unknown := sorted(set(config["model"]) - known):
         raise InputError(f"{file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
-    check_network(file, config["model"], checkpoint["state_dict"])
+    check_network(stored)
     if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
         config["data"] = {}  # of another DataModule
     return complete_config(config)

@@ -10,9 +10,9 @@ from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main, trust
 from lightning_cifar.files import compute_digest
+from lightning_cifar.run.finetuning import name_last_layers, start_from
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.finetuning import name_last_layers, start_from
-from lightning_cifar.train.weights import PRETRAINED, save_weights
+from lightning_cifar.train.weights import PRETRAINED, read_model, save_weights
 
 HEAD = {"network.classifier.5.weight", "network.classifier.5.bias"}
 SHORT = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32"]
@@ -74,7 +74,7 @@ def test_the_same_classes_keep_the_last_layer(trained):
     hyper_parameters = load_checkpoint(trained / "checkpoints/last.ckpt")["hyper_parameters"]
     model = ImageClassifier(**hyper_parameters)
     assert list_changed(model.state_dict(), read_weights(trained))
-    assert "new" not in start_from(model, trained / "checkpoints/last.ckpt")
+    assert "new" not in start_from(model, read_model(trained / "checkpoints/last.ckpt"))
     assert not list_changed(model.state_dict(), read_weights(trained))
 
 
@@ -231,7 +231,7 @@ def test_the_last_layer_is_the_one_of_the_classes_wherever_it_is_defined(tmp_pat
         second = ImageClassifier(2, network="odd:build", class_names=["a", "c"])
         assert name_last_layers(second) == {"network.head.weight", "network.head.bias"}
         save_weights(first, Path("first.safetensors"), held_out=None)
-        start_from(second, Path("first.safetensors"))
+        start_from(second, read_model(Path("first.safetensors")))
     assert list_changed(first.state_dict(), second.state_dict()) == {"network.head.weight", "network.head.bias"}
 
 

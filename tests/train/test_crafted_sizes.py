@@ -59,10 +59,10 @@ def limited_memory():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_huge_sizes_are_refused_before_they_are_allocated(name, small, limited_memory):
-    hyper_parameters, _, tensors = read_weights(small)
+    stored = read_weights(small)
     started = time.process_time()
     with pytest.raises(InputError, match=r"small\.safetensors holds no model") as caught:
-        check_network(small, hyper_parameters | SIZES[name], tensors)
+        check_network(stored._replace(hyper_parameters=stored.hyper_parameters | SIZES[name]))
     assert time.process_time() - started < 2
     assert "allocate" not in str(caught.value)
 
@@ -78,9 +78,9 @@ def test_every_command_refuses_them(command, suffix, small, trained, drawn_folde
         content["state_dict"] = {name: one.flatten()[:1].expand(10**9) for name, one in content["state_dict"].items()}
         save_checkpoint(content, file)
     else:
-        hyper_parameters, known, tensors = read_weights(small)
-        metadata = {"hyper_parameters": json.dumps(hyper_parameters | {"members": 10**6}), "known": json.dumps(known)}
-        save_file(tensors, file, metadata)
+        stored = read_weights(small)
+        content = {"hyper_parameters": stored.hyper_parameters | {"members": 10**6}, "known": stored.facts}
+        save_file(stored.tensors, file, {name: json.dumps(value) for name, value in content.items()})
     more = {"export": ["--output", "x.onnx"], "predict": ["--images", str(drawn_folder)], "fit": ["--recipe", "demo"]}
     status = main([command, *more.get(command, []), "--ckpt_path", str(file)])
     (line,) = capsys.readouterr().err.splitlines()
@@ -92,9 +92,9 @@ def test_every_command_refuses_them(command, suffix, small, trained, drawn_folde
     "metadata", [{"known": 5}, {"known": {}}, {"hyper_parameters": 5}, {"hyper_parameters": {"network": 5}}]
 )
 def test_metadata_of_another_kind_is_one_line(metadata, small, capsys):
-    hyper_parameters, known, tensors = read_weights(small)
-    content = {"hyper_parameters": hyper_parameters, "known": known} | metadata
-    save_file(tensors, "odd.safetensors", {name: json.dumps(value) for name, value in content.items()})
+    stored = read_weights(small)
+    content = {"hyper_parameters": stored.hyper_parameters, "known": stored.facts} | metadata
+    save_file(stored.tensors, "odd.safetensors", {name: json.dumps(value) for name, value in content.items()})
     status = main(["test", "--ckpt_path", "odd.safetensors", "--data.dataset", "digits"])
     assert (status, len(capsys.readouterr().err.splitlines())) == ((0, 0) if metadata == {"known": {}} else (2, 1))
 

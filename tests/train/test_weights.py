@@ -160,10 +160,9 @@ def test_refuses_damaged_files(exported, tmp_path, capsys, damage):
 @pytest.mark.parametrize("change", ["a parameter", "another shape"])
 def test_refuses_weights_of_another_version(exported, drawn_folder, tmp_path, capsys, change):
     file = tmp_path / "odd.safetensors"
-    hyper_parameters, known, tensors = read_weights(exported[1])
-    hyper_parameters |= {"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]}
-    metadata = {"hyper_parameters": json.dumps(hyper_parameters), "known": json.dumps(known)}
-    save_file(tensors, file, metadata)
+    stored = read_weights(exported[1])
+    changed = stored.hyper_parameters | ({"wings": 2} if change == "a parameter" else {"widths": [8, 8, 8, 8, 8]})
+    save_file(stored.tensors, file, {"hyper_parameters": json.dumps(changed), "known": json.dumps(stored.facts)})
     assert main(["predict", "--ckpt_path", str(file), "--images", str(drawn_folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {file} holds no model of this package (")
@@ -198,7 +197,8 @@ def test_pretrained_classifies_cifar10(cifar10_root):
 
 def test_pretrained_is_small_and_matches_its_evidence():
     assert PRETRAINED.stat().st_size <= 6_000_000
-    hyper_parameters, known, _ = read_weights(PRETRAINED)
+    stored = read_weights(PRETRAINED)
+    hyper_parameters, known = stored.hyper_parameters, stored.facts
     assert len(hyper_parameters["class_names"]) == len(hyper_parameters["mean"]) + 7 == 10
     evidence = json.loads((Path(__file__).parents[2] / f"benchmarks/results/{known['recipe']}.json").read_text())
     assert (known["data"], known["accuracy"]) == (evidence["data"], evidence["seeds"][0]["accuracy"])

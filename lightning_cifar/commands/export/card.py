@@ -68,7 +68,7 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     package = f"lightning-cifar {version('lightning-cifar')}"
     facts: dict[str, Any] = {"package": package, "classes": class_names, "held_out": None}
     if checkpoint.suffix == WEIGHTS:
-        return facts | read_weights(checkpoint)[1]
+        return facts | read_weights(checkpoint).facts
     data = checkpoint_config(checkpoint)["data"]
     facts["held_out"] = data.get("held_out")
     if "dataset" in data:

@@ -4,7 +4,6 @@ Seeds are independent, so several machines can share them: start the command onc
 one common ``--run_dir``.
 """
 
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.refusal import list_missing, remove_empty
-from lightning_cifar.run.settings import check_run_dir, layer, name_settings, quote_path
+from lightning_cifar.run.settings import check_run_dir, layer_series, name_settings
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
 HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds
@@ -69,12 +68,7 @@ def main(args: list[str]) -> int:
     check_run_dir(parsed.run_dir)
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
-    for name in ("--ckpt_path", "--resume"):
-        if last_value(options, name) is not None:
-            raise InputError(f"{name}: repeat trains every seed from the start; --run_dir resumes an earlier repeat")
-    fit = layer(["fit", *options])  # before torch is imported, so that typing errors are reported at once
-    if last_value(fit, "--ckpt_path") is not None:
-        raise InputError("ckpt_path in a configuration: repeat trains every seed from the start")
+    fit = layer_series("repeat", options, "seed")  # before torch is imported: typing errors are reported at once
     parent = Path("runs/repeat", name_settings(options))
     made = list_missing(parsed.run_dir or parent)
     run_dir = parsed.run_dir or make_timed_directory(parent)
@@ -129,7 +123,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time, write_json
     from lightning_cifar.run.job import parse
-    from lightning_cifar.run.series import refuse_other_settings
+    from lightning_cifar.run.series import explain_stop, refuse_other_settings
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
@@ -142,15 +136,8 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         if file.exists():
             print(f"{format_seed(read_seed(file))}, from an earlier start", flush=True)
             continue
-        try:
+        with explain_stop(f"seed {seed}", run_dir):
             result = run_seed(args, typed, seed, run_dir, shared)
-        except SystemExit as stop:
-            if stop.code:
-                print(
-                    f"stopped in seed {seed}; to resume: the same command with --run_dir {quote_path(run_dir)}",
-                    file=sys.stderr,
-                )
-            raise
         write_json(file, result)
         print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):

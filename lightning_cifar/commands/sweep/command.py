@@ -11,7 +11,7 @@ from lightning_cifar.errors import InputError, check_range, require_extra
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.refusal import list_missing, undo_if_refused
-from lightning_cifar.run.settings import check_run_dir, layer, name_settings
+from lightning_cifar.run.settings import check_run_dir, layer_series, name_settings
 
 STUDY = "sweep.db"
 DEFAULT = ["model.learning_rate", "data.batch_size"]  # searched by default, as the course report asks
@@ -54,14 +54,9 @@ def main(args: list[str]) -> int:
     check_run_dir(parsed.run_dir)
     if {*str(parsed.run_dir or "")} & {*"?{}"}:  # the database is named by a URL
         raise InputError(f"--run_dir {parsed.run_dir}: use no question mark and no braces")
-    for name in ("--ckpt_path", "--resume"):
-        if last_value(options, name) is not None:
-            raise InputError(f"{name}: sweep trains every trial from the start; --run_dir resumes an earlier sweep")
     if last_value(options, "--data.held_out") == "test":
         raise InputError("--data.held_out test: a sweep selects by validation images only; use val")
-    fit = layer(["fit", *options])  # before torch is imported, so that typing errors are reported at once
-    if last_value(fit, "--ckpt_path") is not None:
-        raise InputError("ckpt_path in a configuration: sweep trains every trial from the start")
+    fit = layer_series("sweep", options, "trial")  # before torch is imported: typing errors are reported at once
     require_extra("sweep", "sweep", ["optuna"])
     from lightning_cifar.commands.sweep.space import make_default_space, parse_space, read_values
 

@@ -1,7 +1,6 @@
 """The search: runs trials of an Optuna study until there are enough, then reports the results."""
 
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from lightning_cifar.errors import DivergenceError, InputError, reason
 from lightning_cifar.files import LONGEST_WAIT, acquire, write_json
 from lightning_cifar.run.columns import align_columns
 from lightning_cifar.run.exit_status import is_about_input, is_out_of_memory
-from lightning_cifar.run.settings import format_command, quote_path
+from lightning_cifar.run.series import explain_stop
+from lightning_cifar.run.settings import format_command
 
 MAX_ROWS = 10  # of the printed table
 
@@ -98,15 +98,8 @@ class Search:
                 try:
                     self.study.optimize(self.train, n_trials=1)
                 except BaseException as stop:
-                    if self.trial is not None:
-                        if not self.has_bad_values(stop):
-                            requeue_trial(self.study, self.trial)
-                        if not isinstance(stop, Exception):
-                            where = f"--run_dir {quote_path(self.run_dir)}"
-                            print(
-                                f"stopped in trial {self.trial}; to resume: the same command with {where}",
-                                file=sys.stderr,
-                            )
+                    if self.trial is not None and not self.has_bad_values(stop):
+                        requeue_trial(self.study, self.trial)
                     raise
                 return True
         if running != self.awaited:
@@ -128,7 +121,8 @@ class Search:
         trial.set_user_attr("directory", directory)
         print(f"trial {trial.number}: {values}", flush=True)
         try:
-            outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
+            with explain_stop(f"trial {trial.number}", self.run_dir):
+                outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
         except Exception as error:
             if (why := self.classify_failure(error)) is None:
                 raise

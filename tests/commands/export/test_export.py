@@ -61,7 +61,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
     answer = export.FORMATS[form][1](models(suffix))
-    temperature = read_weights(models(".safetensors"))[1].get("temperature", 1)  # if a test fitted one before
+    temperature = read_weights(models(".safetensors")).facts.get("temperature", 1)  # if a test fitted one before
     for batch in (1, 2, 7, 40):
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
         with torch.inference_mode():
@@ -97,7 +97,7 @@ def test_each_file_holds_facts_and_no_local_path(models):
     extra = {export.FACTS: ""}
     torch.export.load(models(".pt2"), extra_files=extra)
     assert json.loads(extra[export.FACTS]) == stored
-    assert read_weights(models(".safetensors"))[1] == stored
+    assert read_weights(models(".safetensors")).facts == stored
     for _, suffix in FORMATS:
         content = models(suffix).read_bytes()
         assert not any(path in content for path in (str(ROOT).encode(), str(models(suffix).parent).encode()))
@@ -110,8 +110,8 @@ def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsy
         == 0
     )
     first, second = read_weights(weights), read_weights(tmp_path / "again.safetensors")
-    assert first[:2] == second[:2]
-    assert all(second[2][name].equal(value) for name, value in first[2].items())
+    assert (first.hyper_parameters, first.facts) == (second.hyper_parameters, second.facts)
+    assert all(second.tensors[name].equal(value) for name, value in first.tensors.items())
 
 
 def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, tmp_path, capsys):
@@ -252,8 +252,9 @@ def test_damaged_facts_of_a_test_are_one_line(trained, capsys, fact):
 
 
 def test_weights_without_facts_are_exported(models, capsys):
-    hyper_parameters, _, tensors = read_weights(models(".safetensors"))
-    save_file(tensors, "bare.safetensors", {"hyper_parameters": json.dumps(hyper_parameters), "known": "{}"})
+    stored = read_weights(models(".safetensors"))
+    metadata = {"hyper_parameters": json.dumps(stored.hyper_parameters), "known": "{}"}
+    save_file(stored.tensors, "bare.safetensors", metadata)
     assert run(capsys, "--ckpt_path", "bare.safetensors", "--output", "x.safetensors")[0] == 0
     assert "Trained on unknown data." in Path("x.safetensors.md").read_text()
 

@@ -9,6 +9,7 @@ from lightning_cifar.files import PRETRAINED_NAME
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import (
     NETWORK_OPTIONS,
+    StoredModel,
     check_finite,
     check_network,
     checkpoint_config,
@@ -30,11 +31,10 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     Raises:
         InputError: the file is damaged, or an option contradicts it.
     """
-    file = find_checkpoint(str(checkpoint), "checkpoint")
-    hyper_parameters, _, tensors = read_model(file)
-    check_network(file, hyper_parameters, tensors)
-    model = ImageClassifier(num_classes, **(pick_network(hyper_parameters) | options))
-    start_from(model, file)
+    stored = read_model(find_checkpoint(str(checkpoint), "checkpoint"))
+    check_network(stored)
+    model = ImageClassifier(num_classes, **(pick_network(stored.hyper_parameters) | options))
+    start_from(model, stored)
     return model
 
 
@@ -54,19 +54,19 @@ def network_config(checkpoint: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def start_from(model: ImageClassifier, file: Path) -> str:
+def start_from(model: ImageClassifier, stored: StoredModel) -> str:
     """Load the weights of a trained model; the last layer stays new if the classes differ.
 
     Returns:
         A line about what was loaded.
 
     Raises:
-        InputError: the file is damaged or holds the weights of another network.
+        InputError: the file holds the weights of another network, or some that are NaN or infinite.
     """
-    hyper_parameters, facts, tensors = read_model(file)
-    check_finite(file, tensors)
+    file, tensors = stored.file, stored.tensors
+    check_finite(stored)
     names, own = model.hparams["class_names"], model.state_dict()
-    same = names is not None and names == hyper_parameters.get("class_names")
+    same = names is not None and names == stored.hyper_parameters.get("class_names")
     new = set() if same else name_last_layers(model)
     loaded = {name: tensor for name, tensor in tensors.items() if name not in new}
     for name in sorted(({*own} | {*tensors}) - new):
@@ -75,7 +75,7 @@ def start_from(model: ImageClassifier, file: Path) -> str:
             raise InputError(f"{file} holds the weights of another network: {name} is {shapes[0]}, here {shapes[1]}")
     model.load_state_dict(own | loaded)
     last = "" if same else f"; the last layer is new, for {model.hparams['num_classes']} classes"
-    return f"weights: {describe_weights(facts) if facts else file}{last}"
+    return f"weights: {describe_weights(stored.facts) if stored.facts else file}{last}"
 
 
 def name_last_layers(model: ImageClassifier) -> set[str]:
