@@ -3,8 +3,9 @@
     python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [--shared] [arguments of fit]
 
 ``repeat`` trains and tests every variant with the same n seeds. The same command with the same ``--run_dir`` resumes an
-interrupted study. Prints a table and writes ``benchmarks/results/STUDY.json``: every seed, the cost, and the difference
-from the first or the previous variant. ``--shared``: other jobs shared the machine, so that the table gives no times.
+interrupted study. Writes ``benchmarks/results/STUDY.json`` after each variant: every seed, the cost, and the difference
+from the first or the previous variant; prints a table last. ``--shared``: other jobs shared the machine, so that the
+table gives no times.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from formatting import MEASURES, MISSING, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, RESULTS, format_interval, format_spread, format_table, load_result
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,16 +69,16 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
                 key: compare(*([seed[key] for seed in one["seeds"]] for one in (other, found))) for key in MEASURES
             }
         forms[form] = found
-    result = {
-        "question": study.question,
-        "command": " ".join(["python benchmarks/study.py", name, "--root DIR --seeds", str(seeds), *extra]),
-        "data": "CIFAR-10",
-        "n": seeds,
-        "against": study.against,
-        "shared": shared,
-        "forms": forms,
-    }
-    write_json(Path(__file__).parent / f"results/{name}.json", result)
+        result = {
+            "question": study.question,
+            "command": " ".join(["python benchmarks/study.py", name, "--root DIR --seeds", str(seeds), *extra]),
+            "data": "CIFAR-10",
+            "n": seeds,
+            "against": study.against,
+            "shared": shared,
+            "forms": forms,
+        }
+        write_json(RESULTS / f"{name}.json", result)
     print(align_columns([["", *HEAD], *([form, *cells(found)] for form, found in forms.items())]))
 
 
