@@ -19,6 +19,7 @@ def test_starts_at_one(kind):
     ("kind", "formula"),
     [
         ("relu", lambda z: [max(0.0, v) for v in z]),
+        ("straight_through", lambda z: [max(0.0, v) for v in z]),
         ("residual", lambda z: [1 + v for v in z]),
         ("softmax", lambda z: (3 * torch.tensor(z).div(2.5).softmax(0)).tolist()),
     ],
@@ -31,6 +32,20 @@ def test_equals_its_formula(kind, formula):
     for mean in torch.randn(8, 6):
         expected = torch.tensor(formula((linear.weight @ mean + linear.bias).tolist()))
         torch.testing.assert_close(gate(mean[None])[0, :, 0], expected)
+
+
+def test_a_straight_through_gate_has_the_values_of_relu_and_is_switched_on_again():
+    plain, straight = Gate("relu", 6, 3, 5), Gate("straight_through", 6, 3, 5)
+    means = torch.randn(64, 6)
+    for gate in (plain, straight):
+        with torch.no_grad():
+            gate.layers[0].bias.copy_(torch.tensor([-5.0, 0.5, 1.0]))  # the first branch is off for every image
+            gate.layers[0].weight.copy_(torch.linspace(-0.1, 0.1, 18).view(3, 6))
+        (gate(means) - 1).square().sum().backward()  # every branch should weigh 1
+    assert torch.equal(straight(means), plain(means))
+    assert not plain.layers[0].bias.grad[0]
+    assert straight.layers[0].bias.grad[0] < 0  # a step raises it
+    assert torch.equal(straight.layers[0].bias.grad[1:], plain.layers[0].bias.grad[1:])
 
 
 def test_channel_gate_is_squeeze_and_excitation_for_each_branch():
