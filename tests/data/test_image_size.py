@@ -13,7 +13,8 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load
 from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.images import Square, read_image, to_pixels
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import checkpoint_config, get_square, save_weights
+from lightning_cifar.run.checkpoint_settings import checkpoint_config
+from lightning_cifar.train.weights import get_square, save_weights
 
 
 def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
