@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
@@ -29,7 +30,6 @@ from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.restrictions import restricted_parsing
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import start_from
-from lightning_cifar.train.schedule import count_batches
 from lightning_cifar.train.weights import check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
