@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.errors import check_range
@@ -69,6 +70,7 @@ class LastCheckpoint(Checkpoint):
                 restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        resume.check_loops(trainer, checkpoint)
         resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and (state := checkpoint["callbacks"].get(callback.state_key)):
@@ -86,6 +88,8 @@ class LastCheckpoint(Checkpoint):
             self.stored = {}
         with explain_checkpoint(trainer.ckpt_path):
             resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
+            if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
+                resume.try_step(trainer)
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.slurm_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}

@@ -189,6 +189,23 @@ def damage_optimizer(content: dict) -> None:
     content["optimizer_states"][0]["param_groups"][0]["params"].pop()
 
 
+def change_group(name: str, value: object):
+    return lambda content: content["optimizer_states"][0]["param_groups"][0].update({name: value})
+
+
+def change_moment(name: str, value: object):
+    def change(content: dict) -> None:
+        states = content["optimizer_states"][0]["state"]
+        states[0] = {key: one for key, one in states[0].items() if key != name}
+        states[0] |= {} if value is None else {name: value}
+
+    return change
+
+
+def change_count(content: dict) -> None:
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] = "x"
+
+
 def damage_network(content: dict) -> None:
     name = next(iter(content["state_dict"]))
     content["state_dict"][name] = content["state_dict"][name][:1]
@@ -217,6 +234,15 @@ DAMAGES = {
     "has no pytorch-lightning_version": drop("pytorch-lightning_version"),
     "has no loops": drop("loops"),
     "does not fit this run: ValueError": damage_optimizer,
+    "lr=str": change_group("lr", "x"),
+    "does not fit this run: KeyError: 'betas'": lambda content: content["optimizer_states"][0]["param_groups"][0].pop(
+        "betas"
+    ),
+    "does not fit this run: KeyError: 'exp_avg'": change_moment("exp_avg", None),
+    "exp_avg in the optimiser's state has the shape (3,)": change_moment("exp_avg", torch.zeros(3)),
+    "'list' object has no attribute 'shape'": change_moment("exp_avg_sq", [1]),
+    "step in the optimiser's state has the shape (2,), not ()": change_moment("step", torch.ones(2)),
+    "loops.fit_loop.epoch_progress.current.ready is a str, not a int": change_count,
     "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
     "does not fit this run: ": damage_random_state,
     "the seed 7": change_seed,
