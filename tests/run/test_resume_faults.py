@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BatchSizeFinder
 
 from lightning_cifar import Throughput, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
@@ -374,3 +376,26 @@ def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsy
     assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
     words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"
     assert words in capsys.readouterr().out
+
+
+def test_a_batch_size_that_was_found_is_kept_in_a_resumed_run(tiny, monkeypatch, capsys):
+    found = []
+    search = BatchSizeFinder.scale_batch_size
+
+    def count(finder, trainer, module):
+        search(finder, trainer, module)
+        found.append(trainer.datamodule.hparams["batch_size"])
+
+    monkeypatch.setattr(BatchSizeFinder, "scale_batch_size", count)
+    finder = ["BatchSizeFinder", f"{CALLBACKS}.steps_per_trial", "1", f"{CALLBACKS}.init_val", "16"]
+    options = [*SHORT, CALLBACKS, *finder, f"{CALLBACKS}.max_trials", "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert fit(*tiny, *options, "--run_dir", "run") == 0
+        assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
+    content = load_last(Path("run"))
+    assert [content["datamodule_hyper_parameters"]["batch_size"]] == found
+    content["datamodule_hyper_parameters"]["batch_size"] = "x"
+    save_checkpoint(content, Path("run/checkpoints/last.ckpt"))
+    assert resume(Path("run"), "--trainer.max_epochs", "3") == 2
+    assert "the batch size must be a whole number, got 'x'" in capsys.readouterr().err
