@@ -16,6 +16,8 @@ from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.finetuning import pick_network
 from lightning_cifar.train.weights import SPLIT, check_network, find_checkpoint, get_square, read_weights
 
+MOST_NAMES = 1000  # of classes in settings: parsing takes time by their square. The data has them, and the checkpoint
+
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
@@ -50,10 +52,12 @@ def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
 
 
 def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the data what the model expects of it."""
+    """Give the data what the model expects of it; leave out very many names of classes."""
     model, square = config["model"], get_square(config["model"])
     for name, value in (("image_size", square.side), ("non_square", square.rule)):
         model[name] = config["data"][name] = value
+    if len(model.get("class_names") or ()) > MOST_NAMES:
+        model["class_names"] = None
     config["data"]["classes"] = model.get("class_names")
     return config
 

@@ -18,6 +18,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
+from lightning_cifar.run.checkpoint_settings import MOST_NAMES
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.configurations import list_set_options
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
@@ -104,7 +105,8 @@ class Job:
         for name in NOT_IN_CONFIG:
             settings.pop(name)
         for name in ("class_names", "mean", "std"):
-            settings["model"][name] = self.model.hparams[name]
+            if len(value := self.model.hparams[name] or ()) <= MOST_NAMES:
+                settings["model"][name] = value or None
         return self.parser.dump(settings, skip_none=False)
 
 
@@ -195,7 +197,10 @@ def load_weights(job: Job) -> str:
         InputError: the file is damaged, or holds the weights of another network.
     """
     assert job.ckpt_path is not None
-    _, facts, tensors = read_model(job.ckpt_path)
+    hyper_parameters, facts, tensors = read_model(job.ckpt_path)
+    names = zip(hyper_parameters.get("class_names") or (), job.model.hparams["class_names"] or (), strict=False)
+    if differ := next((pair for pair in names if pair[0] != pair[1]), None):  # too many names for settings
+        raise InputError(f"the model has the class {differ[0]} where the data has {differ[1]}")
     if facts:
         print(f"weights: {describe_weights(facts)}")
     job.model.temperature = facts.get("temperature", 1.0)
