@@ -67,10 +67,13 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
 
     filelock removes an owner's file if that process of this host has ended.
 
+    Whoever may write to the directory may lock it: the file gets the directory's permissions.
+
     Raises:
-        InputError: with ``refusal``; another process has held the lock for ``seconds``.
+        InputError: with ``refusal``; another process has held the lock for ``seconds``. Or its file is another user's.
     """
-    for held in (FileLock(file), SoftFileLock(f"{file}.owner")):
+    mode = 0o600 | (file.parent.stat().st_mode & 0o066 if file.parent.is_dir() else 0)
+    for held in (FileLock(file, mode=mode), SoftFileLock(f"{file}.owner", mode=mode)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # filelock's, that it uses such a file
@@ -79,7 +82,10 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
         except Timeout:
             hint = f"; if none does, delete {held.lock_file}" if isinstance(held, SoftFileLock) else ""
             raise InputError(refusal + hint) from None
-        except (OSError, NotImplementedError):
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, PermissionError) and os.path.lexists(held.lock_file):  # else there would be two locks
+                why = "it is another user's; if no process uses the directory, delete it"
+                raise InputError(f"{held.lock_file} cannot be opened: {why}") from error
             continue
     return None
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
@@ -21,7 +22,6 @@ from lightning_cifar.run.job import Job, choose_precision, load_data, load_weigh
 from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 from lightning_cifar.run.wandb import log_curves
-from lightning_cifar.train.schedule import count_batches
 
 FEW_STEPS = 100
 

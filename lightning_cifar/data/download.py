@@ -3,13 +3,24 @@
 import errno
 import os
 import time
-from http.client import HTTPException, InvalidURL
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
+from socket import SHUT_RDWR
 from ssl import SSLError
+from threading import Timer
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import FTPHandler, Request, build_opener, getproxies, proxy_bypass
+from urllib.request import (
+    FTPHandler,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    Request,
+    build_opener,
+    getproxies,
+    proxy_bypass,
+)
 
 from tqdm import tqdm
 
@@ -22,16 +33,39 @@ LONGEST = 600  # seconds for the whole file at a mirror's speed; slower ones are
 LOCAL = (*DISK_FULL, *FORBIDDEN, errno.ELOOP)  # errors of the file, not of a mirror
 
 
-class NoFTP(FTPHandler):
-    """Refuse redirects to FTP, which Python would follow."""
+class Answer(HTTPResponse):
+    """A response whose headers get twice the time of a silence: Python would read on as long as some byte comes."""
+
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.end = Timer(2 * sock.gettimeout(), sock.shutdown, [SHUT_RDWR])
+
+    def begin(self) -> None:
+        self.end.start()
+        try:
+            super().begin()
+        finally:
+            self.end.cancel()
+
+
+class Careful(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler):
+    """Read no headers and no redirect without end, and do not follow one to FTP."""
+
+    def do_open(self, http_class: Any, *args: Any, **options: Any) -> Any:
+        connection: Any = type("Connection", (http_class,), {"response_class": Answer})
+        return super().do_open(connection, *args, **options)
+
+    def redirect_request(self, req: Any, fp: Any, *args: Any) -> Any:
+        fp.read = fp.close  # Python reads the page that comes with it
+        return super().redirect_request(req, fp, *args)
 
     def ftp_open(self, req: Request) -> Any:
         raise URLError("redirected to ftp, not http or https")
 
 
 def open_url(request: Request, timeout: float) -> Any:
-    """Open a URL as Python's ``urlopen`` does, but for redirects to FTP."""
-    return build_opener(NoFTP).open(request, timeout=timeout)
+    """Open a URL as Python's ``urlopen`` does, with the exceptions of `Careful`."""
+    return build_opener(Careful).open(request, timeout=timeout)
 
 
 def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:
@@ -131,7 +165,7 @@ def fetch(url: str, partial: Path, size: int, timeout: float, slowest: float) ->
         progress = tqdm(desc=url, total=size, initial=have, unit="B", unit_scale=True, disable=None, leave=False)
         with open(partial, "ab" if have else "wb", opener=open_no_link) as file, progress:
             before, since = have, time.monotonic()
-            while chunk := response.read1(1 << 16):
+            while have < size and (chunk := response.read1(1 << 16)):
                 have += len(chunk)
                 if have > size:
                     raise ValueError("longer than the published file")

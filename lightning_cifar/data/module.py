@@ -18,6 +18,7 @@ from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
 from lightning_cifar.data.sizes import find_size
 from lightning_cifar.data.source import count_classes, load_dataset
+from lightning_cifar.data.steps import count_steps
 from lightning_cifar.data.streaming import FileLoader, ImageFiles, find_damaged, make_file_loader, sample_files
 from lightning_cifar.data.transform import Transform, apply_transform, find_transform
 from lightning_cifar.distributed import Shard
@@ -246,5 +247,4 @@ class CIFAR10DataModule(LightningDataModule):
         sizes, shares = self.hparams["sizes"] or [self.hparams["image_size"]], self.hparams["size_shares"]
         if self.trainer is None or len(sizes) == 1:
             return sizes[-1]
-        total = self.trainer.estimated_stepping_batches  # before training, this builds the loaders
-        return find_size(sizes, shares, self.trainer.global_step, total)
+        return find_size(sizes, shares, self.trainer.global_step, count_steps(self.trainer, self))

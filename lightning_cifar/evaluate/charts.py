@@ -21,7 +21,9 @@ CAPTION_LINES = 2  # below each mistake
 
 def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     """Write the result of `evaluate_logits` as a PNG."""
-    panels = [draw_confusion, draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
+    panels = [draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
+    if result["confusion"]:
+        panels.insert(0, draw_confusion)
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
     with rc_context({"font.family": choose_fonts(result["per_class"])}):
         for number, draw in enumerate(panels, 1):

@@ -5,6 +5,7 @@ takes uint8 images (B, C, H, W) and a strength, and returns images of the same s
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -34,40 +35,52 @@ SEED = 0  # for the noise: every model sees the same images
 def add_noise(images: Tensor, sigma: float) -> Tensor:
     """Add Gaussian noise with a standard deviation of ``sigma`` grey levels."""
     generator = torch.Generator().manual_seed(SEED)
-    return to_bytes(images + sigma * torch.randn(images.shape, generator=generator))
+    return map_parts(lambda part: to_bytes(part + sigma * torch.randn(part.shape, generator=generator)), images)
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Blur by a Gaussian with a standard deviation of ``sigma`` pixels."""
-    return TF.gaussian_blur(images, kernel_size=[9, 9], sigma=[sigma, sigma])
+    return map_parts(lambda part: TF.gaussian_blur(part, kernel_size=[9, 9], sigma=[sigma, sigma]), images)
 
 
 def reduce_contrast(images: Tensor, factor: float) -> Tensor:
     """Scale differences from the image's mean grey level by ``factor``."""
-    return TF.adjust_contrast(images, factor)
+    return map_parts(lambda part: TF.adjust_contrast(part, factor), images)
 
 
 def brighten(images: Tensor, levels: float) -> Tensor:
     """Add ``levels`` grey levels."""
-    return to_bytes(images.float() + levels)
+    return map_parts(lambda part: to_bytes(part.float() + levels), images)
 
 
 def compress_jpeg(images: Tensor, quality: float) -> Tensor:
     """Compress at a ``quality`` in [1, 100] and decompress."""
-    result = []
-    for pixels in images.permute(0, 2, 3, 1).numpy():
+    result = torch.empty_like(images)
+    for image, pixels in zip(result, images.permute(0, 2, 3, 1).numpy(), strict=True):
         file = BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=int(quality))
-        result.append(np.asarray(Image.open(file)))
-    return torch.from_numpy(np.stack(result)).permute(0, 3, 1, 2)
+        image.copy_(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1))
+    return result
 
 
 def pixelate(images: Tensor, side: float) -> Tensor:
     """Replace squares of ``side`` pixels by their mean; squares at the right and bottom edges are smaller."""
     height, width = images.shape[-2:]
-    means = F.avg_pool2d(images.float(), int(side), ceil_mode=True)
-    enlarged = means.repeat_interleave(int(side), 2).repeat_interleave(int(side), 3)
-    return to_bytes(enlarged[..., :height, :width])
+
+    def average(part: Tensor) -> Tensor:
+        means = F.avg_pool2d(part.float(), int(side), ceil_mode=True)
+        enlarged = means.repeat_interleave(int(side), 2).repeat_interleave(int(side), 3)
+        return to_bytes(enlarged[..., :height, :width])
+
+    return map_parts(average, images)
+
+
+def map_parts(corrupt: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return ``corrupt`` of the images, a part at a time: the floats of all would take many times their memory."""
+    result = torch.empty_like(images)
+    for part, changed in zip(images.split(BATCH), result.split(BATCH), strict=True):
+        changed.copy_(corrupt(part))
+    return result
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
@@ -84,14 +97,16 @@ CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...
 }
 
 
-def corrupt_images(images: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield each corruption's name and the images at its five severities."""
+def corrupt_images(images: Tensor) -> Iterator[tuple[str, Iterator[Tensor]]]:
+    """Yield each corruption's name and the images at its five severities, which are made one at a time."""
     for name, (corrupt, strengths) in CORRUPTIONS.items():
-        yield name, [corrupt(images, strength) for strength in strengths]
+        yield name, map(partial(corrupt, images), strengths)
 
 
-def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tuple[str, list[Tensor]]]:
+def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tuple[str, Iterator[Tensor]]]:
     """Yield each corruption's name and images from CIFAR-10-C: a file holds the test images at the five severities.
+
+    They are read one severity at a time.
 
     Args:
         folder: holds ``<corruption>.npy`` files.
@@ -113,7 +128,7 @@ def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tupl
                 raise InputError(f"{file} must hold uint8 {wanted}, got {kind} {shape}")
             parts = np.split(stored, SEVERITIES)
             images_at = (torch.from_numpy(np.array(part)).permute(0, 3, 1, 2) for part in parts)
-            yield file.stem, [TF.resize(one, [size, size]) for one in images_at]
+            yield file.stem, (TF.resize(one, [size, size]) for one in images_at)
 
 
 def evaluate_corruptions(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) -> dict[str, list[float]]:
@@ -131,13 +146,15 @@ def evaluate_corruptions(model: ImageClassifier, data: CIFAR10DataModule, traine
         stored = read_cifar10_c(data.root / "CIFAR-10-C", len(test), data.hparams["image_size"])
         corruptions = chain(corruptions, ((f"CIFAR-10-C {name}", images) for name, images in stored))
     accuracies: dict[str, list[float]] = {}
+
+    def measure(images: Tensor) -> float:
+        batches: Any = trainer.predict(model, BatchLoader(ImageSet(images, test.labels), BATCH))
+        return float((torch.cat(batches).argmax(1) == test.labels).double().mean())
+
     tta, model.hparams["tta"] = model.hparams["tta"], "none"
     try:
         for name, severities in corruptions:
-            accuracies[name] = []
-            for images in severities:
-                batches: Any = trainer.predict(model, BatchLoader(ImageSet(images, test.labels), BATCH))
-                accuracies[name].append(float((torch.cat(batches).argmax(1) == test.labels).double().mean()))
+            accuracies[name] = [*map(measure, severities)]  # each is freed before the next is made
             print(f"{name:<12}" + "".join(f"{accuracy:>8.2%}" for accuracy in accuracies[name]), flush=True)
     finally:
         model.hparams["tta"] = tta

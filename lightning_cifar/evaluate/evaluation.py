@@ -14,12 +14,13 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.evaluate.calibration import calibration_error
-from lightning_cifar.evaluate.recall import measure_balanced_accuracy, measure_recalls
+from lightning_cifar.evaluate.recall import balance
 from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
 from lightning_cifar.train.classifier import ImageClassifier
 
 BINS = 15  # for the expected calibration error, as in arXiv 1706.04599
 MISTAKES = 24  # the most confident ones
+MOST = 1000  # classes of a confusion matrix; that of 20,000 takes gigabytes
 MANY = 10  # with more classes, top-5 accuracy is measured too
 FEWEST_HELD_OUT = 100  # images to fit a temperature on
 COVERAGES = [percent / 100 for percent in range(5, 101, 5)]
@@ -72,11 +73,14 @@ def evaluate_logits(
     """
     logits, count = logits.float(), len(class_names)
     predicted = logits.argmax(1)
-    confusion = multiclass_confusion_matrix(predicted, labels, count).tolist()  # (true class, predicted class)
+    # (true class, predicted class)
+    confusion = multiclass_confusion_matrix(predicted, labels, count).tolist() if count <= MOST else None
+    images, hits = (torch.bincount(one, minlength=count).tolist() for one in (labels, labels[predicted == labels]))
+    recalls = [hit / total if total else None for hit, total in zip(hits, images, strict=True)]
     scaled = None if temperature is None else score_probabilities(logits / temperature, labels)
     return {
-        "accuracy": sum(row[label] for label, row in enumerate(confusion)) / len(labels),
-        "balanced_accuracy": measure_balanced_accuracy(confusion),
+        "accuracy": sum(hits) / len(labels),
+        "balanced_accuracy": balance(recalls, images),
         "accuracy_top5": measure_top5(logits, labels) if count > MANY else None,
         "images": len(labels),
         **score_probabilities(logits, labels),
@@ -84,8 +88,8 @@ def evaluate_logits(
         "temperature_scaled": scaled,
         "risk_coverage": risk_coverage(logits, labels),
         "per_class": {
-            name: {"recall": recall, "images": sum(row)}
-            for name, recall, row in zip(class_names, measure_recalls(confusion), confusion, strict=True)
+            name: {"recall": recall, "images": total}
+            for name, recall, total in zip(class_names, recalls, images, strict=True)
         },
         "confusion": confusion,
     }

@@ -13,11 +13,16 @@ def measure_recalls(confusion: Sequence[Sequence[int]]) -> list[float | None]:
 
 
 def measure_balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
-    """Return the mean recall of the classes that have images.
+    """Return `balance` of a confusion matrix."""
+    return balance(measure_recalls(confusion), [sum(row) for row in confusion])
+
+
+def balance(recalls: Sequence[float | None], images: Sequence[int]) -> float | None:
+    """Return the balanced accuracy: the mean recall of the classes that have images.
 
     None if all classes have the same number of images: balanced accuracy is then the accuracy.
     """
-    if len({sum(row) for row in confusion}) == 1:
+    if len({*images}) == 1:
         return None
-    recalls = [recall for recall in measure_recalls(confusion) if recall is not None]
-    return sum(recalls) / len(recalls)
+    known = [recall for recall in recalls if recall is not None]
+    return sum(known) / len(known)

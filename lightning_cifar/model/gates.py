@@ -18,11 +18,11 @@ class Gate(nn.Module):
     """Map channel means (B, C) to gate values (B, N, 1), or (B, N, K) if ``kind`` is ``channel``.
 
     Args:
-        kind: ``relu``: ``relu(Linear(means))``, as in the report. ``straight_through``: the same values, with a gradient
-            where they are 0 too (arXiv 1308.3432), so that a branch can be switched on again. ``softmax``: N times the softmax of
-            ``Linear(means) / temperature`` (SKNet, arXiv 1903.06586; temperature: 1912.03458). ``residual``:
-            ``1 + Linear(means)``. ``channel``: twice the sigmoid of a two-layer MLP, one value for each output channel
-            (Squeeze-and-Excitation, 1709.01507). ``static``: 1.
+        kind: ``relu``: ``relu(Linear(means))``, as in the report. ``straight_through``: the same values, with a
+            gradient where they are 0 too (arXiv 1308.3432), so that a branch can be switched on again. ``softmax``: N
+            times the softmax of ``Linear(means) / temperature`` (SKNet, arXiv 1903.06586; temperature: 1912.03458).
+            ``residual``: ``1 + Linear(means)``. ``channel``: twice the sigmoid of a two-layer MLP, one value for each
+            output channel (Squeeze-and-Excitation, 1709.01507). ``static``: 1.
         in_channels: C; ``branches``: N; ``out_channels``: K.
         temperature: of ``softmax``, above 0; a higher one gives a more even mix.
     """

@@ -78,7 +78,7 @@ class FiveBlockNet(nn.Module):
         dirac: start the first filters of each block's first convolution as the identity (arXiv 1706.00388).
         norm_scale: learn the scale of batch norm, not only its shift.
         norm_momentum: weight in (0, 1] of the newest batch in batch norm's running statistics.
-        gate: ``relu`` as in the course report, ``straight_through``, ``softmax``, ``residual``, ``channel`` or ``static``.
+        gate: of `Gate`; ``relu`` as in the course report.
         temperature: of the softmax gate, above 0.
         stem_kernel: patch size of a frozen whitening convolution before the blocks; 0: no stem.
         stem_stride: stride of the stem, in [1, stem_kernel].

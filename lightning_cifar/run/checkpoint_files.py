@@ -113,6 +113,17 @@ def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
     return int(lines)
 
 
+def read_batch_size(file: Path, content: dict[str, Any]) -> int:
+    """Return the batch size with which the checkpoint ``file`` was trained, such as the one that Lightning has found.
+
+    Raises:
+        InputError: the stored value is not a batch size.
+    """
+    size: Any = (content.get("datamodule_hyper_parameters") or {}).get("batch_size")
+    check_range(f"{file} does not fit this run: the batch size", size, "[1, inf)", whole=True)
+    return int(size)
+
+
 def check_seed(file: Path, content: dict[str, Any], seed: int) -> None:
     """Raise `InputError` if the random states in a checkpoint are those of a run with another seed."""
     if state := state_of_last_checkpoint(content):

@@ -16,10 +16,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.run.checkpoint_settings import MOST_NAMES
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.configurations import list_set_options
-from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
@@ -29,7 +30,7 @@ from lightning_cifar.run.parsing import Parsed, continues
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.restrictions import restricted_parsing
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.schedule import count_batches
+from lightning_cifar.train.finetuning import start_from
 from lightning_cifar.train.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
@@ -109,7 +110,8 @@ class Job:
         for name in NOT_IN_CONFIG:
             settings.pop(name)
         for name in ("class_names", "mean", "std"):
-            settings["model"][name] = self.model.hparams[name]
+            if len(value := self.model.hparams[name] or ()) <= MOST_NAMES:
+                settings["model"][name] = value or None
         return self.parser.dump(settings, skip_none=False)
 
 
@@ -201,6 +203,9 @@ def load_weights(job: Job) -> StoredModel:
     """
     assert job.ckpt_path is not None
     stored = read_model(job.ckpt_path)
+    names = zip(stored.hyper_parameters.get("class_names") or (), job.model.hparams["class_names"] or (), strict=False)
+    if differ := next((pair for pair in names if pair[0] != pair[1]), None):  # too many names for settings
+        raise InputError(f"the model has the class {differ[0]} where the data has {differ[1]}")
     if stored.facts:
         print(f"weights: {describe_weights(stored.facts)}")
     job.model.temperature = stored.facts.get("temperature", 1.0)

@@ -6,7 +6,6 @@ are taken within a step, before the step is logged. These are taken between two 
 
 import os
 import signal
-import stat
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.errors import check_range
@@ -24,6 +24,7 @@ from lightning_cifar.run import resume
 from lightning_cifar.run.checkpoint_files import LAST, PREVIOUS, keep_own_files
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.run.metrics_csv import count_lines
+from lightning_cifar.run.output import drop_broken_output, leave_terminal, outlive_readers, restore_output
 from lightning_cifar.run.random_state import get_random_states, restore_random_states
 from lightning_cifar.run.refusal import explain_checkpoint
 
@@ -61,6 +62,7 @@ class LastCheckpoint(Checkpoint):
             self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             resume.after_each_step(trainer, self.after_step)
             resume.after_each_epoch(trainer, self.after_epoch)
+            outlive_readers(lambda: self.on_signal(signal.SIGPIPE, None))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stored:
@@ -68,6 +70,7 @@ class LastCheckpoint(Checkpoint):
                 restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        resume.check_loops(trainer, checkpoint)
         resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and (state := checkpoint["callbacks"].get(callback.state_key)):
@@ -85,6 +88,8 @@ class LastCheckpoint(Checkpoint):
             self.stored = {}
         with explain_checkpoint(trainer.ckpt_path):
             resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
+            if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
+                resume.try_step(trainer)
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.slurm_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
@@ -95,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         self.handlers = {number: signal.signal(number, self.on_signal) for number in numbers}  # over Lightning's
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """Stop all processes after this step; on a second signal, but for SIGHUP, at once.
+        """Stop all processes after this step; on a second signal, but for SIGHUP and a broken output, at once.
 
         The first signal is not passed on to other processes: a terminal sends Ctrl-C to all of them, and each would
         take the copy for the second.
@@ -105,7 +110,7 @@ class LastCheckpoint(Checkpoint):
         if self.stop_signal is None:
             self.stop_signal, self.stopped_at = number, time.monotonic()
             return
-        if number == signal.SIGHUP or time.monotonic() - self.stopped_at < COPY_SECONDS:
+        if number in (signal.SIGHUP, signal.SIGPIPE) or time.monotonic() - self.stopped_at < COPY_SECONDS:
             return
         if launcher := self.trainer.strategy.launcher:
             launcher.kill(number)
@@ -214,7 +219,10 @@ class LastCheckpoint(Checkpoint):
         self.release(trainer)
 
     def release(self, trainer: Trainer) -> None:
-        """Restore the signal handlers and the Trainer's loops."""
+        """Restore the signal handlers, the output and the Trainer's loops."""
+        restore_output()
+        if self.stop_signal is not None:
+            drop_broken_output()  # Ctrl-C has ended `tee` too
         for number, handler in self.__dict__.pop("handlers", {}).items():
             signal.signal(number, handler)
         resume.stop_following(trainer)
@@ -227,11 +235,3 @@ def requeue_slurm_job() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(f"SLURM did not requeue job {job}: {error}", stacklevel=2)
-
-
-def leave_terminal() -> None:
-    """Write the output nowhere if it goes to a terminal: that was closed, and printing to it is an error."""
-    with open(os.devnull, "w") as nowhere:
-        for descriptor in (1, 2):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                os.dup2(nowhere.fileno(), descriptor)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from lightning_cifar.errors import InputError
@@ -11,8 +12,9 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.metrics_csv import keep_lines
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
+from lightning_cifar.run.record import read_recipe
 from lightning_cifar.run.refusal import list_missing, remove_empty
-from lightning_cifar.run.wandb import SafeLogger
+from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, hide_paths, start_wandb
 
 
 def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
@@ -62,3 +64,28 @@ def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
     names |= {"run_name": (None, name)}
     changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
     return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
+
+
+def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
+    """Return a logger to a new W&B run, or to the one that this run continues or tests; None without --wandb."""
+    is_test = job.command == "test"
+    logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
+    earlier = find_earlier_run(logged)
+    mode = job.settings["wandb"] or (earlier.mode if earlier and not is_test else None)
+    if mode is None:
+        if job.settings["wandb_checkpoints"]:
+            raise InputError("--wandb_checkpoints uploads to W&B: add --wandb")
+        return None
+    config = yaml.safe_load(job.dump())
+    recipe = read_recipe(logged) if is_test else config["recipe"]
+    return start_wandb(
+        mode,
+        directory,
+        earlier,
+        is_test,
+        name=f"{job.group}/{directory.name}",
+        group=recipe or job.group,
+        tags=[recipe] if recipe else None,
+        job_type=job.command,
+        config=hide_paths({**config, "recipe": recipe}),
+    )

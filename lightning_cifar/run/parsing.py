@@ -19,13 +19,13 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
-from lightning_cifar.run.finetuning import network_config
+from lightning_cifar.run.checkpoint_settings import checkpoint_config, network_config
 from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, to_list
 from lightning_cifar.run.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import NETWORK_OPTIONS, checkpoint_config
+from lightning_cifar.train.weights import NETWORK_OPTIONS
 
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[

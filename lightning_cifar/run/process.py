@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import select
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import Any
 
 from lightning_cifar.errors import DISK_FULL
 from lightning_cifar.run.messages import restored_messages
+from lightning_cifar.run.output import has_no_reader
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
 IRRELEVANT = (
@@ -36,9 +36,7 @@ def prepare_output() -> None:
 def end_output(error: OSError) -> int:
     """Return the exit status after standard output failed: its reader has ended, or its disk is full. Else raise."""
     if isinstance(error, BrokenPipeError):
-        output = select.poll()
-        output.register(sys.stdout.fileno(), 0)
-        if not output.poll(0):  # another pipe is broken
+        if not has_no_reader(sys.stdout.fileno()):  # another pipe is broken
             raise error
         status = 128 + signal.SIGPIPE
     elif error.errno in DISK_FULL:

@@ -5,6 +5,7 @@ one moment at which everything is consistent. `INTERNALS` lists every name that 
 ``tests/run/test_resume_contract.py`` names the one that is missing when a release changes it.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
@@ -130,6 +132,43 @@ def restore_metric_states(module: LightningModule, stored: Mapping[str, Mapping[
             if type(value) is not (wanted := type(getattr(metric, state))):
                 raise TypeError(f"{name}.{state} is a {type(value).__name__}, not a {wanted.__name__}")
             setattr(metric, state, value.to(module.device) if isinstance(value, Tensor) else value)
+
+
+def check_loops(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Raise a TypeError if a count of the loops in a checkpoint is no number."""
+    check_types("loops.fit_loop", checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict())
+
+
+def check_types(name: str, stored: Any, own: Any) -> None:
+    """Raise a TypeError unless a stored value has the type of ``own``, and so has each part that both have."""
+    if type(stored) is not type(own):
+        raise TypeError(f"{name} is a {type(stored).__name__}, not a {type(own).__name__}")
+    if isinstance(own, dict):
+        for key in own.keys() & stored.keys():
+            check_types(f"{name}.{key}", stored[key], own[key])
+
+
+def try_step(trainer: Trainer) -> None:
+    """Take a step with copies of the restored optimisers and schedules; an error says that a state does not fit.
+
+    Shapes are compared before: torch's fused steps would read and write beside the memory of another shape.
+    """
+    for optimizer in trainer.optimizers:
+        own = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+        for parameter, state in optimizer.state.items() if own else ():
+            for name, value in state.items():
+                wanted = () if name == "step" else tuple(parameter.shape)
+                if value is not None and (shape := tuple(value.shape)) != wanted:
+                    raise ValueError(f"{name} in the optimiser's state has the shape {shape}, not {wanted}")
+    schedules = [one.scheduler for one in trainer.lr_scheduler_configs]
+    optimizers, schedules = copy.deepcopy((trainer.optimizers, schedules))
+    for optimizer in optimizers:
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    for schedule in schedules:
+        if isinstance(schedule, LRScheduler):  # others wait for a metric
+            schedule.step()
 
 
 def start_next_epoch(checkpoint: dict[str, Any]) -> None:

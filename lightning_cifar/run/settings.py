@@ -57,11 +57,12 @@ def layer(args: list[str]) -> list[str]:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if init_from is not None:
-        from lightning_cifar.run.finetuning import network_config
+        from lightning_cifar.run.checkpoint_settings import network_config
 
         configs += ["--config", json.dumps(network_config(init_from), ensure_ascii=False)]
     if checkpoint is not None:
-        from lightning_cifar.train.weights import checkpoint_config, find_checkpoint
+        from lightning_cifar.run.checkpoint_settings import checkpoint_config
+        from lightning_cifar.train.weights import find_checkpoint
 
         checkpoint = str(find_checkpoint(checkpoint))
         flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
@@ -18,7 +18,14 @@ from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.averages import AverageStart
 from lightning_cifar.run.batch_figure import BatchFigure
 from lightning_cifar.run.best_checkpoint import BestCheckpoint
-from lightning_cifar.run.checkpoint_files import BEST, check_seed, count_stored_lines, link_best, load_newest
+from lightning_cifar.run.checkpoint_files import (
+    BEST,
+    check_seed,
+    count_stored_lines,
+    link_best,
+    load_newest,
+    read_batch_size,
+)
 from lightning_cifar.run.checks import check_checkpoints, check_monitors
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 from lightning_cifar.run.ended_early import EndedEarly
@@ -27,16 +34,16 @@ from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.loggers import make_loggers
+from lightning_cifar.run.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.progress import Progress
 from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
-from lightning_cifar.run.record import RunRecord, read_recipe
+from lightning_cifar.run.record import RunRecord
 from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
 from lightning_cifar.run.settings import list_changes
 from lightning_cifar.run.throughput import Throughput
-from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, finish_wandb, hide_paths, start_wandb
+from lightning_cifar.run.wandb import SafeLogger, finish_wandb
 from lightning_cifar.train.checkpoint import DurableIO
 
 
@@ -133,6 +140,8 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
         with explain_checkpoint(checkpoint):
             check_seed(checkpoint, content, torch.initial_seed())
             steps, lines = content["global_step"], count_stored_lines(checkpoint, content)
+            if any(isinstance(one, BatchSizeFinder) for one in to_list(job.trainer["callbacks"])):
+                job.data.hparams["batch_size"] = read_batch_size(checkpoint, content)
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         print("no checkpoint was written yet: training starts from the beginning")
@@ -179,38 +188,13 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
         raise
 
 
-def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
-    """Return a logger to a new W&B run, or to the one that this run continues or tests; None without --wandb."""
-    is_test = job.command == "test"
-    logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
-    earlier = find_earlier_run(logged)
-    mode = job.settings["wandb"] or (earlier.mode if earlier and not is_test else None)
-    if mode is None:
-        if job.settings["wandb_checkpoints"]:
-            raise InputError("--wandb_checkpoints uploads to W&B: add --wandb")
-        return None
-    config = yaml.safe_load(job.dump())
-    recipe = read_recipe(logged) if is_test else config["recipe"]
-    return start_wandb(
-        mode,
-        directory,
-        earlier,
-        is_test,
-        name=f"{job.group}/{directory.name}",
-        group=recipe or job.group,
-        tags=[recipe] if recipe else None,
-        job_type=job.command,
-        config=hide_paths({**config, "recipe": recipe}),
-    )
-
-
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:
     """Return the configured callbacks, the further ones, and each usual one of which no instance is configured."""
     configured = [*further, *to_list(job.trainer["callbacks"])]
     usual: list[Callback] = []
     if job.command == "fit":
-        if resumes := continues(job.settings):  # a finder would replace the rates that the run has found
-            configured = [one for one in configured if not isinstance(one, LearningRateFinder)]
+        if resumes := continues(job.settings):  # a finder would replace what the run has found
+            configured = [one for one in configured if not isinstance(one, LearningRateFinder | BatchSizeFinder)]
         check_checkpoints(configured, starts=not (job.ckpt_path or resumes))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]

@@ -205,7 +205,7 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
         names = [*result["per_class"]]
         cells = [
             (true, predicted, count)
-            for true, row in enumerate(result["confusion"])
+            for true, row in enumerate(result["confusion"] or [])  # none of very many classes
             for predicted, count in enumerate(row)
         ]
         recalls = [[name, scores["recall"]] for name, scores in result["per_class"].items()]

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.steps import count_steps
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.freezing import freeze as freeze_parts
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
@@ -22,10 +23,10 @@ from lightning_cifar.train.checkpoint import check_file
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import ClassWeights, Objective
-from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
+from lightning_cifar.train.optim import build_optimizer, follow_weights, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
-from lightning_cifar.train.schedule import Schedule, build_schedule, count_steps
+from lightning_cifar.train.schedule import Schedule, build_schedule
 from lightning_cifar.train.tta import Tta, make_views
 from lightning_cifar.train.whitening import whiten_stems
 from lightning_cifar.values import to_plain
@@ -199,6 +200,7 @@ class ImageClassifier(LightningModule):
         self.batch = batch
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        follow_weights(self.trainer, self)
         # Not in `training_step`: a replay repeats only what that does on the device.
         size, parts = len(batch[1]), self.trainer.accumulate_grad_batches  # Lightning has divided the loss by these
         for key, name, n in (("loss", "train/loss", len(self.networks) / parts), ("correct", "train/accuracy", size)):

@@ -79,6 +79,15 @@ def prepare_averages(trainer: Trainer) -> None:
             average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new
 
 
+def follow_weights(trainer: Trainer, module: nn.Module) -> None:
+    """Let averages that have not begun equal the weights; Lightning would evaluate and save untrained ones."""
+    for one in trainer.callbacks:  # type: ignore[attr-defined]  # as above
+        average = one._average_model if isinstance(one, WeightAveraging) and not one._latest_update_step else None
+        if average is not None and not average.n_averaged:
+            average.update_parameters(module)  # the first one copies
+            average.n_averaged.zero_()
+
+
 def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
     """Group the trainable parameters of a network or `Ensemble` by role, with the learning rate of each.
 

@@ -1,10 +1,8 @@
 """Weights: a network with its hyper-parameters and facts about it in one safetensors file, which cannot hold code."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lightning_cifar.data.images import SQUARE, Square
-from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, compute_digest, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom
@@ -213,37 +210,3 @@ def get_square(hyper_parameters: Mapping[str, Any]) -> Square:
     """Return what a model expects every image to become; models of earlier versions take 32x32 pixels."""
     side, rule = hyper_parameters.get("image_size"), hyper_parameters.get("non_square")
     return Square(side or SQUARE.side, rule or SQUARE.rule)
-
-
-def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
-    file = find_checkpoint(str(file))
-    return copy.deepcopy(read_config(file, file.stat().st_mtime_ns))
-
-
-@lru_cache(maxsize=1)  # a command reads it several times; a replaced file has another time
-def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
-    stored = read_model(file)
-    try:
-        # Only the user names sources and directories. The others are of 0.1.0, where they changed only the training.
-        removed = {"url", "archive", "root", "labels", "small_epochs", "small_size"}
-        data = {name: value for name, value in stored.data.items() if name not in removed}
-        config: dict[str, dict[str, Any]] = json.loads(json.dumps({"model": stored.hyper_parameters, "data": data}))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no checkpoint of this package ({error})") from error
-    known = {*signature(ImageClassifier).parameters, *signature(FiveBlockNet).parameters}
-    if unknown := sorted(set(config["model"]) - known):
-        raise InputError(f"{file} is no checkpoint of this package: unknown parameter {unknown[0]!r}")
-    check_network(stored)
-    if not {*config["data"]} <= {*signature(CIFAR10DataModule).parameters}:
-        config["data"] = {}  # of another DataModule
-    return complete_config(config)
-
-
-def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give the data what the model expects of it."""
-    model, square = config["model"], get_square(config["model"])
-    for name, value in (("image_size", square.side), ("non_square", square.rule)):
-        model[name] = config["data"][name] = value
-    config["data"]["classes"] = model.get("class_names")
-    return config

@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
 from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.images import Square, read_image, to_pixels
+from lightning_cifar.run.checkpoint_settings import checkpoint_config
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import checkpoint_config, get_square, save_weights
+from lightning_cifar.train.weights import get_square, save_weights
 
 
 def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -272,6 +273,12 @@ def test_exports_take_images_of_the_size(run, tall, capsys, suffix):
 def test_export_checks_on_the_models_own_images(run, tall, capsys, monkeypatch):
     monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(tall))
     assert main(["export", "--ckpt_path", str(run), "--output", "model.safetensors"]) == 0
+    assert "same class on all of 3 test images" in capsys.readouterr().out
+    monkeypatch.delenv("LIGHTNING_CIFAR_DATA")
+    args = ["export", "--ckpt_path", str(run), "--output", "named.safetensors", "--data.root"]
+    assert main([*args, str(tall / "ant")]) == 2
+    assert str(tall / "ant") in capsys.readouterr().err
+    assert main([*args, str(tall)]) == 0
     assert "same class on all of 3 test images" in capsys.readouterr().out
 
 

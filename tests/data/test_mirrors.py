@@ -115,6 +115,33 @@ def redirect_to_ftp(handler: Handler, content: bytes, first: int) -> None:
     handler.end_headers()
 
 
+def drip(handler: Handler, line: bytes, pause: float) -> None:
+    """Send a line again and again, for ten seconds."""
+    for _ in range(round(10 / pause)):
+        try:
+            handler.wfile.write(line)
+        except OSError:
+            return
+        if handler.server.ended.wait(pause):
+            return
+
+
+def send_headers_without_end(handler: Handler, content: bytes, first: int) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    drip(handler, b"x", 0.1)
+
+
+def ask_for_patience(handler: Handler, content: bytes, first: int) -> None:
+    drip(handler, b"HTTP/1.1 100 Continue\r\n\r\n", 0.001)
+
+
+def redirect_with_a_page_without_end(handler: Handler, content: bytes, first: int) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", "http://127.0.0.1:9/x")
+    handler.end_headers()
+    drip(handler, bytes(1000), 0.1)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
@@ -154,7 +181,10 @@ def is_installed(root: Path = Path("data")) -> bool:
 
 @pytest.mark.parametrize(
     "bad",
-    [stall, crawl, promise_more, promise_and_break_off, send_other_bytes, send_page, fail, redirect_to_ftp],
+    [
+        *(stall, crawl, promise_more, promise_and_break_off, send_other_bytes, send_page, fail, redirect_to_ftp),
+        *(send_headers_without_end, ask_for_patience, redirect_with_a_page_without_end),
+    ],
     ids=lambda f: f.__name__,
 )
 def test_the_next_mirror_is_tried_by_default(published, start_mirror, tiny, monkeypatch, capsys, bad):

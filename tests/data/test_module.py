@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -602,6 +603,7 @@ def test_each_size_has_its_share_of_the_steps(image_folder, trainer, sizes, shar
         ({"max_epochs": -1, "max_steps": 7}, 7),
         ({"max_epochs": 2, "max_steps": 9, "limit_train_batches": 0.5}, 2),
         ({"max_epochs": 4, "accumulate_grad_batches": 2}, 8),
+        ({"max_epochs": 4, "callbacks": GradientAccumulationScheduler({0: 1, 2: 4})}, 8),
     ],
 )
 def test_shares_are_of_the_optimiser_steps(image_folder, tmp_path, length, total):

@@ -1,6 +1,7 @@
 """Corruptions: the effect of each on an image, its severities, and the state of the model afterwards."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,8 +31,8 @@ def images():
 def test_distance_grows_with_severity(images):
     """The mean distance to the image grows with severity and stays bounded."""
     for name, severities in corrupt_images(images):
-        assert len(severities) == SEVERITIES == len(CORRUPTIONS[name][1])
         distances = [(one.float() - images.float()).abs().mean().item() for one in severities]
+        assert len(distances) == SEVERITIES == len(CORRUPTIONS[name][1])
         assert distances[0] > 0, name
         assert distances == sorted(distances), name
         assert distances[-1] < 100, name
@@ -71,7 +72,7 @@ def test_cifar10_c_is_read_by_severity(tmp_path):
     np.save(tmp_path / "labels.npy", np.zeros(20))
     ((name, severities),) = read_cifar10_c(tmp_path, images=4)
     assert name == "fog"
-    assert np.array_equal(torch.cat(severities).permute(0, 2, 3, 1).numpy(), stored)
+    assert np.array_equal(torch.cat([*severities]).permute(0, 2, 3, 1).numpy(), stored)
 
 
 def test_cifar10_c_of_another_size(tmp_path):
@@ -116,3 +117,29 @@ def test_an_empty_file_of_cifar10_c_is_named(tmp_path):
     (tmp_path / "fog.npy").touch()
     with pytest.raises(ValueError, match=r"fog\.npy is not an array of images"):
         next(read_cifar10_c(tmp_path, images=3))
+
+
+def test_one_severity_is_in_memory_at_a_time(images, monkeypatch):
+    """Those of a folder of large images would need many times its memory."""
+    made, alive = [], []
+
+    def corrupt(images, strength):
+        alive.append(sum(one() is not None for one in made))
+        changed = images + int(strength)
+        made.append(weakref.ref(changed))
+        return changed
+
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", {"noise": (corrupt, (1, 2, 3, 4, 5))})
+    model = SimpleNamespace(hparams={"tta": "none"})
+    data = SimpleNamespace(test=ImageSet(images, torch.zeros(8, dtype=torch.long)), hparams={"dataset": "digits"})
+    trainer = SimpleNamespace(predict=lambda *_: [torch.eye(10)[:8]])
+    assert evaluate_corruptions(model, data, trainer) == {"noise": [1 / 8] * 5}
+    assert alive == [0] * 5
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_images_are_corrupted_in_parts_as_all_at_once(images, monkeypatch, name):
+    corrupt, strengths = CORRUPTIONS[name]
+    whole = corrupt(images, strengths[2])
+    monkeypatch.setattr(corruptions, "BATCH", 3)
+    assert torch.equal(corrupt(images, strengths[2]), whole)

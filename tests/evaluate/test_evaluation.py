@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.evaluate import evaluation as module
+from lightning_cifar.evaluate.charts import draw_evaluation
 from lightning_cifar.evaluate.evaluation import (
     COVERAGES,
     evaluate_logits,
@@ -158,3 +160,14 @@ def test_no_temperature_is_fitted_where_all_are_right(outputs):
     model = SimpleNamespace(temperature=1.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
     trainer = SimpleNamespace(predict=lambda *_: [logits.softmax(1)])
     assert module.evaluate_test(model, data, trainer)["temperature"] is None
+
+
+def test_more_than_1000_classes_have_recalls_without_a_confusion_matrix(tmp_path):
+    labels = torch.arange(1001).repeat(2)
+    logits = F.one_hot(labels.clamp(max=999), 1001).float()
+    result = evaluate_logits(logits, labels, tuple(map(str, range(1001))), None)
+    assert (result["confusion"], result["accuracy"], result["balanced_accuracy"]) == (None, 1000 / 1001, None)
+    assert result["per_class"]["999"] == {"recall": 1, "images": 2}
+    assert result["per_class"]["1000"] == {"recall": 0, "images": 2}
+    draw_evaluation(tmp_path / "test.png", result | {"test_images": 2002})
+    assert (tmp_path / "test.png").exists()

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lightning_cifar import main
-from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.run import checkpoint_settings, job
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 HOSTILE = {
@@ -175,3 +176,20 @@ def test_text_that_an_option_or_a_configuration_names_is_limited(tmp_path, capsy
     assert main(["fit", "--recipe", "demo", option, "c.yaml", "--print_config"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 300
+
+
+def test_very_many_classes_are_left_out_of_settings(tiny, monkeypatch, capsys):
+    """Their parsing would take minutes; here more than five are many. A run on them is resumed and tested as any."""
+    monkeypatch.setattr(checkpoint_settings, "MOST_NAMES", 5)
+    monkeypatch.setattr(job, "MOST_NAMES", 5)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["class_names"] is None
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
+    assert main(["test", "--ckpt_path", "run", "--run_dir", "test"]) == 0
+    file = Path("run/checkpoints/last.ckpt")
+    content = load_checkpoint(file)
+    assert len(content["hyper_parameters"]["class_names"]) == 10
+    content["hyper_parameters"]["class_names"][3] = "three"
+    save_checkpoint(content, file)
+    assert main(["test", "--ckpt_path", str(file)]) == 2
+    assert capsys.readouterr().err == "error: the model has the class three where the data has 3\n"

@@ -140,3 +140,30 @@ def test_a_name_that_is_too_long_leaves_no_parents(tiny, capsys):
     assert main(["fit", *tiny, "--run_dir", f"new/{'x' * 300}"]) == 2
     assert "File name too long" in capsys.readouterr().err
     assert not Path("new").exists()
+
+
+def test_a_lock_of_another_user_is_no_reason_to_train_beside_them(tiny, monkeypatch, capsys):
+    """In a directory that both may write to."""
+    shutil.rmtree("run", ignore_errors=True)
+    Path("run").mkdir()
+    Path("run/.lock").touch()
+    opened = os.open
+
+    def forbid(path, *args, **options):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", forbid)
+    assert main(["fit", *tiny, "--run_dir", "run"]) == 2
+    why = "it is another user's; if no process uses the directory, delete it"
+    assert capsys.readouterr().err == f"error: run/.lock cannot be opened: {why}\n"
+    assert [file.name for file in Path("run").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o770, 0o755])
+def test_whoever_may_write_to_a_directory_may_lock_it(tmp_path, mode):
+    tmp_path.chmod(mode)
+    held = lock(tmp_path)
+    assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600 | (mode & 0o066)
+    held.release()

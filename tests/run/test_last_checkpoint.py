@@ -1,7 +1,10 @@
 """LastCheckpoint: when it saves at the end of an epoch, and that last.ckpt holds the last state of any training."""
 
+import io
 import json
+import os
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,3 +151,26 @@ def test_scores_survive_a_resume_by_another_path():
         make_trainer(run_dir, best).fit(ImageClassifier(widths=[4, 4, 8, 8, 8]), data, ckpt_path=checkpoint)
         scores.append(best.best_model_score)
     assert scores[1] == scores[0] > 0
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["Ctrl-C", "reader ends"])
+def test_training_is_saved_if_the_reader_of_its_output_ends(tiny, monkeypatch, stops):
+    """As `tee` does by the same Ctrl-C, here in a validation."""
+    reading, writing = os.pipe()
+    stream = io.TextIOWrapper(open(writing, "wb", 0), write_through=True)  # noqa: SIM115
+
+    def end(callback, trainer, *_):
+        if not trainer.sanity_checking:
+            os.close(reading)
+            if stops:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Throughput, "on_validation_start", end, raising=False)
+    with monkeypatch.context() as patched:
+        for name in ("stdout", "stderr"):
+            patched.setattr(sys, name, stream)
+        status = main(["fit", *tiny, "--trainer.max_epochs", "2", "--run_dir", "run"])
+        assert (sys.stdout, sys.stderr) == (stream, stream)
+    assert status == (130 if stops else 141)
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 5
+    stream.close()

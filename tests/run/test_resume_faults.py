@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BatchSizeFinder
 
 from lightning_cifar import Throughput, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
@@ -189,6 +191,23 @@ def damage_optimizer(content: dict) -> None:
     content["optimizer_states"][0]["param_groups"][0]["params"].pop()
 
 
+def change_group(name: str, value: object):
+    return lambda content: content["optimizer_states"][0]["param_groups"][0].update({name: value})
+
+
+def change_moment(name: str, value: object):
+    def change(content: dict) -> None:
+        states = content["optimizer_states"][0]["state"]
+        states[0] = {key: one for key, one in states[0].items() if key != name}
+        states[0] |= {} if value is None else {name: value}
+
+    return change
+
+
+def change_count(content: dict) -> None:
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] = "x"
+
+
 def damage_network(content: dict) -> None:
     name = next(iter(content["state_dict"]))
     content["state_dict"][name] = content["state_dict"][name][:1]
@@ -217,6 +236,15 @@ DAMAGES = {
     "has no pytorch-lightning_version": drop("pytorch-lightning_version"),
     "has no loops": drop("loops"),
     "does not fit this run: ValueError": damage_optimizer,
+    "lr=str": change_group("lr", "x"),
+    "does not fit this run: KeyError: 'betas'": lambda content: content["optimizer_states"][0]["param_groups"][0].pop(
+        "betas"
+    ),
+    "does not fit this run: KeyError: 'exp_avg'": change_moment("exp_avg", None),
+    "exp_avg in the optimiser's state has the shape (3,)": change_moment("exp_avg", torch.zeros(3)),
+    "'list' object has no attribute 'shape'": change_moment("exp_avg_sq", [1]),
+    "step in the optimiser's state has the shape (2,), not ()": change_moment("step", torch.ones(2)),
+    "loops.fit_loop.epoch_progress.current.ready is a str, not a int": change_count,
     "does not fit this run: RuntimeError: Error(s) in loading state_dict": damage_network,
     "does not fit this run: ": damage_random_state,
     "the seed 7": change_seed,
@@ -348,3 +376,26 @@ def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsy
     assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
     words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"
     assert words in capsys.readouterr().out
+
+
+def test_a_batch_size_that_was_found_is_kept_in_a_resumed_run(tiny, monkeypatch, capsys):
+    found = []
+    search = BatchSizeFinder.scale_batch_size
+
+    def count(finder, trainer, module):
+        search(finder, trainer, module)
+        found.append(trainer.datamodule.hparams["batch_size"])
+
+    monkeypatch.setattr(BatchSizeFinder, "scale_batch_size", count)
+    finder = ["BatchSizeFinder", f"{CALLBACKS}.steps_per_trial", "1", f"{CALLBACKS}.init_val", "16"]
+    options = [*SHORT, CALLBACKS, *finder, f"{CALLBACKS}.max_trials", "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert fit(*tiny, *options, "--run_dir", "run") == 0
+        assert resume(Path("run"), "--trainer.max_epochs", "2") == 0
+    content = load_last(Path("run"))
+    assert [content["datamodule_hyper_parameters"]["batch_size"]] == found
+    content["datamodule_hyper_parameters"]["batch_size"] = "x"
+    save_checkpoint(content, Path("run/checkpoints/last.ckpt"))
+    assert resume(Path("run"), "--trainer.max_epochs", "3") == 2
+    assert "the batch size must be a whole number, got 'x'" in capsys.readouterr().err

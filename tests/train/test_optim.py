@@ -1,13 +1,16 @@
 """Parameter groups, Muon and the triangular schedule, compared with plain implementations."""
 
+import csv
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
 
-from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError, main
+from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import (
     Muon,
     fuse,
@@ -216,3 +219,18 @@ def test_muon_takes_filters_of_zeros():
     Muon([{"params": [filters], "lr": 0.1, "role": "filters"}]).step()
     assert filters.isfinite().all()
     assert filters.abs().max() > 0
+
+
+def test_an_average_that_has_not_begun_is_that_of_the_current_weights(tiny):
+    """Lightning would validate, save and return the weights from before training."""
+    late = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.update_starting_at_epoch", "9"]
+    for name, options in (("plain", []), ("late", [*late, "--trainer.callbacks.update_every_n_steps", "0"])):
+        assert main(["fit", *tiny, *options, "--run_dir", name]) == 0
+    checkpoints = [Path(name, "checkpoints/best.ckpt") for name in ("plain", "late")]
+    plain, late = (load_checkpoint(file)["state_dict"] for file in checkpoints)
+    assert all(torch.equal(late[name], value) for name, value in plain.items())
+    scores = [
+        [row["val/loss"] for row in csv.DictReader(Path(name, "metrics.csv").read_text().splitlines())]
+        for name in ("plain", "late")
+    ]
+    assert scores[0] == scores[1]

@@ -13,16 +13,20 @@ from lightning_cifar.data.images import Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.prediction import read_file
-from lightning_cifar.train.weights import checkpoint_config
+from lightning_cifar.run.checkpoint_settings import checkpoint_config
+from lightning_cifar.train.weights import read_model
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
-def load_images(paths: list[str], checkpoint: Path, square: Square) -> tuple[str, Tensor, Tensor | None]:
+def load_images(
+    paths: list[str], checkpoint: Path, square: Square, places: dict[str, str | None]
+) -> tuple[str, Tensor, Tensor | None]:
     """Return a description, uint8 images (N, 3, side, side) to check on, and images to calibrate with.
 
     ``paths``, evenly sampled, serve for both. Without any, the checkpoint's own test and training images are used if
-    they are on this machine; otherwise random images, with None to calibrate with.
+    they are on this machine; otherwise random images, with None to calibrate with. ``places`` are arguments of the data
+    module that say where they lie.
 
     Raises:
         InputError: one of ``paths`` cannot be read.
@@ -32,7 +36,9 @@ def load_images(paths: list[str], checkpoint: Path, square: Square) -> tuple[str
         images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
         return "images of --images", images, images
     config = checkpoint_config(checkpoint)
-    if (data := find_data(config["data"], config["model"]["class_names"])) is None:
+    if (data := find_data(config["data"] | places, read_model(checkpoint).hyper_parameters.get("class_names"))) is None:
+        if named := [f"--data.{name} {place}" for name, place in places.items() if place]:
+            raise InputError(f"{named[0]} has no data of the model's classes: name another, or images by --images")
         random = torch.randint(256, (RANDOM, 3, square.side, square.side), dtype=torch.uint8)
         return "random images (the model's data was not found: name images by --images)", random, None
     calibration = data.train.sample(CALIBRATING).images if len(data.train) else None
@@ -55,5 +61,7 @@ def find_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset
     try:
         found = data.read()
     except InputError:
+        if options["root"] or options["labels"]:
+            raise
         return None
     return found if list(found.class_names) == class_names else None

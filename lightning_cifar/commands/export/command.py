@@ -26,6 +26,8 @@ def parser() -> Arguments:
     add("--int8", action="store_true", help="quantise ONNX to 8 bits: smaller, faster on a CPU, slightly less accurate")
     add("--images", nargs="+", metavar="PATH", help="files, folders or patterns of images for the check and the "
         "calibration of --int8; default: the model's test and training data, if found")  # fmt: skip
+    for name, meaning in (("root", "directory"), ("labels", "CSV file")):
+        add(f"--data.{name}", dest=name, metavar="PATH", help=f"{meaning} of the model's data, as in training")
     return arguments
 
 
@@ -62,7 +64,9 @@ def main(args: list[str]) -> int:
     except DAMAGED as error:
         remedy = "name another file" if checkpoint.suffix == WEIGHTS else "export a copy of it without its run"
         raise InputError(f"the facts about {checkpoint} are damaged ({reason(error)}): {remedy}") from error
-    which, images, calibration = load_images(paths, checkpoint, get_square(model.hparams))
+    which, images, calibration = load_images(
+        paths, checkpoint, get_square(model.hparams), {"root": options.root, "labels": options.labels}
+    )
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")
     content, check = export_model(

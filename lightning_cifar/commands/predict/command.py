@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from lightning_cifar.data.images import count_kinds
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
-from lightning_cifar.files import PRETRAINED_NAME, open_atomically
+from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import claim_directory
 from lightning_cifar.run.options import Arguments, add_checkpoint, check_output
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
+UNFINISHED = ".unfinished"  # in the directory of --explain, until the command ends: it may then be repeated
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
@@ -72,10 +73,12 @@ def main(args: list[str]) -> int:
     top = min(options.top, model.hparams["num_classes"])
     with open_output(options.output) as opened:  # may be refused, and must then leave no directory
         if options.explain:
-            claim_directory(options.explain, "--explain")
+            claim_directory(options.explain, "--explain", lambda directory: (directory / UNFINISHED).exists())
+            write_whole(options.explain / UNFINISHED, b"")
         rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
         failed = write_rows(rows, opened, options.format, top)
     if options.explain:
+        (options.explain / UNFINISHED).unlink(missing_ok=True)
         print(f"explanations: {options.explain}", file=sys.stderr)
     if others:
         print(f"left out{describe_others(others)}", file=sys.stderr)

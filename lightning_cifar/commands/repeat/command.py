@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_cifar.commands.repeat.results import (
     SEED_FILE,
+    describe_diverged,
     find_seeds,
     format_comparison,
     format_seed,
@@ -16,7 +17,7 @@ from lightning_cifar.commands.repeat.results import (
     read_seed,
     summarise_seeds,
 )
-from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
 from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.refusal import list_missing, remove_empty
@@ -118,6 +119,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     Raises:
         InputError: earlier seeds have other settings, or their predictions are missing.
+        DivergenceError: seeds diverged; the others were trained and summarised.
         SystemExit: a signal stopped training.
     """
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
@@ -136,13 +138,20 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         if file.exists():
             print(f"{format_seed(read_seed(file))}, from an earlier start", flush=True)
             continue
-        with explain_stop(f"seed {seed}", run_dir):
-            result = run_seed(args, typed, seed, run_dir, shared)
+        try:
+            with explain_stop(f"seed {seed}", run_dir):
+                result = run_seed(args, typed, seed, run_dir, shared)
+        except DivergenceError as error:  # the others may not
+            result = {"seed": seed, "directory": f"{SEED}{seed}", "diverged": reason(error)}
         write_json(file, result)
         print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
         runs = [read_seed(file) for file in find_seeds(run_dir)]
+        if all("diverged" in run for run in runs):
+            raise DivergenceError(f"every seed diverged; {format_seed(runs[0])}")
         summary = summarise_seeds(sorted(runs, key=lambda run: run["seed"]), run_dir, command)
         print(format_summary(summary))
         write_json(output, summary)
     print(f"result: {output}")
+    if diverged := describe_diverged(summary):
+        raise DivergenceError(f"{diverged}; {format_seed(summary['diverged'][0])}")

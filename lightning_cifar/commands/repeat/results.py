@@ -37,11 +37,12 @@ def read_seed(file: Path) -> dict[str, Any]:
     """
     try:
         run: dict[str, Any] = json.loads(read_text(file))
-        check_measures(run)
+        if "diverged" not in run:
+            check_measures(run)
+            int(run["run"]["data"]["test"])
         check_range("seed", run["seed"], SEEDS, whole=True)
         if f"seed{run['seed']}" != file.stem:
             raise ValueError(f"it is of seed {run['seed']}")
-        int(run["run"]["data"]["test"])
         Path(run["directory"])
     except (OSError, *DAMAGED) as error:
         remedy = "delete it, and run the same command to test this seed again"
@@ -62,7 +63,9 @@ def describe_run(run: dict[str, Any]) -> tuple[str, str]:
 
 
 def format_seed(run: dict[str, Any]) -> str:
-    """Return such as ``seed 0: test accuracy 83.83 %, training time 119.21 s, fit time 120.04 s``."""
+    """Return such as ``seed 0: test accuracy 83.83 %, training time 119.21 s``, or that and why it diverged."""
+    if "diverged" in run:
+        return f"seed {run['seed']} diverged: {run['diverged']}"
     words = [f"{name} {factor * run[key]:.2f} {unit}" for key, (name, unit, factor) in select_measures([run]).items()]
     return f"seed {run['seed']}: " + ", ".join(words)
 
@@ -76,9 +79,13 @@ def select_measures(runs: list[dict[str, Any]]) -> dict[str, tuple[str, str, int
 def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str]) -> dict[str, Any]:
     """Return the result of ``repeat``: statistics over seeds, and the result of each seed.
 
+    Seeds that diverged have no accuracy: they are in no statistic, but in a list of their own.
+
     Raises:
         InputError: the predictions of a seed cannot be read.
     """
+    diverged = [run for run in runs if "diverged" in run]
+    runs = [run for run in runs if "diverged" not in run]
     from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
 
     predictions = []
@@ -100,7 +107,17 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
         **{key: summarise([run[key] for run in runs], (0, HIGHEST[unit])) for key, (_, unit, _) in MEASURES.items()},
         "agreement": measure_agreement(predictions) if len({*map(len, predictions)}) == 1 else None,
         "seeds": runs,
+        "diverged": diverged,
     }
+
+
+def describe_diverged(result: dict[str, Any]) -> str:
+    """Return ``1 of 5 seeds diverged, without a place in these statistics: 3``; nothing if none did."""
+    numbers = [str(run["seed"]) for run in result.get("diverged", [])]  # older results lack it
+    if not numbers:
+        return ""
+    count = f"{len(numbers)} of {result['n'] + len(numbers)} seeds"
+    return f"{count} diverged, without a place in these statistics: {', '.join(numbers)}"
 
 
 def format_summary(result: dict[str, Any]) -> str:
@@ -114,6 +131,8 @@ def format_summary(result: dict[str, Any]) -> str:
     lines = [align_columns(rows)]
     if (agree := result["agreement"]) is not None:
         lines.append(f"pairs of seeds agree on {agree:.1%} of the images")
+    if diverged := describe_diverged(result):
+        lines.append(diverged)
     if result["n"] == 2:
         lines.append("two seeds: each interval rests on one difference and is wide; train three or more")
     if len({describe_run(run)[1] for run in result["seeds"]}) > 1:

@@ -25,7 +25,7 @@ from lightning_cifar.evaluate.recall import measure_recalls
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
-from lightning_cifar.run.settings import format_command
+from lightning_cifar.run.settings import format_command, format_test_command
 
 PAGE = "report.html"
 PANELS = {
@@ -188,9 +188,10 @@ def collect_commands(group: Group) -> dict[str, Any]:
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
         typed = [json.loads(read_text(group.directory / "repeat.json"))["command"]]
     checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
+    root, labels = (first.settings.get(f"data.{name}") for name in ("root", "labels"))
     return {
         "typed": typed,
         "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,
-        "test": format_command("test", "--ckpt_path", Path(checkpoint)) if checkpoint else None,
+        "test": format_test_command(Path(checkpoint), root, labels, None) if checkpoint else None,
         "config": first.config,
     }

@@ -173,6 +173,25 @@ def test_explanations(pictures, capsys, tmp_path):
     assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory; name another directory\n")
 
 
+def test_explanations_that_were_interrupted_are_repeated_in_their_directory(pictures, capsys, tmp_path, monkeypatch):
+    args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "1", "--explain", tmp_path / "why"]
+    with monkeypatch.context() as patched:
+        drawn, encode = [], prediction.encode_png
+
+        def interrupt(figure):
+            drawn.append(figure)
+            if len(drawn) == 2:
+                raise KeyboardInterrupt
+            return encode(figure)
+
+        patched.setattr(prediction, "encode_png", interrupt)
+        assert run(capsys, *args)[0] == 130
+    assert len([*(tmp_path / "why").glob("*.png")]) == 1
+    status, out, _ = run(capsys, *args)
+    assert (status, len(table(out))) == (0, len([*(tmp_path / "why").iterdir()]))
+    assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
+
+
 def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
     folders = drawn_folder / "automobile", drawn_folder / "bird"
     args = ["--ckpt_path", "pretrained", "--images", *folders, "--top", "1", "--tta"]

@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from lightning_cifar import ImageClassifier
 from lightning_cifar.run.options import RECIPES
 from tests.commands.command_line import run
 
@@ -280,3 +282,36 @@ def test_a_damaged_configuration_of_a_seed_is_named(capsys, tmp_path, tiny):
     status, _, err = run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", tmp_path / "seeds")
     assert status == 2
     assert "seeds/seed0/config.yaml is damaged" in err
+
+
+def test_seeds_that_diverge_are_reported_and_do_not_end_the_others(tmp_path, tiny, capsys, monkeypatch):
+    step = ImageClassifier.training_step
+
+    def diverge(model, batch, index):
+        outputs = step(model, batch, index)
+        return outputs | {"loss": outputs["loss"] * (float("nan") if torch.initial_seed() == 1 else 1)}
+
+    monkeypatch.setattr(ImageClassifier, "training_step", diverge)
+    args = ["repeat", "--n", "3", *tiny, "--run_dir", tmp_path / "run"]
+    for _ in range(2):
+        status, out, err = run(capsys, *args)
+        words = "1 of 3 seeds diverged, without a place in these statistics: 1"
+        assert (status, err.splitlines()[-1].startswith(f"error: {words}; seed 1 diverged: the loss is NaN")) == (
+            3,
+            True,
+        )
+        assert words in out.splitlines()
+        assert [line.split(":")[0] for line in out.splitlines() if line.startswith("seed ")] == [
+            "seed 0", "seed 1 diverged", "seed 2"
+        ]  # fmt: skip
+        result = json.loads((tmp_path / "run/repeat.json").read_text())
+        assert ([one["seed"] for one in result["seeds"]], result["n"]) == ([0, 2], 2)
+        assert [one["seed"] for one in result["diverged"]] == [1]
+    assert "from an earlier start" in out
+    (tmp_path / "run/seed0.json").unlink()
+    (tmp_path / "run/seed2.json").unlink()
+    status, _, err = run(capsys, "repeat", "--n", "1", "--first_seed", "1", *args[3:])
+    assert (status, err.splitlines()[-1].startswith("error: every seed diverged; seed 1 diverged: the loss")) == (
+        3,
+        True,
+    )

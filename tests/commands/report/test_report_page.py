@@ -1,5 +1,6 @@
 """`report` from the command line: one run, several seeds, two configurations, damaged files."""
 
+import html
 import json
 import os
 import re
@@ -340,3 +341,13 @@ def test_an_accuracy_that_cannot_be_is_not_reported(copied, capsys, accuracy):
 def test_a_test_that_names_no_file_is_reported_without_it(copied, capsys, checkpoint):
     change_json(copied / "test/one/test.json", checkpoint=checkpoint)
     assert run(capsys, "report", copied / "test/one")[0] == 0
+
+
+def test_the_printed_test_command_says_where_the_data_lies(copied, capsys, tmp_path):
+    config = copied / "demo/run/config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["data"] |= {"root": "my images", "labels": "labels.csv"}
+    config.write_text(yaml.safe_dump(settings))
+    assert run(capsys, "report", copied / "demo/run", "--output", tmp_path / "out")[0] == 0
+    page = html.unescape((tmp_path / "out/report.html").read_text())
+    assert "last.ckpt --data.root 'my images' --data.labels labels.csv" in page

@@ -12,7 +12,6 @@ from lightning_cifar.train.weights import (
     StoredModel,
     check_finite,
     check_network,
-    checkpoint_config,
     describe_weights,
     find_building_device,
     find_checkpoint,
@@ -42,16 +41,6 @@ def pick_network(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return those hyper-parameters of a trained model that its weights need, without its classes and rates."""
     names = {*NETWORK_OPTIONS, "mean", "std"} - {"num_classes"}
     return {name: value for name, value in hyper_parameters.items() if name in names}
-
-
-def network_config(checkpoint: str) -> dict[str, dict[str, Any]]:
-    """Return the settings of a trained model that ``--init_from`` takes over, as JSON values: its network and size."""
-    config = checkpoint_config(find_checkpoint(checkpoint, "--init_from"))
-    sizes = {name: config["data"][name] for name in ("image_size", "non_square")}
-    return {
-        "model": {name: value for name, value in pick_network(config["model"]).items() if name not in sizes},
-        "data": sizes,
-    }
 
 
 def start_from(model: ImageClassifier, stored: StoredModel) -> str:
