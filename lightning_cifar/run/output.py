@@ -6,6 +6,7 @@ import select
 import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 
@@ -49,8 +50,9 @@ def restore_output() -> None:
 
 def drop_broken_output() -> None:
     """Write standard output and error nowhere if their reader has ended."""
-    streams = [one for one in (sys.stdout, sys.stderr) if isinstance(one, io.TextIOWrapper)]
-    drop_output([one for one in streams if has_no_reader(one.fileno())])
+    for one in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # not a file, as in a notebook
+            drop_output([one] if has_no_reader(one.fileno()) else [])
 
 
 def leave_terminal() -> None:

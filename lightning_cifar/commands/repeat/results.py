@@ -116,7 +116,7 @@ def describe_diverged(result: dict[str, Any]) -> str:
     numbers = [str(run["seed"]) for run in result.get("diverged", [])]  # older results lack it
     if not numbers:
         return ""
-    count = f"{len(numbers)} of {result['n'] + len(numbers)} seeds"
+    count = f"{len(numbers)} of {len(result['seeds']) + len(numbers)} seeds"
     return f"{count} diverged, without a place in these statistics: {', '.join(numbers)}"
 
 
@@ -164,6 +164,8 @@ def format_comparison(first: Path, second: Path) -> str:
     data = [{describe_run(run)[1] for run in one["seeds"]} for one in results]
     if data[0] != data[1] and "" not in data[0] | data[1]:
         note += "\nthe fingerprints of their data differ: compare accuracies only if the tested images are the same"
+    diverged = zip(names, map(describe_diverged, results), strict=True)
+    note += "".join(f"\n{name}: {line}" for name, line in diverged if line)
     return align_columns(rows) + note
 
 
@@ -185,6 +187,7 @@ def read_result(file: Path) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(read_text(path))
         numbers = [float(run[key]) for key in MEASURES for run in result["seeds"]]
         [describe_run(run) for run in result["seeds"]]
+        describe_diverged(result)
     except OSError as error:
         raise InputError(f"--compare {path} cannot be read: {error.strerror}") from error
     except DAMAGED as error:

@@ -209,3 +209,17 @@ def test_a_result_with_a_damaged_record_is_not_compared(capsys, tmp_path, record
     status, _, err = run(capsys, "repeat", "--compare", good, bad)
     message = f"error: --compare {bad} is not a result of repeat: name its repeat.json\n"
     assert (status, err) == ((0, "") if record is None else (2, message))
+
+
+def test_compare_names_seeds_that_diverged(capsys, tmp_path):
+    first, second = (write_result(tmp_path / name, [0.80, 0.81, 0.82], name) for name in "ab")
+    file = second / "repeat.json"
+    result = json.loads(file.read_text())
+    result["seeds"][0]["accuracy"] = 0.83
+    file.write_text(json.dumps(result | {"diverged": [{"seed": 3, "diverged": "the loss is NaN"}]}))
+    status, out, _ = run(capsys, "repeat", "--compare", first, second)
+    words = "b: 1 of 4 seeds diverged, without a place in these statistics: 3"
+    assert (status, out.splitlines()[-1]) == (0, words)
+    file.write_text(json.dumps(result | {"diverged": 3}))
+    status, _, err = run(capsys, "repeat", "--compare", first, second)
+    assert (status, err) == (2, f"error: --compare {second} is not a result of repeat: name its repeat.json\n")
