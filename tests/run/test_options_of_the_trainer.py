@@ -275,16 +275,9 @@ def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
 
 
 def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
-    """Batch norm after the last pooling would have one value of each channel; 1,237 images are trained on."""
-    order = [
-        "--model.order",
-        "[pool,norm,activation,sum]",
-        "--data.batch_size",
-        "412",
-        "--trainer.limit_train_batches",
-        "4",
-    ]
-    assert fit(tiny, *order) == 2
+    """Batch norm after the last pooling would have one value of each channel; 33 images are trained on."""
+    sizes = ["--data.val_size", "1404", "--data.batch_size", "32", "--data.eval_batch_size", "10"]
+    assert fit(tiny, "--model.order", "[pool,norm,activation,sum]", *sizes) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a training batch of one image: batch norm needs more values of each channel; set ")
 
