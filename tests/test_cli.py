@@ -487,12 +487,6 @@ def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypat
         assert words in err[0]
 
 
-def test_errors_of_the_trainer_are_one_line(capsys, tiny):
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.val_check_interval", "1000")
-    assert (status, len(err)) == (2, 1)
-    assert "val_check_interval" in err[0]
-
-
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 @pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
