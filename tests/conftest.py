@@ -145,7 +145,7 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
+def start_python(terminal_signals) -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts Python in a process of its own, with a thread; it ends with the test, with all that it has started."""
     children: list[subprocess.Popen] = []
 
@@ -161,6 +161,16 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
             os.killpg(child.pid, signal.SIGKILL)
         with child:  # waits, and closes its pipes
             pass
+
+
+@pytest.fixture
+def terminal_signals() -> Iterator[None]:
+    """Let Ctrl-C and a closed terminal stop processes, which a job in the background and one of nohup ignore."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

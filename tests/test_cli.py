@@ -171,6 +171,7 @@ def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, 
     assert {file.name for file in best.parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
+@pytest.mark.usefixtures("terminal_signals")
 def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
     def stop_at_step_3(callback, trainer, *_):
         if trainer.global_step == 3:
