@@ -1,4 +1,7 @@
-"""What every test starts from: no network, no GPU, and no settings, caches or runs of the developer's own."""
+"""What every test starts from: no network, no GPU, and no settings, caches or runs of the developer's own.
+
+The process of `pytest -n` that only starts the others reads this file too: what takes seconds is imported by fixtures.
+"""
 
 import gc
 import multiprocessing
@@ -13,22 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch.cli import LightningArgumentParser
-from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_cifar import main
-from lightning_cifar.data import source
-from lightning_cifar.data.digits import load_digits
-from lightning_cifar.run.parsing import Parsed
+
+if TYPE_CHECKING:
+    import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # for children
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for children
 # The server that children are forked from imports for all of them; there is one, and the last list given to it counts.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["lightning_cifar.commands.fit", "lightning_cifar.data.cifar", "sklearn.datasets"]
@@ -70,8 +70,13 @@ def offline(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def quick_figures(request, monkeypatch):
-    """Let matplotlib build its figures and write a pixel of them: drawing takes a quarter of a second each."""
+    """Write a pixel of each figure, drawing takes a quarter of a second, and of curves.png do not even build it."""
+    from matplotlib.figure import Figure
+
+    from lightning_cifar.run import figure
+
     if "drawn_figures" not in request.fixturenames:
+        monkeypatch.setattr(figure, "plot_metrics", lambda *_: Figure())
         monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
 
 
@@ -83,6 +88,8 @@ def drawn_figures():
 @pytest.fixture(autouse=True)
 def built_parsers(monkeypatch):
     """Build the parser of a command once for all tests of a process, which takes as long as ten steps of training."""
+    from lightning_cifar.run.parsing import Parsed
+
     build = Parsed.setup_parser
 
     def setup_parser(cli, *args):
@@ -96,21 +103,30 @@ def built_parsers(monkeypatch):
     monkeypatch.setattr(Parsed, "setup_parser", setup_parser)
 
 
-PARSERS: dict[str, tuple[LightningArgumentParser, dict[str, object]]] = {}
-
-
-READ_DIGITS = cache(load_digits)
+PARSERS: dict[str, tuple[Any, dict[str, object]]] = {}
 
 
 @pytest.fixture(autouse=True)
-def quick_files(monkeypatch):
-    """Do not wait for the disk, and read the digits once for all tests of a process."""
+def quick_files(cached, monkeypatch):
+    """Do not wait for the disk; read the digits, and what run.json says of the installation, once in a process."""
+    from lightning_cifar.data import source
+    from lightning_cifar.run import record
+
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(source, "load_digits", READ_DIGITS)
+    for module, name in ((source, "load_digits"), (record, "find_commit"), (record, "version")):
+        monkeypatch.setattr(module, name, cached(getattr(module, name)))
+
+
+@pytest.fixture(scope="session")
+def cached() -> Callable[[Callable], Callable]:
+    """Return a function with the results of earlier calls, the same one for a function each time."""
+    return cache(cache)
 
 
 @pytest.fixture(autouse=True)
 def seeded():
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -129,7 +145,7 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
+def start_python(terminal_signals) -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts Python in a process of its own, with a thread; it ends with the test, with all that it has started."""
     children: list[subprocess.Popen] = []
 
@@ -145,6 +161,16 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen]]:
             os.killpg(child.pid, signal.SIGKILL)
         with child:  # waits, and closes its pipes
             pass
+
+
+@pytest.fixture
+def terminal_signals() -> Iterator[None]:
+    """Let Ctrl-C and a closed terminal stop processes, which a job in the background and one of nohup ignore."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -222,8 +248,10 @@ def draw_pixels(label: int, number: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def drawn_images() -> torch.Tensor:
+def drawn_images() -> "torch.Tensor":
     """Two drawn images of each of ten labels, uint8 (20, 3, 32, 32); no data set is needed for them."""
+    import torch
+
     pixels = np.stack([draw_pixels(label, number) for label in range(10) for number in range(2)])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 

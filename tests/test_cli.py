@@ -171,6 +171,7 @@ def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, 
     assert {file.name for file in best.parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
+@pytest.mark.usefixtures("terminal_signals")
 def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
     def stop_at_step_3(callback, trainer, *_):
         if trainer.global_step == 3:
@@ -485,12 +486,6 @@ def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypat
         status, out, err = run(capsys, *test, "--data.root", other)
         assert (status, out, len(err)) == (2, [], 1)
         assert words in err[0]
-
-
-def test_errors_of_the_trainer_are_one_line(capsys, tiny):
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.val_check_interval", "1000")
-    assert (status, len(err)) == (2, 1)
-    assert "val_check_interval" in err[0]
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")

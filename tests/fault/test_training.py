@@ -1,6 +1,5 @@
 """Faults in training (kills, signals, full disks, little memory): the resumed run ends with the same weights."""
 
-import csv
 import os
 import random
 import resource
@@ -18,6 +17,8 @@ from harm import Trap
 
 from lightning_cifar.run.last_checkpoint import LastCheckpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
+from tests.run.test_resume import read_rows
+from tests.run.test_resume_faults import load_last
 
 pytestmark = pytest.mark.fault
 
@@ -27,19 +28,6 @@ TRAINING += ["val", "--trainer.limit_train_batches", str(STEPS), "--trainer.limi
 TRAINING += ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", str(EPOCHS), "--trainer.precision", "32-true"]
 TRAINING += ["--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "false"]
 TRAINING += ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0", "--run_dir"]
-
-
-def read_rows(run_dir: Path) -> list[dict[str, str]]:
-    """Return the rows of metrics.csv without times."""
-    with (run_dir / "metrics.csv").open(newline="") as opened:
-        return [
-            {name: value for name, value in row.items() if value and not name.startswith("time/")}
-            for row in csv.DictReader(opened)
-        ]
-
-
-def load_last(run_dir: Path) -> dict:
-    return load_checkpoint(run_dir / "checkpoints/last.ckpt")
 
 
 def assert_same(run_dir: Path, control: Path) -> None:

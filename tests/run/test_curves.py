@@ -52,6 +52,14 @@ def test_figure_plots_every_series(metrics):
     ]
 
 
+@pytest.mark.parametrize(("lines", "drawn"), [(1, 0), (2, 1), (3, 2), (4, 3)])
+def test_a_run_of_any_length_is_plotted(tmp_path, lines, drawn):
+    """From before its first row on; without rows of an epoch, its length is not known."""
+    file = tmp_path / "metrics.csv"
+    file.write_text("\n".join(CSV.splitlines()[:lines]))
+    assert len(plot_metrics(read_metrics(file), "a $run$").axes[0].lines) == drawn
+
+
 def test_each_configuration_has_a_colour_and_dashed_training_curves(metrics):
     series, axes = read_metrics(metrics), Figure().subplots()
     plot_losses({"one": [series, series], "two": [series]}, axes)

@@ -32,7 +32,7 @@ def test_run_writes_curves_png(tmp_path, drawn_figures):
     assert not (tmp_path / "run/.curves.png.partial").exists()
 
 
-def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch):
+def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch, drawn_figures):
     """A shorter training is drawn once, at its end."""
     drawn, draw = [], LiveFigure.draw
 
@@ -43,7 +43,8 @@ def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(LiveFigure, "draw", draw_and_count)
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "run")]) == 0
     assert drawn == [5]
-    assert (tmp_path / "run/curves.png").exists()
+    with Image.open(tmp_path / "run/curves.png") as image:
+        assert image.size == (1200, 480)
 
 
 def test_missing_csv_logger_is_an_error():

@@ -10,9 +10,9 @@ from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.trainer import make_quiet_trainer
 
-SMALL = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "100"]
+SMALL = ["fit", "--recipe", "report", "--data.dataset", "digits", "--data.batch_size", "20"]
 SMALL += ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "3", "--trainer.precision", "32-true"]
-SMALL += ["--trainer.log_every_n_steps", "10"]
+SMALL += ["--trainer.log_every_n_steps", "10", "--trainer.limit_train_batches", "15"]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
@@ -50,7 +50,7 @@ def test_infinite_weights_are_not_saved(tmp_path, capsys, monkeypatch, validatio
         model.network.classifier[2].weight.data[0, 0] = float("inf")
         return loss  # computed with the finite weights
 
-    spoil(monkeypatch, 12, overflow)  # the last step of the epoch
+    spoil(monkeypatch, 14, overflow)  # the last step of the epoch
     options = ["--data.held_out", "val", "--trainer.limit_val_batches", validation, "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
     assert "the weights are NaN or infinite since step" in capsys.readouterr().err

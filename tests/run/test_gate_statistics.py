@@ -12,10 +12,11 @@ from tests.trainer import make_quiet_trainer
 
 
 def train(directory, model, callbacks=None, **options):
-    data = CIFAR10DataModule(dataset="digits", batch_size=256, flip=False)
+    data = CIFAR10DataModule(dataset="digits", batch_size=32, flip=False)
     logger = CSVLogger(directory, name="", version="")
     callbacks = GateStatistics() if callbacks is None else callbacks
-    trainer = make_quiet_trainer(logger=logger, callbacks=callbacks, log_every_n_steps=1, **options)
+    limits = {"limit_train_batches": 2, "limit_val_batches": 1, "log_every_n_steps": 1}
+    trainer = make_quiet_trainer(logger=logger, callbacks=callbacks, **limits, **options)
     trainer.fit(model, data)
     return read_metrics(directory / "metrics.csv")
 
@@ -56,7 +57,7 @@ def test_callback_does_not_change_training(tmp_path):
     def train_weights(callback):
         torch.manual_seed(0)
         model = ImageClassifier(widths=(4, 4, 4, 4, 4))
-        train(tmp_path / str(callback), model, None if callback else [], max_epochs=2, limit_train_batches=2)
+        train(tmp_path / str(callback), model, None if callback else [], max_epochs=2)
         return model.state_dict()
 
     for value, expected in zip(train_weights(True).values(), train_weights(False).values(), strict=True):

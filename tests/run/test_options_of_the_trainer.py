@@ -171,6 +171,7 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
     assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
 
 
+@pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
     monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), sent))
@@ -179,12 +180,11 @@ def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, sta
     assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize("option", ["--trainer.enable_checkpointing=false", "--trainer.fast_dev_run=3"])
 def test_stopped_run_without_checkpoints_cannot_be_resumed(tiny, capsys, monkeypatch, option):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert main(["fit", *tiny, *SHORT, "--run_dir", "run", option]) == 130
-    signal.signal(signal.SIGINT, before)
     out = capsys.readouterr().out
     assert "resume it" not in out
     assert ("if training stops, it starts from the beginning" in out) == ("checkpointing" in option)
@@ -275,16 +275,9 @@ def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
 
 
 def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
-    """Batch norm after the last pooling would have one value of each channel; 1,237 images are trained on."""
-    order = [
-        "--model.order",
-        "[pool,norm,activation,sum]",
-        "--data.batch_size",
-        "412",
-        "--trainer.limit_train_batches",
-        "4",
-    ]
-    assert fit(tiny, *order) == 2
+    """Batch norm after the last pooling would have one value of each channel; 33 images are trained on."""
+    sizes = ["--data.val_size", "1404", "--data.batch_size", "32", "--data.eval_batch_size", "10"]
+    assert fit(tiny, "--model.order", "[pool,norm,activation,sum]", *sizes) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a training batch of one image: batch norm needs more values of each channel; set ")
 

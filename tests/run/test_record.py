@@ -12,7 +12,7 @@ import pytest
 from lightning_cifar import InputError, Throughput, main
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.run import record
-from lightning_cifar.run.record import check_same_data
+from lightning_cifar.run.record import check_same_data, find_commit
 
 
 def test_run_json_describes_the_run(trained, tiny):
@@ -33,19 +33,19 @@ def test_commit_is_that_of_the_checkout_of_the_package(tmp_path, monkeypatch):
     package = tmp_path / "checkout" / "package"
     package.mkdir(parents=True)
     monkeypatch.setattr(record, "__file__", str(package / "record.py"))
-    assert record.find_commit() is None
+    assert find_commit() is None
     git = ["git", "-C", str(package), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (package / "record.py").write_text("1")
     (package / "other.py").write_text("1")
     for command in (["init", "-q"], ["add", "other.py"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    assert record.find_commit() is None  # installed inside another checkout, which does not track it
+    assert find_commit() is None  # installed inside another checkout, which does not track it
     for command in (["add", "."], ["commit", "-q", "-m", "two"]):
         subprocess.run([*git, *command], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert record.find_commit() == commit
+    assert find_commit() == commit
     (package / "record.py").write_text("2")
-    assert record.find_commit() == commit + "-dirty"
+    assert find_commit() == commit + "-dirty"
 
 
 def read_times(run_dir):

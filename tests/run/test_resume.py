@@ -257,7 +257,8 @@ def test_second_fit_of_a_trainer_saves_as_often_as_the_first(monkeypatch):
     saves = []
     monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))
     data = CIFAR10DataModule("digits", batch_size=500)
-    trainer = make_quiet_trainer(max_epochs=1, enable_checkpointing=True, callbacks=[LastCheckpoint()])
+    short = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "log_every_n_steps": 1}
+    trainer = make_quiet_trainer(enable_checkpointing=True, callbacks=[LastCheckpoint()], **short)
     (callback,) = (other for other in trainer.callbacks if isinstance(other, LastCheckpoint))
     for epochs in (1, 2):
         trainer.fit_loop.max_epochs = epochs

@@ -260,7 +260,13 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("words", DAMAGES)
+# A missing key, the optimiser, the network, a seed, a number and a metric: one of each kind.
+QUICK = ("has no state_dict", "does not fit this run: V", "does not fit this run: R", "the seed", LINES, "has no attr")
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, marks=[] if words.startswith(QUICK) else pytest.mark.slow) for words in DAMAGES]
+)
 def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, capsys, words):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     content = load_last(run_dir)

@@ -32,6 +32,7 @@ def served():
     [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "")],
 )
 @pytest.mark.slow
+@pytest.mark.usefixtures("terminal_signals")
 def test_it_answers_and_ends_in_order(end, status, words):
     with served() as (process, address):
         with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
