@@ -199,13 +199,13 @@ def load_weights(job: Job) -> str:
     if facts:
         print(f"weights: {describe_weights(facts)}")
     job.model.temperature = facts.get("temperature", 1.0)
+    check_finite(job.ckpt_path, tensors, job.model)
     try:
         job.model.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
-    check_finite(job.ckpt_path, tensors)
     return compute_digest(job.ckpt_path)
 
 

@@ -64,7 +64,7 @@ def start_from(model: ImageClassifier, file: Path) -> str:
         InputError: the file is damaged or holds the weights of another network.
     """
     hyper_parameters, facts, tensors = read_model(file)
-    check_finite(file, tensors)
+    check_finite(file, tensors, model)
     names, own = model.hparams["class_names"], model.state_dict()
     same = names is not None and names == hyper_parameters.get("class_names")
     new = set() if same else name_last_layers(model)
