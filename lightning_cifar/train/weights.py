@@ -154,8 +154,7 @@ def limit_parameters(elements: int, count: int) -> Iterator[None]:
 def check_finite(file: Path, tensors: dict[str, Tensor], model: ImageClassifier) -> None:
     """Raise `InputError` for weights that are NaN or infinite, but for buffers that are infinite in a new ``model``."""
     masks = {name for name, buffer in model.named_buffers() if buffer.isinf().any()}
-    checked = (one for name, one in tensors.items() if name not in masks and isinstance(one, Tensor))
-    if not all(one.isfinite().all() for one in checked):
+    if not all(one.isfinite().all() for name, one in tensors.items() if name not in masks and isinstance(one, Tensor)):
         raise InputError(f"{file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
