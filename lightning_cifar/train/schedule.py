@@ -63,8 +63,8 @@ def fall_along_cosine(share: float) -> float:
 
 
 def count_steps(trainer: Trainer, data: CIFAR10DataModule | None) -> int:
-    """Count a training's steps; the Trainer's ``estimated_stepping_batches`` would build the loaders once more."""
-    if data is None:
+    """Count a training's steps; the Trainer's estimate builds loaders again, for a subclass."""
+    if data is None or type(data).train_dataloader is not CIFAR10DataModule.train_dataloader:
         if (total := trainer.estimated_stepping_batches) == math.inf:
             raise InputError(NO_LENGTH)
         return int(total)
