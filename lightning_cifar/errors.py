@@ -33,6 +33,8 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
     kind: Any = Integral if whole else Real  # those of NumPy too
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InputError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+    if whole and abs(value) >= 2**63:  # torch and C have none
+        raise InputError(f"{name} must be below 2**63, got {value}")
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high

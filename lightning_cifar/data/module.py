@@ -205,14 +205,14 @@ class CIFAR10DataModule(LightningDataModule):
         """The training device; the CPU without a Trainer."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment training batches on their device."""
-        images, labels, *positions = batch
-        if self.trainer is not None and self.trainer.training and positions:
-            if self.trainer.current_epoch != self.drawn_epoch:
-                self.draw_epoch(self.trainer.current_epoch)
-            images = self.augment(images, *positions)
-        return images, labels
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment the batches of `train_dataloader` on their device; those of a subclass's loaders stay as they are."""
+        trainer, own = self.trainer, isinstance(batch, tuple) and len(batch) == 3 and len(self.draws) > 0
+        if trainer is None or not (trainer.training and own):
+            return batch
+        if trainer.current_epoch != self.drawn_epoch:
+            self.draw_epoch(trainer.current_epoch)
+        return self.augment(batch[0], batch[2]), batch[1]
 
     def draw_epoch(self, epoch: int) -> None:
         """Draw the augmentation of all training images for ``epoch``, in place.

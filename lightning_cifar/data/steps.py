@@ -8,12 +8,14 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 
 def count_steps(trainer: Trainer, data: Any) -> float:
-    """Count a training's steps on a `CIFAR10DataModule`, or None; infinity if it has no limit.
+    """Count a training's steps on a `CIFAR10DataModule`, or on loaders of the user's; infinity if it has no limit.
 
     The Trainer's ``estimated_stepping_batches`` builds the loaders once more, and takes the batches that a step has now
     for those of every step, which a GradientAccumulationScheduler changes.
     """
-    if data is None:
+    from lightning_cifar.data.module import CIFAR10DataModule  # late: it imports this module
+
+    if data is None or type(data).train_dataloader is not CIFAR10DataModule.train_dataloader:
         return trainer.estimated_stepping_batches
     batches, limit = count_batches(data), trainer.limit_train_batches
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)

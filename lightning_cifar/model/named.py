@@ -53,6 +53,8 @@ def build_network(
         return FiveBlockNet(num_classes, **five_block)
     if taken := {"num_classes", *WEIGHTS} & {*args}:
         raise InputError(f"network_args must not have {min(taken)}: classes come from the data, and weights are new")
+    if isinstance(name, nn.Module):
+        raise InputError(f"network must be a function that returns a network, got a {type(name).__name__}")
     build = find_builder(name) if isinstance(name, str) else name
     try:
         network = build(num_classes=num_classes, **args)

@@ -38,7 +38,7 @@ def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
     for interval, names in RANGES.items():
         for name in names:
             if trainer[name] is not None and (trains or name != "limit_train_batches"):
-                check_range(f"--trainer.{name}", trainer[name], interval)
+                check_range(f"--trainer.{name}", trainer[name], interval, whole=interval == "[1, inf)")
     interval = trainer["val_check_interval"]
     if isinstance(interval, int | float):
         check_range("--trainer.val_check_interval", interval, "(0, inf)")

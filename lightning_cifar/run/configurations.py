@@ -102,8 +102,10 @@ def count_nodes(node: Any, known: dict[Any, int]) -> int:
 
     Raises:
         InputError: they are too many, a value is too long, or a node holds itself.
+        YAMLError: a mapping has a key twice.
     """
     if node not in known:
+        refuse_double_keys(node)
         known[node] = VALUES + 1  # if it holds itself
         parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
         known[node] = 1 if isinstance(node.value, str) else 1 + sum(count_nodes(part, known) for part in parts)
@@ -113,3 +115,16 @@ def count_nodes(node: Any, known: dict[Any, int]) -> int:
             f"a configuration has more than {VALUES:,} values or a value of very many characters ({where})"
         )
     return known[node]
+
+
+def refuse_double_keys(node: Any) -> None:
+    """Raise an error of YAML if a mapping has a key twice, of which PyYAML would keep the last value only."""
+    import yaml
+
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = (key.tag, str(key.value))
+        if name in lines and key.value != "<<":
+            problem = f"{key.value} is also in line {lines[name]}, and only one of them would count"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        lines[name] = key.start_mark.line + 1

@@ -21,11 +21,16 @@ class FiniteLoss(Callback):
     The first such step is stored on the device and read only where training waits for the device anyway: at logged
     steps and, together with the weights, before validation, at the end of an epoch and before `LastCheckpoint` saves.
 
+    A buffer that is infinite from the start, such as the mask of an attention, is not checked.
+
     Raises:
         DivergenceError: the loss or a weight is NaN or infinite; the message gives step and learning rate.
     """
 
+    infinite: frozenset[str] = frozenset()  # names of buffers
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.infinite = frozenset(name for name, one in pl_module.named_buffers() if one.isinf().any())
         self.first = torch.tensor(-1.0, device=pl_module.device)  # step; -1: none yet
         self.rates: dict[int, float] = {}
 
@@ -59,7 +64,8 @@ class FiniteLoss(Callback):
 
     def check_weights(self, trainer: Trainer, module: LightningModule) -> None:
         """Raise if a loss or weight is NaN or infinite; weights show a bad update one step before the loss."""
-        values = [value for value in module.state_dict().values() if value.is_floating_point()]
+        weights = {name: one for name, one in module.state_dict().items() if name not in self.infinite}
+        values = [one for one in weights.values() if isinstance(one, Tensor) and one.is_floating_point()]
         norm = get_total_norm(values)  # started before the device is waited for
         self.check(trainer)
         # The norm of a NaN or an infinity is not finite; that of large finite values may not be either.

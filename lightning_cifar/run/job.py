@@ -209,13 +209,13 @@ def load_weights(job: Job) -> StoredModel:
     if stored.facts:
         print(f"weights: {describe_weights(stored.facts)}")
     job.model.temperature = stored.facts.get("temperature", 1.0)
+    check_finite(stored, job.model)
     try:
         job.model.load_state_dict(stored.tensors)
     except RuntimeError as error:
         raise InputError(
             f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
         ) from error
-    check_finite(stored)
     return stored
 
 

@@ -221,7 +221,7 @@ class ImageClassifier(LightningModule):
         # `test` in the recipe `report`, which watches the test set as the report did.
         name = self.datamodule.hparams["held_out"] if self.datamodule else "val"
         size: Any = float(len(labels))  # Lightning rounds its mean over processes if the sizes are integers
-        self.log(f"{name}/loss", F.cross_entropy(logits, labels), batch_size=size, sync_dist=True)
+        self.log(f"{name}/loss", F.cross_entropy(logits.float(), labels), batch_size=size, sync_dist=True)
         self.log(f"{name}/accuracy", self.held_out_accuracy, batch_size=len(labels))
 
     def on_test_epoch_start(self) -> None:

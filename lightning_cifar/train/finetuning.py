@@ -53,7 +53,7 @@ def start_from(model: ImageClassifier, stored: StoredModel) -> str:
         InputError: the file holds the weights of another network, or some that are NaN or infinite.
     """
     file, tensors = stored.file, stored.tensors
-    check_finite(stored)
+    check_finite(stored, model)
     names, own = model.hparams["class_names"], model.state_dict()
     same = names is not None and names == stored.hyper_parameters.get("class_names")
     new = set() if same else name_last_layers(model)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError, check_name, reason
+from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
 
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
@@ -57,19 +58,19 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
 
 
 def fuse(*optimizers: torch.optim.Optimizer) -> None:
-    """Switch Adam and SGD to torch's fused steps, of few launches, if their parameters' device has them.
+    """Switch Adam and SGD of `build_optimizer` to torch's fused steps, of few launches, if their parameters have them.
 
     Not by the constructor's argument ``fused``, with which float16 training refuses to clip gradients.
     """
     for optimizer in (one for one in optimizers if isinstance(one, torch.optim.Adam | torch.optim.SGD)):
-        device = optimizer.param_groups[0]["params"][0].device.type
-        for group in optimizer.param_groups:
-            group["fused"] = device in FUSED_DEVICES
+        for group in (one for one in optimizer.param_groups if "role" in one):
+            device = group["params"][0].device.type
+            group["fused"] = device in FUSED_DEVICES and all(map(torch.is_floating_point, group["params"]))
             if "capturable" in group:
                 group["capturable"] = device == "cuda"
-        for parameter, state in optimizer.state.items():
-            if "step" in state:
-                state["step"] = state["step"].to(parameter.device)
+            for parameter in group["params"]:
+                if "step" in (state := optimizer.state.get(parameter, {})):
+                    state["step"] = state["step"].to(parameter.device)
 
 
 def prepare_averages(trainer: Trainer) -> None:
@@ -96,16 +97,11 @@ def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[s
     """
     roles: dict[str, list[nn.Parameter]] = {role: [] for role in rates}
     heads = find_heads(network)
+    gates = {id(one) for block in network.modules() if isinstance(block, GatedBlock) for one in block.gate.parameters()}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if ".gate." in name:
-            role = "gate"
-        elif name in heads:
-            role = "head"
-        else:
+        if parameter.requires_grad:
             role = "filters" if parameter.ndim == 4 else "matrix" if parameter.ndim > 1 else "norm"
-        roles[role].append(parameter)
+            roles["gate" if id(parameter) in gates else "head" if name in heads else role].append(parameter)
     return [{"params": roles[role], "lr": rate, "role": role} for role, rate in rates.items() if roles[role]]
 
 

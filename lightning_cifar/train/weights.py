@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.errors import InputError, check_range, reason
@@ -114,9 +115,9 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
     stored = read_model(file)
     check_network(stored)
     model = ImageClassifier(**stored.hyper_parameters)
+    check_finite(stored, model)
     model.load_state_dict(stored.tensors)
     model.temperature = stored.facts.get("temperature", 1.0)
-    check_finite(stored)
     return model.eval()
 
 
@@ -145,10 +146,12 @@ def check_network(stored: StoredModel) -> None:
         network = hyper_parameters.get("network", FIVE_BLOCK)
         with find_building_device(network), limit_parameters(file.stat().st_size, 2 * len(tensors)):
             model = ImageClassifier(**hyper_parameters)
+        own = model.state_dict()
         # Compares names and shapes. Of a copy: torch notes in a state dict that it is assigned, type and all.
         model.load_state_dict(dict(tensors), assign=True)
-        if any(one.layout != torch.strided or one.is_meta or one.is_complex() for one in tensors.values()):
-            raise InputError("its tensors are sparse, complex or without values")
+        pairs = [(one, own[name].is_complex()) for name, one in tensors.items() if isinstance(one, Tensor)]
+        if any(one.layout != torch.strided or one.is_meta or one.is_complex() != wanted for one, wanted in pairs):
+            raise ValueError("its tensors are sparse, complex or without values")
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) and is_custom(network):
             raise  # it says how to trust the package
@@ -166,7 +169,7 @@ def limit_parameters(elements: int, count: int) -> Iterator[None]:
 
     def register(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         nonlocal elements, count
-        if parameter is not None:
+        if parameter is not None and not is_lazy(parameter):
             elements, count = elements - parameter.numel(), count - 1
         if min(elements, count) < 0:
             raise InputError("its hyper-parameters name a network larger than the file")
@@ -178,8 +181,11 @@ def limit_parameters(elements: int, count: int) -> Iterator[None]:
         hook.remove()
 
 
-def check_finite(stored: StoredModel) -> None:
-    if not all(tensor.isfinite().all() for tensor in stored.tensors.values()):
+def check_finite(stored: StoredModel, model: ImageClassifier) -> None:
+    """Raise `InputError` for weights that are NaN or infinite, but for buffers that are infinite in a new ``model``."""
+    masks = {name for name, buffer in model.named_buffers() if buffer.isinf().any()}
+    values = (one for name, one in stored.tensors.items() if name not in masks and isinstance(one, Tensor))
+    if not all(value.isfinite().all() for value in values):
         raise InputError(f"{stored.file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 

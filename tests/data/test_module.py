@@ -199,6 +199,8 @@ def test_root_is_the_argument_or_the_variable_or_data(monkeypatch, argument, var
         ("batch_size", 0),
         ("eval_batch_size", 0),
         ("batch_size", -1),
+        ("batch_size", 10**30),
+        ("eval_batch_size", 10**30),
         ("num_workers", -1),
         ("flip", "sometimes"),
         ("batch_size", 64.5),

@@ -140,6 +140,43 @@ def test_a_loader_of_a_subclass_warns(image_folder):
         trainer.fit(ImageClassifier(2, widths=[4, 4, 8, 8, 8]), WithOwnLoader("folder", root=str(image_folder)))
 
 
+class WithDictionaries(CIFAR10DataModule):
+    """Gives a model dictionaries to validate on, and (image, label, weight) to train on."""
+
+    def train_dataloader(self):
+        items = [*zip(self.train.images, self.train.labels, torch.arange(len(self.train)), strict=True)]
+        return torch.utils.data.DataLoader(items, batch_size=9, collate_fn=collate_tuple)
+
+    def val_dataloader(self):
+        items = [{"image": one, "label": label} for one, label in zip(self.val.images, self.val.labels, strict=True)]
+        return torch.utils.data.DataLoader(items, batch_size=2)
+
+
+def collate_tuple(items):
+    return tuple(torch.utils.data.default_collate(items))
+
+
+class Recorder(ImageClassifier):
+    """Keeps its batches."""
+
+    def training_step(self, batch, batch_idx):
+        self.trained = batch
+        return super().training_step(batch[:2], batch_idx)["loss"]
+
+    def validation_step(self, batch, batch_idx):
+        self.validated = batch
+
+
+@pytest.mark.filterwarnings("ignore:The '(train|val)_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:training without augmentation")
+def test_batches_of_a_subclass_arrive_as_they_are(image_folder):
+    model, data = Recorder(2, widths=[4, 4, 8, 8, 8]), WithDictionaries("folder", root=str(image_folder), val_size=2)
+    make_quiet_trainer(max_epochs=1, log_every_n_steps=1).fit(model, data)
+    assert {*model.validated} == {"image", "label"}
+    images, _, positions = model.trained
+    assert torch.equal(images, data.train.images[positions])
+
+
 def test_links_in_place_of_temporary_files_are_not_followed():
     Path("mine").write_text("mine")
     for name in (".out.partial", ".out.0.partial"):

@@ -119,6 +119,11 @@ def test_what_cannot_be_built_is_named(name, args, message):
         build_network(name, 10, args)
 
 
+def test_a_network_in_place_of_its_function_is_named():
+    with pytest.raises(InputError, match="network must be a function that returns a network, got a Flatten"):
+        build_network(nn.Flatten(), 10)
+
+
 def test_a_network_of_timm():
     assert list_sides(build_network("timm/test_resnet", 4))[0] == 32
     with pytest.raises(InputError, match="did you mean timm/"):

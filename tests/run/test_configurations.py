@@ -69,6 +69,33 @@ def test_option_that_does_not_exist_is_named_with_the_file(tmp_path, capsys, tex
     assert capsys.readouterr().err == f"error: --config {tmp_path / 'none.yaml'}: no such file\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("model: {mixup: 0.1}\ndata: {flip: true}\nmodel: {cutmix: 1.0}\n", "model", 3),
+        ("model:\n  mixup: 0.1\n  mixup: 0.2\n", "mixup", 3),
+        ("model: {network_args: {width: 8, width: 9}}\n", "width", 1),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named(tmp_path, capsys, text, key, line):
+    """PyYAML keeps the last value, so that the run would be another one than the file says."""
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    for command in ("fit", "repeat", "sweep"):
+        assert main([command, "--config", str(file)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --config {file}, line {line}: no valid YAML ({key} is also in line")
+        assert len(error.splitlines()) == 1
+
+
+def test_keys_may_be_merged(tiny, capsys):
+    Path("c.yaml").write_text("data: &one {val_size: 30}\n'trainer': {max_epochs: 1}\n")
+    Path("d.yaml").write_text("data:\n  <<: {val_size: 30}\n  <<: {flip: false}\n  batch_size: 16\n")
+    for file in ("c.yaml", "d.yaml"):
+        assert main(["fit", *tiny, "--config", file, "--print_config"]) == 0
+        assert "val_size: 30" in capsys.readouterr().out
+
+
 def test_a_group_is_a_file_and_no_value(capsys):
     assert main(["fit", "--model", "resnet18"]) == 2
     words = "--model names a file of settings; to set one option write --model.NAME VALUE"

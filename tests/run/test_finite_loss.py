@@ -1,5 +1,7 @@
 """FiniteLoss: a NaN or infinite loss ends training with status 3, and no checkpoint with such weights is saved."""
 
+import sys
+
 import pytest
 import torch
 
@@ -61,6 +63,43 @@ def test_too_high_learning_rate_stops_training(tmp_path, capsys):
     options = ["--model.learning_rate", "1e30", "--model.optimizer", "sgd", "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3
     assert "at learning rate 1e+30: try a lower --model.learning_rate" in capsys.readouterr().err
+
+
+MASKED = """\
+import torch
+from torch import nn
+
+
+class Masked(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.register_buffer("mask", torch.full((32, 32), -torch.inf).triu(1))
+        self.attention = nn.MultiheadAttention(96, 2, batch_first=True)
+        self.head = nn.Linear(96, num_classes)
+
+    def forward(self, pixels):
+        rows = pixels.permute(0, 2, 3, 1).flatten(2)
+        return self.head(self.attention(rows, rows, rows, attn_mask=self.mask)[0][:, -1])
+"""
+
+
+def test_an_infinite_mask_is_no_divergence(tmp_path, capsys, monkeypatch):
+    """Masks of attentions are buffers, infinite from the start; NaN in the weights beside them is found."""
+    (tmp_path / "masked.py").write_text(MASKED)
+    monkeypatch.delitem(sys.modules, "masked", raising=False)
+    trust = ["--trust_config", "masked"]
+    options = ["--model.network", "masked:Masked", *trust, "--trainer.max_epochs", "1", "--run_dir", "run"]
+    assert main([*SMALL, *options]) == 0, capsys.readouterr().err
+    assert main(["test", "--ckpt_path", "run", *trust]) == 0, capsys.readouterr().err
+    assert main(["export", "--ckpt_path", "run", "--output", "masked.safetensors", *trust]) == 0
+    assert main(["test", "--ckpt_path", "masked.safetensors", *trust]) == 0, capsys.readouterr().err
+    checkpoint = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")
+    checkpoint["state_dict"]["network.head.bias"][0] = float("nan")
+    torch.save(checkpoint, "nan.ckpt")
+    assert main(["test", "--ckpt_path", "nan.ckpt", *trust]) == 2
+    assert "NaN or infinite" in capsys.readouterr().err
+    spoil(monkeypatch, 3, lambda loss, model: loss * float("nan"))
+    assert main([*SMALL, *options[:-1], "other"]) == 3
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -228,6 +228,7 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.filename last", "name another filename or dirpath"),
         ("--trainer.callbacks EarlyStoping", "no such class; did you mean EarlyStopping?"),
         ("--trainer.logger CSVLogger --trainer.logger.sav x", "--trainer.logger.sav: the class has no such argument"),
+        ("--trainer.accumulate_grad_batches 9999999999999999999", "accumulate_grad_batches must be below 2**63"),
         ("--trainer.accumulate_grad_batches 0", "--trainer.accumulate_grad_batches must be at least 1, got 0"),
         ("--trainer.check_val_every_n_epoch 0", "--trainer.check_val_every_n_epoch must be at least 1, got 0"),
         ("--trainer.val_check_interval 0", "--trainer.val_check_interval must be above 0, got 0"),

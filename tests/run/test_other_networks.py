@@ -14,6 +14,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.commands.command_line import run
 
 FACTORY = """\
+import torch
 from torch import nn
 
 
@@ -27,6 +28,29 @@ def build(num_classes, width=8):
 
 def build_flat(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+
+
+class Spectral(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(3, 17, 8, dtype=torch.cfloat))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, pixels):
+        return self.head(torch.einsum("bcw,cwo->bo", torch.fft.rfft(pixels.mean(2)), self.filters).abs())
+
+
+class Lazy(nn.Sequential):
+    # Parameters without a shape until the first batch, and a state that is no tensor.
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+        self.steps = 5
+
+    def get_extra_state(self):
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state):
+        self.steps = state["steps"]
 
 
 def build_shared(num_classes):
@@ -101,6 +125,28 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     with trust("mine"):
         model = load_pretrained("mine.safetensors")
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_complex_weights_are_trained_resumed_and_tested(factory, capsys):
+    options = ["--model.network", "mine:Spectral", *TRUSTED]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    assert run(capsys, "fit", "--resume", "run", "--trainer.max_epochs", "2", *TRUSTED)[0] == 0
+    assert run(capsys, "test", "--ckpt_path", "run", *TRUSTED)[0] == 0
+    checkpoint = load_checkpoint(Path("run/checkpoints/last.ckpt"))
+    filters = checkpoint["state_dict"]["network.filters"]
+    for wrong in (filters.real.clone(), filters.to("meta")):  # half of the weights, none
+        checkpoint["state_dict"]["network.filters"] = wrong
+        torch.save(checkpoint, "wrong.ckpt")
+        status, _, err = run(capsys, "test", "--ckpt_path", "wrong.ckpt", *TRUSTED)
+        assert (status, "wrong.ckpt holds no model of this package" in err) == (2, True)
+
+
+def test_lazy_modules_and_extra_states_are_trained_resumed_and_tested(factory, capsys):
+    options = ["--model.network", "mine:Lazy", *TRUSTED]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    assert run(capsys, "fit", "--resume", "run", "--trainer.max_epochs", "2", *TRUSTED)[0] == 0
+    status, _, err = run(capsys, "test", "--ckpt_path", "run", *TRUSTED)
+    assert status == 0, err
 
 
 def test_weights_that_layers_share_are_exported(factory, capsys):

@@ -1,5 +1,6 @@
 """ImageClassifier: the report's optimiser and loss, normalisation, metrics, and self-contained checkpoints."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -228,6 +229,15 @@ def test_metrics_equal_a_plain_count(fitted):
     assert result["val/accuracy"] == pytest.approx(right.float().mean().item())
 
 
+def test_validation_and_test_have_the_same_loss_in_bfloat16(fitted):
+    """Logits of bfloat16 have three digits; their loss is computed with more."""
+    model = copy.deepcopy(fitted[0])
+    data = CIFAR10DataModule("digits", held_out="test", eval_batch_size=400)
+    trainer = make_quiet_trainer(precision="bf16-true")
+    losses = [run(model, data, verbose=False)[0]["test/loss"] for run in (trainer.validate, trainer.test)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_validation_on_the_test_set_logs_test_metrics(fitted):
     data = CIFAR10DataModule("digits", held_out="test")
     trainer = make_quiet_trainer()
@@ -308,6 +318,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"mixup": -0.1}, "mixup must be at least 0, got -0.1"),
         ({"cutmix": -1.0}, "cutmix must be at least 0, got -1.0"),
         ({"members": 0}, "members must be at least 1, got 0"),
+        ({"members": 10**30}, "members must be below 2\\*\\*63, got 1000"),
         ({"class_names": ["a"]}, r"class_names must have 10 names \(num_classes\), got a"),
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),

@@ -1,5 +1,6 @@
 """Parameter groups, Muon and the triangular schedule, compared with plain implementations."""
 
+import copy
 import csv
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
 
-from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, InputError, main
+from lightning_cifar import CIFAR10DataModule, FiveBlockNet, GatedBlock, ImageClassifier, InputError, main
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import (
     Muon,
@@ -38,6 +39,14 @@ def test_every_trainable_parameter_has_one_role():
     assert all(p.ndim == 1 for p in groups["norm"]["params"])
     assert any(p is network.stem.conv.bias for p in groups["norm"]["params"])
     assert groups["head"]["params"] == [network.classifier[2].weight]
+
+
+def test_only_gates_of_gated_blocks_have_the_role():
+    """A module of the user may be called so."""
+    network = nn.Sequential(GatedBlock(3, 8), nn.ModuleDict({"gate": nn.Linear(8, 8)}), nn.Linear(8, 10))
+    groups = {group["role"]: group["params"] for group in group_parameters(network, RATES | {"matrix": 0.3})}
+    assert [*map(id, groups["gate"])] == [*map(id, network[0].gate.parameters())] != []
+    assert [*map(id, groups["matrix"])] == [id(network[1]["gate"].weight)]
 
 
 def newton_schulz_reference(matrix):
@@ -72,6 +81,56 @@ def test_only_optimizers_with_fused_steps_are_switched():
     optimizer.state[optimizer.param_groups[0]["params"][0]]["step"] = 3
     fuse(optimizer)
     assert not optimizer.param_groups[0]["fused"]
+
+
+class WithOptimizer(ImageClassifier):
+    """With an optimiser of its own, whose first group has nothing to train."""
+
+    def configure_optimizers(self):
+        return torch.optim.Adam([{"params": []}, {"params": self.network.parameters()}], fused=False)
+
+
+def test_an_optimizer_of_a_subclass_stays_as_it_is():
+    model = WithOptimizer(widths=(4, 8, 8, 8, 8))
+    trainer = make_quiet_trainer(limit_val_batches=0, max_steps=2)
+    trainer.fit(model, CIFAR10DataModule("digits", batch_size=32))
+    assert [group["fused"] for group in trainer.optimizers[0].param_groups] == [False, False]
+    assert trainer.global_step == 2
+
+
+class Spectral(nn.Module):
+    """A network with complex parameters, for the spectrum of the rows."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(3, 17, 8, dtype=torch.cfloat))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, pixels):
+        spectrum = torch.fft.rfft(pixels.mean(2))
+        return self.head(torch.einsum("bcw,cwo->bo", spectrum, self.filters).abs())
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_complex_parameters_are_trained_as_in_torch(name):
+    torch.manual_seed(0)
+    model = ImageClassifier(network=Spectral, optimizer=name, momentum=0.9, weight_decay=0, learning_rate=0.01)
+    plain = copy.deepcopy(model.network)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+    options = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {"weight_decay": 0}
+    optimizer = kind(plain.parameters(), lr=0.01, **options)
+    images, labels = torch.rand(12, 3, 32, 32), torch.arange(12) % 10
+    loader = torch.utils.data.DataLoader([*zip(images, labels, strict=True)], batch_size=4)
+    make_quiet_trainer(max_epochs=1, log_every_n_steps=1, limit_val_batches=0).fit(model, loader)
+    for start in (0, 4, 8):
+        optimizer.zero_grad()
+        pixels = model.normalise(images[start : start + 4])
+        nn.functional.cross_entropy(plain(pixels), labels[start : start + 4]).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.network.filters, plain.filters)
+    torch.testing.assert_close(model.network.head.weight, plain.head.weight)
 
 
 def muon_reference(weight, gradients, rate, momentum):
@@ -167,6 +226,21 @@ def test_rates_of_every_step_under_the_trainer(length, total):
     factor = build_triangle(total, 0.5)
     expected = [[rate * factor(step) for rate in (0.2, 0.2, 0.2, 0.05)] for step in range(total)]
     assert model.seen == [pytest.approx(rates) for rates in expected]
+
+
+class WithSmallBatches(CIFAR10DataModule):
+    def train_dataloader(self):
+        pairs = [*zip(self.train.images[:60], self.train.labels[:60], strict=True)]
+        return torch.utils.data.DataLoader(pairs, batch_size=10)
+
+
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:training without augmentation")
+def test_a_schedule_has_the_length_of_the_loader_of_a_subclass():
+    model = Rates(optimizer="sgd", learning_rate=0.1, schedule="triangular", **FAST)
+    data = WithSmallBatches("digits", batch_size=1000)
+    make_quiet_trainer(limit_val_batches=0, max_epochs=2, log_every_n_steps=1).fit(model, data)
+    assert [rates[0] for rates in model.seen] == pytest.approx([0.1 * (12 - step) / 12 for step in range(12)])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
