@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
     from lightning_cifar.run.figure import LiveFigure
+    from lightning_cifar.run.finetuning import fine_tune
     from lightning_cifar.run.last_checkpoint import LastCheckpoint
     from lightning_cifar.run.progress import Progress
     from lightning_cifar.run.throughput import Throughput
     from lightning_cifar.train.classifier import ImageClassifier
-    from lightning_cifar.train.finetuning import fine_tune
     from lightning_cifar.train.weights import load_pretrained
 
 __all__ = [
@@ -51,7 +51,7 @@ _HOMES = {
     "LiveFigure": "run.figure",
     "Progress": "run.progress",
     "Throughput": "run.throughput",
-    "fine_tune": "train.finetuning",
+    "fine_tune": "run.finetuning",
     "load_pretrained": "train.weights",
     "main": "cli",
     "trust": "imports",

@@ -21,6 +21,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.run.checkpoint_settings import MOST_NAMES
 from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
 from lightning_cifar.run.configurations import list_set_options
+from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
 from lightning_cifar.run.layers import format_layers
@@ -30,7 +31,6 @@ from lightning_cifar.run.parsing import Parsed, continues
 from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.restrictions import restricted_parsing
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.finetuning import start_from
 from lightning_cifar.train.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.

@@ -10,8 +10,8 @@ from lightning import Trainer
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main, trust
 from lightning_cifar.files import compute_digest
+from lightning_cifar.run.finetuning import name_last_layers, start_from
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.finetuning import name_last_layers, start_from
 from lightning_cifar.train.weights import PRETRAINED, read_model, save_weights
 
 HEAD = {"network.classifier.5.weight", "network.classifier.5.bias"}
