@@ -366,6 +366,16 @@ def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch
     assert [row["error"] for row in table(out)] == ["the model's probabilities are NaN"] * 2
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "JPEG without suffix", "new.png"])
+def test_no_image_is_overwritten_by_predictions(pictures, capsys, name):
+    (pictures / "JPEG without suffix").write_bytes((pictures / "a.jpg").read_bytes())
+    before = {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()}
+    status, _, err = run(capsys, "--images", pictures / "a.jpg", "--output", pictures / name)
+    reason = "is an image, or named like one: name another file, such as predictions.csv"
+    assert (status, err) == (2, f"error: --output {pictures / name} {reason}\n")
+    assert {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()} == before
+
+
 @pytest.mark.parametrize("output", [".", "absent/out.csv"])
 def test_a_refused_output_leaves_no_directory_of_figures(pictures, capsys, output):
     assert run(capsys, "--images", pictures / "a.jpg", "--explain", "why", "--output", output)[0] == 2
