@@ -207,6 +207,14 @@ def test_answers_are_not_delayed(client):
     assert time.monotonic() - started < 20 * 0.03
 
 
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_head_is_answered_like_get_without_a_body(client, path):
+    """Probes of containers, such as `wget --spider`, request HEAD."""
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert all(head.headers[name] == get.headers[name] for name in ("Content-Type", "Content-Length"))
+
+
 def test_the_page_names_model_and_classes(model):
     with client_of(web.create_application(model, name="<my> model")) as opened:
         page = opened.get("/").text
@@ -228,14 +236,14 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client, sent):
     answer = client.post("/predict", files=files)
     good, bad = answer.json()["pictures"]
     assert (answer.status_code, good["error"], bad["classes"]) == (200, None, [])
-    assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "cannot identify image file")
+    assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "not an image")
 
 
 @pytest.mark.parametrize(
     ("query", "options", "status", "words"),
     [
-        ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: cannot identify image file"),
-        ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: cannot identify image file"),
+        ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: not an image"),
+        ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: an empty file"),
         ("", {}, 422, "files: Field required"),
         ("", {"data": {"files": "text"}}, 422, "files: Value error, Expected UploadFile"),
         ("", {"files": [("other", ("x.png", b""))]}, 422, "files: Field required"),
