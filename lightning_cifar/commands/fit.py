@@ -14,10 +14,10 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError
-from lightning_cifar.run.checks import list_ineffective
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.ended_early import EndedEarly
 from lightning_cifar.run.figure import CURVES
+from lightning_cifar.run.ineffective import list_ineffective
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.settings import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train

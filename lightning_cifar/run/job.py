@@ -19,11 +19,12 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.run.checkpoint_settings import MOST_NAMES
-from lightning_cifar.run.checks import check_launcher, check_ranges, count_processors
+from lightning_cifar.run.checks import check_ranges
 from lightning_cifar.run.configurations import list_set_options
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.image_sizes import check_sizes
+from lightning_cifar.run.launcher import check_launcher, count_processors
 from lightning_cifar.run.layers import format_layers
 from lightning_cifar.run.messages import show_messages
 from lightning_cifar.run.options import SIGNATURES
