@@ -261,6 +261,12 @@ def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
     (directory,) = (tmp_path / "ml").glob("*/*/metrics")
     files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
     assert {*files, "step"} == read_metric_names(tmp_path / "run")
+    status, _, _ = run(
+        capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2", "--data.root", "elsewhere"
+    )
+    assert (status, [*(tmp_path / "ml").glob("*/*/metrics")]) == (0, [directory])  # the same run
+    losses = (directory / "train/loss_epoch").read_text().splitlines()
+    assert len(losses) == 2
 
 
 def test_logger_of_a_missing_package_is_bad_input(capsys, tiny, monkeypatch):

@@ -12,7 +12,7 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.metrics_csv import keep_lines
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
-from lightning_cifar.run.record import read_recipe
+from lightning_cifar.run.record import read_name, read_recipe
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, hide_paths, start_wandb
 
@@ -26,7 +26,7 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
     if isinstance(configured, bool) or not configured:
         return loggers
     pairs = zip(to_list(configured), to_list(settings), strict=True)
-    named = [name_run(logger, one, job.group, directory.name) for logger, one in pairs]
+    named = [name_run(logger, one, job.group, directory, job.settings["resume"] is not None) for logger, one in pairs]
     for logger in named:
         if is_rank_zero() and not job.trainer["fast_dev_run"]:
             check_log_directory(logger, directory, job.settings["resume"] is not None)
@@ -54,16 +54,22 @@ def check_log_directory(logger: Logger, run_dir: Path, resumes: bool) -> None:
         remove_empty(made)
 
 
-def name_run(logger: Logger, settings: Any, group: str, name: str) -> Logger:
+def name_run(logger: Logger, settings: Any, group: str, directory: Path, resumes: bool) -> Logger:
     """Return the logger with the run's name in the place of Lightning's ``lightning_logs/version_0``.
 
     A resumed run has the same name, so its curves continue.
     """
     arguments = vars(settings["init_args"]) if "init_args" in settings else {}
-    names = {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group), "version": (None, name)}
-    names |= {"run_name": (None, name)}
+    run, names = directory.name, dict[str, tuple[str | None, str]]()
+    names |= {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group)}
+    names |= {"version": (None, run), "run_name": (None, run)}
+    if resumes and (run_id := read_name(directory, "mlflow_run")):
+        names |= {"run_id": (None, run_id)}
     changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
-    return type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
+    named = type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
+    if "run_id" in changed:
+        named.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]  # MLflow refuses others
+    return named
 
 
 def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:

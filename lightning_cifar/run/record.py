@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.data.module import CIFAR10DataModule
@@ -66,6 +67,7 @@ class RunRecord(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
+            "mlflow_run": find_mlflow_run(trainer),
         }
         if trainer.world_size > 1:
             check_same_data(gather(self.record["data"]))
@@ -133,11 +135,22 @@ class RunRecord(Callback):
 
 def read_recipe(run_dir: Path) -> str | None:
     """Return the name of the recipe in the ``run.json`` of a directory; None if there is none."""
+    return read_name(run_dir, "recipe")
+
+
+def read_name(run_dir: Path, kind: str) -> str | None:
+    """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
     try:
-        recipe = json.loads((run_dir / RECORD).read_text())["recipe"]
+        name = json.loads((run_dir / RECORD).read_text())[kind]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return recipe if isinstance(recipe, str) else None
+    return name if isinstance(name, str) else None
+
+
+def find_mlflow_run(trainer: Trainer) -> str | None:
+    """Return the identifier of the MLflow run that training is logged to, by which a resumed run continues it."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return next((one.run_id for one in loggers if isinstance(one, MLFlowLogger)), None)
 
 
 def count_trained_steps(run_dir: Path) -> int:
