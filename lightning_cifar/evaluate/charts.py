@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_cifar.evaluate.fonts import can_draw, choose_fonts, make_drawable, open_font
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.curves import choose_look
+from lightning_cifar.run.fonts import can_draw, choose_fonts, make_drawable
 from lightning_cifar.run.image_sheet import draw_sheet
 
 CAPTION_LINES = 2  # below each mistake
+NAMED = 20  # classes with their names in the confusion matrix, at most
 
 
 def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
@@ -36,9 +38,8 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
 
 def draw_mistakes(file: Path, pixels: Any, mistakes: Sequence[Mapping[str, Any]]) -> None:
     """Write the images of mistakes, uint8 (N, side, side, 3), N at least 1, with predicted and true class."""
-    names = [name for one in mistakes for name in (one["prediction"], one["label"])]
-    captions = [[f"{one['prediction'][:9]}: {one['probability']:.0%}", f"true: {one['label']}"] for one in mistakes]
-    write_whole(file, draw_sheet(pixels, captions, open_font(names, 12)))
+    captions = [[f"{one['probability']:.0%} {one['prediction']}", f"true: {one['label']}"] for one in mistakes]
+    write_whole(file, draw_sheet(pixels, captions))
 
 
 def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
@@ -48,9 +49,11 @@ def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
         axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
     shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
     roots = [[share**0.5 for share in row] for row in shares]  # rare confusions show too
-    axes.imshow(roots, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title="confusion matrix, % of each true class")
-    if len(names) <= 20:
+    # Not smoothed: the diagonal of many classes would fade.
+    axes.imshow(roots, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    numbers = "" if len(names) <= NAMED else ", class numbers in the order of test.json"
+    axes.set(xlabel=f"predicted{numbers}", ylabel="true", title="confusion matrix, % of each true class")
+    if not numbers:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
         for i, row in enumerate(shares):
@@ -76,7 +79,8 @@ def draw_calibration(axes: Axes, result: dict[str, Any]) -> None:
         points = [(confidence, accuracy) for images, confidence, accuracy in rows if images]
         label = f"temperature {result['temperature']:.2f}: ECE {scaled['calibration_error']:.3f}"
         axes.plot(*zip(*points, strict=True), "o", color="#D55E00", markersize=4, label=label)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.06))
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.25))  # room for the legend
+    axes.set_yticks([place / 5 for place in range(6)])
     axes.set_title("calibration, 15 bins with their images")
     axes.legend(loc="upper left", fontsize=8)
 
@@ -87,15 +91,16 @@ def draw_risk(axes: Axes, result: dict[str, Any]) -> None:
     axes.plot(coverages, risks, marker="o", markersize=3)
     axes.set(xlabel="coverage: most confident images, %", ylabel="risk: error rate, %", title="risk-coverage curve")
     axes.set(xlim=(0, 100))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1, axes.get_ylim()[1]))
 
 
 def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
-    for name, accuracies in result["corruptions"].items():
+    found = result["corruptions"]
+    for number, (name, accuracies) in enumerate(found.items()):
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
-        axes.plot(range(len(values)), values, marker="o", markersize=3, label=make_drawable([name])[0])
+        axes.plot(range(len(values)), values, markersize=4, label=make_drawable([name])[0], **choose_look(number))
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8 if len(found) <= 7 else 6, ncols=1 + len(found) // 8)
 
 
 def encode_png(image: Image.Image) -> bytes:

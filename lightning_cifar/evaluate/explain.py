@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.fonts import make_drawable, open_font
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.small_images import LEAST
+from lightning_cifar.run.fonts import open_font, replace_missing, shorten
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 
@@ -132,7 +132,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
         name: the class that the heat map is for.
         probability: of that class.
     """
-    shown = name[:16] if name.isascii() else make_drawable([name[:16]])[0]
+    (shown,) = replace_missing([shorten(name, 16)])
     panels = {
         f"network input, {explanation.pixels.shape[1]}x{explanation.pixels.shape[0]}": draw_input(explanation),
         f"Grad-CAM: {shown} {probability:.1%}": draw_heat(explanation),
@@ -141,7 +141,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
         panels["gates: weight of each branch"] = draw_gates(explanation)
     figure = Image.new("RGB", (len(panels) * (SIDE + MARGIN) + MARGIN + SCALE, SIDE + TITLE + MARGIN), "white")
     write = ImageDraw.Draw(figure)
-    title_font = open_font([name], 15) or font(15)
+    title_font = open_font([shown], 14)
     for column, (title, panel) in enumerate(panels.items()):
         left = MARGIN + column * (SIDE + MARGIN) + (SCALE if column > 1 else 0)
         write.text((left, 8), title, "black", title_font)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lightning_cifar.run.fonts import shorten
 
 METRICS = "metrics.csv"
 
@@ -13,6 +16,7 @@ METRICS = "metrics.csv"
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
 # For several configurations.
 MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv"  # for more than these
 
 Series = dict[str, list[tuple[float, float]]]
 
@@ -42,7 +46,7 @@ def plot_metrics(series: Series, title: str = "") -> Figure:
     """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
     figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
     if title.isascii():  # the default font lacks many other characters
-        figure.suptitle(title.replace("$", r"\$"))
+        figure.suptitle(shorten(title, 80).replace("$", r"\$"))
     loss, accuracy = figure.subplots(1, 2)
     plot_losses({"": [series]}, loss)
     plot_accuracies({"": [series]}, accuracy)
@@ -59,7 +63,13 @@ def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     """Plot the accuracies of runs, as `plot_losses` does."""
     plot_quantity(runs, axes, "accuracy", "{:.1%}")
     axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def choose_look(number: int) -> dict[str, str]:
+    """Return colour and marker of a line among many: 35 that differ, for colour-blind readers too."""
+    row, column = divmod(number, len(MANY_COLOURS))
+    return {"color": MANY_COLOURS[column], "marker": MARKERS[row % len(MARKERS)]}
 
 
 def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, number_format: str) -> None:
@@ -67,18 +77,16 @@ def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, n
     is_single = sum(map(len, runs.values())) == 1
     for number, (label, seeds) in enumerate(runs.items()):
         for split in ("train", "val", "test"):
-            colour = COLOURS[split] if len(runs) == 1 else MANY_COLOURS[number % len(MANY_COLOURS)]
+            look = choose_look(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
             text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
                 if is_single and (points := series.get(f"{split}/{name}_step")):
-                    (dots,) = axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.4)
+                    (dots,) = axes.plot(*zip(*points, strict=True), ".", color=look["color"], alpha=0.4)
                     dots.set(markersize=6, markeredgewidth=0, label=f"{split}, single steps")
                 if points := series.get(f"{split}/{name}_epoch" if split == "train" else f"{split}/{name}"):
                     last = f" {number_format.format(points[-1][1])}" if is_single else ""
                     style = "--" if split == "train" and len(runs) > 1 else "-"
-                    axes.plot(
-                        *zip(*points, strict=True), style, marker="o", markersize=3, color=colour, label=text + last
-                    )
+                    axes.plot(*zip(*points, strict=True), style, markersize=3, label=text + last, **look)
                     text = "_"  # one legend entry for all seeds
     axes.set(xlabel="epoch")
     axes.set_xlim(left=0)

@@ -6,34 +6,40 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_cifar.run.fonts import open_font, replace_missing
+
 COLUMNS = 8
 TILE, MARGIN, LINE = 96, 6, 16  # pixels; an image is enlarged by a whole factor to about a tile
 
 
-def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]], font: ImageFont.FreeTypeFont | None = None) -> bytes:
+def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]]) -> bytes:
     """Return a PNG of square images, uint8 (N, side, side, 3), N at least 1, eight in a row.
 
     Args:
         pixels: the images.
-        captions: the lines below each image, the same number for all.
-        font: for names outside ASCII; None: Pillow's own, with ``?`` for what it lacks.
+        captions: the lines below each image, the same number for all; a long one is cut to the image's width.
     """
     side, height = pixels.shape[1], len(captions[0]) * LINE
     tile = side * max(1, round(TILE / side))
     rows = -(-len(pixels) // COLUMNS)
     size = (COLUMNS * (tile + MARGIN) + MARGIN, rows * (tile + MARGIN + height) + MARGIN)
     sheet = Image.new("RGB", size, "white")
-    write, own = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    write, font = ImageDraw.Draw(sheet), open_font((text for lines in captions for text in lines), 11)
     for number, (image, lines) in enumerate(zip(pixels, captions, strict=True)):
         left, top = find_place(number, tile, len(lines))
         sheet.paste(Image.fromarray(image).resize((tile, tile), Image.Resampling.NEAREST), (left, top))
-        for line, text in enumerate(lines):
-            shown = text if font else text.encode("ascii", "replace").decode()
+        for line, text in enumerate(replace_missing(lines)):
             middle = (left + tile // 2, top + tile + line * LINE + LINE // 2)
-            write.text(middle, shown[:15], "black", font or own, anchor="mm")
+            write.text(middle, fit_text(text, font, tile), "black", font, anchor="mm")
     png = io.BytesIO()
     sheet.save(png, "PNG", compress_level=1)
     return png.getvalue()
+
+
+def fit_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return a text that is at most ``width`` pixels wide: the start and an ellipsis, where it is wider."""
+    shorter = (f"{text[:end]}…" for end in range(len(text) - 1, 0, -1))
+    return next((shown for shown in (text, *shorter) if font.getlength(shown) <= width), "…")
 
 
 def cut_sheet(sheet: Image.Image, count: int, lines: int) -> list[Image.Image]:

@@ -1,6 +1,7 @@
 """Reading metrics.csv as series over epochs, and plotting them."""
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_cifar.run.curves import plot_losses, plot_metrics, read_metrics
@@ -65,3 +66,20 @@ def test_each_configuration_has_a_colour_and_dashed_training_curves(metrics):
     assert len(set(styles[:4])) == 2  # the two seeds of "one"
     assert {style for _, style in styles[:4]} == {"--", "-"}
     assert {colour for colour, _ in styles[:4]}.isdisjoint({colour for colour, _ in styles[4:]})
+
+
+def test_ten_configurations_look_different(metrics):
+    series, axes = read_metrics(metrics), Figure().subplots()
+    plot_losses({str(number): [series] for number in range(10)}, axes)
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len(axes.lines) == 20
+
+
+def test_ticks_of_a_narrow_range_differ_and_a_long_title_fits():
+    points = [(1.0, 0.101), (2.0, 0.104)]
+    figure = plot_metrics({"val/accuracy": points, "val/loss": points}, "x" * 300)
+    FigureCanvasAgg(figure).draw()
+    labels = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
+    assert len({*labels}) == len(labels)
+    box = figure.texts[0].get_window_extent()
+    assert 0 < box.x0 < box.x1 < figure.bbox.width

@@ -51,7 +51,7 @@ def describe_difference(group: Group, alike: Sequence[SavedRun]) -> str:
     settings, others = select_settings(group.runs[0]), [select_settings(run) for run in alike]
     differing = [name for name, value in settings.items() if any(other.get(name) != value for other in others)]
     words = ", ".join(f"{name.split('.')[-1]} {settings[name]}" for name in differing)
-    return words if 0 < len(words) <= LABEL else group.directory.name
+    return words if 0 < len(words) <= LABEL else group.directory.resolve().name  # of "." too
 
 
 def select_settings(run: SavedRun) -> dict[str, Any]:

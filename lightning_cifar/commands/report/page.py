@@ -20,11 +20,11 @@ from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.evaluate.recall import measure_recalls
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
+from lightning_cifar.run.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.settings import format_command
 
 PAGE = "report.html"

@@ -17,7 +17,6 @@ from PIL import Image
 
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
-from lightning_cifar.evaluate.fonts import shorten
 from lightning_cifar.evaluate.recall import measure_balanced_accuracy
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
@@ -31,6 +30,7 @@ from lightning_cifar.evaluate.test_results import (
     read_text,
 )
 from lightning_cifar.run.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.fonts import shorten
 from lightning_cifar.run.image_sheet import cut_sheet
 from lightning_cifar.run.options import SIGNATURES
 from lightning_cifar.run.settings import format_test_command

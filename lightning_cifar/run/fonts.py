@@ -21,17 +21,21 @@ def choose_fonts(names: Iterable[str]) -> list[str]:
     return [*find_fonts(frozenset("".join(names)))[0]]
 
 
-def make_drawable(names: Iterable[str]) -> list[str]:
-    """Return names as matplotlib draws them: shortened, ``$`` as itself, ``?`` for what no installed font has."""
+def replace_missing(names: Iterable[str]) -> list[str]:
+    """Return names shortened, with ``?`` for what no installed font has."""
     short = [shorten(name) for name in names]
     missing = find_fonts(frozenset("".join(short)))[1]
-    return ["".join("?" if letter in missing else letter for letter in name).replace("$", r"\$") for name in short]
+    return ["".join("?" if letter in missing else letter for letter in name) for name in short]
 
 
-def open_font(names: Iterable[str], size: int) -> ImageFont.FreeTypeFont | None:
-    """Open an installed font for names that Pillow's own font cannot draw; None if they are ASCII."""
-    text = "".join(names)
-    return None if text.isascii() else ImageFont.truetype(font_manager.findfont(choose_fonts(text)[-1]), size)
+def make_drawable(names: Iterable[str]) -> list[str]:
+    """Return the names of `replace_missing` as matplotlib draws them: with ``$`` as itself."""
+    return [name.replace("$", r"\$") for name in replace_missing(names)]
+
+
+def open_font(names: Iterable[str], size: int) -> ImageFont.FreeTypeFont:
+    """Open a font for names that Pillow draws, which takes one only: the last of `choose_fonts`."""
+    return ImageFont.truetype(font_manager.findfont(choose_fonts(names)[-1]), size)
 
 
 def can_draw(names: Iterable[str]) -> bool:
@@ -43,9 +47,9 @@ def can_draw(names: Iterable[str]) -> bool:
 def find_fonts(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return font families that have these letters together, and the letters that no installed font has."""
     families, missing = [DEFAULT], set(letters) - read_letters(font_manager.findfont(DEFAULT))
-    for font in font_manager.fontManager.ttflist if missing else ():
+    for font in font_manager.fontManager.ttflist:
         # matplotlib's Last Resort has a box for every character.
-        if "Last Resort" not in font.name and (found := missing & read_letters(font.fname)):
+        if missing and "Last Resort" not in font.name and (found := missing & read_letters(font.fname)):
             families.append(font.name)
             missing -= found
     return tuple(families), frozenset(missing)
