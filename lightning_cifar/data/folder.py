@@ -23,7 +23,7 @@ from lightning_cifar.data.streaming import ImageFiles
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import one_at_a_time, open_atomically
 
-DECODER = b"4"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
+DECODER = b"5"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
 Files = dict[str, list[tuple[str, int]]]  # path and label of each image, by part
 
 

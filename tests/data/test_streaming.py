@@ -110,7 +110,7 @@ def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
     file.write_bytes(b"not an image")
     loader = make_file_loader(read_files(image_folder).train, 7, num_workers=workers)
-    with bad_input(file, "is not an image"):
+    with bad_input(file, "(not an image)"):
         list(loader)
 
 

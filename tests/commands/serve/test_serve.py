@@ -121,7 +121,7 @@ def test_in_a_browser(tmp_path, drawn_folder):
         )
         (row,) = predict_files(load_pretrained(), [str(drawn_folder / "cat/0000.jpg")], 1, 1)
         page.set_input_files("#files", [tmp_path / "notes.png", drawn_folder / "cat/0000.jpg"])
-        page.get_by_text("cannot identify image file").wait_for()
+        page.get_by_text("not an image").wait_for()
         page.get_by_text(f"Grad-CAM: {row['classes'][0][0]}").wait_for()
         page.get_by_text("1 classified, 1 could not be read").wait_for()
         for given, words in (

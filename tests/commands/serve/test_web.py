@@ -228,14 +228,14 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client, sent):
     answer = client.post("/predict", files=files)
     good, bad = answer.json()["pictures"]
     assert (answer.status_code, good["error"], bad["classes"]) == (200, None, [])
-    assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "cannot identify image file")
+    assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "not an image")
 
 
 @pytest.mark.parametrize(
     ("query", "options", "status", "words"),
     [
-        ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: cannot identify image file"),
-        ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: cannot identify image file"),
+        ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: not an image"),
+        ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: an empty file"),
         ("", {}, 422, "files: Field required"),
         ("", {"data": {"files": "text"}}, 422, "files: Value error, Expected UploadFile"),
         ("", {"files": [("other", ("x.png", b""))]}, 422, "files: Field required"),
