@@ -98,10 +98,12 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         page = page.replace(place, escape(text.encode(errors="backslashreplace").decode()))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
+    @app.head("/", response_class=HTMLResponse, include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index() -> str:
         return page
 
+    @app.head("/health", include_in_schema=False)  # as probes of containers request
     @app.get("/health")
     async def health() -> Health:  # async: answers while requests wait for the model
         return Health(status="ok", classes=get_class_names(model))

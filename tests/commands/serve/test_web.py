@@ -207,6 +207,14 @@ def test_answers_are_not_delayed(client):
     assert time.monotonic() - started < 20 * 0.03
 
 
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_head_is_answered_like_get_without_a_body(client, path):
+    """Probes of containers, such as `wget --spider`, request HEAD."""
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert all(head.headers[name] == get.headers[name] for name in ("Content-Type", "Content-Length"))
+
+
 def test_the_page_names_model_and_classes(model):
     with client_of(web.create_application(model, name="<my> model")) as opened:
         page = opened.get("/").text
