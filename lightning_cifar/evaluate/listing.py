@@ -23,7 +23,7 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
     for name in names:
         if name == "-":
             allow_any_bytes(sys.stdin)
-            yield from (path for line in sys.stdin if (path := line.rstrip("\r\n")))
+            yield from (path for line in sys.stdin if (path := line.rstrip("\r\n").removeprefix("\ufeff")))
         elif os.path.isdir(name):
             yield from find_images_below(name, others)
         elif not os.path.lexists(name) and glob.has_magic(name):

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lightning_cifar.data.images import count_kinds
+from lightning_cifar.data.images import count_kinds, is_image
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically
@@ -133,6 +133,8 @@ def open_output(file: Path | None) -> Iterator[IO[str]]:
             raise OSError(error.errno, error.strerror, error.filename or "standard output") from error
         return
     check_output(file)
+    if is_image(str(file)):
+        raise InputError(f"--output {file} is an image, or named like one: name another file, such as predictions.csv")
     if not file.parent.is_dir():
         raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
     with open_atomically(file, encoding="utf-8", errors="surrogateescape", newline="") as opened:

@@ -67,7 +67,7 @@ def test_a_row_for_each_picture_as_the_model_says(checkpoint, pictures, capsys):
 
 def test_files_patterns_and_a_list(checkpoint, pictures, capsys, monkeypatch):
     monkeypatch.setattr(
-        sys, "stdin", io.StringIO(f"{pictures / 'a.jpg'}\n{pictures / 'c.webp'}\n")
+        sys, "stdin", io.StringIO(f"\ufeff{pictures / 'a.jpg'}\n{pictures / 'c.webp'}\n")
     )  # as Windows begins a file
     args = ["--ckpt_path", checkpoint, "--images", pictures / "b.png", pictures / "**/*.bmp", "-"]
     status, out, _ = run(capsys, *args)
@@ -364,6 +364,16 @@ def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch
     status, out, _ = run(capsys, "--images", drawn_folder / "cat", "--format", "csv")
     assert status == 1
     assert [row["error"] for row in table(out)] == ["the model's probabilities are NaN"] * 2
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "JPEG without suffix", "new.png"])
+def test_no_image_is_overwritten_by_predictions(pictures, capsys, name):
+    (pictures / "JPEG without suffix").write_bytes((pictures / "a.jpg").read_bytes())
+    before = {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()}
+    status, _, err = run(capsys, "--images", pictures / "a.jpg", "--output", pictures / name)
+    reason = "is an image, or named like one: name another file, such as predictions.csv"
+    assert (status, err) == (2, f"error: --output {pictures / name} {reason}\n")
+    assert {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()} == before
 
 
 @pytest.mark.parametrize("output", [".", "absent/out.csv"])
