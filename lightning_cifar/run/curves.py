@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def choose_look(number: int) -> dict[str, str]:
+def choose_look(number: int) -> dict[str, Any]:
     """Return colour and marker of a line among many: 35 that differ, for colour-blind readers too."""
     row, column = divmod(number, len(MANY_COLOURS))
     return {"color": MANY_COLOURS[column], "marker": MARKERS[row % len(MARKERS)]}
