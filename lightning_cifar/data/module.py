@@ -206,8 +206,8 @@ class CIFAR10DataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment the batches of `train_dataloader` on their device; those of a subclass's loaders stay as they are."""
-        training = self.trainer is not None and self.trainer.training
-        if not (training and isinstance(batch, tuple) and len(batch) == 3 and len(self.draws)):
+        own = isinstance(batch, tuple) and len(batch) == 3 and len(self.draws) > 0
+        if self.trainer is None or not (self.trainer.training and own):
             return batch
         if self.trainer.current_epoch != self.drawn_epoch:
             self.draw_epoch(self.trainer.current_epoch)
