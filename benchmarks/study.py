@@ -50,6 +50,11 @@ STUDIES = {
             "channel: squeeze-and-excite": "--recipe fast --model.gate channel",
         },
     ),
+    "gate_gradient": Study(
+        "Does it help that a gate of 0 has a gradient?",
+        "first",
+        {"ReLU, as reported": "--recipe fast", "straight-through": "--recipe fast --model.gate straight_through"},
+    ),
 }
 
 
@@ -142,6 +147,7 @@ def find_differing(result: dict[str, Any], key: str) -> set[str]:
 
 TABLES = {
     "gates": partial(tabulate, "gates"),
+    "gate_gradient": partial(tabulate, "gate_gradient"),
     "ladder": partial(tabulate, "ladder"),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,10 +50,10 @@ def draw_confusion(axes: Axes, result: dict[str, Any]) -> None:
     if not can_draw(result["per_class"]):
         names = [*map(str, range(len(names)))]
         axes.text(0, 1.12, "class numbers, in the order of test.json: no font for the names", transform=axes.transAxes)
-    shares = [[count / max(1, sum(row)) for count in row] for row in result["confusion"]]
-    roots = [[share**0.5 for share in row] for row in shares]  # rare confusions show too
-    # Not smoothed: the diagonal of many classes would fade.
-    axes.imshow(roots, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    counts = np.array(result["confusion"])
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    # By the root, rare confusions show too. Not smoothed: the diagonal of many classes would fade.
+    axes.imshow(shares**0.5, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     numbers = "" if len(names) <= NAMED else ", class numbers in the order of test.json"
     axes.set(xlabel=f"predicted{numbers}", ylabel="true", title="confusion matrix, % of each true class")
     if not numbers:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifar import Throughput, main
-from lightning_cifar.run import checks, messages
+from lightning_cifar.run import launcher, messages
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 CALLBACKS = "--trainer.callbacks"
@@ -31,7 +31,7 @@ def test_processes_of_a_launcher_need_as_many_devices(tiny, capsys, monkeypatch,
     assert fit(tiny) == 2
     assert capsys.readouterr().err.endswith("started 2 processes for --trainer.devices 1: add --trainer.devices 2\n")
     assert not Path("run").exists()
-    monkeypatch.setattr(checks, "is_rank_zero", lambda: False)
+    monkeypatch.setattr(launcher, "is_rank_zero", lambda: False)
     assert (fit(tiny), capsys.readouterr().err) == (2, "")
 
 

@@ -305,7 +305,7 @@ def test_a_folder_of_test_images_gives_none_to_calibrate_with(checkpoint, image_
         shutil.rmtree(image_folder / part)
     data = load_folder(image_folder, class_names=["cat", "dog"])
     monkeypatch.setattr(check_images, "find_data", lambda *_: data)
-    which, images, calibration = check_images.load_images([], checkpoint, SQUARE)
+    which, images, calibration = check_images.load_images([], checkpoint, SQUARE, {"root": None, "labels": None})
     assert (which, len(images), calibration) == ("test images", 3, None)
 
 
