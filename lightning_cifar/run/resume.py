@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
@@ -160,6 +160,8 @@ def try_step(trainer: Trainer) -> None:
                 wanted = () if name == "step" else tuple(parameter.shape)
                 if value is not None and (shape := tuple(value.shape)) != wanted:
                     raise ValueError(f"{name} in the optimiser's state has the shape {shape}, not {wanted}")
+    if not all("role" in group for one in trainer.optimizers for group in one.param_groups):
+        return  # a subclass's own: their steps may need more than their state
     schedules = [one.scheduler for one in trainer.lr_scheduler_configs]
     optimizers, schedules = copy.deepcopy((trainer.optimizers, schedules))
     for optimizer in optimizers:
@@ -167,7 +169,7 @@ def try_step(trainer: Trainer) -> None:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
     for schedule in schedules:
-        if isinstance(schedule, LRScheduler):  # others wait for a metric
+        if not isinstance(schedule, ReduceLROnPlateau):  # it waits for a metric
             schedule.step()
 
 
