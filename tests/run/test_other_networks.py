@@ -274,4 +274,5 @@ def test_resnet18_equals_a_plain_loop(capsys):
         loss.backward()
         optimizer.step()
     for name, value in network.state_dict().items():
-        assert torch.equal(found["state_dict"][f"network.{name}"], value), name
+        # Not to the bit: on a processor without AVX512 the last bits differed.
+        torch.testing.assert_close(found["state_dict"][f"network.{name}"], value, rtol=1e-4, atol=1e-6, msg=name)
