@@ -186,7 +186,8 @@ def test_refuses_values_out_of_range():
         GatedBlock(3, 4, norm_momentum=0)
     with pytest.raises(ValueError, match="depth must be at least 0, got -1"):
         GatedBlock(3, 4, depth=-1)
-    with pytest.raises(ValueError, match=r"gate must be one of relu, straight_through, .*, static, got sigmoid"):
+    names = "relu, straight_through, softmax, residual, channel, static"
+    with pytest.raises(ValueError, match=f"gate must be one of {names}, got sigmoid"):
         GatedBlock(3, 4, gate="sigmoid")
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         GatedBlock(3, 4, gate="softmax", temperature=0)
