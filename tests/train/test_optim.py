@@ -22,6 +22,7 @@ from lightning_cifar.train.optim import (
     orthogonalise,
 )
 from lightning_cifar.train.schedule import build_triangle
+from tests.spectral import Spectral
 from tests.trainer import make_quiet_trainer
 
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
@@ -96,19 +97,6 @@ def test_an_optimizer_of_a_subclass_stays_as_it_is():
     trainer.fit(model, CIFAR10DataModule("digits", batch_size=32))
     assert [group["fused"] for group in trainer.optimizers[0].param_groups] == [False, False]
     assert trainer.global_step == 2
-
-
-class Spectral(nn.Module):
-    """A network with complex parameters, for the spectrum of the rows."""
-
-    def __init__(self, num_classes):
-        super().__init__()
-        self.filters = nn.Parameter(torch.randn(3, 17, 8, dtype=torch.cfloat))
-        self.head = nn.Linear(8, num_classes)
-
-    def forward(self, pixels):
-        spectrum = torch.fft.rfft(pixels.mean(2))
-        return self.head(torch.einsum("bcw,cwo->bo", spectrum, self.filters).abs())
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
