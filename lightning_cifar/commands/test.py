@@ -30,7 +30,7 @@ def test(job: Job) -> None:
     check_split(job)
     check_held_out(job)
     check_limit(job, "limit_test_batches")
-    digest = load_weights(job).digest  # before the run has a directory
+    digest = load_weights(job).compute_digest()  # before the run has a directory
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:

@@ -71,8 +71,10 @@ def has_image_suffix(path: str) -> bool:
 
 def is_image(path: str) -> bool:
     """Return whether a file is an image by its suffix or, if that is of no format, by its content."""
-    if has_image_suffix(path) or not os.path.isfile(path):  # opening a pipe would block
-        return has_image_suffix(path)
+    if has_image_suffix(path):
+        return True
+    if not os.path.isfile(path):  # opening a pipe would block
+        return False
     try:
         Image.open(path, formats=[one for one in list_formats() if one != "TGA"]).close()  # TGA has no signature
     except Exception:  # each decoder fails in its own ways

@@ -23,8 +23,9 @@ def count_steps(trainer: Trainer, data: Any) -> float:
     if trainer.max_epochs in (None, -1):
         return total
     changes = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    if not changes:
+        return min(total, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
     sizes = [one.get_accumulate_grad_batches(epoch) for one in changes for epoch in range(trainer.max_epochs)]
-    sizes = sizes or [trainer.accumulate_grad_batches] * trainer.max_epochs
     return min(total, sum(math.ceil(batches / size) for size in sizes))
 
 

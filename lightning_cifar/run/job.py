@@ -165,7 +165,7 @@ def load_data(job: Job) -> None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
             stored = read_model(find_checkpoint(init_from, "--init_from"))
             print(start_from(job.model, stored), flush=True)
-            job.start = {"file": init_from, "sha256": stored.digest}
+            job.start = {"file": init_from, "sha256": stored.compute_digest()}
         choose_batch_size(job)
     choose_log_interval(job)
 

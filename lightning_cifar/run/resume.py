@@ -135,7 +135,7 @@ def restore_metric_states(module: LightningModule, stored: Mapping[str, Mapping[
 
 
 def check_loops(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise a TypeError if a count of the loops in a checkpoint is no number."""
+    """Raise a TypeError if a count of the loops in a checkpoint has another type."""
     check_types("loops.fit_loop", checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict())
 
 

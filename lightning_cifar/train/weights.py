@@ -43,7 +43,6 @@ class StoredModel(NamedTuple):
         facts: known of the weights, such as recipe and accuracy; a training checkpoint holds none.
         tensors: the model's state.
         steps: number of training steps that can be continued; a weights file has 0.
-        digest: SHA-256 of the file.
     """
 
     file: Path
@@ -52,7 +51,10 @@ class StoredModel(NamedTuple):
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
     steps: int
-    digest: str
+
+    def compute_digest(self) -> str:
+        """Return the SHA-256 of the file as it is now."""
+        return compute_digest(self.file)
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
@@ -90,7 +92,7 @@ def read_weights(file: Path) -> StoredModel:
         for name in SHARES.keys() & known.keys():
             check_range(name, known[name], "[0, 1]")
         data = {name: known[name] for name in ("held_out", "dataset", *SPLIT) if known.get(name)}
-        return StoredModel(file, hyper_parameters, data, known, tensors, 0, compute_digest(file))
+        return StoredModel(file, hyper_parameters, data, known, tensors, 0)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged or holds no weights of this package ({error})") from error
 
@@ -134,8 +136,7 @@ def read_model(file: Path) -> StoredModel:
         if not isinstance(checkpoint.get(name), dict):
             raise InputError(f"{file} is no checkpoint of this package: it has no {name}")
     model, data = checkpoint["hyper_parameters"], checkpoint.get("datamodule_hyper_parameters", {})
-    steps = checkpoint.get("global_step", 0)
-    return StoredModel(file, model, data, {}, checkpoint["state_dict"], steps, compute_digest(file))
+    return StoredModel(file, model, data, {}, checkpoint["state_dict"], checkpoint.get("global_step", 0))
 
 
 def check_network(stored: StoredModel) -> None:

@@ -1,5 +1,6 @@
 """Images to check an exported model on, and to calibrate int8 with."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.prediction import read_file
 from lightning_cifar.run.checkpoint_settings import checkpoint_config
-from lightning_cifar.train.weights import read_model
+from lightning_cifar.train.weights import get_square
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 
 
 def load_images(
-    paths: list[str], checkpoint: Path, square: Square, places: dict[str, str | None]
+    paths: list[str], checkpoint: Path, hyper_parameters: Mapping[str, Any], places: dict[str, str | None]
 ) -> tuple[str, Tensor, Tensor | None]:
     """Return a description, uint8 images (N, 3, side, side) to check on, and images to calibrate with.
 
@@ -31,12 +32,13 @@ def load_images(
     Raises:
         InputError: one of ``paths`` cannot be read.
     """
+    square = get_square(hyper_parameters)
     if paths:
         chosen = [read_pixels(paths[index], square) for index in select_evenly(len(paths), CHECKED)]
         images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
         return "images of --images", images, images
     config = checkpoint_config(checkpoint)
-    if (data := find_data(config["data"] | places, read_model(checkpoint).hyper_parameters.get("class_names"))) is None:
+    if (data := find_data(config["data"] | places, hyper_parameters["class_names"])) is None:
         if named := [f"--data.{name} {place}" for name, place in places.items() if place]:
             raise InputError(f"{named[0]} has no data of the model's classes: name another, or images by --images")
         random = torch.randint(256, (RANDOM, 3, square.side, square.side), dtype=torch.uint8)

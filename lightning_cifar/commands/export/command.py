@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images
     from lightning_cifar.commands.export.formats import export_model
-    from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
+    from lightning_cifar.train.weights import find_checkpoint, get_class_names, load_pretrained
 
     checkpoint = find_checkpoint(options.ckpt_path)
     model = load_pretrained(checkpoint)
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
         remedy = "name another file" if checkpoint.suffix == WEIGHTS else "export a copy of it without its run"
         raise InputError(f"the facts about {checkpoint} are damaged ({reason(error)}): {remedy}") from error
     which, images, calibration = load_images(
-        paths, checkpoint, get_square(model.hparams), {"root": options.root, "labels": options.labels}
+        paths, checkpoint, model.hparams, {"root": options.root, "labels": options.labels}
     )
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")

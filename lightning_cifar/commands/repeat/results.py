@@ -84,10 +84,10 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
     Raises:
         InputError: the predictions of a seed cannot be read.
     """
-    diverged = [run for run in runs if "diverged" in run]
-    runs = [run for run in runs if "diverged" not in run]
     from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
 
+    diverged = [run for run in runs if "diverged" in run]
+    runs = [run for run in runs if "diverged" not in run]
     predictions = []
     for run in runs:
         file = run_dir / run["directory"] / "predictions.csv"

@@ -24,7 +24,6 @@ from lightning_cifar.commands.export import formats as export
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.data.folder import load_folder
-from lightning_cifar.data.images import SQUARE
 from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.files import write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
@@ -305,7 +304,8 @@ def test_a_folder_of_test_images_gives_none_to_calibrate_with(checkpoint, image_
         shutil.rmtree(image_folder / part)
     data = load_folder(image_folder, class_names=["cat", "dog"])
     monkeypatch.setattr(check_images, "find_data", lambda *_: data)
-    which, images, calibration = check_images.load_images([], checkpoint, SQUARE, {"root": None, "labels": None})
+    places = {"root": None, "labels": None}
+    which, images, calibration = check_images.load_images([], checkpoint, {"class_names": ["cat", "dog"]}, places)
     assert (which, len(images), calibration) == ("test images", 3, None)
 
 
