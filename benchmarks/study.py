@@ -147,6 +147,7 @@ def find_differing(result: dict[str, Any], key: str) -> set[str]:
 
 TABLES = {
     "gates": partial(tabulate, "gates"),
+    "gates_jpeg": partial(tabulate, "gates_jpeg"),
     "gate_gradient": partial(tabulate, "gate_gradient"),
     "ladder": partial(tabulate, "ladder"),
 }
