@@ -205,7 +205,7 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
         names = [*result["per_class"]]
         cells = [
             (true, predicted, count)
-            for true, row in enumerate(result["confusion"] or [])  # none of very many classes
+            for true, row in enumerate(result["confusion"] or [])
             for predicted, count in enumerate(row)
         ]
         recalls = [[name, scores["recall"]] for name, scores in result["per_class"].items()]
@@ -215,20 +215,20 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
         mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment
         run.summary.update({f"test/{name}": result[name] for name in NUMBERS})
-        run.log(
-            {
-                "test/confusion": wandb.plot.confusion_matrix(
-                    y_true=[true for true, _, count in cells for _ in range(count)],
-                    preds=[predicted for _, predicted, count in cells for _ in range(count)],
-                    class_names=names,
-                    title="confusions",
-                ),
-                "test/classes": wandb.plot.bar(
-                    wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
-                ),
-                "test/mistakes": wandb.Table(["image", *columns], mistakes),
-                "test/picture": wandb.Image(str(plot)),
-            }
-        )
+        logged: dict[str, Any] = {
+            "test/classes": wandb.plot.bar(
+                wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
+            ),
+            "test/mistakes": wandb.Table(["image", *columns], mistakes),
+            "test/picture": wandb.Image(str(plot)),
+        }
+        if cells:  # not for very many classes
+            logged["test/confusion"] = wandb.plot.confusion_matrix(
+                y_true=[true for true, _, count in cells for _ in range(count)],
+                preds=[predicted for _, predicted, count in cells for _ in range(count)],
+                class_names=names,
+                title="confusions",
+            )
+        run.log(logged)
 
     logger.attempt(log)
