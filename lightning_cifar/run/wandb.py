@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cifar.errors import reason
+from lightning_cifar.run.attempt import attempt
 
 WandbMode = Literal["auto", "online", "offline"]
 # Seconds. Without a network, wandb's defaults delay the start of a run by 90 s and its end forever.
@@ -37,12 +38,7 @@ class SafeLogger(WandbLogger):
     broken = False
 
     def attempt(self, method: Callable[..., Any], *args: Any, **options: Any) -> None:
-        if not self.broken:
-            try:
-                method(*args, **options)
-            except Exception as error:  # for example, its process died
-                self.broken = True
-                warnings.warn(f"W&B failed and logs no more of this run: {reason(error)}", stacklevel=2)
+        attempt(self, "W&B", method, *args, **options)
 
     def log_metrics(self, *args: Any, **options: Any) -> None:
         self.attempt(super().log_metrics, *args, **options)
