@@ -32,10 +32,10 @@ from lightning_cifar.train.weights import PRETRAINED
 
 BATCHES = {256: 4, 1: 100}  # size of a batch: how many are timed at once
 REPEATS, SETTLING = 5, 1
-Answer = Callable[[Tensor], Tensor]
+Classifier = Callable[[Tensor], Tensor]
 
 
-def prepare_ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], dict[str, int]]:
+def prepare_ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Classifier], dict[str, int]]:
     """Return each way to the logits of uint8 images, and file sizes in bytes."""
     model = load_pretrained()
 
@@ -61,7 +61,7 @@ def prepare_ways(calibration: Tensor, folder: Path) -> tuple[dict[str, Answer], 
     return found, sizes
 
 
-def measure_speeds(answers: dict[str, Answer], images: Tensor, size: int, count: int) -> dict[str, list[float]]:
+def measure_speeds(answers: dict[str, Classifier], images: Tensor, size: int, count: int) -> dict[str, list[float]]:
     """Measure images/s of each way, run by run."""
     batches = images[: size * count].split(size)
     taken: dict[str, list[float]] = {name: [] for name in answers}

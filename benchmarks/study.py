@@ -2,10 +2,10 @@
 
     python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [--shared] [arguments of fit]
 
-``repeat`` trains and tests every variant with the same n seeds. The same command with the same ``--run_dir`` resumes an
-interrupted study. Writes ``benchmarks/results/STUDY.json`` after each variant: every seed, the cost, and the difference
-from the first or the previous variant; prints a table last. ``--shared``: other jobs shared the machine, so that the
-table gives no times.
+``repeat`` trains and tests every variant with the same n seeds; those that diverge are named and left out. The same
+command with the same ``--run_dir`` resumes an interrupted study. Writes ``benchmarks/results/STUDY.json`` after each
+variant: every seed, the cost, and the difference from the first or the previous variant; prints a table last.
+``--shared``: other jobs shared the machine, so that the table gives no times.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from lightning_cifar import ImageClassifier, main
 from lightning_cifar.evaluate.statistics import compare
 from lightning_cifar.files import write_json
 from lightning_cifar.run.columns import align_columns
+
+DIVERGED = 3  # exit status of `repeat`, whose other seeds are trained
 
 
 class Study(NamedTuple):
@@ -64,12 +66,13 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
         run_dir = where / str(number)
         command = ["repeat", *typed.split(), "--n", str(seeds), *extra]
         print(f"{form}:", flush=True)
-        if status := main([*command, "--run_dir", str(run_dir), "--data.root", root]):
+        status, file = main([*command, "--run_dir", str(run_dir), "--data.root", root]), run_dir / "repeat.json"
+        if status and (status != DIVERGED or not file.exists()):  # there is none if every seed diverged
             sys.exit(status)
-        found = json.loads((run_dir / "repeat.json").read_text())
+        found = json.loads(file.read_text())
         found |= {"command": " ".join(["python -m lightning_cifar", *command]), "megaflop_per_image": megaflop(run_dir)}
-        if forms and seeds > 1:
-            other = [*forms.values()][0 if study.against == "first" else -1]
+        other = [*forms.values()][0 if study.against == "first" else -1] if forms else {"seeds": []}
+        if min(len(one["seeds"]) for one in (other, found)) > 1:
             found["difference"] = {
                 key: compare(*([seed[key] for seed in one["seeds"]] for one in (other, found))) for key in MEASURES
             }
@@ -84,7 +87,13 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
             "forms": forms,
         }
         write_json(RESULTS / f"{name}.json", result)
-    print(align_columns([["", *HEAD], *([form, *cells(found)] for form, found in forms.items())]))
+    print(align_columns([["", *HEAD], *([describe(form, found), *cells(found)] for form, found in forms.items())]))
+
+
+def describe(form: str, found: dict[str, Any]) -> str:
+    """Return the name of a variant, with its number of seeds and those that diverged, if any did."""
+    numbers = [str(one["seed"]) for one in found.get("diverged", [])]  # older results lack it
+    return f"{form} (n = {found['n']}; diverged: {', '.join(numbers)})" if numbers else form
 
 
 HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "difference"]
@@ -118,7 +127,7 @@ def tabulate(name: str) -> str:
     holding = {key: find_differing(result, key) for key in MEASURES}
     for form, found in result["forms"].items():
         time = MISSING if result.get("shared") else f"{found['train_seconds']['median']:.0f} s"
-        row = [form, f"{found['megaflop_per_image']:.0f}", time]
+        row = [describe(form, found), f"{found['megaflop_per_image']:.0f}", time]
         for key in MEASURES:
             row.append(format_spread(found[key]))
             gap = found.get("difference", {}).get(key)
@@ -134,6 +143,8 @@ def find_differing(result: dict[str, Any], key: str) -> set[str]:
     forms = result["forms"]
     names, found = [*forms], {}
     for place, name in enumerate(names[1:], 1):
+        if "difference" not in forms[name]:  # too few seeds are left
+            continue
         other = names[0 if result["against"] == "first" else place - 1]
         values = [[seed[key] for seed in forms[one]["seeds"]] for one in (other, name)]
         found[name] = float(stats.ttest_ind(*values, equal_var=False).pvalue)

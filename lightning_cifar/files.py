@@ -62,15 +62,21 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
+def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> BaseFileLock | None:
     """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
 
     filelock removes an owner's file if that process of this host has ended.
 
     Whoever may write to the directory may lock it: the file gets the directory's permissions.
 
+    Args:
+        file: the lock.
+        seconds: to wait for another process.
+        refusal: words of the error if they have passed.
+        needed: another user's file, which cannot be opened, is an error; else None is returned.
+
     Raises:
-        InputError: with ``refusal``; another process has held the lock for ``seconds``. Or its file is another user's.
+        InputError: another process has held the lock for ``seconds``, or its file is another user's.
     """
     mode = 0o600 | (file.parent.stat().st_mode & 0o066 if file.parent.is_dir() else 0)
     for held in (FileLock(file, mode=mode), SoftFileLock(f"{file}.owner", mode=mode)):
@@ -83,7 +89,9 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
             hint = f"; if none does, delete {held.lock_file}" if isinstance(held, SoftFileLock) else ""
             raise InputError(refusal + hint) from None
         except (OSError, NotImplementedError) as error:
-            if isinstance(error, PermissionError) and os.path.lexists(held.lock_file):  # else there would be two locks
+            if isinstance(error, PermissionError) and os.path.lexists(held.lock_file):
+                if not needed:  # a file of the next kind would be a second lock
+                    return None
                 why = "it is another user's; if no process uses the directory, delete it"
                 raise InputError(f"{held.lock_file} cannot be opened: {why}") from error
             continue
@@ -92,15 +100,15 @@ def acquire(file: Path, seconds: float, refusal: str) -> BaseFileLock | None:
 
 @contextmanager
 def one_at_a_time(file: Path, activity: str) -> Iterator[None]:
-    """Wait until no other process holds the lock ``file``, then hold it; where no file can be made, go ahead.
+    """Wait until no other process holds the lock ``file``, then hold it; where it cannot be made or opened, go ahead.
 
     Prints that it waits for the other process, which does ``activity``; after an hour this is an `InputError`.
     """
     try:
-        held = acquire(file, 1, "")
+        held = acquire(file, 1, "", needed=False)
     except InputError:
         print(f"waiting for another process, which {activity}", flush=True)
-        held = acquire(file, LONGEST_WAIT, f"waited an hour for another process, which {activity}")
+        held = acquire(file, LONGEST_WAIT, f"waited an hour for another process, which {activity}", needed=False)
     try:
         yield
     finally:

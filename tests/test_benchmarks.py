@@ -54,6 +54,41 @@ def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):
     assert costs[1] == pytest.approx(costs[0], rel=0.02)
 
 
+def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeypatch, capsys):
+    """`repeat` trains the others and ends with status 3, or, if every seed diverged, writes nothing."""
+    forms = {"plain": "--recipe fast", "wild": "--recipe fast", "single": "--recipe fast", "after": "--recipe fast"}
+    diverged = {"0": [], "1": [2], "2": [0, 1], "3": []}
+
+    def repeat(args):
+        run_dir = Path(args[args.index("--run_dir") + 1])
+        lost = diverged[run_dir.name]
+        seeds = [{"seed": seed, **dict.fromkeys(study.MEASURES, 0.5 + 0.01 * seed)} for seed in {0, 1, 2} - {*lost}]
+        means = {key: {"mean": 0.5, "std": 0.01 if seeds[1:] else None} for key in study.MEASURES}
+        result = {"n": len(seeds), "seeds": seeds, "diverged": [{"seed": seed} for seed in lost], **means}
+        if seeds:
+            run_dir.mkdir()
+            (run_dir / "repeat.json").write_text(json.dumps(result | {"train_seconds": {"median": 9}}))
+        return 3 if lost else 0
+
+    monkeypatch.setitem(study.STUDIES, "wild", study.Study("Does it?", "first", forms))
+    monkeypatch.setattr(study, "main", repeat)
+    monkeypatch.setattr(study, "megaflop", lambda _: 1.0)
+    monkeypatch.setattr(
+        study, "write_json", lambda file, content: (tmp_path / file.name).write_text(json.dumps(content))
+    )
+    monkeypatch.setattr(study, "load_result", lambda name: json.loads((tmp_path / f"{name}.json").read_text()))
+    study.run("wild", "data", 3, tmp_path, False, [])
+    for table in (capsys.readouterr().out, study.tabulate("wild")):
+        assert "wild (n = 2; diverged: 2)" in table
+        assert "single (n = 1; diverged: 0, 1)" in table
+        assert "after" in table.splitlines()[-1]
+    assert study.find_differing(study.load_result("wild"), "accuracy") == set()
+    diverged["0"] = [0, 1, 2]
+    shutil.rmtree(tmp_path / "0")
+    with pytest.raises(SystemExit, match="3"):
+        study.run("wild", "data", 3, tmp_path, False, [])
+
+
 def test_held_out_are_the_validation_images(image_folder, tmp_path):
     shutil.rmtree(image_folder / "val")
     benchmark("held_out").link(image_folder, tmp_path / "held_out", size=6)

@@ -35,7 +35,7 @@ def test_an_error_in_writing_names_the_file(tmp_path):
 
 def test_a_wait_for_another_process_has_a_line_and_an_end(tmp_path, monkeypatch, capsys):
     acquire = files.acquire
-    monkeypatch.setattr(files, "acquire", lambda file, seconds, refusal: acquire(file, 0.1, refusal))
+    monkeypatch.setattr(files, "acquire", lambda file, seconds, refusal, **options: acquire(file, 0.1, refusal))
     with (
         one_at_a_time(tmp_path / "x.lock", "downloads"),
         pytest.raises(InputError, match="waited an hour for another process, which downloads"),

@@ -33,7 +33,7 @@ LONGEST = 600  # seconds for the whole file at a mirror's speed; slower ones are
 LOCAL = (*DISK_FULL, *FORBIDDEN, errno.ELOOP)  # errors of the file, not of a mirror
 
 
-class Answer(HTTPResponse):
+class TimedResponse(HTTPResponse):
     """A response whose headers get twice the time of a silence: Python would read on as long as some byte comes."""
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
@@ -48,11 +48,11 @@ class Answer(HTTPResponse):
             self.end.cancel()
 
 
-class Careful(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler):
+class BoundedHandler(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler):
     """Read no headers and no redirect without end, and do not follow one to FTP."""
 
     def do_open(self, http_class: Any, *args: Any, **options: Any) -> Any:
-        connection: Any = type("Connection", (http_class,), {"response_class": Answer})
+        connection: Any = type("Connection", (http_class,), {"response_class": TimedResponse})
         return super().do_open(connection, *args, **options)
 
     def redirect_request(self, req: Any, fp: Any, *args: Any) -> Any:
@@ -64,8 +64,8 @@ class Careful(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler):
 
 
 def open_url(request: Request, timeout: float) -> Any:
-    """Open a URL as Python's ``urlopen`` does, with the exceptions of `Careful`."""
-    return build_opener(Careful).open(request, timeout=timeout)
+    """Open a URL as Python's ``urlopen`` does, with the exceptions of `BoundedHandler`."""
+    return build_opener(BoundedHandler).open(request, timeout=timeout)
 
 
 def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.curves import choose_look
+from lightning_cifar.run.curves import choose_line_style
 from lightning_cifar.run.fonts import can_draw, choose_fonts, make_drawable
 from lightning_cifar.run.image_sheet import draw_sheet
 
@@ -101,7 +101,7 @@ def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
     found = result["corruptions"]
     for number, (name, accuracies) in enumerate(found.items()):
         values = [100 * accuracy for accuracy in (result["accuracy_without_tta"], *accuracies)]
-        axes.plot(range(len(values)), values, markersize=4, label=make_drawable([name])[0], **choose_look(number))
+        axes.plot(range(len(values)), values, markersize=4, label=make_drawable([name])[0], **choose_line_style(number))
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8 if len(found) <= 7 else 6, ncols=1 + len(found) // 8)
 

@@ -1,20 +1,6 @@
-"""Recall of each class, and balanced accuracy, from a confusion matrix. Imports no torch."""
+"""Balanced accuracy from the recall of each class. Imports no torch."""
 
 from collections.abc import Sequence
-
-
-def measure_recalls(confusion: Sequence[Sequence[int]]) -> list[float | None]:
-    """Return the share of each class's images that are classified as this class; None for a class without images.
-
-    Args:
-        confusion: images by (true class, predicted class).
-    """
-    return [row[label] / sum(row) if sum(row) else None for label, row in enumerate(confusion)]
-
-
-def measure_balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
-    """Return `balance` of a confusion matrix."""
-    return balance(measure_recalls(confusion), [sum(row) for row in confusion])
 
 
 def balance(recalls: Sequence[float | None], images: Sequence[int]) -> float | None:

@@ -67,7 +67,7 @@ def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def choose_look(number: int) -> dict[str, Any]:
+def choose_line_style(number: int) -> dict[str, Any]:
     """Return colour and marker of a line among many: 35 that differ, for colour-blind readers too."""
     row, column = divmod(number, len(MANY_COLOURS))
     return {"color": MANY_COLOURS[column], "marker": MARKERS[row % len(MARKERS)]}
@@ -78,7 +78,7 @@ def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, n
     is_single = sum(map(len, runs.values())) == 1
     for number, (label, seeds) in enumerate(runs.items()):
         for split in ("train", "val", "test"):
-            look = choose_look(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
+            look = choose_line_style(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
             text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
                 if is_single and (points := series.get(f"{split}/{name}_step")):

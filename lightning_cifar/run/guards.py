@@ -65,7 +65,9 @@ class FiniteLoss(Callback):
     def check_weights(self, trainer: Trainer, module: LightningModule) -> None:
         """Raise if a loss or weight is NaN or infinite; weights show a bad update one step before the loss."""
         weights = {name: one for name, one in module.state_dict().items() if name not in self.infinite}
-        values = [one for one in weights.values() if isinstance(one, Tensor) and one.is_floating_point()]
+        values = [
+            one for one in weights.values() if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex())
+        ]
         norm = get_total_norm(values)  # started before the device is waited for
         self.check(trainer)
         # The norm of a NaN or an infinity is not finite; that of large finite values may not be either.

@@ -203,10 +203,11 @@ def load_weights(job: Job) -> StoredModel:
         InputError: the file is damaged, or holds the weights of another network.
     """
     assert job.ckpt_path is not None
-    stored = read_model(job.ckpt_path)
+    stored, named = read_model(job.ckpt_path), f"--ckpt_path {job.ckpt_path}"
     names = zip(stored.hyper_parameters.get("class_names") or (), job.model.hparams["class_names"] or (), strict=False)
     if differ := next((pair for pair in names if pair[0] != pair[1]), None):  # too many names for settings
-        raise InputError(f"the model has the class {differ[0]} where the data has {differ[1]}")
+        remedy = "name the data of its training by --data.root, or another checkpoint"
+        raise InputError(f"{named} knows the class {differ[0]} where the data has {differ[1]}: {remedy}")
     if stored.facts:
         print(f"weights: {describe_weights(stored.facts)}")
     job.model.temperature = stored.facts.get("temperature", 1.0)
@@ -214,9 +215,7 @@ def load_weights(job: Job) -> StoredModel:
     try:
         job.model.load_state_dict(stored.tensors)
     except RuntimeError as error:
-        raise InputError(
-            f"--ckpt_path {job.ckpt_path} holds the weights of another network ({reason(error)})"
-        ) from error
+        raise InputError(f"{named} holds the weights of another network ({reason(error)})") from error
     return stored
 
 

@@ -1,20 +1,24 @@
 """The loggers of a run: of ``metrics.csv``, of W&B, and configured ones, which get the run's name."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
+from lightning_cifar.run.attempt import attempt_calls
 from lightning_cifar.run.curves import METRICS
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.metrics_csv import keep_lines
 from lightning_cifar.run.options import to_list
 from lightning_cifar.run.rank_zero import is_rank_zero
-from lightning_cifar.run.record import read_name, read_recipe
+from lightning_cifar.run.record import read_recipe, read_record_entry
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.wandb import SafeLogger, find_earlier_run, hide_paths, start_wandb
+
+FILES = CSVLogger | TensorBoardLogger  # others send to a server
 
 
 def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
@@ -25,11 +29,15 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
     configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
     if isinstance(configured, bool) or not configured:
         return loggers
-    pairs = zip(to_list(configured), to_list(settings), strict=True)
-    named = [name_run(logger, one, job.group, directory, job.settings["resume"] is not None) for logger, one in pairs]
+    pairs, resumes = zip(to_list(configured), to_list(settings), strict=True), job.settings["resume"] is not None
+    named = [name_run(logger, one, job.group, directory, resumes) for logger, one in pairs]
+    if resumes and is_rank_zero() and not job.trainer["fast_dev_run"]:
+        named = [logger for logger in named if isinstance(logger, FILES) or can_log(logger)]
     for logger in named:
+        if not isinstance(logger, FILES):
+            attempt_calls(logger)
         if is_rank_zero() and not job.trainer["fast_dev_run"]:
-            check_log_directory(logger, directory, job.settings["resume"] is not None)
+            check_log_directory(logger, directory, resumes)
         if lines and isinstance(logger, CSVLogger) and Path(logger.log_dir, METRICS).exists():
             keep_lines(logger, lines)
     return loggers + named
@@ -57,19 +65,40 @@ def check_log_directory(logger: Logger, run_dir: Path, resumes: bool) -> None:
 def name_run(logger: Logger, settings: Any, group: str, directory: Path, resumes: bool) -> Logger:
     """Return the logger with the run's name in the place of Lightning's ``lightning_logs/version_0``.
 
-    A resumed run has the same name, so its curves continue.
+    A resumed run has the same name, so its curves continue. If its MLflow run was deleted, it begins another one.
     """
     arguments = vars(settings["init_args"]) if "init_args" in settings else {}
     run, names = directory.name, dict[str, tuple[str | None, str]]()
     names |= {"name": ("lightning_logs", group), "experiment_name": ("lightning_logs", group)}
     names |= {"version": (None, run), "run_name": (None, run)}
-    if resumes and (run_id := read_name(directory, "mlflow_run")):
-        names |= {"run_id": (None, run_id)}
+    run_id = read_record_entry(directory, "mlflow_run") if resumes and isinstance(logger, MLFlowLogger) else None
     changed = {key: new for key, (default, new) in names.items() if arguments.get(key, "absent") == default}
     named = type(logger)(**arguments | changed) if changed.keys() - {"version"} else logger
-    if "run_id" in changed:
-        named.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]  # MLflow refuses others
+    if run_id and arguments.get("run_id") is None:
+        earlier = type(logger)(**arguments | changed | {"run_id": run_id})
+        if not is_rank_zero() or is_active(earlier, run_id):
+            earlier.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]  # MLflow refuses others
+            return earlier
+        print(f"note: the MLflow run {run_id} was deleted, or does not answer: a new one is used")
     return named
+
+
+def is_active(logger: Any, run_id: str) -> bool:
+    """Return whether an MLflow run can be logged to."""
+    try:
+        return bool(logger.experiment.get_run(run_id).info.lifecycle_stage == "active")
+    except Exception:  # mlflow's own
+        return False
+
+
+def can_log(logger: Logger) -> bool:
+    """Return whether a logger of a resumed run can begin; warn if not: that must not end the run."""
+    try:
+        getattr(logger, "experiment", None)
+    except Exception as error:
+        warnings.warn(f"{type(logger).__name__} logs nothing of this run: {reason(error)}", stacklevel=2)
+        return False
+    return True
 
 
 def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:

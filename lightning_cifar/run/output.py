@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 
-class Piped:
+class BreakableStream:
     """A stream that drops what its reader does not take any more, and calls ``then``."""
 
     def __init__(self, stream: Any, then: Callable[[], object]) -> None:
@@ -38,13 +38,13 @@ def outlive_readers(then: Callable[[], object]) -> None:
     """Call ``then`` if standard output or error breaks, where printing would raise; until `restore_output`."""
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not in a notebook
-            setattr(sys, name, Piped(stream, then))
+            setattr(sys, name, BreakableStream(stream, then))
 
 
 def restore_output() -> None:
     """Undo `outlive_readers`."""
     for name in ("stdout", "stderr"):
-        if isinstance(stream := getattr(sys, name), Piped):
+        if isinstance(stream := getattr(sys, name), BreakableStream):
             setattr(sys, name, stream.stream)
 
 

@@ -67,7 +67,7 @@ class RunRecord(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
-            "mlflow_run": find_mlflow_run(trainer),
+            "mlflow_run": find_mlflow_run(trainer) or (earlier or {}).get("mlflow_run"),
         }
         if trainer.world_size > 1:
             check_same_data(gather(self.record["data"]))
@@ -135,10 +135,10 @@ class RunRecord(Callback):
 
 def read_recipe(run_dir: Path) -> str | None:
     """Return the name of the recipe in the ``run.json`` of a directory; None if there is none."""
-    return read_name(run_dir, "recipe")
+    return read_record_entry(run_dir, "recipe")
 
 
-def read_name(run_dir: Path, kind: str) -> str | None:
+def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
     try:
         name = json.loads((run_dir / RECORD).read_text())[kind]

@@ -82,7 +82,7 @@ def explain_checkpoint(file: str | Path | None) -> Iterator[None]:
         raise
     except Exception as error:
         places = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        if file is None or not places & RESTORING or "fit_loop.py" in places:
+        if file is None or not places & RESTORING or "fit_loop.py" in places or is_out_of_memory(error):
             raise
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"{file} does not fit this run: {words}") from error

@@ -6,6 +6,7 @@ one moment at which everything is consistent. `INTERNALS` lists every name that 
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
+
+from lightning_cifar.run.random_state import get_random_states, restore_random_states
 
 INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/epoch_loop/on_advance_end": "runs last in a step: `after_each_step` follows it",
@@ -164,13 +167,18 @@ def try_step(trainer: Trainer) -> None:
         return  # a subclass's own: their steps may need more than their state
     schedules = [one.scheduler for one in trainer.lr_scheduler_configs]
     optimizers, schedules = copy.deepcopy((trainer.optimizers, schedules))
-    for optimizer in optimizers:
-        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
-            parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
-    for schedule in schedules:
-        if not isinstance(schedule, ReduceLROnPlateau):  # it waits for a metric
-            schedule.step()
+    random_states = get_random_states()
+    try:
+        for optimizer in optimizers:
+            for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+        with warnings.catch_warnings(action="ignore"):  # torch's: a schedule does not know the step of a copy
+            for schedule in schedules:
+                if not isinstance(schedule, ReduceLROnPlateau):  # it waits for a metric
+                    schedule.step()
+    finally:
+        restore_random_states(random_states)
 
 
 def start_next_epoch(checkpoint: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cifar.errors import reason
+from lightning_cifar.run.attempt import attempt
 
 WandbMode = Literal["auto", "online", "offline"]
 # Seconds. Without a network, wandb's defaults delay the start of a run by 90 s and its end forever.
@@ -37,12 +38,7 @@ class SafeLogger(WandbLogger):
     broken = False
 
     def attempt(self, method: Callable[..., Any], *args: Any, **options: Any) -> None:
-        if not self.broken:
-            try:
-                method(*args, **options)
-            except Exception as error:  # for example, its process died
-                self.broken = True
-                warnings.warn(f"W&B failed and logs no more of this run: {reason(error)}", stacklevel=2)
+        attempt(self, "W&B", method, *args, **options)
 
     def log_metrics(self, *args: Any, **options: Any) -> None:
         self.attempt(super().log_metrics, *args, **options)
@@ -205,7 +201,7 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
         names = [*result["per_class"]]
         cells = [
             (true, predicted, count)
-            for true, row in enumerate(result["confusion"] or [])  # none of very many classes
+            for true, row in enumerate(result["confusion"] or [])
             for predicted, count in enumerate(row)
         ]
         recalls = [[name, scores["recall"]] for name, scores in result["per_class"].items()]
@@ -215,20 +211,20 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
         mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
         run = logger.experiment
         run.summary.update({f"test/{name}": result[name] for name in NUMBERS})
-        run.log(
-            {
-                "test/confusion": wandb.plot.confusion_matrix(
-                    y_true=[true for true, _, count in cells for _ in range(count)],
-                    preds=[predicted for _, predicted, count in cells for _ in range(count)],
-                    class_names=names,
-                    title="confusions",
-                ),
-                "test/classes": wandb.plot.bar(
-                    wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
-                ),
-                "test/mistakes": wandb.Table(["image", *columns], mistakes),
-                "test/picture": wandb.Image(str(plot)),
-            }
-        )
+        logged: dict[str, Any] = {
+            "test/classes": wandb.plot.bar(
+                wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
+            ),
+            "test/mistakes": wandb.Table(["image", *columns], mistakes),
+            "test/picture": wandb.Image(str(plot)),
+        }
+        if cells:  # not for very many classes
+            logged["test/confusion"] = wandb.plot.confusion_matrix(
+                y_true=[true for true, _, count in cells for _ in range(count)],
+                preds=[predicted for _, predicted, count in cells for _ in range(count)],
+                class_names=names,
+                title="confusions",
+            )
+        run.log(logged)
 
     logger.attempt(log)

@@ -23,7 +23,7 @@ from lightning_cifar.train.checkpoint import check_file
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import ClassWeights, Objective
-from lightning_cifar.train.optim import build_optimizer, follow_weights, fuse, prepare_averages
+from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.schedule import Schedule, build_schedule
@@ -200,7 +200,6 @@ class ImageClassifier(LightningModule):
         self.batch = batch
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        follow_weights(self.trainer, self)
         # Not in `training_step`: a replay repeats only what that does on the device.
         size, parts = len(batch[1]), self.trainer.accumulate_grad_batches  # Lightning has divided the loss by these
         for key, name, n in (("loss", "train/loss", len(self.networks) / parts), ("correct", "train/accuracy", size)):

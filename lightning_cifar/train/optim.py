@@ -1,6 +1,7 @@
 """Optimisers: those of torch, with one parameter group for each role, and Muon."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.blocks import GatedBlock
@@ -74,19 +76,25 @@ def fuse(*optimizers: torch.optim.Optimizer) -> None:
 
 
 def prepare_averages(trainer: Trainer) -> None:
-    """Let callbacks that average the weights copy integers, such as indices: their mean would be rounded down."""
+    """Let callbacks that average the weights copy integers, such as indices: their mean would be rounded down.
+
+    Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
+    """
     for one in trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
-        if isinstance(one, WeightAveraging) and (average := one._average_model) and (mean := average.avg_fn):
+        if not isinstance(one, WeightAveraging) or (average := one._average_model) is None:
+            continue
+        if mean := average.avg_fn:
             average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new
+        for name in ("on_validation_epoch_start", "on_save_checkpoint", "on_train_end"):
+            setattr(one, name, partial(copy_weights, average, getattr(one, name)))
 
 
-def follow_weights(trainer: Trainer, module: nn.Module) -> None:
-    """Let averages that have not begun equal the weights; Lightning would evaluate and save untrained ones."""
-    for one in trainer.callbacks:  # type: ignore[attr-defined]  # as above
-        average = one._average_model if isinstance(one, WeightAveraging) and not one._latest_update_step else None
-        if average is not None and not average.n_averaged:
-            average.update_parameters(module)  # the first one copies
-            average.n_averaged.zero_()
+def copy_weights(average: AveragedModel, use: Callable[..., None], trainer: Trainer, module: Any, *args: Any) -> None:
+    """Copy the weights to an average that has not begun, then call the hook that uses it."""
+    if not average.n_averaged:
+        average.update_parameters(module)  # the first one copies
+        average.n_averaged.zero_()
+    use(trainer, module, *args)
 
 
 def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:

@@ -150,10 +150,11 @@ def check_network(stored: StoredModel) -> None:
         own = model.state_dict()
         # Compares names and shapes. Of a copy: torch notes in a state dict that it is assigned, type and all.
         model.load_state_dict(dict(tensors), assign=True)
-        pairs = [(one, own[name].is_complex()) for name, one in tensors.items() if isinstance(one, Tensor)]
+        loaded = model.state_dict()  # the network may have renamed them
+        pairs = [(loaded[name], one.is_complex()) for name, one in own.items() if isinstance(one, Tensor)]
         if any(one.layout != torch.strided or one.is_meta or one.is_complex() != wanted for one, wanted in pairs):
             raise ValueError("its tensors are sparse, complex or without values")
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError) and is_custom(network):
             raise  # it says how to trust the package
         raise InputError(f"{file} holds no model of this package ({reason(error)})") from error

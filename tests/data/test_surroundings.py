@@ -1,6 +1,8 @@
 """The surroundings of the data: home directory, cache, worker processes, links, foreign checkpoints, bare loaders."""
 
+import errno
 import multiprocessing
+import os
 import pwd
 import shutil
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.data.folder import load_folder
+from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.files import write_whole
 from tests.trainer import make_quiet_trainer
@@ -175,6 +177,26 @@ def test_batches_of_a_subclass_arrive_as_they_are(image_folder):
     assert {*model.validated} == {"image", "label"}
     images, _, positions = model.trained
     assert torch.equal(images, data.train.images[positions])
+
+
+def test_a_lock_of_another_user_in_shared_directories_is_passed_over(image_folder, tmp_path, monkeypatch, capsys):
+    """As in a directory with the sticky bit, where nobody may open files of others for writing."""
+    opened, refused = os.open, []
+
+    def forbid(path, *args, **options):
+        if str(path).endswith(".lock"):
+            refused.append(Path(path).parent)
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache = locate_cache(image_folder)
+    cache.parent.mkdir(parents=True)
+    cache.with_suffix(".lock").touch()
+    monkeypatch.setattr(os, "open", forbid)
+    CIFAR10DataModule("folder", root=str(image_folder)).setup("fit")
+    assert ({*refused}, capsys.readouterr().out) == ({cache.parent}, "")
+    assert cache.exists()
 
 
 def test_links_in_place_of_temporary_files_are_not_followed():

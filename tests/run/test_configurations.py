@@ -219,4 +219,7 @@ def test_very_many_classes_are_left_out_of_settings(tiny, monkeypatch, capsys):
     content["hyper_parameters"]["class_names"][3] = "three"
     save_checkpoint(content, file)
     assert main(["test", "--ckpt_path", str(file)]) == 2
-    assert capsys.readouterr().err == "error: the model has the class three where the data has 3\n"
+    remedy = "name the data of its training by --data.root, or another checkpoint"
+    assert capsys.readouterr().err == (
+        f"error: --ckpt_path {file} knows the class three where the data has 3: {remedy}\n"
+    )

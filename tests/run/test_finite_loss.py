@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.errors import DivergenceError
@@ -103,20 +104,24 @@ def test_an_infinite_mask_is_no_divergence(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_every_floating_tensor_is_checked(device):
+def test_every_floating_or_complex_tensor_is_checked(device):
     """Weights and buffers, at any position; large finite values, whose squares overflow, are accepted."""
     model = ImageClassifier(widths=(4,) * 5, stem_kernel=2).to(device)
+    model.network.register_parameter("phases", nn.Parameter(torch.ones(2, 3, dtype=torch.complex64, device=device)))
     trainer = make_quiet_trainer(accelerator={"cuda": "gpu"}.get(device, device))
     callback = FiniteLoss()
     callback.on_train_start(trainer, model)
     callback.rates = {3: 0.5}
-    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    tensors = {
+        name: value for name, value in model.state_dict().items() if value.is_floating_point() or value.is_complex()
+    }
     assert any("running_var" in name for name in tensors)
+    assert any(value.is_complex() for value in tensors.values())
     for value in tensors.values():
         value.data.fill_(3e38)
     callback.check_weights(trainer, model)
     for value in tensors.values():
-        for bad in (float("nan"), float("inf"), -float("inf")):
+        for bad in (float("nan"), float("inf"), -float("inf"), *([1j * float("inf")] if value.is_complex() else [])):
             place = tuple(int(torch.randint(size, ())) for size in value.shape)
             value[place] = bad
             with pytest.raises(DivergenceError, match="weights are NaN or infinite since step 3"):

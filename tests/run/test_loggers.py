@@ -1,10 +1,13 @@
-"""Configured loggers: directories that they cannot write to, or that hold the log of another run."""
+"""Configured loggers: directories that they cannot write to, logs of another run, servers that fail."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from lightning_cifar import main
+from lightning_cifar import Throughput, main
 
 LOGGER = "--trainer.logger"
 
@@ -37,3 +40,92 @@ def test_directory_that_cannot_be_made_is_named_before_training(tiny, capsys, lo
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot make file/logs" in line
     assert not Path("run").exists()
+
+
+class Server:
+    """An MLflow server: its runs by identifier, and whether it answers."""
+
+    def __init__(self) -> None:
+        self.runs, self.answers = dict[str, SimpleNamespace](), True
+
+    def __call__(self, uri: str) -> "Server":
+        return self
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace:
+        if not self.answers:
+            raise RuntimeError("the server does not answer")
+        return SimpleNamespace(experiment_id="1", lifecycle_stage="active")
+
+    def create_run(self, experiment_id: str, tags: dict[str, str]) -> SimpleNamespace:
+        number = f"run{len(self.runs)}"
+        info = SimpleNamespace(run_id=number, experiment_id=experiment_id, lifecycle_stage="active")
+        self.runs[number] = SimpleNamespace(info=info, metrics=[])
+        return self.runs[number]
+
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        if not self.answers or run_id not in self.runs:
+            raise RuntimeError(f"Run '{run_id}' not found")
+        return self.runs[run_id]
+
+    def log_batch(self, run_id: str, metrics: Sequence[object] = (), params: Sequence[object] = ()) -> None:
+        if self.get_run(run_id).info.lifecycle_stage != "active":
+            raise RuntimeError(f"The run {run_id} must be in 'active' lifecycle_stage.")
+        self.runs[run_id].metrics.extend(metrics)
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.get_run(run_id)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """What Lightning's logger uses of the package mlflow, on such a server."""
+    made = Server()
+    for name, content in {
+        "mlflow": {"set_tracking_uri": lambda _: None},
+        "mlflow.tracking": {"MlflowClient": made, "context": SimpleNamespace()},
+        "mlflow.entities": {"Metric": SimpleNamespace, "Param": SimpleNamespace},
+        "mlflow.utils": {},
+        "mlflow.utils.mlflow_tags": {"MLFLOW_RUN_NAME": "name"},
+    }.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", True)
+    return made
+
+
+def resume(capsys, epochs: int, *args: str) -> str:
+    """Train the run on until it has this number of epochs; return what was printed."""
+    capsys.readouterr()
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", str(epochs), *args]) == 0
+    return "".join(capsys.readouterr())
+
+
+def test_a_resumed_run_continues_its_mlflow_run_or_begins_another(tiny, server, capsys):
+    """Also if it was resumed without the logger, and if its run was deleted, as in the web interface, or is gone."""
+    mlflow = (LOGGER, "MLFlowLogger")
+    assert fit(tiny, "MLFlowLogger", "mlruns", "run") == 0
+    first = len(server.runs["run0"].metrics)
+    resume(capsys, 2, LOGGER, "false")
+    assert len(server.runs["run0"].metrics) == first > 0
+    resume(capsys, 3, *mlflow)
+    assert len(server.runs["run0"].metrics) > first
+    server.runs["run0"].info.lifecycle_stage = "deleted"
+    assert "note: the MLflow run run0 was deleted, or does not answer: a new one is used" in resume(capsys, 4)
+    del server.runs["run0"]
+    resume(capsys, 5)
+    assert ([*server.runs], server.runs["run1"].metrics != []) == (["run1"], True)
+    del server.runs["run1"]
+    assert "the MLflow run run1 was deleted" in resume(capsys, 6)
+
+
+@pytest.mark.filterwarnings("always:MLFlow")
+def test_a_server_that_goes_away_ends_no_run(tiny, server, capsys, monkeypatch):
+    assert fit(tiny, "MLFlowLogger", "mlruns", "run") == 0
+    server.answers = False
+    assert "warning: MLFlowLogger logs nothing of this run: the server does not answer\n" in resume(capsys, 2)
+    server.answers = True
+    assert "note: " not in resume(capsys, 3)  # the same run
+    monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: setattr(server, "answers", False))
+    assert resume(capsys, 4).count("warning: MLFlow failed and logs no more of this run: Run 'run0' not found\n") == 1
+    assert [*server.runs] == ["run0"]

@@ -45,6 +45,21 @@ class Lazy(nn.Sequential):
         self.steps = state["steps"]
 
 
+class Renamed(nn.Module):
+    # Its last layer had another name.
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, pixels):
+        return self.head(pixels.mean((2, 3)))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for name in [name for name in state_dict if name.startswith(prefix + "fc.")]:
+            state_dict[name.replace("fc.", "head.")] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
 def build_shared(num_classes):
     twice = nn.Conv2d(8, 8, 3, 1, 1)
     first, last = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, num_classes)
@@ -140,6 +155,22 @@ def test_lazy_modules_and_extra_states_are_trained_resumed_and_tested(factory, c
     assert run(capsys, "fit", "--resume", "run", "--trainer.max_epochs", "2", *TRUSTED)[0] == 0
     status, _, err = run(capsys, "test", "--ckpt_path", "run", *TRUSTED)
     assert status == 0, err
+
+
+def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):
+    options = ["--model.network", "mine:Renamed", *TRUSTED]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    checkpoint = load_checkpoint(Path("run/checkpoints/last.ckpt"))
+    weights = checkpoint["state_dict"]
+    for name in ("weight", "bias"):
+        weights[f"network.fc.{name}"] = weights.pop(f"network.head.{name}")
+    torch.save(checkpoint, "older.ckpt")
+    for command in ("test", "predict"):
+        status, _, err = run(capsys, command, "--ckpt_path", "older.ckpt", *TRUSTED)
+        assert status == 0, err
+    with trust("mine"):
+        model = load_pretrained("older.ckpt")
+    assert torch.equal(model.network.head.bias, weights["network.fc.bias"])
 
 
 def test_weights_that_layers_share_are_exported(factory, capsys):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
 
-from lightning_cifar import Throughput, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, Throughput, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.run.test_resume import read_rows
+from tests.trainer import make_quiet_trainer
 
 CALLBACKS = "--trainer.callbacks"
 SHORT = ["--trainer.limit_train_batches", "6", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
@@ -405,3 +406,65 @@ def test_a_batch_size_that_was_found_is_kept_in_a_resumed_run(tiny, monkeypatch,
     save_checkpoint(content, Path("run/checkpoints/last.ckpt"))
     assert resume(Path("run"), "--trainer.max_epochs", "3") == 2
     assert "the batch size must be a whole number, got 'x'" in capsys.readouterr().err
+
+
+class Noisy(torch.optim.SGD):
+    """As of Langevin dynamics: each step draws."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.add_(torch.randn_like(parameter), alpha=1e-3)
+        return loss
+
+
+class NoisyClassifier(ImageClassifier):
+    def configure_optimizers(self):
+        optimizer = Noisy(super().configure_optimizers().param_groups)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]  # a schedule over epochs
+
+
+class LineSearch(torch.optim.SGD):
+    """Its steps need the closure that computes the loss."""
+
+    def step(self, closure):
+        with torch.enable_grad():
+            loss = closure()
+        super().step()
+        return loss
+
+
+class SearchingClassifier(ImageClassifier):
+    def configure_optimizers(self):
+        return LineSearch(self.parameters(), 0.01, momentum=0.9)
+
+
+def train_in_python(model: ImageClassifier, directory: str, steps: int, **options: object) -> dict:
+    torch.manual_seed(0)
+    trainer = make_quiet_trainer(
+        max_steps=steps, default_root_dir=directory, callbacks=[LastCheckpoint()], enable_checkpointing=True,
+        limit_train_batches=4, limit_val_batches=0, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(model, CIFAR10DataModule("digits", batch_size=20), **options)
+    return load_checkpoint(Path(directory, "checkpoints/last.ckpt"))["state_dict"]
+
+
+@pytest.mark.parametrize("kind", [NoisyClassifier, SearchingClassifier])
+def test_optimizers_of_subclasses_are_resumed_exactly(kind):
+    """Also if their steps draw random numbers or need more than their state, and if a schedule has not begun."""
+    straight, stopped = (kind(widths=(4,) * 5, learning_rate=0.01, num_classes=10) for _ in range(2))
+    stopped.load_state_dict(straight.state_dict())
+    expected = train_in_python(straight, "straight", 6)
+    train_in_python(stopped, "stopped", 2)
+    found = train_in_python(stopped, "stopped", 6, ckpt_path="stopped/checkpoints/last.ckpt", weights_only=True)
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+def test_too_little_memory_to_resume_is_not_a_damaged_checkpoint(trained, tmp_path, capsys, monkeypatch):
+    def fail(_):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr("lightning_cifar.run.resume.try_step", fail)
+    assert resume(shutil.copytree(trained, tmp_path / "run"), "--trainer.max_epochs", "2") == 1
+    assert "out of memory: lower --data.batch_size" in capsys.readouterr().err

@@ -25,6 +25,17 @@ def test_result_without_mistakes_is_logged(result, tmp_path, wandb_records, recw
     assert "test/mistakes" in str(wandb_records(tmp_path))
 
 
+def test_very_many_classes_have_no_confusion_matrix(result, tmp_path, monkeypatch, recwarn):
+    """Nor does their result."""
+    import wandb
+
+    monkeypatch.setattr(wandb.plot, "confusion_matrix", lambda **_: pytest.fail("there are no confusions"))
+    logger = start_wandb("offline", tmp_path)
+    log_test(logger, result | {"confusion": None}, None, tmp_path / "test.png")
+    assert (logger.broken, len(recwarn)) == (False, 0)
+    finish_wandb(logger, failed=False)
+
+
 def test_missing_plot_gives_one_warning(result, tmp_path):
     logger = start_wandb("offline", tmp_path)
     with pytest.warns(UserWarning, match="W&B failed and logs no more of this run"):

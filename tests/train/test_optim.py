@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, GatedBlock, ImageClassifier, InputError, main
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -283,11 +284,16 @@ def test_muon_takes_filters_of_zeros():
     assert filters.abs().max() > 0
 
 
-def test_an_average_that_has_not_begun_is_that_of_the_current_weights(tiny):
+def test_an_average_that_has_not_begun_is_that_of_the_current_weights(tiny, monkeypatch):
     """Lightning would validate, save and return the weights from before training."""
     late = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.update_starting_at_epoch", "9"]
+    copies = []
+    update = AveragedModel.update_parameters
+    monkeypatch.setattr(AveragedModel, "update_parameters", lambda *args: (copies.append(1), update(*args)))
+    long = ["--trainer.limit_train_batches", "12"]
     for name, options in (("plain", []), ("late", [*late, "--trainer.callbacks.update_every_n_steps", "0"])):
-        assert main(["fit", *tiny, *options, "--run_dir", name]) == 0
+        assert main(["fit", *tiny, *long, *options, "--run_dir", name]) == 0
+    assert 0 < len(copies) <= 4  # for the validation, two checkpoints and the end; not after each step
     checkpoints = [Path(name, "checkpoints/best.ckpt") for name in ("plain", "late")]
     plain, late = (load_checkpoint(file)["state_dict"] for file in checkpoints)
     assert all(torch.equal(late[name], value) for name, value in plain.items())

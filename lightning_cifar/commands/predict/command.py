@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
 UNFINISHED = ".unfinished"  # in the directory of --explain, until the command ends: it may then be repeated
+FIGURE = re.compile(r"\d{6,}-.*\.png", re.DOTALL)  # of `predict_files`
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
@@ -73,7 +75,7 @@ def main(args: list[str]) -> int:
     top = min(options.top, model.hparams["num_classes"])
     with open_output(options.output) as opened:  # may be refused, and must then leave no directory
         if options.explain:
-            claim_directory(options.explain, "--explain", lambda directory: (directory / UNFINISHED).exists())
+            claim_directory(options.explain, "--explain", holds_unfinished)
             write_whole(options.explain / UNFINISHED, b"")
         rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
         failed = write_rows(rows, opened, options.format, top)
@@ -85,6 +87,12 @@ def main(args: list[str]) -> int:
     if failed:
         print(f"{failed:,} images could not be read: see the column `error`", file=sys.stderr)
     return int(failed > 0)
+
+
+def holds_unfinished(directory: Path) -> bool:
+    """Return whether a directory holds an unfinished ``--explain``, and nothing else, such as a later run."""
+    shown = (file.name for file in directory.iterdir() if not file.name.startswith("."))
+    return (directory / UNFINISHED).exists() and all(FIGURE.fullmatch(name) for name in shown)
 
 
 def describe_others(others: list[str]) -> str:

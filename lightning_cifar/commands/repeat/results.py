@@ -112,12 +112,12 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
 
 
 def describe_diverged(result: dict[str, Any]) -> str:
-    """Return ``1 of 5 seeds diverged, without a place in these statistics: 3``; nothing if none did."""
+    """Return ``1 of 5 seeds diverged, not included in these statistics: 3``; nothing if none did."""
     numbers = [str(run["seed"]) for run in result.get("diverged", [])]  # older results lack it
     if not numbers:
         return ""
     count = f"{len(numbers)} of {len(result['seeds']) + len(numbers)} seeds"
-    return f"{count} diverged, without a place in these statistics: {', '.join(numbers)}"
+    return f"{count} diverged, not included in these statistics: {', '.join(numbers)}"
 
 
 def format_summary(result: dict[str, Any]) -> str:

@@ -20,7 +20,6 @@ from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.recall import measure_recalls
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.curves import plot_accuracies, plot_losses
@@ -113,7 +112,7 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
         pooled = pool_tests(tests)
         found["recalls"] = list_recalls(pooled, len(tests))
         for name, draw in PANELS.items():
-            if name == "corruptions" and name not in pooled:
+            if name in ("confusion", "corruptions") and not pooled.get(name):
                 continue
             file = output / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             found["panels"].append(
@@ -137,10 +136,10 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
 
 def list_recalls(test: dict[str, Any], tests: int) -> list[tuple[str, str, str]]:
     """Return name, recall in percent and test images of each class; ``test`` is pooled from several ``tests``."""
-    confusion = test["confusion"]
+    rows = [(name, row["recall"], row["images"] // tests) for name, row in test["per_class"].items()]
     return [
-        (shorten(name), "–" if recall is None else f"{100 * recall:.2f}", f"{sum(row) // tests:,}")
-        for name, recall, row in zip(test["per_class"], measure_recalls(confusion), confusion, strict=True)
+        (shorten(name), "–" if recall is None else f"{100 * recall:.2f}", f"{images:,}")
+        for name, recall, images in rows
     ]
 
 

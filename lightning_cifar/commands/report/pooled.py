@@ -9,18 +9,20 @@ from lightning_cifar.evaluate.calibration import calibration_error
 
 
 def pool_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sum confusion matrices and calibration bins over the tests; average temperature, risks and accuracies."""
+    """Sum images, confusion matrices and calibration bins over the tests; average the other values."""
     if len(tests) == 1:
         return tests[0]
     risks = [test["risk_coverage"] for test in tests]
     result = {
-        "per_class": tests[0]["per_class"],  # for the names of the classes
-        "confusion": np.sum([test["confusion"] for test in tests], 0).tolist(),
+        "per_class": pool_classes([test["per_class"] for test in tests]),
+        "confusion": None,
         "accuracy_without_tta": float(np.mean([test["accuracy_without_tta"] for test in tests])),
         "risk_coverage": {name: np.mean([risk[name] for risk in risks], 0).tolist() for name in ("coverage", "risk")},
         **pool_calibration(tests),
         "temperature_scaled": None,
     }
+    if all(test["confusion"] for test in tests):
+        result["confusion"] = np.sum([test["confusion"] for test in tests], 0).tolist()
     if all(test["temperature_scaled"] for test in tests):
         result["temperature"] = float(np.mean([test["temperature"] for test in tests]))
         result["temperature_scaled"] = pool_calibration([test["temperature_scaled"] for test in tests])
@@ -29,6 +31,16 @@ def pool_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
             name: np.mean([test["corruptions"][name] for test in tests], 0).tolist() for name in tests[0]["corruptions"]
         }
     return result
+
+
+def pool_classes(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return recall and test images of each class, of all images together."""
+    images, hits = (
+        np.array([[value(row) for row in test.values()] for test in tests]).sum(0)
+        for value in (lambda row: row["images"], lambda row: row["images"] * (row["recall"] or 0))
+    )
+    rows = zip(tests[0], images.tolist(), hits.tolist(), strict=True)
+    return {name: {"recall": hit / count if count else None, "images": count} for name, count, hit in rows}
 
 
 def pool_calibration(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
-from lightning_cifar.evaluate.recall import measure_balanced_accuracy
+from lightning_cifar.evaluate.recall import balance
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
@@ -37,8 +37,9 @@ from lightning_cifar.run.settings import format_test_command
 
 STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes
-MAX_VALUES = 20_000  # in a configuration, and in a test without its confusion matrix
+MAX_VALUES = 20_000  # in a configuration, and in a test besides those of each class
 MAX_SHEET = 4096  # pixels along a side of mistakes.png
+CLASS = ("recall", "images")  # what a test says of each class
 
 
 @dataclass
@@ -112,11 +113,13 @@ class SavedRun:
             test[name] = float(test[name])
         for name in ("accuracy", "accuracy_without_tta"):
             check_range(name, test[name], "[0, 1]")
-        check_size({name: value for name, value in test.items() if name != "confusion"}, MAX_VALUES)
-        classes = len(test["per_class"].keys())
-        if np.shape(test["confusion"]) != (classes, classes):
+        check_size({name: test[name] for name in test if name not in ("confusion", "per_class")}, MAX_VALUES)
+        test["per_class"] = {name: take_class(row) for name, row in test["per_class"].items()}
+        classes = len(test["per_class"])
+        if test["confusion"] is not None and np.shape(test["confusion"]) != (classes, classes):  # None: many classes
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
-        test["balanced_accuracy"] = measure_balanced_accuracy(test["confusion"])  # older results lack it
+        # Older results lack it.
+        test["balanced_accuracy"] = balance(*([row[name] for row in test["per_class"].values()] for name in CLASS))
         checkpoint, partial = read_checkpoint_path(file.parent), describe_partial(test)
         test["checkpoint"] = str(checkpoint) if checkpoint else None
         self.test = test
@@ -150,6 +153,14 @@ class SavedRun:
     def last(self, *names: str) -> float | None:
         """Return the last value of the first of these series that exists."""
         return next((self.series[name][-1][1] for name in names if name in self.series), None)
+
+
+def take_class(row: dict[str, Any]) -> dict[str, Any]:
+    """Return recall and test images of a class; the recall is None without images."""
+    recall = row["recall"] if "recall" in row else row["accuracy"]  # its name in older results
+    if recall is not None:
+        check_range("recall", recall, "[0, 1]")
+    return dict(zip(CLASS, (recall, int(row["images"])), strict=True))
 
 
 def read_runs(directories: Sequence[Path]) -> list[SavedRun]:

@@ -54,7 +54,7 @@ class Picture(BaseModel):
     explanation: Explained | None = Field(description="only with ?explain=true")
 
 
-class Answer(BaseModel):
+class Predictions(BaseModel):
     pictures: list[Picture] = Field(description="in the order sent")
 
 
@@ -120,7 +120,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         files: list[UploadFile],
         top: Annotated[int, Query(ge=1, description="number of classes for each image")] = 3,
         explain: Annotated[bool, Query(description="add Grad-CAM of the likeliest class and the gates")] = False,
-    ) -> Answer:
+    ) -> Predictions:
         if not slots.acquire(blocking=False):
             raise HTTPException(503, f"{QUEUE} requests are waiting: try again later", {"Retry-After": "5"})
         try:
@@ -133,7 +133,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         if all(row["error"] for row, _ in rows):
             first, _ = rows[0]
             raise HTTPException(422, f"{first['file']}: {first['error']}")
-        return Answer(pictures=[to_picture(row, explanation) for row, explanation in rows])
+        return Predictions(pictures=[to_picture(row, explanation) for row, explanation in rows])
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -117,6 +117,12 @@ def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, 
     args = ["--ckpt_path", models(".safetensors"), "--output"]
     _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
     assert "same class on all of 20 images of --images, " in out
+    assert "no effect" not in out
+    both = ["--images", drawn_folder, "--data.root", drawn_folder, "--data.labels", "labels.csv"]
+    _, out, _ = run(capsys, *args, tmp_path / "both.safetensors", *both)
+    assert "same class on all of 20 images of --images, " in out
+    for name in ("root", "labels"):
+        assert f"note: --data.{name} has no effect: --images are checked\n" in out
     _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
     assert "same class on all of 360 test images, " in out
     save_weights(load_pretrained(models(".safetensors")), tmp_path / "unknown.safetensors", None)

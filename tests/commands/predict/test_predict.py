@@ -175,7 +175,10 @@ def test_explanations(pictures, capsys, tmp_path):
     assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory; name another directory\n")
 
 
-def test_explanations_that_were_interrupted_are_repeated_in_their_directory(pictures, capsys, tmp_path, monkeypatch):
+def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
+    pictures, trained, capsys, tmp_path, monkeypatch
+):
+    """But not in one that another command has used since."""
     args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "1", "--explain", tmp_path / "why"]
     with monkeypatch.context() as patched:
         drawn, encode = [], prediction.encode_png
@@ -192,6 +195,13 @@ def test_explanations_that_were_interrupted_are_repeated_in_their_directory(pict
     status, out, _ = run(capsys, *args)
     assert (status, len(table(out))) == (0, len([*(tmp_path / "why").iterdir()]))
     assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
+    for file in (tmp_path / "why").iterdir():
+        file.unlink()
+    (tmp_path / "why/.unfinished").touch()  # interrupted before the first figure
+    assert main(["report", str(trained), "--output", str(tmp_path / "why")]) == 0
+    before = {file.name for file in (tmp_path / "why").iterdir()}
+    assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
+    assert {file.name for file in (tmp_path / "why").iterdir()} == before
 
 
 def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):

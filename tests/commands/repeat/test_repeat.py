@@ -295,7 +295,7 @@ def test_seeds_that_diverge_are_reported_and_do_not_end_the_others(tmp_path, tin
     args = ["repeat", "--n", "3", *tiny, "--run_dir", tmp_path / "run"]
     for _ in range(2):
         status, out, err = run(capsys, *args)
-        words = "1 of 3 seeds diverged, without a place in these statistics: 1"
+        words = "1 of 3 seeds diverged, not included in these statistics: 1"
         assert (status, err.splitlines()[-1].startswith(f"error: {words}; seed 1 diverged: the loss is NaN")) == (
             3,
             True,

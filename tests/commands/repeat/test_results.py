@@ -218,7 +218,7 @@ def test_compare_names_seeds_that_diverged(capsys, tmp_path):
     result["seeds"][0]["accuracy"] = 0.83
     file.write_text(json.dumps(result | {"diverged": [{"seed": 3, "diverged": "the loss is NaN"}]}))
     status, out, _ = run(capsys, "repeat", "--compare", first, second)
-    words = "b: 1 of 4 seeds diverged, without a place in these statistics: 3"
+    words = "b: 1 of 4 seeds diverged, not included in these statistics: 3"
     assert (status, out.splitlines()[-1]) == (0, words)
     file.write_text(json.dumps(result | {"diverged": 3}))
     status, _, err = run(capsys, "repeat", "--compare", first, second)

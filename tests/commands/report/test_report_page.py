@@ -264,13 +264,48 @@ def test_mistakes_without_their_images(copied, capsys, form):
     assert (page.count("<small>test image "), page.count('alt="test image ')) == (24, 0)
 
 
-@pytest.mark.parametrize("field", ["confusion", "reliability", "mistakes", "images"])
+@pytest.mark.parametrize("field", ["confusion", "per_class", "reliability", "mistakes", "images"])
 def test_a_test_that_is_partly_damaged(copied, capsys, field):
     change_json(copied / "test/one/test.json", **{field: [{}]})
     status, out, err = run(capsys, "report", copied / "demo/run")
     assert (status, err) == (0, "")
     assert "note: " in out
     assert cells((copied / "demo/run/report/report.html").read_text(), "training loss, last epoch")
+
+
+def test_very_many_classes_have_recalls_without_a_confusion_matrix(copied, capsys):
+    """As `test` writes those of more than 1,000 classes; here two seeds, and a single one."""
+    file = copied / "test/one/test.json"
+    test = json.loads(file.read_text())
+    classes = test["per_class"] | {f"class {number}": {"recall": None, "images": 0} for number in range(8000)}
+    change_json(file, confusion=None, per_class=classes)
+    for seed in (0, 1):
+        seed_of(copied, f"repeat/seed{seed}", seed, 0.5)
+    three = classes["3"]
+    for directory in (copied / "demo/run", copied / "repeat"):
+        status, out, err = run(capsys, "report", directory)
+        assert (status, out, err) == (0, f"report: {directory / 'report/report.html'}\n", "")
+        page = (directory / "report/report.html").read_text()
+        assert cells(page, "balanced test accuracy, %")[0].startswith(f"{100 * test['balanced_accuracy']:.2f}")
+        assert cells(page, "3") == [f"{100 * three['recall']:.2f}", f"{three['images']}"]
+        assert cells(page, "class 7999") == ["–", "0"]
+        assert "Missing, partial or damaged" not in page
+        assert (directory / "report/calibration.png").exists()
+        assert not (directory / "report/confusion.png").exists()
+
+
+def test_results_of_older_versions_are_read(copied, capsys):
+    """They call the recall of a class accuracy, and have no balanced accuracy."""
+    file = copied / "test/one/test.json"
+    test = json.loads(file.read_text())
+    balanced = test.pop("balanced_accuracy")
+    test["per_class"] = {name: {"accuracy": row.pop("recall"), **row} for name, row in test["per_class"].items()}
+    file.write_text(json.dumps(test))
+    status, _, err = run(capsys, "report", copied / "demo/run")
+    page = (copied / "demo/run/report/report.html").read_text()
+    assert (status, err) == (0, "")
+    assert cells(page, "balanced test accuracy, %") == [f"{100 * balanced:.2f}"]
+    assert cells(page, "3")[0] == f"{100 * test['per_class']['3']['accuracy']:.2f}"
 
 
 def test_bad_input_is_one_line(trained, capsys, tmp_path):
