@@ -27,7 +27,7 @@ from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import NETWORK_OPTIONS
 
-NULLABLE = ("check_val_every_n_epoch", "enable_model_summary")  # of the Trainer; other options only if null is the default
+NULLABLE = ("check_val_every_n_epoch", "enable_model_summary")  # of the Trainer; others: if it is the default
 
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
@@ -200,7 +200,7 @@ class Parsed(LightningCLI):
 
 
 def refuse_nulls(group: str, settings: Namespace, defaults: Namespace) -> None:
-    """Raise `InputError` if a configuration sets an option to null that needs a value; jsonargparse does not check it."""
+    """Raise `InputError` if a configuration sets an option to null that needs a value, which jsonargparse accepts."""
     for name, value in vars(settings).items():
         default = defaults.get(name)
         if value is None and default is not None and name not in NULLABLE:
