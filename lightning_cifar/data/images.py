@@ -12,6 +12,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Collection
@@ -41,7 +42,11 @@ FORMATS = (
 )
 HEIC = (".heic", ".heif")  # photographs of phones, which Pillow reads through the package pillow-heif
 RAW = "a raw photograph, or a TIFF of a kind that is not read"
-UNREAD = {b"%PDF": "a PDF", b"<": "SVG or a web page", b"II*\0": RAW, b"MM\0*": RAW}  # by their first bytes
+UNREAD = {  # by their first 12 bytes
+    **{rb"%PDF": "a PDF", rb"%!PS": "PostScript", rb"<": "SVG or a web page", rb"II\*\0|MM\0\*": RAW},
+    **{rb"\0\0\x01\0|icns": "an icon", rb"8BPS": "a Photoshop file", rb"\xff\n|.{4}JXL ": "JPEG XL"},
+    rb".{4}ftyp(isom|mp4|M4V|qt)|\x1aE\xdf\xa3|RIFF.{4}AVI ": "a video",
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def explain_unread(source: str | BinaryIO) -> str:
     if head[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         extra = "needs the extra: pip install 'lightning-cifar[heic]', or convert it to JPEG"
         return f"HEIC {'that is damaged' if 'HEIF' in list_formats() else extra}"
-    kind = next((kind for start, kind in UNREAD.items() if head.startswith(start)), None)
+    kind = next((kind for start, kind in UNREAD.items() if re.match(start, head, re.DOTALL)), None)
     return f"{kind}: convert it to JPEG or PNG" if kind else "not an image" if head else "an empty file"
 
 

@@ -93,7 +93,9 @@ def check_names(stored: dict[str, Any]) -> None:
                 raise InputError(f"write the options below {name}, without class_path and init_args")
             for option in value:
                 check_option(f"--{name}.{str(option)[:60]}")
-        elif not isinstance(value, str | None):  # a string is another file
+        elif value is None:
+            raise InputError(f"{name} holds no options: write them below it, indented, or delete the line")
+        elif not isinstance(value, str):  # a string is another file
             raise InputError(f"{name} must hold options, got {str(value)[:60]}")
 
 

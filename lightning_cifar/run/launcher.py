@@ -14,6 +14,7 @@ LAUNCHERS = {
     "srun": ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"),
     "mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
 }
+FEW_PROCESSES = 8  # that any CPU may run: each takes some 0.5 GB
 # Variables by which a process finds the other machines; without one of them, it waits half an hour for them.
 CLUSTER = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", *(mark for mark, _ in LAUNCHERS.values())}
 
@@ -45,17 +46,21 @@ def list_indices(devices: Any) -> list[Any]:
 
 
 def count_processors(trainer: dict[str, Any]) -> int | None:
-    """Return the number of processes that ``devices`` means on a CPU, which has no index; None if a GPU is used.
+    """Return the number of processes that an index in ``devices`` means on a CPU, which has none; else None.
 
     Raises:
-        InputError: several indices are named on a CPU.
+        InputError: several indices are named on a CPU, or no number of processes that it could run.
     """
-    indices = list_indices(trainer["devices"])
-    if not indices or (trainer["accelerator"] != "cpu" and torch.accelerator.is_available()):
+    devices = trainer["devices"]
+    if trainer["accelerator"] != "cpu" and torch.accelerator.is_available():
         return None
-    if len(indices) > 1:
+    if len(indices := list_indices(devices)) > 1:
         raise InputError(
-            f"--trainer.devices {trainer['devices']}: there is no GPU; --trainer.devices {len(indices)} starts as many "
-            "processes"
+            f"--trainer.devices {devices}: there is no GPU; --trainer.devices {len(indices)} starts as many processes"
         )
-    return 1
+    if not indices and devices != "auto":
+        most = max(FEW_PROCESSES, os.cpu_count() or 1)
+        number = int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
+        if not isinstance(number, int) or not 1 <= number <= most:
+            raise InputError(f"--trainer.devices {devices}: there is no GPU; set 1 to {most} processes")
+    return 1 if indices else None

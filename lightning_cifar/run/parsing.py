@@ -20,12 +20,14 @@ from lightning_cifar.files import WEIGHTS
 from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.checkpoint_settings import checkpoint_config, network_config
-from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, to_list
+from lightning_cifar.run.options import FLAGS, LINKED, RECIPES, SEEDS, SIGNATURES, to_list
 from lightning_cifar.run.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.type_errors import shorten_type_error
 from lightning_cifar.run.wandb import WandbMode
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import NETWORK_OPTIONS
+
+NULLABLE = ("check_val_every_n_epoch", "enable_model_summary")  # of the Trainer; others: if it is the default
 
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
 Precision = Literal[
@@ -171,6 +173,9 @@ class Parsed(LightningCLI):
         for name in ("run_dir", "resume", "ckpt_path", "init_from", "near_duplicates"):
             # In a configuration, no shell has expanded a `~`.
             self.config[name] = self.config[name] and os.path.expanduser(self.config[name])
+        defaults = self.parser.get_defaults()
+        for group in SIGNATURES:
+            refuse_nulls(group, self.config[group], defaults[group])
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
         refuse_contradictions(self.command, self.config)
@@ -192,6 +197,14 @@ class Parsed(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build none: `run.trainer.open_run` does, when the run has its directory."""
         return cast(Trainer, None)
+
+
+def refuse_nulls(group: str, settings: Namespace, defaults: Namespace) -> None:
+    """Raise `InputError` if a configuration sets an option to null that needs a value, which jsonargparse accepts."""
+    for name, value in vars(settings).items():
+        default = defaults.get(name)
+        if value is None and default is not None and name not in NULLABLE:
+            raise InputError(f"--{group}.{name} null: set a value, or leave it out for the default, {default}")
 
 
 def refuse_contradictions(command: str, settings: Namespace) -> None:

@@ -20,7 +20,8 @@ def shorten_type_error(key: str, text: str) -> str:
         return text if len(text) < 300 else f"--{key}: {text[-250:]}"
     if choices:
         numbers = " or a list of numbers" if "Sequence[float" in text else ""
-        expected = f"one of {choices[1].replace(chr(39), '')}{numbers}"
+        truths = "true, false, " if "<class 'bool'>" in text else ""
+        expected = f"one of {truths}{choices[1].replace(chr(39), '')}{numbers}"
     elif "collections.abc.Sequence" in text and not found[1].startswith("["):
         expected = f"write a list, [{found[1]}]"
     else:

@@ -88,6 +88,11 @@ def test_all_grey_tiffs_become_the_same_pixels(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1", "not an image"),
         (b"%PDF-1.7", "a PDF: convert it to JPEG or PNG"),
         (b"<svg/>", "SVG or a web page: convert it to JPEG or PNG"),
+        (b"\0\0\1\0\1\0  \0\0\1\0", "an icon: convert it to JPEG or PNG"),
+        (b"\xff\n\xfa\x1f", "JPEG XL: convert it to JPEG or PNG"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL: convert it to JPEG or PNG"),
+        (b"8BPS\0\1", "a Photoshop file: convert it to JPEG or PNG"),
+        (b"\0\0\0 ftypisom", "a video: convert it to JPEG or PNG"),
         (
             b"II*\0\x10\0\0\0CR\x02\0",
             "a raw photograph, or a TIFF of a kind that is not read: convert it to JPEG or PNG",

@@ -28,7 +28,29 @@ HOSTILE = {
     "a day that does not exist": "seed_everything: 2020-99-99\n",
     "a list of recipes": "recipe: [demo]\n",
     "a number as a path": "init_from: 3\n",
+    "a group without options": "trainer:\nmodel: {pool: max}\n",
+    "null for a group": "data: null\n",
 }
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "default"),
+    [
+        ("model", "label_smoothing", "0.0"),
+        ("model", "optimizer", "adam"),
+        ("model", "network", "five_block"),
+        ("data", "batch_size", "512"),
+        ("trainer", "num_nodes", "1"),
+        ("trainer", "accelerator", "auto"),
+    ],
+)
+def test_null_for_an_option_that_needs_a_value_is_one_line(tmp_path, capsys, group, name, default):
+    (tmp_path / "a.yaml").write_text(f"{group}: {{{name}: null}}\n")
+    args = ["--recipe", "demo", "--config", str(tmp_path / "a.yaml"), "--run_dir", str(tmp_path / "run")]
+    assert main(["fit", *args]) == 2
+    line = f"error: --{group}.{name} null: set a value, or leave it out for the default, {default}\n"
+    assert capsys.readouterr().err == line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

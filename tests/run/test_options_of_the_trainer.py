@@ -221,7 +221,7 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--model.kernel_sizes 16,32", "write a list, [16,32]"),
         ("--data.sizes [a,b]", "--data.sizes ['a', 'b']: expected a list of int or null"),
         ("--model.class_names [[1]]", "--model.class_names [[1]]: expected a list of str or null"),
-        ("--model.replay maybe", "one of auto"),
+        ("--model.replay maybe", "one of true, false, auto"),
         ("--data.val_size many", "--data.val_size many: expected int or null"),
         ("--trainer.logger TensorBoardLogger", "TensorBoardLogger: add --trainer.logger.save_dir"),
         ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.save_last true", "leave save_last out"),
@@ -244,6 +244,10 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--seed_everything abc", "--seed_everything abc: expected bool or int"),
         ("--trainer.num_nodes 2", "no launcher started this process"),
         ("--trainer.devices [0,1]", "there is no GPU; --trainer.devices 2 starts as many processes"),
+        ("--data.in_memory y", "--data.in_memory y: one of true, false, auto"),
+        ("--trainer.devices 0", "--trainer.devices 0: there is no GPU; set 1 to"),
+        ("--trainer.devices -1 --trainer.accelerator cpu", "--trainer.devices -1: there is no GPU; set 1 to"),
+        ("--trainer.devices many", "--trainer.devices many: there is no GPU; set 1 to"),
         ("--trainer.devices 0,2,3, --trainer.accelerator cpu", "--trainer.devices 3 starts as many processes"),
     ],
 )
@@ -252,6 +256,12 @@ def test_value_of_another_type_gets_one_short_line(tiny, capsys, words, answer):
     (line,) = capsys.readouterr().err.splitlines()
     assert answer in line
     assert len(line) < 250
+
+
+def test_more_processes_than_a_machine_can_run_are_refused(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert fit(tiny, "--trainer.devices", "9", "--trainer.accelerator", "cpu") == 2
+    assert capsys.readouterr().err == "error: --trainer.devices 9: there is no GPU; set 1 to 8 processes\n"
 
 
 @pytest.mark.parametrize("name", ["file:", "s3://bucket/run", "a\udcff"])

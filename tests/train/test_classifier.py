@@ -44,6 +44,16 @@ def test_loss_is_softmax_cross_entropy_on_logits():
     torch.testing.assert_close(model.training_step((images, labels), 0)["loss"], by_hand)
 
 
+@pytest.mark.parametrize("images", [1, 6, 10])  # 10: as many as classes
+def test_accuracy_of_soft_labels_is_that_of_their_likeliest_classes(images):
+    model = ImageClassifier(**SMALL).eval()
+    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
+    classes = model(pixels).argmax(1)
+    classes[1::2] = (classes[1::2] + 1) % 10
+    soft = 0.8 * F.one_hot(classes, 10) + 0.02
+    assert model.training_step((pixels, soft), 0)["correct"] == (images + 1) // 2
+
+
 @pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
 def test_labels_are_mixed_like_pixels(mixing):
     """Images of class k have only pixels k / 10, so ten times the mean pixel is the mean class of the target."""

@@ -302,3 +302,12 @@ def test_an_average_that_has_not_begun_is_that_of_the_current_weights(tiny, monk
         for name in ("plain", "late")
     ]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "argument"), [("adam", "differentiable"), ("sgd", "differentiable"), ("adamw", "lr")]
+)
+def test_arguments_that_the_model_sets_are_refused(optimizer, argument):
+    model = ImageClassifier(optimizer=optimizer, optimizer_args={argument: True})
+    with pytest.raises(InputError, match=f"optimizer_args must not have {argument}: the model sets"):
+        model.configure_optimizers()

@@ -31,6 +31,8 @@ from lightning_cifar.train.weights import get_class_names, get_square
 MAX_BYTES = 32 << 20  # in a request
 MAX_FILES = 64  # in a request
 QUEUE = 16  # requests that wait or are classified; fewer than the threads that fastapi starts
+HOW_TO_SEND = "send images to /predict as a form, such as curl -F files=@cat.jpg ADDRESS/predict"
+NAMED = 100  # classes that the page lists
 OWN_PAGE = ("none", "same-origin")
 PAGE = Path(__file__).with_name("web.html")
 
@@ -94,7 +96,9 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     for place, text in words.items():  # in the script too
         page = page.replace(place, text)
     policy = content_security_policy(page)
-    for place, text in {"MODEL_NAME": name, "CLASS_NAMES": ", ".join(get_class_names(model))}.items():
+    classes = get_class_names(model)
+    listed = ", ".join(classes[:NAMED]) + (f" and {len(classes) - NAMED:,} others" if len(classes) > NAMED else "")
+    for place, text in {"MODEL_NAME": name, "CLASS_NAMES": listed}.items():
         page = page.replace(place, escape(text.encode(errors="backslashreplace").decode()))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 
@@ -153,11 +157,14 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     @app.exception_handler(RequestValidationError)
     def explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # its place is ("body", "files"), for example
-        return error_response(422, f"{first['loc'][1]}: {first['msg']}")
+        name = first["loc"][1]
+        return error_response(422, f"files: {HOW_TO_SEND}" if name == "files" else f"{name}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def explain_refusal(_: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, error.detail, error.headers)
+    def explain_refusal(request: Request, error: HTTPException) -> JSONResponse:
+        is_misplaced = error.status_code == 405 and request.url.path in ("/", "/predict")
+        detail = HOW_TO_SEND if is_misplaced else error.detail
+        return error_response(error.status_code, detail, error.headers)
 
     return app
 

@@ -124,7 +124,7 @@ def test_in_a_browser(tmp_path, drawn_folder):
         page.set_input_files("#files", [tmp_path / "notes.png", drawn_folder / "cat/0000.jpg"])
         page.get_by_text("not an image").wait_for()
         page.get_by_text(f"Grad-CAM: {row['classes'][0][0]}").wait_for()
-        page.get_by_text("1 classified, 1 could not be read").wait_for()
+        page.get_by_text("1 classified, 1 failed").wait_for()
         for given, words in (
             ({"items": [{"mimeType": "text/plain", "data": "a cat"}], "files": []}, "no image file found"),
             ({"items": [], "files": [str(tmp_path)]}, "this is a folder: drop the images in it"),

@@ -221,6 +221,18 @@ def test_the_page_names_model_and_classes(model):
     assert "Model: &lt;my&gt; model. Classes: airplane, automobile, bird" in page
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("PUT", "/predict"), ("POST", "/")])
+def test_a_request_in_the_wrong_place_says_how_images_are_sent(client, method, path):
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]) == (405, web.HOW_TO_SEND)
+
+
+def test_the_page_does_not_begin_with_a_thousand_names(model, monkeypatch):
+    monkeypatch.setattr(web, "NAMED", 2)
+    with client_of(web.create_application(model)) as opened:
+        assert "Classes: airplane, automobile and 8 others." in opened.get("/").text
+
+
 def test_an_explanation_where_one_is_asked_for(client, sent):
     (picture,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["pictures"]
     found = picture["explanation"]
@@ -244,9 +256,10 @@ def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client, sent):
     [
         ("", {"files": [("files", ("x.png", b"text"))]}, 422, "x.png: not an image"),
         ("", {"files": [("files", ("x.png", b""))]}, 422, "x.png: an empty file"),
-        ("", {}, 422, "files: Field required"),
-        ("", {"data": {"files": "text"}}, 422, "files: Value error, Expected UploadFile"),
-        ("", {"files": [("other", ("x.png", b""))]}, 422, "files: Field required"),
+        ("", {}, 422, "files: send images to /predict as a form, such as curl -F files=@"),
+        ("", {"data": {"files": "text"}}, 422, "files: send images to /predict as a form"),
+        ("", {"files": [("other", ("x.png", b""))]}, 422, "files: send images to /predict as a form"),
+        ("", {"content": b"\x89PNG", "headers": {"Content-Type": "image/png"}}, 422, "files: send images to /predict"),
         ("?top=0", {"files": [("files", ("x.png", b""))]}, 422, "top: Input should be greater than or equal to 1"),
         ("?explain=perhaps", {"files": [("files", ("x.png", b""))]}, 422, "explain: Input should be a valid boolean"),
         ("", {"files": [("files", ("x.png", b""))] * 65}, 400, "Too many files. Maximum number of files is 64."),
