@@ -84,11 +84,12 @@ def quick_figures(request, monkeypatch):
     from matplotlib.figure import Figure
 
     from lightning_cifar.evaluate import charts
+    from lightning_cifar.files import write_whole
     from lightning_cifar.run import batch_figure, figure
 
     if "drawn_figures" not in request.fixturenames:
         monkeypatch.setattr(figure, "plot_metrics", lambda *_: Figure())
-        monkeypatch.setattr(charts, "draw_evaluation", lambda file, _: file.write_bytes(PIXEL))
+        monkeypatch.setattr(charts, "draw_evaluation", lambda file, _: write_whole(file, PIXEL))
         monkeypatch.setattr(batch_figure, "draw_batch", lambda *_: PIXEL)
         monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PIXEL))
 
