@@ -4,6 +4,7 @@ The process of `pytest -n` that only starts the others reads this file too: what
 """
 
 import gc
+import io
 import multiprocessing
 import os
 import signal
@@ -68,16 +69,29 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+def encode_pixel() -> bytes:
+    png = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(png, "PNG")
+    return png.getvalue()
+
+
+PIXEL = encode_pixel()
+
+
 @pytest.fixture(autouse=True)
 def quick_figures(request, monkeypatch):
-    """Write a pixel of each figure, drawing takes a quarter of a second, and of curves.png do not even build it."""
+    """Write a pixel instead of each figure: drawing takes a quarter of a second. Those of runs are not even built."""
     from matplotlib.figure import Figure
 
-    from lightning_cifar.run import figure
+    from lightning_cifar.evaluate import charts
+    from lightning_cifar.files import write_whole
+    from lightning_cifar.run import batch_figure, figure
 
     if "drawn_figures" not in request.fixturenames:
         monkeypatch.setattr(figure, "plot_metrics", lambda *_: Figure())
-        monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
+        monkeypatch.setattr(charts, "draw_evaluation", lambda file, _: write_whole(file, PIXEL))
+        monkeypatch.setattr(batch_figure, "draw_batch", lambda *_: PIXEL)
+        monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PIXEL))
 
 
 @pytest.fixture
@@ -108,12 +122,15 @@ PARSERS: dict[str, tuple[Any, dict[str, object]]] = {}
 
 @pytest.fixture(autouse=True)
 def quick_files(cached, monkeypatch):
-    """Do not wait for the disk; read the digits, and what run.json says of the installation, once in a process."""
+    """Do not wait for the disk; read the digits, and what is known of the installation, once in a process."""
+    from lightning.fabric.utilities import registry
+
     from lightning_cifar.data import source
     from lightning_cifar.run import record
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    for module, name in ((source, "load_digits"), (record, "find_commit"), (record, "version")):
+    once = ((source, "load_digits"), (record, "find_commit"), (record, "version"), (registry, "entry_points"))
+    for module, name in once:
         monkeypatch.setattr(module, name, cached(getattr(module, name)))
 
 
@@ -268,13 +285,13 @@ def drawn_folder(tmp_path_factory) -> Path:
     return root
 
 
-TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1")
-TINY += ("--trainer.limit_train_batches", "5", "--trainer.log_every_n_steps", "5")
+TINY = ("--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--data.batch_size", "16", "--data.val_size", "100")
+TINY += ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.log_every_n_steps", "2")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Arguments of `fit` for a run of five steps."""
+    """Arguments of `fit` for a run of two steps."""
     return list(TINY)
 
 

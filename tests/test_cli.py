@@ -173,15 +173,15 @@ def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, 
 
 @pytest.mark.usefixtures("terminal_signals")
 def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
-    def stop_at_step_3(callback, trainer, *_):
-        if trainer.global_step == 3:
+    def stop_at_step_1(callback, trainer, *_):
+        if trainer.global_step == 1:
             assert not best.exists()
             signal.raise_signal(signal.SIGINT)
 
     best = tmp_path / "run/checkpoints/best.ckpt"
-    monkeypatch.setattr(Throughput, "on_train_batch_end", stop_at_step_3)
+    monkeypatch.setattr(Throughput, "on_train_batch_end", stop_at_step_1)
     assert run(capsys, "fit", *tiny, "--data.held_out", "test", "--run_dir", tmp_path / "run")[0] == 130
-    assert torch.load(best, weights_only=True)["global_step"] == 3
+    assert torch.load(best, weights_only=True)["global_step"] == 1
     assert run(capsys, "test", "--ckpt_path", best, "--run_dir", tmp_path / "t")[0] == 0
 
 

@@ -24,7 +24,7 @@ VALUES = {
     "data.batch_size": "32",
     "data.eval_batch_size": "50",
     "data.held_out": "test",
-    "data.val_size": "100",
+    "data.val_size": "60",
     "data.split_seed": "1",
     "data.flip": "true",
     "data.crop_padding": "0",

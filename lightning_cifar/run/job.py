@@ -113,7 +113,7 @@ class Job:
         for name in ("class_names", "mean", "std"):
             if len(value := self.model.hparams[name] or ()) <= MOST_NAMES:
                 settings["model"][name] = value or None
-        return self.parser.dump(settings, skip_none=False)
+        return self.parser.dump(settings, skip_none=False, skip_check=True)
 
 
 def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_dumper
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -53,10 +53,9 @@ class Parser(LightningArgumentParser):
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """Return settings as YAML that is read back as it was."""
-        text = super().dump(name_objects(namespace.clone()), *args, **kwargs)
-        if kwargs.get("with_comments") or kwargs.get("format", "parser_mode") not in ("parser_mode", "yaml"):
-            return text
-        return yaml.dump(yaml.safe_load(text), Dumper=Quoting, sort_keys=False)
+        if not kwargs.get("with_comments") and kwargs.get("format", "parser_mode") in ("parser_mode", "yaml"):
+            kwargs["format"] = "quoting"
+        return super().dump(name_objects(namespace.clone()), *args, **kwargs)
 
 
 def find_reason(callbacks: Any) -> Exception | None:
@@ -95,6 +94,7 @@ Quoting.add_representer(
         "tag:yaml.org,2002:str", text, style="'" if text[:1] in set("+-.0123456789") else None
     ),
 )
+set_dumper("quoting", lambda settings: yaml.dump(settings, Dumper=Quoting, sort_keys=False))
 
 
 class ConfiguredTrainer(Trainer):

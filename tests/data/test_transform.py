@@ -60,9 +60,9 @@ def test_a_name_needs_trust_in_training_only(mine, tiny, capsys):
     ("name", "words"),
     [
         ("rand_augmnt", "transform must be rand_augment, trivial_augment or PACKAGE.MODULE:FUNCTION"),
-        ("mine:halve", "transform returned torch.uint8 [64, 3, 16, 16] for torch.uint8 [64, 3, 32, 32]"),
-        ("mine:norm", "--data.transform failed on torch.uint8 [64, 3, 32, 32]: Input tensor should be a float tensor"),
-        ("mine:crop", "transform failed on torch.uint8 [64, 3, 32, 32]: 'Tensor' object has no attribute 'getbbox'"),
+        ("mine:halve", "transform returned torch.uint8 [16, 3, 16, 16] for torch.uint8 [16, 3, 32, 32]"),
+        ("mine:norm", "--data.transform failed on torch.uint8 [16, 3, 32, 32]: Input tensor should be a float tensor"),
+        ("mine:crop", "transform failed on torch.uint8 [16, 3, 32, 32]: 'Tensor' object has no attribute 'getbbox'"),
         ("mine:nothing", "mine has no function 'nothing'"),
     ],
 )

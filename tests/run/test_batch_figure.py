@@ -12,7 +12,7 @@ from lightning_cifar import CIFAR10DataModule, main
 from lightning_cifar.run.batch_figure import draw_batch
 from lightning_cifar.run.image_sheet import cut_sheet
 
-STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+STEP = ["--data.batch_size", "64", "--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
 
 
 def read_tiles(png, count):
@@ -21,11 +21,11 @@ def read_tiles(png, count):
     return [np.asarray(tile)[::3, ::3].transpose(2, 0, 1) for tile in tiles[:count]]
 
 
-def test_a_run_shows_its_first_batch(tiny):
+def test_a_run_shows_its_first_batch(tiny, drawn_figures):
     options = ["--data.dataset", "digits", "--data.flip", "false", "--data.crop_padding", "0", *STEP]
     assert main(["fit", *tiny, *options, "--run_dir", "run"]) == 0
     torch.manual_seed(0)
-    data = CIFAR10DataModule("digits", batch_size=64, val_size=200, flip=False, crop_padding=0)
+    data = CIFAR10DataModule("digits", batch_size=64, val_size=100, flip=False, crop_padding=0)
     data.setup()
     images, _ = next(iter(data.train_dataloader()))
     png = Path("run/batch.png").read_bytes()
@@ -38,7 +38,7 @@ def test_a_run_shows_its_first_batch(tiny):
 
 
 @pytest.mark.slow
-def test_augmentation_shows(tiny):
+def test_augmentation_shows(tiny, drawn_figures):
     assert main(["fit", *tiny, *STEP, "--data.cutout", "16", "--run_dir", "cut"]) == 0
     assert main(["fit", *tiny, *STEP, "--run_dir", "whole"]) == 0
     pairs = (list(read_tiles(Path(name, "batch.png").read_bytes(), 16)) for name in ("cut", "whole"))

@@ -42,7 +42,7 @@ def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch, drawn
 
     monkeypatch.setattr(LiveFigure, "draw", draw_and_count)
     assert main(["fit", *tiny, "--run_dir", str(tmp_path / "run")]) == 0
-    assert drawn == [5]
+    assert drawn == [2]
     with Image.open(tmp_path / "run/curves.png") as image:
         assert image.size == (1200, 480)
 

@@ -89,7 +89,8 @@ def test_an_infinite_mask_is_no_divergence(tmp_path, capsys, monkeypatch):
     (tmp_path / "masked.py").write_text(MASKED)
     monkeypatch.delitem(sys.modules, "masked", raising=False)
     trust = ["--trust_config", "masked"]
-    options = ["--model.network", "masked:Masked", *trust, "--trainer.max_epochs", "1", "--run_dir", "run"]
+    options = ["--model.network", "masked:Masked", *trust, "--trainer.max_epochs", "1"]
+    options += ["--trainer.limit_train_batches", "5", "--trainer.log_every_n_steps", "5", "--run_dir", "run"]
     assert main([*SMALL, *options]) == 0, capsys.readouterr().err
     assert main(["test", "--ckpt_path", "run", *trust]) == 0, capsys.readouterr().err
     assert main(["export", "--ckpt_path", "run", "--output", "masked.safetensors", *trust]) == 0

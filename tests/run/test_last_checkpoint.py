@@ -56,10 +56,10 @@ def test_an_epoch_is_saved_if_30_seconds_have_passed_or_training_ends(
 
 
 ENDS = {
-    "max_epochs": (["--trainer.max_epochs", "2"], 10),
-    "max_steps within an epoch": (["--trainer.max_steps", "7"], 7),
+    "max_epochs": (["--trainer.max_epochs", "2"], 4),
+    "max_steps within an epoch": (["--trainer.max_steps", "3"], 3),
     "EarlyStopping": ([CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss",
-                       f"{CALLBACKS}.stopping_threshold", "100"], 5),
+                       f"{CALLBACKS}.stopping_threshold", "100"], 2),
     "max_time": (["--trainer.max_time", "00:00:00:01"], None),
 }  # fmt: skip
 
@@ -113,8 +113,8 @@ def test_a_request_to_stop_between_accumulated_batches_is_kept(tiny, monkeypatch
             trainer.should_stop = True
 
     monkeypatch.setattr(Throughput, "on_train_batch_end", ask)
-    options = ["--trainer.accumulate_grad_batches", "2", "--trainer.max_epochs", "2"]
-    assert main(["fit", *tiny, *options, "--trainer.log_every_n_steps", "2", "--run_dir", "run"]) == 0
+    options = ["--trainer.limit_train_batches", "5", "--trainer.accumulate_grad_batches", "2"]
+    assert main(["fit", *tiny, *options, "--trainer.max_epochs", "2", "--run_dir", "run"]) == 0
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
 
 
@@ -174,5 +174,5 @@ def test_training_is_saved_if_the_reader_of_its_output_ends(tiny, monkeypatch, s
         status = main(["fit", *tiny, "--trainer.max_epochs", "2", "--run_dir", "run"])
         assert (sys.stdout, sys.stderr) == (stream, stream)
     assert status == (130 if stops else 141)
-    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 5
+    assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 2
     stream.close()

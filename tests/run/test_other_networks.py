@@ -82,7 +82,7 @@ class Counting(nn.Module):
         return self.linear(x.flatten(1)) / (1 + self.steps)
 """
 SHORT = ["--recipe", "demo", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
-SHORT += ["--trainer.log_every_n_steps", "1"]
+SHORT += ["--trainer.log_every_n_steps", "1", "--data.batch_size", "16", "--data.val_size", "100"]
 MINE = ["--model.network", "mine:build", "--model.network_args", '{"width": 4}']
 TRUSTED = ["--trust_config", "mine"]
 

@@ -16,7 +16,7 @@ from tests.run.test_resume import read_rows
 from tests.trainer import make_quiet_trainer
 
 CALLBACKS = "--trainer.callbacks"
-SHORT = ["--trainer.limit_train_batches", "6", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
+SHORT = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]
 
 
 def fit(*args: object) -> int:
@@ -82,9 +82,9 @@ def test_a_failed_save_keeps_the_only_good_checkpoint(trained, tmp_path, capsys,
         with monkeypatch.context() as patched:
             patched.setattr(torch, "save", fail)
             assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 1
-        assert load_checkpoint(previous)["global_step"] == 5
+        assert load_checkpoint(previous)["global_step"] == 2
     assert resume(run_dir) == 0
-    assert load_last(run_dir)["global_step"] == 11
+    assert load_last(run_dir)["global_step"] == 2 + 3
     assert "trying the checkpoint before" in capsys.readouterr().err
 
 
@@ -102,26 +102,26 @@ def uninterrupted(tiny, tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("end", "more"),
     [
-        pytest.param(["--trainer.max_steps", "9"], ["--trainer.max_steps", "12"], marks=pytest.mark.slow),
-        (["--trainer.max_steps", "4"], ["--trainer.max_steps", "-1"]),
+        pytest.param(["--trainer.max_steps", "5"], ["--trainer.max_steps", "6"], marks=pytest.mark.slow),
+        (["--trainer.max_steps", "2"], ["--trainer.max_steps", "-1"]),
         pytest.param(["--trainer.max_time", "00:00:10:00"], ["--trainer.max_time", "null"], marks=pytest.mark.slow),
     ],
     ids=["max_steps in epoch 2", "max_steps in epoch 1", "max_time"],
 )
 def test_training_that_ended_within_an_epoch_is_resumed_there(tiny, tmp_path, monkeypatch, uninterrupted, end, more):
-    def stop_at_step_8(callback, trainer, *_):
-        trainer.should_stop |= "max_time" in end[0] and trainer.global_step == 8  # as `Timer` does
+    def stop_at_step_4(callback, trainer, *_):
+        trainer.should_stop |= "max_time" in end[0] and trainer.global_step == 4  # as `Timer` does
 
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_8)
+        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_4)
         assert fit(*tiny, *SHORT, "--trainer.max_epochs", "2", *end, "--run_dir", run_dir) == 0
     rows = (run_dir / "metrics.csv").read_bytes()
     assert "max_time" in end[0] or resume(run_dir) == 0  # nothing left to train: nothing changes
     assert (run_dir / "metrics.csv").read_bytes() == rows
     assert resume(run_dir, *more) == 0
     found, expected = load_last(run_dir), load_last(uninterrupted)
-    assert found["global_step"] == expected["global_step"] == 12
+    assert found["global_step"] == expected["global_step"] == 6
     assert all(torch.equal(found["state_dict"][name], value) for name, value in expected["state_dict"].items())
     added = ["val/loss"] if "max_time" in end[0] else []  # the validation at the end that was none
     train_rows = [row for row in read_rows(run_dir) if "val/loss" not in row or row in read_rows(uninterrupted)]
@@ -298,7 +298,7 @@ def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, 
     (run_dir / name).unlink() if content is None else (run_dir / name).write_bytes(content)
     assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
     assert words in capsys.readouterr().out
-    assert len(read_rows(run_dir)) > 6
+    assert len(read_rows(run_dir)) > 3
     assert (run_dir / "run.json").read_text().startswith("{")
 
 
@@ -345,7 +345,7 @@ def test_a_trained_run_without_its_last_checkpoint_is_not_begun_anew(trained, tm
     (run_dir / "checkpoints/last.ckpt").unlink()
     before = {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
     assert resume(run_dir, "--trainer.max_epochs", "2") == 2
-    words = f"{run_dir}/checkpoints has no last.ckpt, but the run has trained 5 steps: put it back, or start anew by"
+    words = f"{run_dir}/checkpoints has no last.ckpt, but the run has trained 2 steps: put it back, or start anew by"
     assert words in capsys.readouterr().err
     assert before == {file: file.read_bytes() for file in run_dir.rglob("*") if file.is_file()}
     record = json.loads((run_dir / "run.json").read_text())
@@ -368,7 +368,7 @@ def test_a_resumed_run_follows_no_link_and_waits_for_no_pipe(trained, tmp_path, 
     assert resume(run_dir, "--trainer.max_epochs", "2", *SHORT) == 0
     assert "last.ckpt is not a file; trying the checkpoint before" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    assert load_last(run_dir)["global_step"] == 11
+    assert load_last(run_dir)["global_step"] == 2 + 3
 
 
 @pytest.mark.parametrize("option", ["url", "archive"])

@@ -68,8 +68,8 @@ def test_newton_schulz_equals_the_reference(shape):
 
 
 def test_newton_schulz_in_one_padded_stack_has_the_same_bits():
-    """On the filters of `fast94`."""
-    widths = (24, 32, 64, 128, 192, 256)
+    """On the smaller filters of `fast94`."""
+    widths = (24, 32, 64, 128)
     shapes = [(high, wide * size) for wide, high in pairwise(widths) for size in (9, 9, 1)]
     shapes += [(high, high * 9) for high in widths[2:]]
     matrices = [torch.randn(shape) for shape in shapes]
@@ -210,7 +210,7 @@ class Rates(ImageClassifier):
 )
 def test_rates_of_every_step_under_the_trainer(length, total):
     model = Rates(optimizer="muon", learning_rate=0.2, head_rate=0.05, schedule="triangular", warmup=0.5, **FAST)
-    data = CIFAR10DataModule("digits", batch_size=40, val_size=1300)  # four batches
+    data = CIFAR10DataModule("digits", batch_size=8, val_size=1405)  # four batches
     make_quiet_trainer(limit_val_batches=0, num_sanity_val_steps=0, **length).fit(model, data)
     factor = build_triangle(total, 0.5)
     expected = [[rate * factor(step) for rate in (0.2, 0.2, 0.2, 0.05)] for step in range(total)]
@@ -219,8 +219,8 @@ def test_rates_of_every_step_under_the_trainer(length, total):
 
 class WithSmallBatches(CIFAR10DataModule):
     def train_dataloader(self):
-        pairs = [*zip(self.train.images[:60], self.train.labels[:60], strict=True)]
-        return torch.utils.data.DataLoader(pairs, batch_size=10)
+        pairs = [*zip(self.train.images[:24], self.train.labels[:24], strict=True)]
+        return torch.utils.data.DataLoader(pairs, batch_size=4)
 
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")

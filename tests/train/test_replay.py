@@ -20,7 +20,7 @@ from tests.run.test_resume import ALIVE, EMA, OFTEN, assert_same, read_rows, res
 from tests.trainer import make_quiet_trainer
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]
-SMALL += ["--trainer.limit_train_batches", "7", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
+SMALL += ["--trainer.limit_train_batches", "5", "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
 SMALL += ["--trainer.precision", "32-true"]
 ON = ["--model.replay", "true"]
 # A GPU would have to finish its work first.
@@ -89,7 +89,7 @@ CONFIGURATIONS = {
         "--data.val_size",
         "400",
         "--data.batch_size",
-        "200",
+        "250",
     ],
     "validation every epoch": ["--recipe", "report", "--data.held_out", "val"],
     "class weights, balanced classes": [
@@ -134,7 +134,7 @@ def test_run_resumed_within_an_epoch_equals_uninterrupted_run(emulated, tmp_path
         assert read_rows(run_dir) == rows
 
 
-SHORT = ["--recipe", "report", *SMALL, "--trainer.max_epochs", "1"]
+SHORT = ["--recipe", "report", *SMALL, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 
 
 def fit(replayed, *options):
@@ -155,7 +155,7 @@ def test_what_a_graph_cannot_do_is_noticed(spoilt, emulated, tmp_path, monkeypat
     else:
         step = ImageClassifier.training_step
         monkeypatch.setattr(ImageClassifier, "training_step", lambda *a: {**(out := step(*a)), "x": out["loss"].item()})
-        assert fit("true") == 0
+        assert fit("true", "--trainer.limit_train_batches", "4") == 0
         assert "warning: the training step cannot be recorded, it runs eagerly: aten._local_scalar" in (
             capsys.readouterr().err
         )
@@ -210,7 +210,7 @@ def test_one_line_says_why_training_is_not_replayed(reason, options, emulated, c
 )
 def test_python_within_a_step_is_not_lost(reason, model, callbacks, emulated):
     with pytest.warns(UserWarning, match=f"replay is off, each step launches its kernels: {reason}"):
-        make_trainer(1, *callbacks).fit(model(widths=(4, 4, 4, 4, 4)), CIFAR10DataModule("digits"))
+        make_trainer(1, *callbacks).fit(model(widths=(4, 4, 4, 4, 4)), CIFAR10DataModule("digits", batch_size=8))
 
 
 def make_trainer(max_steps, *callbacks):
@@ -239,10 +239,10 @@ def test_a_model_trains_again_after_an_exception(emulated):
         initial = {name: value.clone() for name, value in model.state_dict().items()}
         if interrupted:
             with pytest.raises(ArithmeticError):
-                make_trainer(9, Interrupt()).fit(model, CIFAR10DataModule("digits", batch_size=64))
+                make_trainer(9, Interrupt()).fit(model, CIFAR10DataModule("digits", batch_size=16))
             model.load_state_dict(initial)
         torch.manual_seed(0)
-        make_trainer(9).fit(model, CIFAR10DataModule("digits", batch_size=64))
+        make_trainer(9).fit(model, CIFAR10DataModule("digits", batch_size=16))
         found.append(model.state_dict())
     assert_same(found[1], found[0])
     assert Emulator.recordings == 6  # of step and augmentation
@@ -300,7 +300,7 @@ def test_calls_of_a_step(recipe):
     device = "cpu" if recipe == "report" else "meta"  # which has no fused Adam
     model = ImageClassifier(**yaml.safe_load(RECIPES[recipe].read_text()).get("model", {})).to(device)
     optimizer = build_optimizer(model.network, model.hparams)
-    batch = torch.zeros(16, 32, 32, 3, dtype=torch.uint8).permute(0, 3, 1, 2), torch.zeros(16, dtype=torch.long)
+    batch = torch.zeros(2, 32, 32, 3, dtype=torch.uint8).permute(0, 3, 1, 2), torch.zeros(2, dtype=torch.long)
     batch = tuple(tensor.to(device) for tensor in batch)
     for _ in range(2):  # the first creates the optimiser's state
         with OneDevice(device) as counted:

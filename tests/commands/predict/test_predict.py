@@ -157,11 +157,11 @@ def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
     assert peaks[1] - peaks[0] < 10_000
 
 
-def test_explanations(pictures, capsys, tmp_path):
+def test_explanations(checkpoint, pictures, capsys, tmp_path):
     folder = tmp_path / "why/these"
     shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
     (pictures / "b.png").write_bytes(b"")
-    args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "2", "--explain", folder]
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--batch_size", "2", "--explain", folder]
     status, out, err = run(capsys, *args)
     assert (status, len(table(out)), f"explanations: {folder}" in err) == (1, 6, True)
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -176,10 +176,10 @@ def test_explanations(pictures, capsys, tmp_path):
 
 
 def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
-    pictures, trained, capsys, tmp_path, monkeypatch
+    checkpoint, pictures, trained, capsys, tmp_path, monkeypatch
 ):
     """But not in one that another command has used since."""
-    args = ["--ckpt_path", "pretrained", "--images", pictures, "--batch_size", "1", "--explain", tmp_path / "why"]
+    args = ["--ckpt_path", checkpoint, "--images", pictures, "--batch_size", "1", "--explain", tmp_path / "why"]
     with monkeypatch.context() as patched:
         drawn, encode = [], prediction.encode_png
 

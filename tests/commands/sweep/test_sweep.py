@@ -29,8 +29,8 @@ from lightning_cifar.run.options import RECIPES
 from lightning_cifar.run.throughput import Throughput
 from tests.commands.command_line import run
 
-SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.batch_size=64,128")
-WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.batch_size": "64, 128"}
+SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.crop_padding=1,2")
+WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.crop_padding": "1, 2"}
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def swept(tmp_path_factory, tiny):
     args = ["sweep", *tiny, *SPACE, "--n_trials", "2", "--run_dir", str(run_dir)]
     on_train_batch_end, outputs = Throughput.on_train_batch_end, []
 
-    def stop_at_step_5(self, trainer, *args):
+    def stop_at_step_1(self, trainer, *args):
         on_train_batch_end(self, trainer, *args)
-        if trainer.global_step == 5:
+        if trainer.global_step == 1:
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_5)
+        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_1)
         outputs.append(capture(args, 143))
     outputs.append(capture(args, 0))
     return run_dir, outputs
@@ -63,7 +63,7 @@ def capture(args, status):
 def test_a_stopped_sweep_resumes_within_the_trial(swept):
     run_dir, [(_, err), (out, second_err)] = swept
     assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\n"
-    assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 5" in out
+    assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 1" in out
     assert second_err == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
 
@@ -75,7 +75,7 @@ def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):
     assert (result["n"], result["space"], sorted(one["trial"] for one in trials)) == (2, WORDS, [1, 2])
     assert [one["accuracy"] for one in trials] == sorted((one["accuracy"] for one in trials), reverse=True)
     (first,) = (one for one in trials if one["directory"] == "trial0")
-    assert first["values"] == {"model.learning_rate": 0.001, "data.batch_size": 64}  # the recipe's values
+    assert first["values"] == {"model.learning_rate": 0.001, "data.crop_padding": 2}  # the recipe's values
     assert all(one["epochs"] == 1 and one["fit_seconds"] > one["train_seconds"] > 0 for one in trials)
     with (run_dir / "trials.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
@@ -85,7 +85,7 @@ def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):
     command = shlex.split(result["fit"])
     assert command == ["python", "-m", "lightning_cifar", "fit", *tiny, *format_options(trials[0]["values"])]
     assert main([*command[3:], "--print_config"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["data"]["batch_size"] == trials[0]["values"]["data.batch_size"]
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["crop_padding"] == trials[0]["values"]["data.crop_padding"]
     for name in ("history", "slice"):
         assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -105,7 +105,7 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     status, _, err = run(capsys, *args, *SPACE, "--seed_everything", "1")
     assert (status, err.splitlines()[-1].startswith("error: --seed_everything 1: the trials in ")) == (2, True)
     status, _, err = run(capsys, *args, *SPACE[:2])
-    message = f"data.batch_size is fixed here, but searched over 64, 128 in {run_dir}/sweep.db: name another --run_dir"
+    message = f"data.crop_padding is fixed here, but searched over 1, 2 in {run_dir}/sweep.db: name another --run_dir"
     assert (status, err) == (2, f"error: {message}\n")
     before = (run_dir / "sweep.json").read_text()  # with no trial left to train, the result is printed again
     assert (
@@ -119,10 +119,10 @@ def test_pruning_uses_validation_images_only(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
     good = optuna.create_trial(
         value=1.0,
-        params={"model.learning_rate": 1e-3, "data.batch_size": 64},
+        params={"model.learning_rate": 1e-3, "data.crop_padding": 2},
         distributions={
             "model.learning_rate": parse_distribution("log:1e-4:1e-2"),
-            "data.batch_size": parse_distribution("64,128"),
+            "data.crop_padding": parse_distribution("1,2"),
         },
         intermediate_values=dict.fromkeys(range(4), 1.0),
     )
