@@ -24,7 +24,7 @@ from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.files import write_json
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD
-from lightning_cifar.run.record import describe_device
+from lightning_cifar.run.records.run_json import describe_device
 
 IMAGES, BATCH, PADDING, REPEATS = 10_000, 500, 4, 7
 

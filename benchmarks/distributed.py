@@ -21,7 +21,7 @@ import torch
 from formatting import format_table, load_result
 
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import find_commit, find_cpu_name
+from lightning_cifar.run.records.run_json import find_commit, find_cpu_name
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 STEPS, ROUNDS = 20, 3

@@ -18,7 +18,7 @@ from typing import Any
 from formatting import format_table, load_result
 
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import find_commit, find_cpu_name
+from lightning_cifar.run.records.run_json import find_commit, find_cpu_name
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import describe_device
+from lightning_cifar.run.records.run_json import describe_device
 
 REPEATS = 5
 

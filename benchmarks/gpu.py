@@ -36,7 +36,7 @@ from measurement import Measurement, Stage, restart
 from peer_script import measure_peer
 from training_step import DEVICE
 
-from lightning_cifar.run.record import describe_device, find_commit
+from lightning_cifar.run.records.run_json import describe_device, find_commit
 
 RESULT = Path(__file__).parent / "results/gpu.json"
 STAGES = [

@@ -19,7 +19,7 @@ from training_step import DEVICE, BareStep, build, wait
 
 from lightning_cifar import main
 from lightning_cifar.data.sizes import find_size
-from lightning_cifar.run.options import RECIPES
+from lightning_cifar.run.settings.options import RECIPES
 from lightning_cifar.train.replay import replay_augmentation
 from lightning_cifar.train.schedule import build_triangle
 

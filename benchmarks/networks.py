@@ -26,8 +26,8 @@ from lightning_cifar.evaluate.statistics import compare as compare_means
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.files import write_json
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.run.options import RECIPES
-from lightning_cifar.run.record import describe_device, find_commit
+from lightning_cifar.run.records.run_json import describe_device, find_commit
+from lightning_cifar.run.settings.options import RECIPES
 
 TRIAL, ROUNDS = 40, 3  # steps of a timed training, which has all image sizes of the recipe; number of them
 

@@ -27,7 +27,7 @@ from peer_script import COLUMNS, read_runs, write_images
 from lightning_cifar import CIFAR10DataModule, main
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import describe_device, find_commit
+from lightning_cifar.run.records.run_json import describe_device, find_commit
 
 RESULTS = Path(__file__).parent / "results"
 SHIM = Path(__file__).parent / "peer_on_cpu.py"

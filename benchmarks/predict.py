@@ -28,7 +28,7 @@ from PIL import Image
 from lightning_cifar import load_pretrained, main
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.files import compute_digest, write_json
-from lightning_cifar.run.record import describe_device
+from lightning_cifar.run.records.run_json import describe_device
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import PRETRAINED
 

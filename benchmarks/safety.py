@@ -18,12 +18,12 @@ from formatting import format_percent, format_table, load_result
 from lightning_cifar import LastCheckpoint
 from lightning_cifar.commands.fit import fit
 from lightning_cifar.files import write_json
-from lightning_cifar.run import record
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.record import find_cpu_name
-from lightning_cifar.run.settings import layer
-from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.run.records import run_json
+from lightning_cifar.run.records.run_json import find_cpu_name
+from lightning_cifar.run.records.throughput import Throughput
+from lightning_cifar.run.settings.precedence import layer
 from lightning_cifar.train import checkpoint
 
 RECIPE = "fast"
@@ -31,7 +31,7 @@ PARTS = {
     "whether to write last.ckpt, and writing it": (LastCheckpoint, ("on_train_batch_end", "after_step", "after_epoch")),
     "watch for NaN": (FiniteLoss, ("on_train_batch_start", "on_train_batch_end", "check", "check_weights")),
     "checkpoints, written durably with a digest": (checkpoint, ("save_checkpoint",)),
-    "run.json, written durably": (record, ("write_json",)),
+    "run.json, written durably": (run_json, ("write_json",)),
     "statistics of the gates": (GateStatistics, ("on_train_start", "on_train_epoch_end")),
 }
 

@@ -19,7 +19,7 @@ import torch
 from formatting import format_table, load_result
 
 from lightning_cifar.files import write_json
-from lightning_cifar.run.record import describe_device
+from lightning_cifar.run.records.run_json import describe_device
 
 REPEATS = 7
 FIRST_STEP = """

@@ -24,8 +24,8 @@ from training_step import DEVICE, Step, interleaved, seconds
 
 from lightning_cifar import GatedBlock
 from lightning_cifar.files import write_json
-from lightning_cifar.run.hardware import keep_freed_memory
-from lightning_cifar.run.record import describe_device
+from lightning_cifar.run.process.hardware import keep_freed_memory
+from lightning_cifar.run.records.run_json import describe_device
 from lightning_cifar.train.compilation import CompiledNetworks
 
 

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.evaluate.statistics import compare
 from lightning_cifar.files import write_json
-from lightning_cifar.run.columns import align_columns
+from lightning_cifar.run.console.columns import align_columns
 
 DIVERGED = 3  # exit status of `repeat`, whose other seeds are trained
 

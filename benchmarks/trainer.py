@@ -34,14 +34,14 @@ from training_step import DEVICE, build, wait
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
 from lightning_cifar.files import write_json
+from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
+from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
-from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.progress import Progress
-from lightning_cifar.run.record import describe_device
-from lightning_cifar.run.settings import layer
-from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.run.process.hardware import keep_freed_memory
+from lightning_cifar.run.records.run_json import describe_device
+from lightning_cifar.run.records.throughput import Throughput
+from lightning_cifar.run.settings.precedence import layer
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.run.hardware import find_fastest_precision
-from lightning_cifar.run.options import RECIPES
+from lightning_cifar.run.process.hardware import find_fastest_precision
+from lightning_cifar.run.settings.options import RECIPES
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.replay import CUDARecorder, DeviceRates, Replay
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from lightning_cifar.imports import trust
     from lightning_cifar.model.blocks import GatedBlock
     from lightning_cifar.model.network import Backbone, FiveBlockNet
-    from lightning_cifar.run.figure import LiveFigure
+    from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
+    from lightning_cifar.run.console.progress import Progress
+    from lightning_cifar.run.figures.live_figure import LiveFigure
     from lightning_cifar.run.finetuning import fine_tune
-    from lightning_cifar.run.last_checkpoint import LastCheckpoint
-    from lightning_cifar.run.progress import Progress
-    from lightning_cifar.run.throughput import Throughput
+    from lightning_cifar.run.records.throughput import Throughput
     from lightning_cifar.train.classifier import ImageClassifier
     from lightning_cifar.train.weights import load_pretrained
 
@@ -47,10 +47,10 @@ _HOMES = {
     "GatedBlock": "model.blocks",
     "ImageClassifier": "train.classifier",
     "InputError": "errors",
-    "LastCheckpoint": "run.last_checkpoint",
-    "LiveFigure": "run.figure",
-    "Progress": "run.progress",
-    "Throughput": "run.throughput",
+    "LastCheckpoint": "run.checkpoints.last_checkpoint",
+    "LiveFigure": "run.figures.live_figure",
+    "Progress": "run.console.progress",
+    "Throughput": "run.records.throughput",
     "fine_tune": "run.finetuning",
     "load_pretrained": "train.weights",
     "main": "cli",

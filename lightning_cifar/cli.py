@@ -9,8 +9,9 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
-from lightning_cifar.run.exit_status import explain
-from lightning_cifar.run.options import (
+from lightning_cifar.run.process.exit_status import explain
+from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
+from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
     format_overview,
@@ -18,8 +19,7 @@ from lightning_cifar.run.options import (
     last_value,
     name_flag,
 )
-from lightning_cifar.run.process import end_output, prepare_output, process_settings, rank_zero_output
-from lightning_cifar.run.settings import layer
+from lightning_cifar.run.settings.precedence import layer
 
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
 

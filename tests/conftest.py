@@ -85,10 +85,10 @@ def quick_figures(request, monkeypatch):
 
     from lightning_cifar.evaluate import charts
     from lightning_cifar.files import write_whole
-    from lightning_cifar.run import batch_figure, figure
+    from lightning_cifar.run.figures import batch_figure, live_figure
 
     if "drawn_figures" not in request.fixturenames:
-        monkeypatch.setattr(figure, "plot_metrics", lambda *_: Figure())
+        monkeypatch.setattr(live_figure, "plot_metrics", lambda *_: Figure())
         monkeypatch.setattr(charts, "draw_evaluation", lambda file, _: write_whole(file, PIXEL))
         monkeypatch.setattr(batch_figure, "draw_batch", lambda *_: PIXEL)
         monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PIXEL))
@@ -102,7 +102,7 @@ def drawn_figures():
 @pytest.fixture(autouse=True)
 def built_parsers(monkeypatch):
     """Build the parser of a command once for all tests of a process, which takes as long as ten steps of training."""
-    from lightning_cifar.run.parsing import Parsed
+    from lightning_cifar.run.settings.parsing import Parsed
 
     build = Parsed.setup_parser
 
@@ -126,10 +126,10 @@ def quick_files(cached, monkeypatch):
     from lightning.fabric.utilities import registry
 
     from lightning_cifar.data import source
-    from lightning_cifar.run import record
+    from lightning_cifar.run.records import run_json
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    once = ((source, "load_digits"), (record, "find_commit"), (record, "version"), (registry, "entry_points"))
+    once = ((source, "load_digits"), (run_json, "find_commit"), (run_json, "version"), (registry, "entry_points"))
     for module, name in once:
         monkeypatch.setattr(module, name, cached(getattr(module, name)))
 

@@ -11,7 +11,7 @@ import torch
 from lightning import Trainer
 
 from lightning_cifar import Throughput, main
-from lightning_cifar.run.options import FLAGS, SIGNATURES, list_parameters
+from lightning_cifar.run.settings.options import FLAGS, SIGNATURES, list_parameters
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 BASE = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1", "--trainer.log_every_n_steps", "1"]

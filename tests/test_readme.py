@@ -14,7 +14,14 @@ import yaml
 from lightning_cifar import main
 from lightning_cifar.commands.sweep.space import parse_space
 from lightning_cifar.distributed import Shard
-from lightning_cifar.run.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, Arguments, check_option, last_value
+from lightning_cifar.run.settings.options import (
+    RECIPES,
+    SUBCOMMANDS,
+    TRAINER_COMMANDS,
+    Arguments,
+    check_option,
+    last_value,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(ROOT.glob("docs/*.md"))]

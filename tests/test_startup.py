@@ -13,8 +13,8 @@ from importlib.metadata import version
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.run.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
-from lightning_cifar.run.process import exit_on_sigterm
+from lightning_cifar.run.process.state import exit_on_sigterm
+from lightning_cifar.run.settings.options import RECIPES, SUBCOMMANDS, TRAINER_COMMANDS, check_option
 
 WITHOUT_TORCH = """
 import json, sys

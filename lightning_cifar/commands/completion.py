@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from lightning_cifar.run.options import (
+from lightning_cifar.run.settings.options import (
     FLAGS,
     PACKAGE_COMMANDS,
     RECIPES,

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from lightning_cifar.errors import reason
-from lightning_cifar.run.options import Arguments
+from lightning_cifar.run.settings.options import Arguments
 
 Finding = tuple[bool, str]
 
@@ -91,8 +91,8 @@ def check_torch() -> Iterator[Finding]:
     import torch
 
     from lightning_cifar.model.network import FiveBlockNet
-    from lightning_cifar.run.hardware import find_fastest_precision
-    from lightning_cifar.run.record import find_cpu_name
+    from lightning_cifar.run.process.hardware import find_fastest_precision
+    from lightning_cifar.run.records.run_json import find_cpu_name
     from lightning_cifar.train.weights import load_pretrained
 
     yield True, f"CPU: {find_cpu_name()}, {os.cpu_count()} cores; threads of torch: {torch.get_num_threads()}"

@@ -14,14 +14,14 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError
-from lightning_cifar.run.curves import METRICS
-from lightning_cifar.run.ended_early import EndedEarly
-from lightning_cifar.run.figure import CURVES
-from lightning_cifar.run.ineffective import list_ineffective
+from lightning_cifar.run.checkpoints.ended_early import EndedEarly
+from lightning_cifar.run.figures.curves import METRICS
+from lightning_cifar.run.figures.live_figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
-from lightning_cifar.run.settings import format_command, format_test_command, list_trust
+from lightning_cifar.run.records.wandb import log_curves
+from lightning_cifar.run.settings.ineffective import list_ineffective
+from lightning_cifar.run.settings.precedence import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
-from lightning_cifar.run.wandb import log_curves
 
 FEW_STEPS = 100
 

@@ -14,12 +14,12 @@ from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
 from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_text, write_evaluation
-from lightning_cifar.run.checkpoint_settings import checkpoint_config
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
-from lightning_cifar.run.parsing import Precision
-from lightning_cifar.run.record import RECORD
+from lightning_cifar.run.records.run_json import RECORD
+from lightning_cifar.run.records.wandb import log_test
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
+from lightning_cifar.run.settings.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
-from lightning_cifar.run.wandb import log_test
 from lightning_cifar.train.weights import SPLIT
 
 

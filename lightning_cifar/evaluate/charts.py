@@ -14,9 +14,9 @@ from PIL import Image
 
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.curves import choose_line_style
-from lightning_cifar.run.fonts import can_draw, choose_fonts, make_drawable
-from lightning_cifar.run.image_sheet import draw_sheet
+from lightning_cifar.run.figures.curves import choose_line_style
+from lightning_cifar.run.figures.fonts import can_draw, choose_fonts, make_drawable
+from lightning_cifar.run.figures.image_sheet import draw_sheet
 
 CAPTION_LINES = 2  # below each mistake
 NAMED = 20  # classes with their names in the confusion matrix, at most

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.small_images import LEAST
-from lightning_cifar.run.fonts import open_font, replace_missing, shorten
+from lightning_cifar.run.figures.fonts import open_font, replace_missing, shorten
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square
 

@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 
-from lightning_cifar.run.options import to_list
+from lightning_cifar.run.settings.options import to_list
 
 
 class LastGroup(Callback):

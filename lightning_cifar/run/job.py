@@ -18,19 +18,19 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.run.checkpoint_settings import MOST_NAMES
-from lightning_cifar.run.checks import check_ranges
-from lightning_cifar.run.configurations import list_set_options
+from lightning_cifar.run.console.network_table import format_layers
 from lightning_cifar.run.finetuning import start_from
-from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
-from lightning_cifar.run.image_sizes import check_sizes
-from lightning_cifar.run.launcher import check_launcher, count_processors
-from lightning_cifar.run.layers import format_layers
-from lightning_cifar.run.messages import show_messages
-from lightning_cifar.run.options import SIGNATURES
-from lightning_cifar.run.parsing import Parsed, continues
-from lightning_cifar.run.rank_zero import is_rank_zero, values_of_rank_zero
-from lightning_cifar.run.restrictions import restricted_parsing
+from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.process.launcher import check_launcher, count_processors
+from lightning_cifar.run.process.messages import show_messages
+from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
+from lightning_cifar.run.settings.configurations import list_set_options
+from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
+from lightning_cifar.run.settings.image_sizes import check_sizes
+from lightning_cifar.run.settings.options import SIGNATURES
+from lightning_cifar.run.settings.parsing import Parsed, continues
+from lightning_cifar.run.settings.restrictions import restricted_parsing
+from lightning_cifar.run.settings.trainer_options import check_ranges
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.exit_status import explain, is_out_of_memory
+from lightning_cifar.run.process.exit_status import explain, is_out_of_memory
 
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}

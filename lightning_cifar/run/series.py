@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import one_at_a_time, write_whole
-from lightning_cifar.run.ineffective import list_ineffective
+from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
-from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.launcher import list_indices
-from lightning_cifar.run.settings import differences, quote_path
+from lightning_cifar.run.process.launcher import list_indices
+from lightning_cifar.run.settings.ineffective import list_ineffective
+from lightning_cifar.run.settings.precedence import differences, quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
 

@@ -16,9 +16,8 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.averages import AverageStart
-from lightning_cifar.run.batch_figure import BatchFigure
-from lightning_cifar.run.best_checkpoint import BestCheckpoint
-from lightning_cifar.run.checkpoint_files import (
+from lightning_cifar.run.checkpoints.best_checkpoint import BestCheckpoint
+from lightning_cifar.run.checkpoints.checkpoint_files import (
     BEST,
     check_seed,
     count_stored_lines,
@@ -26,24 +25,25 @@ from lightning_cifar.run.checkpoint_files import (
     load_newest,
     read_batch_size,
 )
-from lightning_cifar.run.checks import check_checkpoints, check_monitors
+from lightning_cifar.run.checkpoints.ended_early import EndedEarly
+from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
+from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
-from lightning_cifar.run.ended_early import EndedEarly
-from lightning_cifar.run.figure import LiveFigure
+from lightning_cifar.run.figures.batch_figure import BatchFigure
+from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
-from lightning_cifar.run.hardware import keep_freed_memory
 from lightning_cifar.run.job import Job
-from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.run.loggers import make_loggers, make_wandb_logger
-from lightning_cifar.run.options import to_list
-from lightning_cifar.run.parsing import ConfiguredTrainer, continues
-from lightning_cifar.run.progress import Progress
-from lightning_cifar.run.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
-from lightning_cifar.run.record import RunRecord
+from lightning_cifar.run.process.hardware import keep_freed_memory
+from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
+from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
+from lightning_cifar.run.records.run_json import RunRecord
+from lightning_cifar.run.records.throughput import Throughput
+from lightning_cifar.run.records.wandb import SafeLogger, finish_wandb
 from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
-from lightning_cifar.run.settings import list_changes
-from lightning_cifar.run.throughput import Throughput
-from lightning_cifar.run.wandb import SafeLogger, finish_wandb
+from lightning_cifar.run.settings.options import to_list
+from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
+from lightning_cifar.run.settings.precedence import list_changes
+from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
 
 

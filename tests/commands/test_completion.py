@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.run.options import SUBCOMMANDS
+from lightning_cifar.run.settings.options import SUBCOMMANDS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from PIL import Image
 
 from lightning_cifar import main
-from lightning_cifar.run import fonts
+from lightning_cifar.run.figures import fonts
 
 CLASSES = ("\u732b", "ship $\\frac$ \u00e9", "\U0001f436")
 

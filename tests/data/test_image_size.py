@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
 from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.images import Square, read_image, to_pixels
-from lightning_cifar.run.checkpoint_settings import checkpoint_config
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.weights import get_square, save_weights
 

@@ -15,7 +15,7 @@ from lightning_cifar.data import memory
 from lightning_cifar.data.folder import list_images, load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.run.job import load_data, parse
-from lightning_cifar.run.process import process_settings
+from lightning_cifar.run.process.state import process_settings
 
 SMALL = ("--data.val_size", "1", "--data.batch_size", "32", "--trainer.log_every_n_steps", "1")
 

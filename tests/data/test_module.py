@@ -24,7 +24,7 @@ from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.sizes import find_size
 from lightning_cifar.distributed import Shard
-from lightning_cifar.run.options import RECIPES
+from lightning_cifar.run.settings.options import RECIPES
 from tests.trainer import make_quiet_trainer
 
 

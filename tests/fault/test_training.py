@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from harm import Trap
-
-from lightning_cifar.run.last_checkpoint import LastCheckpoint
-from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.run.test_resume import read_rows
 from tests.run.test_resume_faults import load_last
+
+from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
+from lightning_cifar.train.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.fault
 

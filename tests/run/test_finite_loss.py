@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.errors import DivergenceError
-from lightning_cifar.run import last_checkpoint
+from lightning_cifar.run.checkpoints import last_checkpoint
 from lightning_cifar.run.guards import FiniteLoss
 from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.trainer import make_quiet_trainer

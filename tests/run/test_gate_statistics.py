@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.errors import DivergenceError
-from lightning_cifar.run.curves import read_metrics
+from lightning_cifar.run.figures.curves import read_metrics
 from lightning_cifar.run.guards import GateStatistics
 from tests.trainer import make_quiet_trainer
 

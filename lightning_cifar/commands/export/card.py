@@ -13,7 +13,7 @@ from lightning_cifar.evaluate.tables import describe_partial, describe_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.run.checkpoint_settings import checkpoint_config
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.train.weights import SPLIT, get_square, read_weights
 
 DATASETS = {

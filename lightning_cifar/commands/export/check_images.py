@@ -14,7 +14,7 @@ from lightning_cifar.data.images import Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.prediction import read_file
-from lightning_cifar.run.checkpoint_settings import checkpoint_config
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.train.weights import get_square
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images

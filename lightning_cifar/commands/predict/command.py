@@ -16,7 +16,7 @@ from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import claim_directory
-from lightning_cifar.run.options import Arguments, add_checkpoint, check_output
+from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
 
 if TYPE_CHECKING:
     from lightning_cifar.train.classifier import ImageClassifier
@@ -106,7 +106,7 @@ def choose_precision(model: "ImageClassifier") -> str:
     """Return the faster precision for this model on its device; measure it only if the processor is unknown."""
     import torch
 
-    from lightning_cifar.run.hardware import find_fastest_precision, find_processor_precision
+    from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
     from lightning_cifar.train.weights import get_square
 
     if model.device.type == "cpu" and (precision := find_processor_precision()):

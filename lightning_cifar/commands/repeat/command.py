@@ -19,9 +19,9 @@ from lightning_cifar.commands.repeat.results import (
 )
 from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.refusal import list_missing, remove_empty
-from lightning_cifar.run.settings import check_run_dir, layer_series, name_settings
+from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
+from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
 CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
 HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds

@@ -13,9 +13,9 @@ from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.tables import write_predictions
 from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
-from lightning_cifar.run.record import RunRecord
+from lightning_cifar.run.records.run_json import RunRecord
+from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
-from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_cifar.run.directory import claim_directory
-from lightning_cifar.run.options import Arguments
+from lightning_cifar.run.settings.options import Arguments
 
 
 def parser() -> Arguments:

@@ -22,9 +22,9 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
 from lightning_cifar.evaluate.test_results import DAMAGED, read_text
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.curves import plot_accuracies, plot_losses
-from lightning_cifar.run.fonts import choose_fonts, make_drawable, shorten
-from lightning_cifar.run.settings import format_command, format_test_command
+from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
+from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
+from lightning_cifar.run.settings.precedence import format_command, format_test_command
 
 PAGE = "report.html"
 PANELS = {

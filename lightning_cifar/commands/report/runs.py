@@ -29,11 +29,11 @@ from lightning_cifar.evaluate.test_results import (
     read_checkpoint_path,
     read_text,
 )
-from lightning_cifar.run.curves import METRICS, Series, read_metrics
-from lightning_cifar.run.fonts import shorten
-from lightning_cifar.run.image_sheet import cut_sheet
-from lightning_cifar.run.options import SIGNATURES
-from lightning_cifar.run.settings import format_test_command
+from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
+from lightning_cifar.run.figures.fonts import shorten
+from lightning_cifar.run.figures.image_sheet import cut_sheet
+from lightning_cifar.run.settings.options import SIGNATURES
+from lightning_cifar.run.settings.precedence import format_test_command
 
 STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes

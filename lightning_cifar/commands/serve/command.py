@@ -6,7 +6,7 @@ import sys
 
 from lightning_cifar.errors import InputError, require_extra
 from lightning_cifar.files import PRETRAINED_NAME
-from lightning_cifar.run.options import Arguments, add_checkpoint
+from lightning_cifar.run.settings.options import Arguments, add_checkpoint
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart")
 LOCAL = ("127.0.0.1", "::1", "localhost")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
 from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.refusal import list_missing, undo_if_refused
-from lightning_cifar.run.settings import check_run_dir, layer_series, name_settings
+from lightning_cifar.run.settings.options import Arguments, check_options_of_fit, last_value
+from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
 STUDY = "sweep.db"
 DEFAULT = ["model.learning_rate", "data.batch_size"]  # searched by default, as the course report asks

@@ -13,8 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.run.configurations import check_config
-from lightning_cifar.run.options import SIGNATURES, check_option, values_of
+from lightning_cifar.run.settings.configurations import check_config
+from lightning_cifar.run.settings.options import SIGNATURES, check_option, values_of
 
 Space = dict[str, BaseDistribution]
 COMMA = re.compile(r",(?![^\[{]*[\]}])")  # between two values, not within one that is a list or a mapping

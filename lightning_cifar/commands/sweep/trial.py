@@ -11,9 +11,9 @@ from lightning_cifar.commands.sweep.space import format_options, round_values
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
-from lightning_cifar.run.record import RunRecord
+from lightning_cifar.run.records.run_json import RunRecord
+from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
-from lightning_cifar.run.throughput import Throughput
 from lightning_cifar.run.trainer import open_run
 
 TRIAL = "trial"  # name of a run in this series

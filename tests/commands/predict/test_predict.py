@@ -219,8 +219,8 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
 
 
 def test_precision_is_not_measured_on_a_known_processor(checkpoint, drawn_folder, capsys, monkeypatch):
-    monkeypatch.setattr("lightning_cifar.run.hardware.find_processor_precision", lambda: "32-true")
-    monkeypatch.delattr("lightning_cifar.run.hardware.IMAGES")  # measuring fails
+    monkeypatch.setattr("lightning_cifar.run.process.hardware.find_processor_precision", lambda: "32-true")
+    monkeypatch.delattr("lightning_cifar.run.process.hardware.IMAGES")  # measuring fails
     args = ["--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision"]
     assert run(capsys, *args, "auto") == run(capsys, *args, "32-true")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.run.options import RECIPES
+from lightning_cifar.run.settings.options import RECIPES
 from tests.commands.command_line import run
 
 FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"

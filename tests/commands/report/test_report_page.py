@@ -16,7 +16,7 @@ from PIL import Image
 
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
-from lightning_cifar.run.image_sheet import cut_sheet
+from lightning_cifar.run.figures.image_sheet import cut_sheet
 from tests.commands.command_line import run
 
 

@@ -25,8 +25,8 @@ from lightning_cifar.commands.sweep.space import (
     read_values,
 )
 from lightning_cifar.commands.sweep.study import make_record, open_study
-from lightning_cifar.run.options import RECIPES
-from lightning_cifar.run.throughput import Throughput
+from lightning_cifar.run.records.throughput import Throughput
+from lightning_cifar.run.settings.options import RECIPES
 from tests.commands.command_line import run
 
 SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.crop_padding=1,2")

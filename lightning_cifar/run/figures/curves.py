@@ -1,0 +1,99 @@
+"""Plots of loss and accuracy over epochs, from ``metrics.csv``. Does not import torch, which takes seconds."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lightning_cifar.run.figures.fonts import shorten
+
+METRICS = "metrics.csv"
+
+# The colour-blind safe palette of Okabe and Ito.
+COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
+# For several configurations.
+MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv"  # for more than these
+
+Series = dict[str, list[tuple[float, float]]]
+
+
+def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
+    """Return each column of Lightning's ``metrics.csv`` as a series of (epochs done, value), without empty cells.
+
+    Args:
+        file: path of the CSV.
+        steps_per_epoch: optimiser steps per epoch; None: inferred from the first epoch that has ended.
+    """
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    for row in rows:
+        if steps_per_epoch is None and row.get("train/loss_epoch"):
+            steps_per_epoch = (int(row["step"]) + 1) / (int(row["epoch"]) + 1)  # Lightning counts both from 0
+    series: Series = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step") and value:
+                done = (int(row["step"]) + 1) / steps_per_epoch if steps_per_epoch else float(row["epoch"])
+                series.setdefault(name, []).append((done, float(value)))
+    return series
+
+
+def plot_metrics(series: Series, title: str = "") -> Figure:
+    """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
+    figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
+    if title.isascii():  # the default font lacks many other characters
+        figure.suptitle(shorten(title, 80).replace("$", r"\$"))
+    loss, accuracy = figure.subplots(1, 2)
+    plot_losses({"": [series]}, loss)
+    plot_accuracies({"": [series]}, accuracy)
+    return figure
+
+
+def plot_losses(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
+    """Plot the losses of runs, given by name of configuration; points for training steps only if there is one run."""
+    plot_quantity(runs, axes, "loss", "{:.3f}")
+    axes.set_ylabel("cross-entropy loss")
+
+
+def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
+    """Plot the accuracies of runs, as `plot_losses` does."""
+    plot_quantity(runs, axes, "accuracy", "{:.1%}")
+    axes.set_ylabel("accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def choose_line_style(number: int) -> dict[str, Any]:
+    """Return colour and marker of a line among many: 35 that differ, for colour-blind readers too."""
+    row, column = divmod(number, len(MANY_COLOURS))
+    return {"color": MANY_COLOURS[column], "marker": MARKERS[row % len(MARKERS)]}
+
+
+def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, number_format: str) -> None:
+    """Plot a quantity with a colour per split; of several configurations, a colour for each, training dashed."""
+    is_single = sum(map(len, runs.values())) == 1
+    for number, (label, seeds) in enumerate(runs.items()):
+        for split in ("train", "val", "test"):
+            look = choose_line_style(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
+            text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
+            for series in seeds:
+                if is_single and (points := series.get(f"{split}/{name}_step")):
+                    (dots,) = axes.plot(*zip(*points, strict=True), ".", color=look["color"], alpha=0.4)
+                    dots.set(markersize=6, markeredgewidth=0, label=f"{split}, single steps")
+                if points := series.get(f"{split}/{name}_epoch" if split == "train" else f"{split}/{name}"):
+                    last = f" {number_format.format(points[-1][1])}" if is_single else ""
+                    style = "--" if split == "train" and len(runs) > 1 else "-"
+                    axes.plot(*zip(*points, strict=True), style, markersize=3, label=text + last, **look)
+                    text = "_"  # one legend entry for all seeds
+    axes.set(xlabel="epoch")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[1]:
+        if len(runs) == 1:
+            axes.legend(frameon=False)
+        else:
+            axes.legend(frameon=False, fontsize=8, handlelength=3.5)

@@ -1,0 +1,115 @@
+"""Settings of the process during a command: output, warnings, environment, SIGTERM. Notebooks get theirs back."""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from lightning_cifar.errors import DISK_FULL
+from lightning_cifar.run.process.messages import restored_messages
+from lightning_cifar.run.process.output import has_no_reader
+
+# Warnings of the libraries at every start, of no use here. All others are shown.
+IRRELEVANT = (
+    "LightningCLI's args parameter is intended",  # main(args) is how tests and notebooks call it
+    "Checkpoint directory .* exists and is not empty",  # that of a resumed run
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # between Lightning 2.6 and torch 2.14
+    "Be aware that when using `ckpt_path`.*('LastCheckpoint'|\\['Timer'\\])",  # in LearningRateFinder; of max_time
+    "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
+)
+
+
+def prepare_output() -> None:
+    """Make standard output and error take any text, also in a process that was started without them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for the whole process
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):  # not in a notebook
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
+
+
+def end_output(error: OSError) -> int:
+    """Return the exit status after standard output failed: its reader has ended, or its disk is full. Else raise."""
+    if isinstance(error, BrokenPipeError):
+        if not has_no_reader(sys.stdout.fileno()):  # another pipe is broken
+            raise error
+        status = 128 + signal.SIGPIPE
+    elif error.errno in DISK_FULL:
+        with contextlib.suppress(OSError):
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        status = 1
+    else:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    return status
+
+
+@contextlib.contextmanager
+def rank_zero_output() -> Iterator[None]:
+    """Let only rank 0 print; a process that rank 0 started ends in silence, for it is killed with rank 0's report."""
+    from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
+
+    if is_rank_zero():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            yield
+        except SystemExit:
+            if not values_of_rank_zero():
+                raise
+            # When a process that rank 0 started fails, Lightning kills rank 0, which may be writing a checkpoint.
+
+
+@contextlib.contextmanager
+def process_settings() -> Iterator[None]:
+    """Set warnings, log levels and the handler of SIGTERM for a command; restore them afterwards, for notebooks."""
+    environment = dict(os.environ)
+    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
+    try:
+        with warnings.catch_warnings(), exit_on_sigterm(), restored_messages():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            for message in IRRELEVANT:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for name in [name for name in os.environ if not name.startswith("WANDB")]:  # wandb's process lives on
+            if name not in environment:
+                del os.environ[name]
+        os.environ.update(environment)
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command in order, with status 143; training handles it, and others, in its own way."""
+
+    def end(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
+    hook, sys.unraisablehook = sys.unraisablehook, send_again
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():  # a training that failed may have left its own
+            if handler is not None:  # of another language
+                signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+def send_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Send a signal once more whose exception was raised in a finaliser, where Python drops it."""
+    if isinstance(lost.exc_value, SystemExit | KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(lost.exc_value, SystemExit) else signal.SIGINT
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)

@@ -1,0 +1,99 @@
+"""What the parser may read: imports from trusted packages, nothing from the network, no text that takes very long."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from inspect import signature
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import _common, _optionals, get_loader, set_loader, set_parsing_settings
+
+from lightning_cifar.errors import InputError
+from lightning_cifar.imports import trusted
+from lightning_cifar.run.settings.configurations import check_text
+
+TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
+
+
+@contextmanager
+def restricted_parsing() -> Iterator[None]:
+    """Let the parser import from trusted packages only, for importing runs code, and limit every text that it loads.
+
+    Besides ``--config`` these are files that a configuration or an option such as ``--model`` names, and values.
+    """
+    settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
+    load = get_loader("yaml")
+
+    def load_limited(text: str) -> Any:
+        try:
+            check_text(text)
+        except RecursionError:
+            raise InputError("a value is nested too deeply") from None
+        return load(text)
+
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=[*TRUSTED, *trusted.get()],
+        config_read_mode_urls_enabled=False,
+        config_read_mode_fsspec_enabled=False,
+    )
+    set_loader("yaml", load_limited, (yaml.YAMLError,))
+    try:
+        yield
+    finally:  # jsonargparse keeps them for the whole process; the first two have no public way to read them
+        _common.parsing_settings.update(settings)
+        _optionals._set_config_read_mode(urls_enabled="u" in read_mode, fsspec_enabled="s" in read_mode)
+        set_loader("yaml", load, (yaml.YAMLError,))
+
+
+def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
+    """Refuse functions that a configuration would call, in place of a class or as an argument of one.
+
+    Args:
+        value: of an option.
+        trusted: packages whose functions may be called.
+
+    Raises:
+        InputError: naming the function.
+    """
+    if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
+        module, _, name = path.rpartition(".")
+        package = module.partition(".")[0]
+        if package not in (*TRUSTED, *trusted):  # importing it runs its code
+            refuse(path)
+        called = getattr(import_module(module), name)
+        if package not in trusted and not isinstance(called, type):
+            refuse(path)
+        defaults = signature(called).parameters
+        value = {
+            key: part
+            for key, part in (value.get("init_args") or {}).items()
+            if key not in defaults or part is not defaults[key].default
+        }
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            refuse_functions(part, trusted)
+    elif callable(value) and str(value.__module__).partition(".")[0] not in trusted:
+        refuse(f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}")
+
+
+def refuse(path: str) -> NoReturn:
+    raise InputError(
+        f"{path} is a function that the configuration would call: if you trust this one, "
+        f"add --trust_config {path.partition('.')[0]}"
+    )
+
+
+def refuse_objects(option: str, value: Any) -> None:
+    """Refuse a ``class_path`` in an option of model or data, which jsonargparse would call; they have plain values."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            raise InputError(f"--{option} holds a class_path: write plain values")
+        for name, part in value.items():
+            refuse_objects(f"{option}.{name}", part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            refuse_objects(option, part)
+    elif callable(value):
+        raise InputError(f"--{option} holds a function: write its name, PACKAGE.MODULE:FUNCTION")

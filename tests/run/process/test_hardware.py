@@ -1,0 +1,82 @@
+"""The choice between float32 and bfloat16, and memory that is reused without new page faults."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_cifar import ImageClassifier
+from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
+
+
+class Slow(nn.Module):
+    """A network that is slow in one precision, like bfloat16 on processors without its instructions."""
+
+    def __init__(self, slow: torch.dtype) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+        self.slow = slow
+
+    def forward(self, images):
+        logits = self.linear(images.mean((2, 3)))
+        if logits.dtype == self.slow:
+            time.sleep(0.02)
+        return logits
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")])
+def test_chooses_the_faster_precision(slow, chosen):
+    assert find_fastest_precision(Slow(slow), torch.rand(8, 3, 32, 32)) == chosen
+
+
+def test_leaves_network_and_random_state_unchanged():
+    network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, state = torch.rand(8, 3, 32, 32), torch.get_rng_state()
+    assert find_fastest_precision(network, images) in ("32-true", "bf16-mixed")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("info", "chosen"),
+    [
+        ("flags\t\t: fpu sse2 avx512_bf16 amx_tile\n", "bf16-mixed"),
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx512f\n", "32-true"),
+        ("Features\t: fp asimd bf16\n", "bf16-mixed"),
+        ("processor\t: 0\n", None),
+        (None, None),
+    ],
+)
+def test_precision_is_decided_by_the_instructions_of_the_processor(tmp_path, info, chosen):
+    if info is not None:
+        (tmp_path / "cpuinfo").write_text(info)
+    assert find_processor_precision(tmp_path / "cpuinfo") == chosen
+
+
+FAULTS = """
+import resource, torch
+from lightning_cifar.run.process.hardware import keep_freed_memory
+if {keep}:
+    assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 * 2**20)  # 256 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([faults() for _ in range(20)][-1])  # the heap has settled by then
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.slow
+def test_a_repeated_allocation_causes_few_page_faults():
+    def run(keep: bool) -> int:
+        command = [sys.executable, "-c", FAULTS.format(keep=keep)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    with_setting, without = run(True), run(False)
+    assert with_setting < without / 10
