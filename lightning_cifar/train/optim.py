@@ -86,8 +86,8 @@ def prepare_averages(trainer: Trainer) -> None:
             continue
         if mean := average.avg_fn:
             average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new
-        for name in ("on_validation_epoch_start", "on_save_checkpoint", "on_train_end"):
-            setattr(one, name, partial(copy_weights, average, getattr(one, name)))
+        for name in ("on_validation_epoch_start", "on_save_checkpoint", "on_train_end"):  # set anew by each fit
+            setattr(one, name, partial(copy_weights, average, getattr(type(one), name).__get__(one)))
 
 
 def copy_weights(average: AveragedModel, use: Callable[..., None], trainer: Trainer, module: Any, *args: Any) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from harm import Trap
-from tests.run.test_resume import read_rows
-from tests.run.test_resume_faults import load_last
 
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
+from tests.run.checkpoints.test_resume import read_rows
+from tests.run.checkpoints.test_resume_faults import load_last
 
 pytestmark = pytest.mark.fault
 

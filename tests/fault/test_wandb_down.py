@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar.run import wandb as wandb_logging
+from lightning_cifar.run.records import wandb as wandb_logging
 
 pytestmark = pytest.mark.fault
 

@@ -8,7 +8,6 @@ import yaml
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from lightning.pytorch.loops.optimization.closure import AbstractClosure
-from tests.run.test_resume import ALIVE, EMA, OFTEN, assert_same, read_rows, resume, train_with_copies
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,6 +16,7 @@ from lightning_cifar.run.settings.options import RECIPES
 from lightning_cifar.train import replay
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import build_optimizer
+from tests.run.checkpoints.test_resume import ALIVE, EMA, OFTEN, assert_same, read_rows, resume, train_with_copies
 from tests.trainer import make_quiet_trainer
 
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "40", "--model.widths", "[4,4,8,8,8]"]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
 
-RECIPES = {file.stem: file for file in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+RECIPES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))}
 CHECKPOINT_HELP = f"a run directory, a checkpoint, a .safetensors file, or `{PRETRAINED_NAME}`"
 TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",

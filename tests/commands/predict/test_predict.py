@@ -292,7 +292,7 @@ NOT_READ = {
     "truncated.jpg": (picture("JPEG")[:900], "truncated"),
     "empty.png": (b"", "an empty file"),
     "text.png": (b"image,label\n", "not an image"),
-    "a program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", "not an image"),
+    "a program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", "PostScript"),
     "only a header.png": (header_of(32, 32), ""),
 }
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
-from tests.run.test_resume import read_rows
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, Throughput, main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
+from tests.run.checkpoints.test_resume import read_rows
 from tests.trainer import make_quiet_trainer
 
 CALLBACKS = "--trainer.callbacks"

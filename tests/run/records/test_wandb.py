@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lightning_cifar.run import wandb as wandb_logging
+from lightning_cifar.run.records import wandb as wandb_logging
 
 
 @pytest.fixture(autouse=True)

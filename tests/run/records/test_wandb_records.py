@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.run import wandb as wandb_logging
+from lightning_cifar.run.records import wandb as wandb_logging
 
 
 @pytest.fixture(scope="module")

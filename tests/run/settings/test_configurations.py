@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from lightning_cifar import main
-from lightning_cifar.run import checkpoint_settings, job
+from lightning_cifar.run import job
+from lightning_cifar.run.settings import from_checkpoint
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
@@ -229,7 +230,7 @@ def test_text_that_an_option_or_a_configuration_names_is_limited(tmp_path, capsy
 
 def test_very_many_classes_are_left_out_of_settings(tiny, monkeypatch, capsys):
     """Their parsing would take minutes; here more than five are many. A run on them is resumed and tested as any."""
-    monkeypatch.setattr(checkpoint_settings, "MOST_NAMES", 5)
+    monkeypatch.setattr(from_checkpoint, "MOST_NAMES", 5)
     monkeypatch.setattr(job, "MOST_NAMES", 5)
     assert main(["fit", *tiny, "--run_dir", "run"]) == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["class_names"] is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifar import Throughput, main
-from lightning_cifar.run import launcher, messages
+from lightning_cifar.run.process import launcher, messages
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 CALLBACKS = "--trainer.callbacks"
