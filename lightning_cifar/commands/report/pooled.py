@@ -35,12 +35,12 @@ def pool_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def pool_classes(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return recall and test images of each class, of all images together."""
-    images, hits = (
-        np.array([[value(row) for row in test.values()] for test in tests]).sum(0)
-        for value in (lambda row: row["images"], lambda row: row["images"] * (row["recall"] or 0))
-    )
-    rows = zip(tests[0], images.tolist(), hits.tolist(), strict=True)
-    return {name: {"recall": hit / count if count else None, "images": count} for name, count, hit in rows}
+    pooled = {}
+    for name, *rows in zip(tests[0], *(test.values() for test in tests), strict=True):
+        images = sum(row["images"] for row in rows)
+        hits = sum(row["images"] * (row["recall"] or 0) for row in rows)
+        pooled[name] = {"recall": hits / images if images else None, "images": images}
+    return pooled
 
 
 def pool_calibration(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:

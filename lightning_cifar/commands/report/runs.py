@@ -39,7 +39,6 @@ STARTS = ("init_from", "ckpt_path")  # options that name the weights from which 
 MAX_CONFIG = 1 << 20  # bytes
 MAX_VALUES = 20_000  # in a configuration, and in a test besides those of each class
 MAX_SHEET = 4096  # pixels along a side of mistakes.png
-CLASS = ("recall", "images")  # what a test says of each class
 
 
 @dataclass
@@ -118,8 +117,8 @@ class SavedRun:
         classes = len(test["per_class"])
         if test["confusion"] is not None and np.shape(test["confusion"]) != (classes, classes):  # None: many classes
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
-        # Older results lack it.
-        test["balanced_accuracy"] = balance(*([row[name] for row in test["per_class"].values()] for name in CLASS))
+        rows = test["per_class"].values()  # older results lack the balanced accuracy
+        test["balanced_accuracy"] = balance([row["recall"] for row in rows], [row["images"] for row in rows])
         checkpoint, partial = read_checkpoint_path(file.parent), describe_partial(test)
         test["checkpoint"] = str(checkpoint) if checkpoint else None
         self.test = test
@@ -160,7 +159,7 @@ def take_class(row: dict[str, Any]) -> dict[str, Any]:
     recall = row["recall"] if "recall" in row else row["accuracy"]  # its name in older results
     if recall is not None:
         check_range("recall", recall, "[0, 1]")
-    return dict(zip(CLASS, (recall, int(row["images"])), strict=True))
+    return {"recall": recall, "images": int(row["images"])}
 
 
 def read_runs(directories: Sequence[Path]) -> list[SavedRun]:

@@ -49,7 +49,7 @@ def count_processors(trainer: dict[str, Any]) -> int | None:
     """Return the number of processes that an index in ``devices`` means on a CPU, which has none; else None.
 
     Raises:
-        InputError: several indices are named on a CPU, or no number of processes that it could run.
+        InputError: several indices are named on a CPU, or ``devices`` is not a number of processes that it can run.
     """
     devices = trainer["devices"]
     if trainer["accelerator"] != "cpu" and torch.accelerator.is_available():
