@@ -18,7 +18,7 @@ from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.figures.curves import METRICS
 from lightning_cifar.run.figures.live_figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
-from lightning_cifar.run.records.wandb import log_curves
+from lightning_cifar.run.records.wandb import log_checkpoint, log_curves
 from lightning_cifar.run.settings.ineffective import list_ineffective
 from lightning_cifar.run.settings.precedence import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
@@ -128,4 +128,4 @@ def report_files(job: Job, run: Run) -> None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
-            run.wandb.send_checkpoint(checkpoint)
+            log_checkpoint(run.wandb, checkpoint)

@@ -11,6 +11,7 @@ import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
@@ -38,7 +39,7 @@ from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.records.wandb import SafeLogger, finish_wandb
+from lightning_cifar.run.records.wandb import finish_wandb
 from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
@@ -61,7 +62,7 @@ class Run:
 
     directory: Path
     trainer: Trainer
-    wandb: SafeLogger | None = None
+    wandb: WandbLogger | None = None
     checkpoint: Path | None = None
     steps_before: int = 0
 

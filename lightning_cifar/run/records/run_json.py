@@ -133,11 +133,6 @@ class RunRecord(Callback):
             write_json(self.file, self.record)
 
 
-def read_recipe(run_dir: Path) -> str | None:
-    """Return the name of the recipe in the ``run.json`` of a directory; None if there is none."""
-    return read_record_entry(run_dir, "recipe")
-
-
 def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
     try:

@@ -3,7 +3,6 @@
 import datetime
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +10,10 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cifar.errors import reason
-from lightning_cifar.run.records.attempt import attempt
+from lightning_cifar.run.records.attempt import attempt, attempt_calls
 
 WandbMode = Literal["auto", "online", "offline"]
+SERVICE = "W&B"  # in warnings
 # Seconds. Without a network, wandb's defaults delay the start of a run by 90 s and its end forever.
 INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
 # Defaults of wandb's settings; the environment overrides them (WANDB_PROJECT, WANDB_CONSOLE, WANDB__DISABLE_META).
@@ -30,39 +30,6 @@ SETTINGS = {
 AXIS = "trainer/global_step"  # as in Lightning's logger; wandb's row count restarts in every process
 SUMMARIES = {"val/accuracy": "max", "val/loss": "min"}
 ROWS_PER_SECOND = 100  # more than any run logs
-
-
-class SafeLogger(WandbLogger):
-    """WandbLogger that warns at the first failure of wandb and does nothing afterwards."""
-
-    broken = False
-
-    def attempt(self, method: Callable[..., Any], *args: Any, **options: Any) -> None:
-        attempt(self, "W&B", method, *args, **options)
-
-    def log_metrics(self, *args: Any, **options: Any) -> None:
-        self.attempt(super().log_metrics, *args, **options)
-
-    def log_hyperparams(self, *args: Any, **options: Any) -> None:
-        """Do nothing: `start_wandb` has logged the configuration, without paths."""
-
-    def save(self) -> None:
-        self.attempt(super().save)
-
-    def finalize(self, status: str) -> None:
-        self.attempt(super().finalize, status)
-
-    def send_checkpoint(self, file: str) -> None:
-        """Upload a checkpoint as an artifact of type ``model``."""
-
-        def send() -> None:
-            import wandb
-
-            artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
-            artifact.add_file(file)
-            self.experiment.log_artifact(artifact)
-
-        self.attempt(send)
 
 
 class EarlierRun(NamedTuple):
@@ -87,7 +54,7 @@ def find_earlier_run(run_dir: Path) -> EarlierRun | None:
 
 def start_wandb(
     mode: WandbMode, run_dir: Path, earlier: EarlierRun | None = None, tests: bool = False, **about: Any
-) -> SafeLogger | None:
+) -> WandbLogger | None:
     """Start or resume a W&B run and return its logger; warn and return None if wandb cannot be used.
 
     Args:
@@ -124,7 +91,11 @@ def start_wandb(
                     seconds = (datetime.datetime.now() - earlier.began).total_seconds()
                     run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
                 define_metrics(run)
-                return SafeLogger(experiment=run)
+                logger = WandbLogger(experiment=run)
+                attempt_calls(logger, SERVICE)
+                # The configuration is logged already, without paths.
+                logger.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]
+                return logger
             why = "no API key; run `wandb login` and then `wandb sync` to upload this run"
         except Exception as error:  # training continues without W&B
             why = " ".join(str(error).split())[:200] or reason(error)  # that of a wrong setting has several lines
@@ -174,7 +145,7 @@ NUMBERS = (
 SHOWN = 128  # pixels; 32x32 are too small to see
 
 
-def log_curves(logger: SafeLogger, file: Path) -> None:
+def log_curves(logger: WandbLogger, file: Path) -> None:
     """Log the figure ``curves.png`` of a run."""
 
     def log() -> None:
@@ -182,10 +153,23 @@ def log_curves(logger: SafeLogger, file: Path) -> None:
 
         logger.experiment.log({"train/curves": wandb.Image(str(file))})
 
-    logger.attempt(log)
+    attempt(logger, SERVICE, log)
 
 
-def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
+def log_checkpoint(logger: WandbLogger, file: str) -> None:
+    """Upload a checkpoint as an artifact of type ``model``."""
+
+    def log() -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model")
+        artifact.add_file(file)
+        logger.experiment.log_artifact(artifact)
+
+    attempt(logger, SERVICE, log)
+
+
+def log_test(logger: WandbLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
     """Log the result of a test: its numbers to the summary, its confusions, classes and mistakes as tables.
 
     Args:
@@ -227,4 +211,4 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
             )
         run.log(logged)
 
-    logger.attempt(log)
+    attempt(logger, SERVICE, log)
