@@ -23,10 +23,10 @@ from torch import Tensor
 from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.images import Square
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
 

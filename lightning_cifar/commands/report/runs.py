@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
+from lightning_cifar.evaluate.charts import CAPTION_LINES
 from lightning_cifar.evaluate.recall import balance
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
@@ -32,6 +32,7 @@ from lightning_cifar.evaluate.test_results import (
 from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
+from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.precedence import format_test_command
 

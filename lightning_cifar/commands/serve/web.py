@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 
 from lightning_cifar.commands.serve.decoder import Decoder
 from lightning_cifar.data.images import MAX_PIXELS
-from lightning_cifar.evaluate.charts import data_uri, encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
 from lightning_cifar.evaluate.prediction import predict_batch
+from lightning_cifar.run.figures.png import data_uri, encode_png
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names, get_square
 

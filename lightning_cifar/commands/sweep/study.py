@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_cifar.commands.sweep.space import round_values
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.figures.png import render_figure
 
 NAME = "sweep"  # of the study in its file
 # Seconds between heartbeats of a trial, without one until its process counts as dead, and to wait for the database.
@@ -160,11 +161,10 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
                     axes.tick_params(axis="x", which="minor", labelrotation=90)
                 if name in ("history", "slice"):
                     limit_outliers(pyplot.gcf().axes, [trial.value for trial in complete if trial.value is not None])
-                content = io.BytesIO()
-                pyplot.gcf().savefig(content, dpi=120, format="png", bbox_inches="tight")
+                png = render_figure(pyplot.gcf(), bbox_inches="tight")
                 pyplot.close()
             files.append(directory / f"{name}.png")
-            write_whole(files[-1], content.getvalue())
+            write_whole(files[-1], png)
     finally:
         pyplot.switch_backend(backend)
     return files

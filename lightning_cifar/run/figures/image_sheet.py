@@ -1,12 +1,12 @@
 """Sheets of images with captions, for ``batch.png`` and ``mistakes.png``. Imports no torch."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_cifar.run.figures.fonts import open_font, replace_missing
+from lightning_cifar.run.figures.png import encode_png
 
 COLUMNS = 8
 TILE, MARGIN, LINE = 96, 6, 16  # pixels; an image is enlarged by a whole factor to about a tile
@@ -31,9 +31,7 @@ def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]]) -> bytes:
         for line, text in enumerate(replace_missing(lines)):
             middle = (left + tile // 2, top + tile + line * LINE + LINE // 2)
             write.text(middle, fit_text(text, font, tile), "black", font, anchor="mm")
-    png = io.BytesIO()
-    sheet.save(png, "PNG", compress_level=1)
-    return png.getvalue()
+    return encode_png(sheet, compress_level=1)
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
