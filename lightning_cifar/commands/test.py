@@ -1,6 +1,5 @@
 """``test``: evaluate a checkpoint on the test images: a table, ``test.json`` and its plots."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
-from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_text, write_evaluation
+from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_json, write_evaluation
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
 from lightning_cifar.run.records.wandb import log_test
@@ -60,7 +59,7 @@ def check_split(job: Job) -> None:
     """Print a warning if a folder without test images has changed since training, and with it which ones are tested."""
     assert job.ckpt_path is not None
     try:
-        trained = json.loads(read_text(job.ckpt_path.parent.parent / RECORD))["data"]["split"]
+        trained = read_json(job.ckpt_path.parent.parent / RECORD)["data"]["split"]
     except (OSError, *DAMAGED):  # the run is not here, or of another version
         return
     if trained and job.data.dataset.split not in (None, trained):

@@ -36,6 +36,11 @@ def read_text(file: Path, limit: int = MAX_BYTES) -> str:
     return file.read_text(encoding="utf-8")
 
 
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file that this package has written, read by `read_text`."""
+    return json.loads(read_text(file))
+
+
 def check_file(file: Path, limit: int = MAX_BYTES) -> None:
     """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
     found = file.stat()
@@ -89,7 +94,7 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
 def read_checkpoint_path(directory: Path) -> Path | None:
     """Return the checkpoint that the test in ``directory`` names; None if there is no readable test."""
     try:
-        named = json.loads(read_text(directory / RESULT))["checkpoint"]
+        named = read_json(directory / RESULT)["checkpoint"]
         return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
@@ -114,7 +119,7 @@ def register_test(directory: Path) -> None:
 def list_tests(run: Path) -> list[str]:
     """Return the directories of tests that the run lists, relative to it; none if its list is missing or damaged."""
     try:
-        return [str(one) for one in json.loads(read_text(run / TESTS))]
+        return [str(one) for one in read_json(run / TESTS)]
     except (OSError, *DAMAGED):
         return []
 
@@ -146,6 +151,6 @@ def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> 
             continue
         if tested is None or not tested.is_file():
             return test
-        if json.loads(read_text(test / RESULT)).get("checkpoint_sha256") == digest(tested.resolve()):
+        if read_json(test / RESULT).get("checkpoint_sha256") == digest(tested.resolve()):
             return test
     return None

@@ -1,7 +1,6 @@
 """Results of ``repeat``: read from its directory, summarised over seeds, compared, and formatted as tables."""
 
 import csv
-import json
 import math
 import re
 import statistics
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
+from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.settings.options import SEEDS
 from lightning_cifar.run.settings.precedence import format_command
@@ -36,7 +35,7 @@ def read_seed(file: Path) -> dict[str, Any]:
         InputError: the file is damaged, or of another seed than its name says.
     """
     try:
-        run: dict[str, Any] = json.loads(read_text(file))
+        run: dict[str, Any] = read_json(file)
         if "diverged" not in run:
             check_measures(run)
             int(run["run"]["data"]["test"])
@@ -184,7 +183,7 @@ def read_result(file: Path) -> dict[str, Any]:
     """
     try:
         path = file / "repeat.json" if file.is_dir() else file
-        result: dict[str, Any] = json.loads(read_text(path))
+        result: dict[str, Any] = read_json(path)
         numbers = [float(run[key]) for key in MEASURES for run in result["seeds"]]
         [describe_run(run) for run in result["seeds"]]
         describe_diverged(result)

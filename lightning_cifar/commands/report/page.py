@@ -19,7 +19,7 @@ from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.test_results import DAMAGED, read_text
+from lightning_cifar.evaluate.test_results import DAMAGED, read_json
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
@@ -184,7 +184,7 @@ def collect_commands(group: Group) -> dict[str, Any]:
     first = group.runs[0]
     typed = [run.command for run in group.runs if run.command]
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
-        typed = [json.loads(read_text(group.directory / "repeat.json"))["command"]]
+        typed = [read_json(group.directory / "repeat.json")["command"]]
     checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
     root, labels = (first.settings.get(f"data.{name}") for name in ("root", "labels"))
     return {

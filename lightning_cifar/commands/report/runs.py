@@ -3,7 +3,6 @@
 Missing or damaged files are skipped and listed in `SavedRun.problems`.
 """
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from lightning_cifar.evaluate.test_results import (
     find_tested_run,
     find_tests,
     read_checkpoint_path,
+    read_json,
     read_text,
 )
 from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
@@ -79,7 +79,7 @@ class SavedRun:
         self.name = shorten(str(stored["recipe"] or self.name))
 
     def take_record(self, file: Path) -> None:
-        record = json.loads(read_text(file))
+        record = read_json(file)
         self.command = shlex.join(record["command"])
         if seconds := record.get("timings", {}).get("fit_seconds"):
             self.fit_seconds = float(seconds)
@@ -108,7 +108,7 @@ class SavedRun:
             raise ValueError("no values")
 
     def take_test(self, file: Path) -> None:
-        test = json.loads(read_text(file))
+        test = read_json(file)
         for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error"):
             test[name] = float(test[name])
         for name in ("accuracy", "accuracy_without_tta"):
@@ -193,7 +193,7 @@ def find_runs(directory: Path) -> list[Path]:
         raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or test.json")
     stage = None
     with suppress(OSError, *DAMAGED):  # `read_run` notes it
-        stage = json.loads(read_text(directory / "run.json"))["stage"]
+        stage = read_json(directory / "run.json")["stage"]
     if stage in ("validate", "predict"):
         raise InputError(f"report {directory}: {stage} leaves nothing to report: name a directory of fit or test")
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [directory]
