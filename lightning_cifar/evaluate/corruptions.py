@@ -112,9 +112,6 @@ def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tupl
         folder: holds ``<corruption>.npy`` files.
         images: number of test images.
         size: in pixels, to which they are enlarged.
-
-    Raises:
-        InputError: a file is not an array of images, or has another shape.
     """
     for file in sorted(folder.glob("*.npy")):
         if file.name != "labels.npy":

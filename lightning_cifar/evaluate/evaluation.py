@@ -30,13 +30,10 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     """Return `evaluate_logits` of a finished test, with the accuracy without test-time augmentation and the mistakes.
 
     Args:
-        model: has just been tested by a Trainer and holds the outputs.
+        model: has just been tested by a Trainer and holds the outputs; `DivergenceError` if these are NaN or infinite.
         data: the test's data. The temperature is the model's; if it has none, it is fitted on the validation images; if
             these are few, all classified right, or the test images, there is no temperature.
         trainer: predicts the validation images.
-
-    Raises:
-        DivergenceError: outputs are NaN or infinite.
     """
     logits, plain, labels = model.test_outputs.compute()
     if bad := int((logits.softmax(1) + plain.softmax(1)).isnan().any(1).sum()):

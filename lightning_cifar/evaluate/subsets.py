@@ -51,9 +51,6 @@ def read_near_duplicates(file: Path) -> list[int]:
 
     Source: cvjena/cifair on GitHub (arXiv 1902.00423), which lists the test images of CIFAR-10 and CIFAR-100 that have
     a near duplicate among the training images. Its licence does not allow copies in this package.
-
-    Raises:
-        InputError: the file cannot be read, has no such column, or something else than positions in [0, 9999] in it.
     """
     try:
         check_file(file)

@@ -27,11 +27,7 @@ MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
 
 
 def read_text(file: Path, limit: int = MAX_BYTES) -> str:
-    """Return the text of a file that this package has written.
-
-    Raises:
-        ValueError: it is too large, or not a regular file: reading a pipe would block.
-    """
+    """Return the text of a file that this package has written, after `check_file`."""
     check_file(file, limit)
     return file.read_text(encoding="utf-8")
 

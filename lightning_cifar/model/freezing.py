@@ -13,9 +13,6 @@ def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
 
     Blocks are those of a `FiveBlockNet`, its stem going with the first one. Of another network, they are the direct
     children with parameters, without the last, its classifier. Batch norm keeps its statistics in evaluation mode only.
-
-    Raises:
-        InputError: there are not so many blocks.
     """
     frozen: list[nn.Module] = []
     for network in networks if count else ():

@@ -14,11 +14,7 @@ LOCK = ".lock"
 
 
 def make_timed_directory(parent: Path) -> Path:
-    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second."""
     wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory, number = wanted, 1
     try:
@@ -41,9 +37,6 @@ def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] 
         directory: made with its parents if it does not exist.
         option: option or argument that named the directory, for the error messages.
         owner: returns whether a directory that holds files belongs to the command; None: none does.
-
-    Raises:
-        InputError: the directory cannot be made or read, or holds files that are not the command's.
     """
     made = list_missing(directory)
     try:
@@ -68,11 +61,7 @@ def refuse_directory(error: OSError, named: str) -> Exception:
 def lock(run_dir: Path) -> BaseFileLock | None:
     """Keep other processes from writing to a run directory until the lock is released or this process dies.
 
-    Returns:
-        The lock; None if no file can be made there.
-
-    Raises:
-        InputError: another process has it.
+    Return the lock; None if no file can be made there. `InputError` if another process has it.
     """
     held = acquire(run_dir / LOCK, 0, f"{run_dir} is in use: another process trains in it")
     if held is not None:

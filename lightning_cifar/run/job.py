@@ -124,7 +124,6 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
         typed: the same as the user typed it; default: ``args``.
 
     Raises:
-        InputError: an option or its value cannot be used, or contradicts the checkpoint.
         SystemExit: the arguments ask for help or for the configuration, which has been printed.
     """
     show_messages()
@@ -197,11 +196,7 @@ def choose_log_interval(job: Job) -> None:
 
 
 def load_weights(job: Job) -> StoredModel:
-    """Load the weights of ``--ckpt_path`` into the model, and return what the file holds.
-
-    Raises:
-        InputError: the file is damaged, or holds the weights of another network.
-    """
+    """Load the weights of ``--ckpt_path`` into the model, and return what the file holds."""
     assert job.ckpt_path is not None
     stored, named = read_model(job.ckpt_path), f"--ckpt_path {job.ckpt_path}"
     names = zip(stored.hyper_parameters.get("class_names") or (), job.model.hparams["class_names"] or (), strict=False)
@@ -228,11 +223,7 @@ def check_limit(job: Job, name: str) -> None:
 
 
 def choose_precision(job: Job) -> None:
-    """Replace ``--trainer.precision auto`` by the faster precision; rank 0 chooses for all processes.
-
-    Raises:
-        InputError: this process cannot know what rank 0 chose.
-    """
+    """Replace ``--trainer.precision auto`` by the faster precision; rank 0 chooses for all processes."""
     if job.trainer["precision"] != "auto":
         return
     if precision := values_of_rank_zero().get("precision"):

@@ -123,9 +123,6 @@ def train_in_series(job: Job, run: Run) -> None:
     """Train; a signal during the last validation ends the command too, for what follows takes time.
 
     The model then has the weights of the last checkpoint, in float32.
-
-    Raises:
-        SystemExit: as `train`.
     """
     train(job, run)
     job.model.float()

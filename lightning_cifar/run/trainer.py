@@ -86,14 +86,13 @@ def open_run(
 ) -> Iterator[Run]:
     """Give the job a directory, locked and with its ``config.yaml``, and a Trainer; finish and unlock it afterwards.
 
+    If the directory is in use or an option cannot be used, nothing new is left behind.
+
     Args:
         job: with its data loaded and its precision chosen.
         directory: of a new run; default: the one that ``--run_dir`` names, else one named by the time.
         callbacks: further ones.
         epoch_rows: print a row of numbers after each epoch.
-
-    Raises:
-        InputError: the directory is in use, or an option cannot be used; nothing new is left behind then.
     """
     callbacks = make_callbacks(job, callbacks, epoch_rows)
     with ExitStack() as ending:

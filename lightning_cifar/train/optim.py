@@ -25,9 +25,6 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     """Build the optimiser that hyper-parameters of `ImageClassifier` name, with one parameter group for each role.
 
     ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
-
-    Raises:
-        InputError: torch has no such optimiser, or it does not accept its arguments or these parameters.
     """
     rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
     groups = group_parameters(network, rates)

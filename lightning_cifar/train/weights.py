@@ -77,11 +77,7 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
 
 
 def read_weights(file: Path) -> StoredModel:
-    """Read a file written by `save_weights`.
-
-    Raises:
-        InputError: the file is damaged or of another kind.
-    """
+    """Read a file written by `save_weights`; `InputError` if it is damaged or of another kind."""
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -124,11 +120,7 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
 
 
 def read_model(file: Path) -> StoredModel:
-    """Read a checkpoint or a weights file.
-
-    Raises:
-        InputError: the file is damaged or of another kind.
-    """
+    """Read a checkpoint or a weights file; `InputError` if it is damaged or of another kind."""
     if file.suffix == WEIGHTS:
         return read_weights(file)
     checkpoint = load_checkpoint(file)

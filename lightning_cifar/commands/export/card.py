@@ -60,9 +60,6 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     """Return what is known of a model, as plain values, from a weights file or from a checkpoint's run and test.
 
     ``package``, ``classes`` and ``held_out`` are always given; ``recipe``, ``data``, ``seed``, ``accuracy`` if known.
-
-    Raises:
-        InputError: ``run.json`` is damaged.
     """
     package = f"lightning-cifar {version('lightning-cifar')}"
     facts: dict[str, Any] = {"package": package, "classes": class_names, "held_out": None}

@@ -28,9 +28,6 @@ def load_images(
     ``paths``, evenly sampled, serve for both. Without any, the checkpoint's own test and training images are used if
     they are on this machine; otherwise random images, with None to calibrate with. ``places`` are arguments of the data
     module that say where they lie.
-
-    Raises:
-        InputError: one of ``paths`` cannot be read.
     """
     square = get_square(hyper_parameters)
     if paths:

@@ -32,12 +32,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run the command and return its exit status.
-
-    Raises:
-        InputError: bad arguments.
-        SystemExit: the exported file disagrees with the model and was not written.
-    """
+    """Run the command and return its exit status; `SystemExit` if the exported file disagrees with the model."""
     options = parser().parse_args(args)
     file_format = choose_format(options.output, options.format, options.int8)
     card = options.output.with_name(f"{options.output.name}.md")

@@ -50,11 +50,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run ``repeat`` and return the exit status.
-
-    Raises:
-        InputError: an option cannot be used.
-    """
+    """Run the command and return its exit status."""
     arguments = parser()
     parsed, options = arguments.parse_known_args(args)
     if parsed.compare:
@@ -93,11 +89,7 @@ def main(args: list[str]) -> int:
 
 
 def make_parent(output: Path) -> None:
-    """Make the directory of ``--output``, so that an error precedes hours of training.
-
-    Raises:
-        InputError: the directory cannot be made.
-    """
+    """Make the directory of ``--output``, so that an error precedes hours of training."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,14 +105,12 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         args: ``fit`` and its options, as `layer` returns them.
         typed: the options as the user typed them.
         seeds: the seeds to train.
-        run_dir: directory of all seeds, including those of other processes.
+        run_dir: directory of all seeds.
         output: file of the summary.
         command: the command as typed, for the summary.
 
     Raises:
-        InputError: earlier seeds have other settings, or their predictions are missing.
         DivergenceError: seeds diverged; the others were trained and summarised.
-        SystemExit: a signal stopped training.
     """
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time, write_json

@@ -29,11 +29,7 @@ def find_seeds(run_dir: Path) -> list[Path]:
 
 
 def read_seed(file: Path) -> dict[str, Any]:
-    """Read the result of a seed.
-
-    Raises:
-        InputError: the file is damaged, or of another seed than its name says.
-    """
+    """Read the result of a seed; `InputError` if it is damaged, or of another seed than the file's name says."""
     try:
         run: dict[str, Any] = read_json(file)
         if "diverged" not in run:
@@ -79,9 +75,6 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
     """Return the result of ``repeat``: statistics over seeds, and the result of each seed.
 
     Seeds that diverged have no accuracy: they are in no statistic, but in a list of their own.
-
-    Raises:
-        InputError: the predictions of a seed cannot be read.
     """
     from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
 
@@ -140,11 +133,7 @@ def format_summary(result: dict[str, Any]) -> str:
 
 
 def format_comparison(first: Path, second: Path) -> str:
-    """Return a table of the differences second - first, with 95 % intervals and whether they are significant.
-
-    Raises:
-        InputError: a path is not a result of `repeat` with at least two seeds, or both are the same result.
-    """
+    """Return a table of the differences second - first, with 95 % intervals and whether they are significant."""
     from lightning_cifar.evaluate.statistics import compare
 
     results = [read_result(first), read_result(second)]
@@ -176,11 +165,7 @@ def name_results(results: list[dict[str, Any]], paths: list[Path]) -> list[str]:
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """Read a result of `repeat`, given by its file or its directory.
-
-    Raises:
-        InputError: the file is not such a result, or has fewer than two seeds.
-    """
+    """Read a result of at least two seeds, given by its file or its directory; `InputError` if there is none."""
     try:
         path = file / "repeat.json" if file.is_dir() else file
         result: dict[str, Any] = read_json(path)

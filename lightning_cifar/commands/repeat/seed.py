@@ -40,10 +40,6 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
         seed: at least 0.
         repeat_dir: directory of all seeds.
         shared: objects to reuse, which this function sets for the next seed.
-
-    Raises:
-        InputError: the options do not suit a series, or differ from those of earlier seeds.
-        SystemExit: a signal stopped training.
     """
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
     job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])

@@ -29,11 +29,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run the command and return its exit status.
-
-    Raises:
-        InputError: bad arguments.
-    """
+    """Run the command and return its exit status."""
     options = parser().parse_args(args)
     from lightning_cifar.commands.report.page import refuse_other_figures, write_report
     from lightning_cifar.commands.report.runs import read_runs

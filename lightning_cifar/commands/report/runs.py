@@ -164,11 +164,7 @@ def take_class(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_runs(directories: Sequence[Path]) -> list[SavedRun]:
-    """Read the runs in directories of ``fit``, ``test`` or ``repeat``; a test belongs to the run that it tested.
-
-    Raises:
-        InputError: a directory is not one of these.
-    """
+    """Read the runs in directories of ``fit``, ``test`` or ``repeat``; a test belongs to the run that it tested."""
     runs: dict[Path, Path] = {}  # path as named, by resolved path
     tests: dict[Path, Path] = {}
     for directory in directories:
@@ -181,11 +177,7 @@ def read_runs(directories: Sequence[Path]) -> list[SavedRun]:
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """Return the directory itself or, for ``repeat``, those of its seeds.
-
-    Raises:
-        InputError: there is no such directory, or it holds no run.
-    """
+    """Return the directory itself or, for ``repeat``, those of its seeds; `InputError` if it holds no run."""
     if not directory.is_dir():
         raise InputError(f"report {directory}: no such directory")
     seeds = [file.parent for file in directory.glob("seed*/config.yaml")]

@@ -42,11 +42,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run ``sweep`` and return the exit status.
-
-    Raises:
-        InputError: an option cannot be used.
-    """
+    """Run the command and return its exit status."""
     arguments = parser()
     parsed, options = arguments.parse_known_args(args)
     check_range("--n_trials", parsed.n_trials, "[1, inf)")

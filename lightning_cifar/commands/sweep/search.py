@@ -40,9 +40,6 @@ class Search:
         space: the values to search.
         file: database of the study, new or existing, in the directory of the sweep.
         pruning: stop trials that are below the median.
-
-    Raises:
-        InputError: the database cannot be used.
     """
 
     def __init__(self, fit: list[str], typed: list[str], space: Space, file: Path, pruning: bool) -> None:
@@ -109,11 +106,7 @@ class Search:
         return True
 
     def train(self, trial: Trial) -> float:
-        """Train a trial that Optuna has started, and return its validation accuracy.
-
-        Raises:
-            TrialPruned: the trial was pruned, or its values do not work.
-        """
+        """Train a trial that Optuna has started, and return its validation accuracy; `TrialPruned` if it has none."""
         self.trial = trial.number
         values = shlex.join(format_options(draw_values(trial, self.space)))
         self.lock.release()

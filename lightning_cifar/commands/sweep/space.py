@@ -29,11 +29,7 @@ FIXED = {
 
 
 def parse_space(searches: Sequence[str]) -> Space:
-    """Return the search space given by the values of ``--search``.
-
-    Raises:
-        InputError: a value cannot be read, or names an option that cannot be searched.
-    """
+    """Return the search space given by the values of ``--search``."""
     space: Space = {}
     for text in searches:
         name, equals, values = text.partition("=")
@@ -54,8 +50,7 @@ def parse_space(searches: Sequence[str]) -> Space:
 def parse_distribution(values: str) -> BaseDistribution:
     """Parse ``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (integers), ``128,256``, ``adam,mine:build`` or ``[20,32],[32]``.
 
-    Raises:
-        ValueError: ``values`` is none of these.
+    A ValueError says what is wrong with any other text.
     """
     if ":" not in NO_RANGE.sub("", values):
         choices = [parse_value(choice) for choice in COMMA.split(values)]
@@ -145,9 +140,6 @@ def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     Args:
         fit: ``fit`` and its options, as `layer` returns them.
         names: of the options, such as ``model.learning_rate``.
-
-    Raises:
-        InputError: a configuration cannot be read.
     """
     from lightning_cifar.data.module import CIFAR10DataModule  # late: typing errors are reported before torch loads
     from lightning_cifar.model.network import FiveBlockNet
@@ -171,9 +163,6 @@ def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
     Args:
         known: learning rate and batch size without a search, from `read_values`.
         given: options that are not searched: the user or the data choose them.
-
-    Raises:
-        InputError: both options are given, or one of them is not positive.
     """
     rate, images = known["model.learning_rate"], known["data.batch_size"]
     for name, value, kinds in (("model.learning_rate", rate, (int, float)), ("data.batch_size", images, int)):

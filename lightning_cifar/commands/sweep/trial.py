@@ -41,10 +41,6 @@ def run_trial(
         trial: of Optuna, with its values drawn.
         directory: the trial's run directory.
         source: the dataset, if an earlier trial has read it.
-
-    Raises:
-        InputError: the options do not suit a sweep, or differ from those of earlier trials.
-        SystemExit: a signal stopped training.
     """
     values = format_options(round_values(trial))
     job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)

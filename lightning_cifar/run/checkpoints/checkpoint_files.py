@@ -69,8 +69,7 @@ def existing_checkpoints(directory: Path) -> list[Path]:
 def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
 
-    Raises:
-        InputError: all are damaged, or were removed after training.
+    `InputError` if all are damaged, or were removed after training.
     """
     files, errors = existing_checkpoints(directory), []
     for file in files:
@@ -103,22 +102,14 @@ def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
-    """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say.
-
-    Raises:
-        InputError: the stored value is not a number of lines.
-    """
+    """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say."""
     lines = state_of_last_checkpoint(content).get("lines", 0)
     check_range(f"{file} does not fit this run: the number of lines of metrics.csv", lines, "[0, inf)", whole=True)
     return int(lines)
 
 
 def read_batch_size(file: Path, content: dict[str, Any]) -> int:
-    """Return the batch size with which the checkpoint ``file`` was trained, such as the one that Lightning has found.
-
-    Raises:
-        InputError: the stored value is not a batch size.
-    """
+    """Return the batch size with which the checkpoint ``file`` was trained, such as one that Lightning has found."""
     size: Any = (content.get("datamodule_hyper_parameters") or {}).get("batch_size")
     check_range(f"{file} does not fit this run: the batch size", size, "[1, inf)", whole=True)
     return int(size)

@@ -102,9 +102,7 @@ def check_names(stored: dict[str, Any]) -> None:
 def count_nodes(node: Any, known: dict[Any, int]) -> int:
     """Return the number of values that a YAML node stands for, aliases expanded.
 
-    Raises:
-        InputError: they are too many, a value is too long, or a node holds itself.
-        YAMLError: a mapping has a key twice.
+    `InputError` if they are too many, a value is too long, or a node holds itself.
     """
     if node not in known:
         refuse_double_keys(node)

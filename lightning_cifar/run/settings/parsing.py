@@ -208,11 +208,7 @@ def refuse_nulls(group: str, settings: Namespace, defaults: Namespace) -> None:
 
 
 def refuse_contradictions(command: str, settings: Namespace) -> None:
-    """Refuse options that contradict the checkpoint: a resumed optimiser keeps its values, and a network its shape.
-
-    Raises:
-        InputError: naming the option.
-    """
+    """Refuse options that contradict the checkpoint: a resumed optimiser keeps its values, and a network its shape."""
     trained = [settings[name] for name in ("ckpt_path", "init_from", "resume") if settings[name] is not None]
     if command == "fit" and settings["model"]["freeze"] and not trained:
         raise InputError(

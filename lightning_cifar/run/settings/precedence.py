@@ -22,14 +22,7 @@ MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
 
 def layer(args: list[str]) -> list[str]:
-    """Return the arguments with the recipe's and the checkpoint's settings put before them as ``--config``.
-
-    Args:
-        args: a command of the Trainer and its options.
-
-    Raises:
-        InputError: no such command, option, recipe, checkpoint or run; or options that exclude each other.
-    """
+    """Return a Trainer's command with the settings of recipe and checkpoint before its options, as ``--config``."""
     check_words(args)
     command, flags = args[0], args[1:]
     if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
@@ -96,9 +89,6 @@ def layer_series(command: str, options: list[str], kind: str) -> list[str]:
         command: ``repeat`` or ``sweep``.
         options: of ``fit``.
         kind: what a run is called: ``seed``, ``trial``.
-
-    Raises:
-        InputError: as `layer`, or an option would continue another run.
     """
     why = f"{command} trains every {kind} from the start"
     for name in ("--ckpt_path", "--resume"):
@@ -158,11 +148,7 @@ def config_file(run_dir: str | None) -> Path | None:
 
 
 def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
-    """Return the configuration by which ``--resume`` continues the run in ``run_dir``.
-
-    Raises:
-        InputError: there is no run, or an option names another one.
-    """
+    """Return the configuration by which ``--resume`` continues the run in ``run_dir``, unless an option contradicts."""
     if command != "fit":
         raise InputError(f"--resume continues a training run: it goes with fit, not with {command}")
     for name in ("--recipe", "--config", "--ckpt_path", "--init_from", "--run_dir"):
@@ -215,8 +201,7 @@ def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tu
 def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
     """Return a line for each option that differs from the ``stored`` settings of the run.
 
-    Raises:
-        InputError: an option differs that would make it another run.
+    `InputError` if an option differs that would make it another run.
     """
     changes = []
     for name, value, before in differences(settings, stored):
