@@ -60,13 +60,9 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
 def evaluate_logits(
     logits: Tensor, labels: Tensor, class_names: tuple[str, ...], temperature: float | None
 ) -> dict[str, Any]:
-    """Return the metrics that ``test`` writes.
+    """Return the metrics that ``test`` writes, from logits (N, K) of any scale and true classes (N,).
 
-    Args:
-        logits: (N, K), of any scale; their softmax gives the probabilities.
-        labels: (N,), true classes.
-        class_names: K names.
-        temperature: see `fit_temperature`; if None, the metrics that need it are None.
+    Without a temperature (see `fit_temperature`), the metrics that need one are None.
     """
     logits, count = logits.float(), len(class_names)
     predicted = logits.argmax(1)

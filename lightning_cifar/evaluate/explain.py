@@ -125,13 +125,7 @@ def draw_input(explanation: Explanation) -> Image.Image:
 
 
 def draw_explanation(explanation: Explanation, name: str, probability: float) -> Image.Image:
-    """Draw the network's input, the heat map and the gates, if there are some, side by side.
-
-    Args:
-        explanation: of one image.
-        name: the class that the heat map is for.
-        probability: of that class.
-    """
+    """Draw the network's input, the heat map of the class ``name`` and the gates, if there are some, side by side."""
     (shown,) = replace_missing([shorten(name, 16)])
     panels = {
         f"network input, {explanation.pixels.shape[1]}x{explanation.pixels.shape[0]}": draw_input(explanation),

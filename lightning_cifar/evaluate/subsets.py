@@ -26,12 +26,7 @@ TEST_IMAGES = 10_000  # of CIFAR-10, and of CIFAR-100
 
 
 def evaluate_without_label_errors(logits: Tensor, labels: Tensor) -> dict[str, Any] | None:
-    """Return accuracy and number of the images without a known label error; None if this is not CIFAR-10's test set.
-
-    Args:
-        logits: (N, K).
-        labels: (N,), true classes.
-    """
+    """Return accuracy and number of the images without a known label error; None if this is not CIFAR-10's test set."""
     positions, given = torch.tensor([*LABEL_ERRORS]), torch.tensor([*LABEL_ERRORS.values()])
     if len(labels) != TEST_IMAGES or not torch.equal(labels[positions].cpu(), given):
         return None

@@ -61,10 +61,7 @@ def check_size(content: Any, limit: int) -> None:
 def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
     """Return the entries of ``test.json`` in ``directory`` that identify the checkpoint: relative path and SHA-256.
 
-    Args:
-        checkpoint: the tested file.
-        directory: of ``test.json``.
-        digest: SHA-256 of the content that was loaded; None: of the file as it is now.
+    ``digest`` is that of the content which was loaded; None: of the file as it is now.
     """
     digest = digest or compute_digest(Path(checkpoint))
     return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest}
@@ -73,10 +70,8 @@ def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | N
 def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:
     """Write ``test.json``, the figure ``test.png`` and, if there are mistakes, ``mistakes.png``.
 
-    Args:
-        directory: must exist.
-        result: of `evaluate_test`, with the entries of `identify_checkpoint` if a checkpoint was tested.
-        images: uint8 (N, H, W, 3), those of ``result["mistakes"]``; None if there are none.
+    ``result`` is that of `evaluate_test`, with the entries of `identify_checkpoint` if a checkpoint was tested.
+    ``images`` are those of its mistakes, uint8 (N, H, W, 3); None if there are none.
     """
     from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
 

@@ -62,10 +62,7 @@ def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozense
 def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:
     """Raise `InputError` if the settings do not suit a series.
 
-    Args:
-        job: of a run of the series.
-        kind: what a run is called: ``seed``, ``trial``.
-        advice: for users who ask for several devices.
+    ``kind`` is what a run is called: ``seed``, ``trial``; ``advice`` is for users who ask for several devices.
     """
     for name in ("barebones", "fast_dev_run"):
         if job.trainer[name]:

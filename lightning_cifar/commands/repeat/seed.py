@@ -32,14 +32,9 @@ class Shared:
 
 
 def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: Path, shared: Shared) -> dict[str, Any]:
-    """Train and test one seed, or resume it, and return its result.
+    """Train and test one seed, or resume it, and return its result; ``shared`` is set for the next seed.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them, without seed and run directory.
-        typed: the options as the user typed them.
-        seed: at least 0.
-        repeat_dir: directory of all seeds.
-        shared: objects to reuse, which this function sets for the next seed.
+    ``args`` and ``typed`` are those of `repeat`, without seed and run directory.
     """
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
     job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])

@@ -33,14 +33,10 @@ class Outcome(NamedTuple):
 def run_trial(
     args: Sequence[str], typed: Sequence[str], trial: Trial, directory: Path, source: Dataset | None
 ) -> Outcome:
-    """Train a trial, or resume it, and return its result. The test images are never evaluated.
+    """Train a trial, whose values are drawn, or resume it, and return its result; the test images are never evaluated.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them, without the searched options and the run directory.
-        typed: the options as the user typed them.
-        trial: of Optuna, with its values drawn.
-        directory: the trial's run directory.
-        source: the dataset, if an earlier trial has read it.
+    ``args`` and ``typed`` are those of `Search`, without the searched options and the run directory; ``source`` is the
+    dataset, if an earlier trial has read it.
     """
     values = format_options(round_values(trial))
     job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)

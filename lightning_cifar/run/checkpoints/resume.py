@@ -92,12 +92,7 @@ def is_accumulating(trainer: Trainer) -> bool:
 
 
 def epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:
-    """Return the sums so far of what is logged over the epoch.
-
-    Args:
-        trainer: in training.
-        reduce: sums a tensor over all processes.
-    """
+    """Return the sums so far of what is logged over the epoch; ``reduce`` sums a tensor over all processes."""
     return {
         key: {name: reduce(getattr(result, name)) for name in result._defaults}
         for key, result in trainer.fit_loop.epoch_loop._results.items()

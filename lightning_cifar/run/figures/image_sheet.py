@@ -15,9 +15,7 @@ TILE, MARGIN, LINE = 96, 6, 16  # pixels; an image is enlarged by a whole factor
 def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]]) -> bytes:
     """Return a PNG of square images, uint8 (N, side, side, 3), N at least 1, eight in a row.
 
-    Args:
-        pixels: the images.
-        captions: the lines below each image, the same number for all; a long one is cut to the image's width.
+    All have the same number of lines below, their ``captions``; a long line is cut to the image's width.
     """
     side, height = pixels.shape[1], len(captions[0]) * LINE
     tile = side * max(1, round(TILE / side))

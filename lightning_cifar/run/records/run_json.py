@@ -195,8 +195,7 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
 def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
     """Raise `InputError` if processes hold different data: they would wait for each other's batches without end.
 
-    Args:
-        found: of `describe_data`, for each rank; every process has the same list.
+    ``found`` holds `describe_data` of each rank; every process has the same list.
     """
     first, *others = found
     for rank, data in enumerate(others, start=1):

@@ -172,11 +172,7 @@ def log_checkpoint(logger: WandbLogger, file: str) -> None:
 def log_test(logger: WandbLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
     """Log the result of a test: its numbers to the summary, its confusions, classes and mistakes as tables.
 
-    Args:
-        logger: logger of the W&B run.
-        result: content of ``test.json``.
-        images: images of the listed mistakes, uint8 (N, H, W, 3); None if there are none.
-        plot: image file written by `draw_evaluation`.
+    ``images`` are those of the mistakes, uint8 (N, H, W, 3); None if there are none.
     """
 
     def log() -> None:

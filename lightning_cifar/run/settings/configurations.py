@@ -64,9 +64,7 @@ def is_complete(stored: dict[str, Any]) -> bool:
 def list_set_options(words: Sequence[str], complete: bool = True) -> set[str]:
     """Return the names of the options that a command sets, such as ``data.batch_size``.
 
-    Args:
-        words: of the command.
-        complete: count the options of a configuration that holds every option.
+    ``complete``: count those of a configuration that holds every option.
     """
     names = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
     for stored in map(check_config, values_of([*words], "--config", "-c")):

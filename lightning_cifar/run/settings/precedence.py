@@ -83,12 +83,9 @@ def check_words(args: list[str]) -> None:
 
 
 def layer_series(command: str, options: list[str], kind: str) -> list[str]:
-    """Return `layer`'s arguments of ``fit`` for a command that trains many runs, each from the start.
+    """Return `layer`'s arguments of ``fit`` for ``repeat`` or ``sweep``, which train many runs, each from the start.
 
-    Args:
-        command: ``repeat`` or ``sweep``.
-        options: of ``fit``.
-        kind: what a run is called: ``seed``, ``trial``.
+    ``kind`` is what a run is called: ``seed``, ``trial``.
     """
     why = f"{command} trains every {kind} from the start"
     for name in ("--ckpt_path", "--resume"):
