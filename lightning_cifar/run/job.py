@@ -18,10 +18,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.run.console.network_table import format_layers
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
-from lightning_cifar.run.process.launcher import check_launcher, count_processors
+from lightning_cifar.run.process.launcher import check_launcher, choose_devices
 from lightning_cifar.run.process.messages import show_messages
 from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.settings.configurations import list_set_options
@@ -130,24 +129,19 @@ def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     command, *options = args
     with restricted_parsing():
         cli = Parsed(command, options)
-    if one := count_processors(cli.config_init["trainer"]):
-        cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one
-    check_launcher(cli.config_init["trainer"])
-    check_ranges(cli.config_init["trainer"], command == "fit")
+    trainer = dict(cli.config_init["trainer"])
+    trainer["devices"] = cli.config["trainer"]["devices"] = choose_devices(trainer)
+    check_launcher(trainer)
+    check_ranges(trainer, command == "fit")
     return Job(
         command=command,
         typed=list(typed or args),
         settings=cli.config,
-        trainer=dict(cli.config_init["trainer"]),
+        trainer=trainer,
         model=cast(ImageClassifier, cli.model),
         data=cast(CIFAR10DataModule, cli.datamodule),
         parser=cli.parser,
     )
-
-
-def print_model(job: Job) -> None:
-    """Print a table of the network's layers: shapes, parameters, FLOPs."""
-    print(format_layers(job.model, job.data.hparams["image_size"]))
 
 
 def load_data(job: Job) -> None:
