@@ -118,14 +118,14 @@ def report_files(job: Job, run: Run) -> None:
     for kind, name in (("curves", CURVES), ("metrics", METRICS)):
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")
-    best, last = run.find_saved("best"), run.find_saved("last")
+    best, last = run.find_best(), run.find_last()
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
         root, labels = (job.data.hparams[name] for name in ("root", "labels"))  # never taken from a checkpoint
-        print(f"test it: {format_test_command(Path(checkpoint), root, labels, job.settings['trust_config'])}")
+        print(f"test it: {format_test_command(checkpoint, root, labels, job.settings['trust_config'])}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
-            log_checkpoint(run.wandb, checkpoint)
+            log_checkpoint(run.wandb, str(checkpoint))

@@ -58,13 +58,13 @@ def check_size(content: Any, limit: int) -> None:
             waiting += [*value, *value.values()] if isinstance(value, dict) else value
 
 
-def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
+def identify_checkpoint(checkpoint: Path, directory: Path, digest: str | None = None) -> dict[str, str]:
     """Return the entries of ``test.json`` in ``directory`` that identify the checkpoint: relative path and SHA-256.
 
     ``digest`` is that of the content which was loaded; None: of the file as it is now.
     """
-    digest = digest or compute_digest(Path(checkpoint))
-    return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest}
+    relative = os.path.relpath(checkpoint, directory)
+    return {"checkpoint": relative, "checkpoint_sha256": digest or compute_digest(checkpoint)}
 
 
 def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:

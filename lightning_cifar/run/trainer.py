@@ -66,18 +66,18 @@ class Run:
     checkpoint: Path | None = None
     steps_before: int = 0
 
-    def find_saved(self, which: str) -> str:
-        """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
-        kind = ModelCheckpoint if which == "best" else Callback
-        callbacks = (one for one in self.trainer.checkpoint_callbacks if isinstance(one, kind))
-        paths = (getattr(callback, f"{which}_model_path", "") for callback in callbacks)
-        if found := next(filter(os.path.isfile, paths), ""):
-            return found
-        if which == "last":
-            return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
-        last = self.find_saved("last")
-        best = Path(last).with_name(BEST) if last else None
-        return str(best) if best and best.exists() else ""
+    def find_last(self) -> Path | None:
+        """Return the last checkpoint; None if there is none."""
+        paths = (getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks)
+        found = next(filter(os.path.isfile, paths), None)
+        return Path(found) if found else self.checkpoint  # a finished run that is resumed writes nothing
+
+    def find_best(self) -> Path | None:
+        """Return the best checkpoint: the one that a callback selected, or the file beside the last; None without."""
+        paths = (one.best_model_path for one in self.trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+        beside = last.with_name(BEST) if (last := self.find_last()) else ""
+        found = next(filter(os.path.isfile, (*paths, beside)), None)
+        return Path(found) if found else None
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def train(job: Job, run: Run) -> None:
             raise
         raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
-        last = Path(run.find_saved("last"))
+        last = run.find_last()
         selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
-        if run.trainer.is_global_zero and not selects and last.is_file():  # there is none if the disk was full
+        if run.trainer.is_global_zero and not selects and last and last.is_file():  # there is none if the disk was full
             link_best(last)

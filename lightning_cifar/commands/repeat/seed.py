@@ -62,8 +62,8 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
-    checkpoint = run.find_saved("last")
-    identity = identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}
+    checkpoint = run.find_last()
+    identity = identify_checkpoint(checkpoint, run.directory) if checkpoint else {}
     keep_result(job, run, identity | evaluation)
     logits, _, labels = job.model.test_outputs.compute()
     write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
