@@ -1,7 +1,7 @@
 """Runs of a series, such as the seeds of ``repeat``: equal settings except a few, in directories side by side."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,12 +42,11 @@ def explain_stop(run: str, parent: Path) -> Iterator[None]:
         raise
 
 
-def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozenset[str] = frozenset()) -> None:
+def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: Collection[str]) -> None:
     """Load the data and choose the precision of a run; refuse what does not suit the series in ``parent``.
 
-    Options without effect are printed in the first run of a process, which reads the data.
-
-    Arguments as of `refuse_unsuitable` and `refuse_other_settings`, whose errors are raised.
+    Options without effect are printed in the first run of a process, which reads the data. The arguments are those of
+    `refuse_unsuitable` and `refuse_other_settings`.
     """
     refuse_unsuitable(job, kind, advice)
     is_first = job.data.source is None
@@ -87,7 +86,7 @@ def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
             write_whole(chosen, str(job.trainer["precision"]).encode())
 
 
-def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozenset[str] = frozenset()) -> None:
+def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collection[str]) -> None:
     """Raise `InputError` if settings differ from those of an earlier run of the series, except where it may be.
 
     Settings that data or timing have not decided yet are not compared.

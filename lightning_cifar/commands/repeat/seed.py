@@ -19,7 +19,7 @@ from lightning_cifar.run.series import find_callback, prepare, resume_options, t
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series
-OWN = frozenset({"seed_everything"})  # options that differ in it
+OWN = {"seed_everything"}  # options that differ in it
 RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # fields of run.json in results
 
 

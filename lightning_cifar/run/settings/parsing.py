@@ -17,7 +17,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
-from lightning_cifar.imports import trusted
 from lightning_cifar.run.checkpoints.checkpoint_files import existing_checkpoints
 from lightning_cifar.run.records.wandb import WandbMode
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, network_config
@@ -179,7 +178,7 @@ class Parsed(LightningCLI):
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
         refuse_contradictions(self.command, self.config)
-        refuse_functions(self.config["trainer"].as_dict(), trusted.get())
+        refuse_functions(self.config["trainer"].as_dict())
 
     def instantiate_classes(self) -> None:
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
