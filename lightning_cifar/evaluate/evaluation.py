@@ -13,8 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import DivergenceError
-from lightning_cifar.evaluate.calibration import calibration_error
-from lightning_cifar.evaluate.recall import balance
+from lightning_cifar.evaluate.scores import average_recalls, measure_calibration_error
 from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -73,7 +72,7 @@ def evaluate_logits(
     scaled = None if temperature is None else score_probabilities(logits / temperature, labels)
     return {
         "accuracy": sum(hits) / len(labels),
-        "balanced_accuracy": balance(recalls, images),
+        "balanced_accuracy": average_recalls(recalls, images),
         "accuracy_top5": measure_top5(logits, labels) if count > MANY else None,
         "images": len(labels),
         **score_probabilities(logits, labels),
@@ -105,7 +104,7 @@ def score_probabilities(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {
         "loss": float(F.cross_entropy(logits, labels)),
         "brier": float((probabilities - truth).square().sum(1).mean()),
-        "calibration_error": calibration_error(bins),
+        "calibration_error": measure_calibration_error(bins),
         "reliability": bins,
     }
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES
-from lightning_cifar.evaluate.recall import balance
+from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
@@ -119,7 +119,7 @@ class SavedRun:
         if test["confusion"] is not None and np.shape(test["confusion"]) != (classes, classes):  # None: many classes
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
         rows = test["per_class"].values()  # older results lack the balanced accuracy
-        test["balanced_accuracy"] = balance([row["recall"] for row in rows], [row["images"] for row in rows])
+        test["balanced_accuracy"] = average_recalls([row["recall"] for row in rows], [row["images"] for row in rows])
         checkpoint, partial = read_checkpoint_path(file.parent), describe_partial(test)
         test["checkpoint"] = str(checkpoint) if checkpoint else None
         self.test = test
