@@ -20,7 +20,7 @@ from lightning_cifar.run.figures.live_figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.wandb import log_checkpoint, log_curves
 from lightning_cifar.run.settings.ineffective import list_ineffective
-from lightning_cifar.run.settings.precedence import format_command, format_test_command, list_trust
+from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 
 FEW_STEPS = 100

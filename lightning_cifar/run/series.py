@@ -15,7 +15,8 @@ from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.launcher import list_indices
 from lightning_cifar.run.settings.ineffective import list_ineffective
-from lightning_cifar.run.settings.precedence import differences, quote_path
+from lightning_cifar.run.settings.precedence import differences
+from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
 

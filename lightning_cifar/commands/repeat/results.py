@@ -11,7 +11,7 @@ from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.settings.options import SEEDS
-from lightning_cifar.run.settings.precedence import format_command
+from lightning_cifar.run.settings.shell import format_command
 
 HIGHEST = {"%": 1.0, "s": math.inf}  # possible value of a measure, by its unit; none is below 0
 SEED_FILE = re.compile(r"seed\d+\.json")  # result of a seed

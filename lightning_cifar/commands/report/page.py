@@ -24,7 +24,7 @@ from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import data_uri, render_figure
-from lightning_cifar.run.settings.precedence import format_command, format_test_command
+from lightning_cifar.run.settings.shell import format_command, format_test_command
 
 PAGE = "report.html"
 PANELS = {

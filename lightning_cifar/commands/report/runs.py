@@ -34,7 +34,7 @@ from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.run.settings.options import SIGNATURES
-from lightning_cifar.run.settings.precedence import format_test_command
+from lightning_cifar.run.settings.shell import format_test_command
 
 STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes

@@ -26,7 +26,7 @@ from lightning_cifar.files import LONGEST_WAIT, acquire, write_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.process.exit_status import is_about_input, is_out_of_memory
 from lightning_cifar.run.series import explain_stop
-from lightning_cifar.run.settings.precedence import format_command
+from lightning_cifar.run.settings.shell import format_command
 
 MAX_ROWS = 10  # of the printed table
 

@@ -10,7 +10,7 @@ import torch
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.records.run_json import count_trained_steps
-from lightning_cifar.run.settings.precedence import quote_path
+from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

@@ -7,7 +7,6 @@ Imports no torch unless a checkpoint is named, so that typing errors are answere
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from lightning_cifar.errors import InputError, check_name
 from lightning_cifar.run.settings.configurations import check_config, is_complete
 from lightning_cifar.run.settings.options import RECIPES, SIGNATURES, SUBCOMMANDS, check_option, last_value, values_of
+from lightning_cifar.run.settings.shell import list_trust, quote_path
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
 MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
@@ -157,29 +157,6 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
         hint = f"; did you mean {quote_path(max(near))}?" if near else ""
         raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{hint}")
     return stored
-
-
-def quote_path(path: str | Path) -> str:
-    """Return a path as it is typed in a shell; one that begins with a dash would be read as an option."""
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
-
-
-def format_command(*words: str | Path) -> str:
-    """Return a command of this package as it is typed in a shell."""
-    typed = (quote_path(word) if isinstance(word, Path) else shlex.quote(word) for word in words)
-    return " ".join(["python -m lightning_cifar", *typed])
-
-
-def format_test_command(checkpoint: Path, root: Any, labels: Any, trusted: str | None) -> str:
-    """Return the command that tests a checkpoint, with what that lacks: where the data lies, and whom to trust."""
-    places = {"--ckpt_path": checkpoint, "--data.root": root, "--data.labels": labels}
-    options: list[str | Path] = [word for name, place in places.items() if place for word in (name, Path(str(place)))]
-    return format_command("test", *options, *list_trust(trusted))
-
-
-def list_trust(packages: str | None) -> list[str]:
-    """Return the option ``--trust_config`` as it was given, which later commands on a run need too."""
-    return ["--trust_config", packages] if packages else []
 
 
 def name_settings(flags: list[str]) -> str:
