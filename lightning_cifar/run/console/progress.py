@@ -60,7 +60,7 @@ class Progress(ProgressBar):
 
     on_train_end = teardown = on_exception = close
 
-    def advance(self, *_: Any) -> None:
+    def advance(self, *_: Any, **__: Any) -> None:
         assert self.bar is not None
         self.bar.update()
 
