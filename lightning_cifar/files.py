@@ -90,7 +90,6 @@ def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> Ba
                     return None
                 why = "it is another user's; if no process uses the directory, delete it"
                 raise InputError(f"{held.lock_file} cannot be opened: {why}") from error
-            continue
     return None
 
 

@@ -13,6 +13,20 @@ from lightning_cifar.run.refusal import list_missing, remove_empty
 LOCK = ".lock"
 
 
+def make_directory(
+    named: Path | None, parent: Path, owner: Callable[[Path], bool] | None = None
+) -> tuple[Path, list[Path]]:
+    """Make the directory that ``--run_dir`` names, as `claim_directory` does, or else one named by the time.
+
+    Return it and the directories that were made for it, the innermost first.
+    """
+    made = list_missing(named or parent)
+    if named:
+        return claim_directory(named, "--run_dir", owner), made
+    directory = make_timed_directory(parent)
+    return directory, [directory, *made]
+
+
 def make_timed_directory(parent: Path) -> Path:
     """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second."""
     wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -29,7 +29,7 @@ from lightning_cifar.run.checkpoints.checkpoint_files import (
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
-from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
+from lightning_cifar.run.directory import lock, make_directory
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
@@ -40,7 +40,7 @@ from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.records.wandb import finish_wandb
-from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
+from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, undo_if_refused
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.settings.precedence import list_changes
@@ -115,12 +115,7 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    made = list_missing(Path(named or Path("runs", job.group)))
-    if named:
-        directory = claim_directory(Path(named), "--run_dir")
-    else:
-        directory = make_timed_directory(Path("runs", job.group))
-        made = [directory, *made]
+    directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
     hold(directory, job, ending, undo_if_refused(directory, made))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)

@@ -18,7 +18,7 @@ from lightning_cifar.commands.repeat.results import (
     summarise_seeds,
 )
 from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
-from lightning_cifar.run.directory import claim_directory, make_timed_directory
+from lightning_cifar.run.directory import make_directory
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
@@ -66,14 +66,10 @@ def main(args: list[str]) -> int:
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     fit = layer_series("repeat", options, "seed")  # before torch is imported: typing errors are reported at once
-    parent = Path("runs/repeat", name_settings(options))
-    made = list_missing(parsed.run_dir or parent)
-    run_dir = parsed.run_dir or make_timed_directory(parent)
+    run_dir, made = make_directory(parsed.run_dir, Path("runs/repeat", name_settings(options)), holds_seeds)
     output = parsed.output or run_dir / "repeat.json"
-    made = [*list_missing(output.parent), *([] if parsed.run_dir else [run_dir]), *made]
+    made = [*list_missing(output.parent), *made]
     try:
-        # A seed that another process, or one that was killed, has just begun has no config.yaml yet.
-        claim_directory(run_dir, "--run_dir", lambda parent: any(one.is_dir() for one in parent.glob("seed[0-9]*")))
         check_output(output)
         if output.parent.resolve() == run_dir.resolve() and SEED_FILE.fullmatch(output.name):
             raise InputError(f"--output {output}: such files hold the results of single seeds; name another file")
@@ -86,6 +82,11 @@ def main(args: list[str]) -> int:
                 (run_dir / name).unlink()
         remove_empty(made)
     return 0
+
+
+def holds_seeds(directory: Path) -> bool:
+    """Return whether seeds have begun there; of another process, or one that was killed, without config.yaml yet."""
+    return any(one.is_dir() for one in directory.glob("seed[0-9]*"))
 
 
 def make_parent(output: Path) -> None:

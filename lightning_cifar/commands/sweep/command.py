@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
-from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.refusal import list_missing, undo_if_refused
+from lightning_cifar.run.directory import make_directory
+from lightning_cifar.run.refusal import undo_if_refused
 from lightning_cifar.run.settings.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
@@ -67,14 +67,13 @@ def main(args: list[str]) -> int:
         if (last_value(options, "--data.dataset") or dataset) == "folder":
             given.append("data.batch_size")  # `fit` chooses it by the number of images
         space = make_default_space(known, given)
-    parent = Path("runs/sweep", name_settings(options))
-    made = list_missing(parsed.run_dir or parent)
-    run_dir = parsed.run_dir or make_timed_directory(parent)
-    claim_directory(run_dir, "--run_dir", lambda directory: (directory / STUDY).exists())
+    run_dir, made = make_directory(
+        parsed.run_dir, Path("runs/sweep", name_settings(options)), lambda directory: (directory / STUDY).exists()
+    )
     from lightning_cifar.commands.sweep.search import Search
 
     with ExitStack() as ending:
         if not (run_dir / STUDY).exists():
-            ending.push(undo_if_refused(run_dir, made if parsed.run_dir else [run_dir, *made]))
+            ending.push(undo_if_refused(run_dir, made))
         Search(fit, options, space, run_dir / STUDY, pruning=not parsed.no_pruning).run(parsed.n_trials, known)
     return 0
