@@ -13,6 +13,7 @@ from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
 from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_json, write_evaluation
+from lightning_cifar.files import compute_digest
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
 from lightning_cifar.run.records.wandb import log_test
@@ -29,7 +30,7 @@ def test(job: Job) -> None:
     check_split(job)
     check_held_out(job)
     check_limit(job, "limit_test_batches")
-    digest = load_weights(job).compute_digest()  # before the run has a directory
+    digest = compute_digest(load_weights(job).file)  # before the run has a directory
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.files import compute_digest
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.process.launcher import check_launcher, choose_devices
@@ -158,7 +159,7 @@ def load_data(job: Job) -> None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
             stored = read_model(find_checkpoint(init_from, "--init_from"))
             print(start_from(job.model, stored), flush=True)
-            job.start = {"file": init_from, "sha256": stored.compute_digest()}
+            job.start = {"file": init_from, "sha256": compute_digest(stored.file)}
         choose_batch_size(job)
     choose_log_interval(job)
 

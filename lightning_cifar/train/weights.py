@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, compute_digest, write_whole
+from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -51,10 +51,6 @@ class StoredModel(NamedTuple):
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
     steps: int
-
-    def compute_digest(self) -> str:
-        """Return the SHA-256 of the file as it is now."""
-        return compute_digest(self.file)
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
