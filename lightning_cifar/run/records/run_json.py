@@ -54,12 +54,12 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
-        earlier = self.read_earlier()
+        earlier = self.read_earlier() or {}
         self.record: dict[str, Any] = {
-            "command": (earlier or {}).get("command", self.command),  # the first: it names recipe and options
+            "command": earlier.get("command", self.command),  # the first: it names recipe and options
             "stage": trainer.state.fn.value if trainer.state.fn else None,
             "recipe": self.recipe,
-            "init_from": (earlier or {}).get("init_from", self.init_from),
+            "init_from": earlier.get("init_from", self.init_from),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seed": torch.initial_seed(),
             "precision": trainer.precision,
@@ -67,14 +67,14 @@ class RunRecord(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
-            "mlflow_run": find_mlflow_run(trainer) or (earlier or {}).get("mlflow_run"),
+            "mlflow_run": find_mlflow_run(trainer) or earlier.get("mlflow_run"),
         }
         if trainer.world_size > 1:
             check_same_data(gather(self.record["data"]))
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
-        self.fit_seconds = (earlier or {}).get("timings", {}).get("fit_seconds", 0.0)
-        before, now = ((one or {}).get("data") or {} for one in (earlier, self.record))
+        self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
+        before, now = (one.get("data") or {} for one in (earlier, self.record))
         if before and before.get("fingerprint") != now.get("fingerprint"):
             print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
         self.write(trainer)
@@ -209,15 +209,13 @@ def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
 
 def find_commit() -> str | None:
     """Return the commit of the checkout this file belongs to, with ``-dirty`` if files differ; None if installed."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+
+    def run_git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        described = ""
-        for command in (
-            ["ls-files", "--error-unmatch", Path(__file__).name],
-            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        ):
-            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
-            described = done.stdout.strip()
+        run_git("ls-files", "--error-unmatch", Path(__file__).name)  # an error if installed
+        return run_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described
