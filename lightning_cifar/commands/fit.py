@@ -33,9 +33,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         steps_before = load_weights(job).steps  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
-    for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
-        print(f"note: {line}")
-    for line in list_few_steps(job):
+    class_sizes = job.data.train.labels.bincount().tolist()
+    for line in (*list_ineffective(job.typed, job.settings, class_sizes), *list_few_steps(job)):
         print(f"note: {line}")
     if "SLURM_JOB_ID" in os.environ and not (job.settings["run_dir"] or job.settings["resume"]):
         print("note: if SLURM restarts this job, it trains from the beginning: --run_dir DIR lets it resume")
@@ -73,14 +72,8 @@ def trial_directory(job: Job) -> Iterator[Path | None]:
 def list_few_steps(job: Job) -> Iterator[str]:
     """Yield a line if a new network gets few steps because the folder has few images."""
     batches, epochs = count_batches(job.data), job.trainer["max_epochs"]
-    if (
-        job.data.hparams["dataset"] != "folder"
-        or job.ckpt_path
-        or job.settings["init_from"]
-        or job.has_set("trainer.max_epochs", "trainer.max_steps")
-    ):
-        return
-    if epochs and 0 < batches * epochs < FEW_STEPS:
+    is_new = not (job.ckpt_path or job.settings["init_from"] or job.has_set("trainer.max_epochs", "trainer.max_steps"))
+    if is_new and job.data.hparams["dataset"] == "folder" and epochs and 0 < batches * epochs < FEW_STEPS:
         enough = math.ceil(FEW_STEPS / batches)
         yield (
             f"{epochs} epochs of {batches} steps are few to train a network: --trainer.max_epochs {enough} makes "
