@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,17 @@ def read_ahead(
     pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int, square: Square
 ) -> Iterator[list[tuple[str, Any]]]:
     """Yield batches of (path, result of `read_file`) while the next ones are read."""
+
+    def read(part: list[str]) -> list[tuple[str, Any]]:
+        return [(path, read_file(path, square)) for path in part]
+
     waiting: deque[list[Future[list[tuple[str, Any]]]]] = deque()
-    while batch := list(islice(paths, batch_size)):
-        parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
-        read = lambda part: [(path, read_file(path, square)) for path in part]  # noqa: E731
-        waiting.append([pool.submit(read, part) for part in parts])
-        if len(waiting) > AHEAD:
-            yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
-    while waiting:
-        yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
+    while (batch := list(islice(paths, batch_size))) or waiting:
+        if batch:
+            parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
+            waiting.append([pool.submit(read, part) for part in parts])
+        if not batch or len(waiting) > AHEAD:
+            yield [row for future in waiting.popleft() for row in future.result()]
 
 
 def read_file(path: str, square: Square) -> Any:
