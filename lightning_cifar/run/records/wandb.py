@@ -78,29 +78,38 @@ def start_wandb(
     for chosen in dict.fromkeys([wanted, "offline"]):
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
-                if tests and (chosen != "online" or (earlier and earlier.mode == "offline")):
-                    earlier = None
-                same: dict[str, Any] = {"id": earlier.id} if earlier else {}
-                if chosen == "online" and earlier:
-                    same["resume"] = "allow"
-                if not (tests and earlier):
-                    same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
-                run = wandb.init(dir=run_dir, mode=chosen, settings=wandb.Settings(**make_settings()), **same)
-                if chosen != "online" and earlier:
-                    # `wandb sync` merges runs of the same id if their row counts do not overlap.
-                    seconds = (datetime.datetime.now() - earlier.began).total_seconds()
-                    run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
-                define_metrics(run)
-                logger = WandbLogger(experiment=run)
-                attempt_calls(logger, SERVICE)
-                # The configuration is logged already, without paths.
-                logger.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]
-                return logger
+                return make_logger(chosen, run_dir, earlier, tests, about)
             why = "no API key; run `wandb login` and then `wandb sync` to upload this run"
         except Exception as error:  # training continues without W&B
             why = " ".join(str(error).split())[:200] or reason(error)  # that of a wrong setting has several lines
         warnings.warn(f"W&B is not {chosen}: {why}", stacklevel=2)
     return None
+
+
+def make_logger(
+    mode: Any, run_dir: Path, earlier: EarlierRun | None, tests: bool, about: dict[str, Any]
+) -> WandbLogger:
+    """Start or resume a W&B run in a mode that is possible; the arguments are those of `start_wandb`."""
+    import wandb
+
+    if tests and (mode != "online" or (earlier and earlier.mode == "offline")):
+        earlier = None
+    same: dict[str, Any] = {"id": earlier.id} if earlier else {}
+    if mode == "online" and earlier:
+        same["resume"] = "allow"
+    if not (tests and earlier):
+        same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
+    run = wandb.init(dir=run_dir, mode=mode, settings=wandb.Settings(**make_settings()), **same)
+    if mode != "online" and earlier:
+        # `wandb sync` merges runs of the same id if their row counts do not overlap.
+        seconds = (datetime.datetime.now() - earlier.began).total_seconds()
+        run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
+    define_metrics(run)
+    logger = WandbLogger(experiment=run)
+    attempt_calls(logger, SERVICE)
+    # The configuration is logged already, without paths.
+    logger.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]
+    return logger
 
 
 def make_settings() -> dict[str, Any]:
