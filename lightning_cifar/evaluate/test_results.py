@@ -129,11 +129,7 @@ def find_tests(run: Path) -> list[Path]:
 def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> Path | None:
     """Return the first of ``tests`` whose checkpoint has not changed since; each checkpoint is hashed once.
 
-    A test whose checkpoint is missing counts as current.
-
-    Args:
-        tests: directories with a ``test.json``.
-        checkpoint: only tests of this file count; None: of any.
+    A test whose checkpoint is missing counts as current. Only tests of ``checkpoint`` count; None: of any.
     """
     digest = cache(compute_digest)
     for test in tests:

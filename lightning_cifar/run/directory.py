@@ -47,10 +47,7 @@ def make_timed_directory(parent: Path) -> Path:
 def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
     """Make a directory that must be new, empty or already this command's; hidden files do not count.
 
-    Args:
-        directory: made with its parents if it does not exist.
-        option: option or argument that named the directory, for the error messages.
-        owner: returns whether a directory that holds files belongs to the command; None: none does.
+    ``option`` named it. ``owner`` returns whether a directory that holds files belongs to the command; None: none does.
     """
     made = list_missing(directory)
     try:

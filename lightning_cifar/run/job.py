@@ -45,27 +45,16 @@ SMALLEST_BATCH = 64  # smaller ones train no better, and gates may become zero (
 
 @dataclass
 class Job:
-    """A parsed command.
+    """A parsed command, with the model and the data module that its settings describe."""
 
-    Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        typed: the words after ``python -m lightning_cifar``, for the record.
-        settings: the value of every option, as plain values.
-        trainer: arguments of the Trainer; callbacks, loggers and the like are objects.
-        model: built from the settings.
-        data: built from the settings; nothing was read yet.
-        parser: writes the settings as YAML.
-        start: file and SHA-256 of the weights of ``--init_from``, once they are loaded.
-    """
-
-    command: str
-    typed: list[str]
-    settings: Namespace
-    trainer: dict[str, Any]
+    command: str  # fit, validate, test or predict
+    typed: list[str]  # the words after `python -m lightning_cifar`, for the record
+    settings: Namespace  # the value of every option, as plain values
+    trainer: dict[str, Any]  # arguments of the Trainer; callbacks, loggers and the like are objects
     model: ImageClassifier
     data: CIFAR10DataModule
-    parser: LightningArgumentParser
-    start: dict[str, str] | None = None
+    parser: LightningArgumentParser  # writes the settings as YAML
+    start: dict[str, str] | None = None  # file and SHA-256 of the weights of --init_from, once they are loaded
 
     @property
     def group(self) -> str:

@@ -50,21 +50,13 @@ from lightning_cifar.train.checkpoint import DurableIO
 
 @dataclass
 class Run:
-    """A run that is about to start, or to resume.
-
-    Args:
-        directory: of this run; all its files lie there.
-        trainer: with the run's callbacks and loggers.
-        wandb: the W&B run, if one is logged to.
-        checkpoint: the checkpoint that a resumed run continues from.
-        steps_before: its number of steps.
-    """
+    """A run that is about to start, or to resume."""
 
     directory: Path
-    trainer: Trainer
+    trainer: Trainer  # with the run's callbacks and loggers
     wandb: WandbLogger | None = None
-    checkpoint: Path | None = None
-    steps_before: int = 0
+    checkpoint: Path | None = None  # from which a resumed run continues
+    steps_before: int = 0  # of the checkpoint
 
     def find_last(self) -> Path | None:
         """Return the last checkpoint; None if there is none."""
@@ -86,13 +78,10 @@ def open_run(
 ) -> Iterator[Run]:
     """Give the job a directory, locked and with its ``config.yaml``, and a Trainer; finish and unlock it afterwards.
 
-    If the directory is in use or an option cannot be used, nothing new is left behind.
+    The job's data is loaded, and its precision chosen. A new run's ``directory`` is the one that ``--run_dir`` names by
+    default, else one named by the time. If it is in use or an option cannot be used, nothing new is left behind.
 
-    Args:
-        job: with its data loaded and its precision chosen.
-        directory: of a new run; default: the one that ``--run_dir`` names, else one named by the time.
-        callbacks: further ones.
-        epoch_rows: print a row of numbers after each epoch.
+    ``epoch_rows``: print a row of numbers after each epoch.
     """
     callbacks = make_callbacks(job, callbacks, epoch_rows)
     with ExitStack() as ending:

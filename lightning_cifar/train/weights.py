@@ -34,23 +34,14 @@ NETWORK_OPTIONS = (
 
 
 class StoredModel(NamedTuple):
-    """Content of a checkpoint or a weights file.
-
-    Args:
-        file: that was read.
-        hyper_parameters: arguments of the model.
-        data: arguments of the data module.
-        facts: known of the weights, such as recipe and accuracy; a training checkpoint holds none.
-        tensors: the model's state.
-        steps: number of training steps that can be continued; a weights file has 0.
-    """
+    """Content of a checkpoint or a weights file."""
 
     file: Path
-    hyper_parameters: dict[str, Any]
-    data: dict[str, Any]
-    facts: dict[str, Any]
+    hyper_parameters: dict[str, Any]  # arguments of the model
+    data: dict[str, Any]  # arguments of the data module
+    facts: dict[str, Any]  # known of the weights, such as recipe and accuracy; none of a training checkpoint
     tensors: dict[str, Tensor]
-    steps: int
+    steps: int  # of a training that can be continued; 0 of a weights file
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:

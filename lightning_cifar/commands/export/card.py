@@ -97,15 +97,7 @@ def read_record(file: Path) -> dict[str, Any]:
 def format_card(
     facts: dict[str, Any], hyper_parameters: dict[str, Any], name: str, file_format: str, checked: str
 ) -> str:
-    """Return the card as Markdown.
-
-    Args:
-        facts: of `collect_facts`.
-        hyper_parameters: of the classifier.
-        name: of the exported file.
-        file_format: of the exported file.
-        checked: result of the comparison with the PyTorch model.
-    """
+    """Return the card of the exported file ``name`` as Markdown; ``checked``: its comparison with the PyTorch model."""
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
     members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
     square = get_square(hyper_parameters)

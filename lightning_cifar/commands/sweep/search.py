@@ -63,11 +63,9 @@ class Search:
             print(f"searching {name}: {values}")
 
     def run(self, n_trials: int, known: dict[str, Any]) -> None:
-        """Train until ``n_trials`` trials have ended, then report the results.
+        """Train until ``n_trials`` trials of all processes have ended, earlier ones included; then report the results.
 
-        Args:
-            n_trials: number of trials of all processes, earlier ones included.
-            known: values without a search; they are the first trial if the space contains them.
+        The first trial has the values without a search, which are ``known``, if the space contains them.
         """
         with explain_database_errors(self.file):
             with self.lock:

@@ -31,10 +31,8 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 def open_study(file: Path, space: dict[str, str], pruning: bool = True) -> optuna.Study:
     """Open the study in ``file``, or create it; `InputError` if it holds another study or another space.
 
-    Args:
-        file: SQLite database. Only one process at a time may open it; then all may use it.
-        space: description of the values searched, by option name.
-        pruning: stop trials that are below the median of earlier trials after the same number of epochs.
+    Only one process at a time may open the file, an SQLite database; then all may use it. ``space`` describes the
+    values searched, by option name. ``pruning``: stop trials that are below the median of earlier ones.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.MedianPruner(n_warmup_steps=1) if pruning else optuna.pruners.NopPruner()
