@@ -54,7 +54,7 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
-        earlier = self.read_earlier() or {}
+        earlier = read_earlier(self.file)
         self.record: dict[str, Any] = {
             "command": earlier.get("command", self.command),  # the first: it names recipe and options
             "stage": trainer.state.fn.value if trainer.state.fn else None,
@@ -78,20 +78,6 @@ class RunRecord(Callback):
         if before and before.get("fingerprint") != now.get("fingerprint"):
             print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
         self.write(trainer)
-
-    def read_earlier(self) -> dict[str, Any] | None:
-        """Return the record of the run to resume; None if there is none, or a damaged one."""
-        if not self.file.is_file():  # nor a named pipe, from which reading would wait for ever
-            return None
-        try:
-            earlier = json.loads(self.file.read_text())
-            for one in [earlier, *earlier.get("resumed", [])]:
-                dict(one.get("data") or {})
-                sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
-            return dict(earlier)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            print(f"{self.file} is damaged and is written anew ({reason(error)})")
-            return None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.fit_started = time.perf_counter() - self.fit_seconds
@@ -133,6 +119,21 @@ class RunRecord(Callback):
             write_json(self.file, self.record)
 
 
+def read_earlier(file: Path) -> dict[str, Any]:
+    """Return the record of the run to resume; empty if there is none, or a damaged one."""
+    if not file.is_file():  # nor a named pipe, from which reading would wait for ever
+        return {}
+    try:
+        earlier = json.loads(file.read_text())
+        for one in [earlier, *earlier.get("resumed", [])]:
+            dict(one.get("data") or {})
+            sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
+        return dict(earlier)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        print(f"{file} is damaged and is written anew ({reason(error)})")
+        return {}
+
+
 def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
     try:
@@ -150,7 +151,7 @@ def find_mlflow_run(trainer: Trainer) -> str | None:
 
 def count_trained_steps(run_dir: Path) -> int:
     """Return the number of steps of a run at the last time that it ended in order, or by a signal; else 0."""
-    earlier = RunRecord(str(run_dir)).read_earlier() or {}
+    earlier = read_earlier(run_dir / RECORD)
     for one in [earlier, *reversed(earlier.get("resumed", []))]:
         steps = one.get("timings", {}).get("steps")
         if isinstance(steps, int) and one.get("ended") in (None, SIGTERMException.__name__):
