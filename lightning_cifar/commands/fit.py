@@ -72,8 +72,9 @@ def trial_directory(job: Job) -> Iterator[Path | None]:
 def list_few_steps(job: Job) -> Iterator[str]:
     """Yield a line if a new network gets few steps because the folder has few images."""
     batches, epochs = count_batches(job.data), job.trainer["max_epochs"]
-    is_new = not (job.ckpt_path or job.settings["init_from"] or job.has_set("trainer.max_epochs", "trainer.max_steps"))
-    if is_new and job.data.hparams["dataset"] == "folder" and epochs and 0 < batches * epochs < FEW_STEPS:
+    is_new = not (job.ckpt_path or job.settings["init_from"])
+    is_default = job.leaves_to_data("trainer.max_epochs", "trainer.max_steps")
+    if is_new and is_default and epochs and 0 < batches * epochs < FEW_STEPS:
         enough = math.ceil(FEW_STEPS / batches)
         yield (
             f"{epochs} epochs of {batches} steps are few to train a network: --trainer.max_epochs {enough} makes "

@@ -79,10 +79,11 @@ class Job:
         """Names of the options that flags and configurations set."""
         return list_set_options(self.typed)
 
-    def has_set(self, *names: str) -> bool:
-        """Whether flags, a configuration or a run to resume set one of these options."""
+    def leaves_to_data(self, *names: str) -> bool:
+        """Whether the images of a folder decide these options: flags, configurations or a run to resume set none."""
         groups = {name.partition(".")[0] for name in names}  # files of options
-        return bool({*names, *groups} & self.set_options) or self.settings["resume"] is not None
+        is_new_folder = self.data.hparams["dataset"] == "folder" and self.settings["resume"] is None
+        return is_new_folder and not {*names, *groups} & self.set_options
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -159,7 +160,7 @@ def choose_batch_size(job: Job) -> None:
     The recipes' batch sizes suit the 50,000 images of CIFAR-10.
     """
     count, size = len(job.data.train), job.data.hparams["batch_size"]
-    if job.data.hparams["dataset"] != "folder" or job.has_set("data.batch_size") or count >= FEWEST_BATCHES * size:
+    if not job.leaves_to_data("data.batch_size") or count >= FEWEST_BATCHES * size:
         return
     largest = max(count // FEWEST_BATCHES, min(SMALLEST_BATCH, count))
     chosen = 1 << (largest.bit_length() - 1)
@@ -173,9 +174,8 @@ def choose_batch_size(job: Job) -> None:
 def choose_log_interval(job: Job) -> None:
     """Log in every epoch of a folder with few batches, unless the user has set an interval; Lightning would warn."""
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
-    if job.data.hparams["dataset"] != "folder" or job.has_set("trainer.log_every_n_steps"):
-        return
-    if 0 < batches < (50 if interval is None else interval):  # 50: Lightning's default
+    limit = 50 if interval is None else interval  # 50: Lightning's default
+    if job.leaves_to_data("trainer.log_every_n_steps") and 0 < batches < limit:
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
 
 

@@ -120,8 +120,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        chosen = [] if job.settings["data"]["dataset"] != "folder" else CHOSEN
-        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in chosen if not job.has_set(name)})
+        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in CHOSEN if job.leaves_to_data(name)})
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:
