@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
@@ -87,13 +88,12 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     trainer = run.trainer
     if not isinstance(trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]  # set from outside
         yield trainer.profiler.summary()  # type: ignore[attr-defined]
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    stopped = [one for one in callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]
-    timers = [one for one in callbacks if isinstance(one, Timer) and (one.time_remaining() or 1) <= 0]
+    stopped = [one for one in find_callbacks(trainer, EarlyStopping) if one.stopping_reason_message]
+    timers = [one for one in find_callbacks(trainer, Timer) if (one.time_remaining() or 1) <= 0]
     limit = "max_time" if timers else "max_epochs"
     if 0 < trainer.max_steps <= trainer.global_step:
         limit = "max_steps"
-    if any(isinstance(one, EndedEarly) and one.ended for one in callbacks):
+    if any(one.ended for one in find_callbacks(trainer, EndedEarly)):
         waited = any(one.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED for one in stopped)
         remedy = "raise --trainer.callbacks.patience to train on" if waited else stopped[0].stopping_reason_message
         yield f"nothing left to train: early stopping ended this run; {remedy}"

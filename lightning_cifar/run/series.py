@@ -4,11 +4,11 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from lightning.pytorch.callbacks import Callback
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
@@ -20,7 +20,6 @@ from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
 
-Kind = TypeVar("Kind", bound=Callback)
 TOP = ("seed_everything", "init_from")  # options without a group that make another run
 # What data and timing decide later, and the value that stands for it until then.
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
@@ -126,13 +125,7 @@ def train_in_series(job: Job, run: Run) -> None:
     if run.checkpoint is not None and run.trainer.global_step == run.steps_before:
         # Nothing was left to train. Where a callback averages the weights, Lightning has restored those of training.
         job.model.load_state_dict(load_checkpoint(run.checkpoint)["state_dict"])
-    for callback in run.trainer.checkpoint_callbacks:
-        if isinstance(callback, LastCheckpoint) and callback.stop_signal is not None:
+    for callback in find_callbacks(run.trainer, LastCheckpoint):
+        if callback.stop_signal is not None:
             callback.requeue_if_asked()
             raise SystemExit(128 + callback.stop_signal)
-
-
-def find_callback(run: Run, kind: type[Kind]) -> Kind:
-    """Return the run's callback of exactly this class."""
-    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]  # set from outside
-    return next(callback for callback in callbacks if type(callback) is kind)

@@ -13,6 +13,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
@@ -66,7 +67,7 @@ class Run:
 
     def find_best(self) -> Path | None:
         """Return the best checkpoint: the one that a callback selected, or the file beside the last; None without."""
-        paths = (one.best_model_path for one in self.trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+        paths = (one.best_model_path for one in find_callbacks(self.trainer, ModelCheckpoint))
         beside = last.with_name(BEST) if (last := self.find_last()) else ""
         found = next(filter(os.path.isfile, (*paths, beside)), None)
         return Path(found) if found else None
@@ -206,13 +207,13 @@ def train(job: Job, run: Run) -> None:
         with explain_checkpoint(checkpoint), explain_callbacks():
             run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # how Lightning ends after a signal
-        signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
+        signals = (one.stop_signal for one in find_callbacks(run.trainer, LastCheckpoint))
         number = next(filter(None, signals), None)  # None before training began
         if number is None and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
         last = run.find_last()
-        selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
+        selects = find_callbacks(run.trainer, ModelCheckpoint)
         if run.trainer.is_global_zero and not selects and last and last.is_file():  # there is none if the disk was full
             link_best(last)

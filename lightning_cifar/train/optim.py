@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
@@ -78,8 +79,8 @@ def prepare_averages(trainer: Trainer) -> None:
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
     """
-    for one in trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
-        if not isinstance(one, WeightAveraging) or (average := one._average_model) is None:
+    for one in find_callbacks(trainer, WeightAveraging):
+        if (average := one._average_model) is None:
             continue
         if mean := average.avg_fn:
             average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler, ModelPruning
 from lightning.pytorch.callbacks.stochastic_weight_avg import StochasticWeightAveraging
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import SGD, Adam
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.train.optim import Muon
 
@@ -204,7 +205,7 @@ def find_obstacle(trainer: Trainer, module: LightningModule, reference: type[Lig
     overridden = [name for name in (*STEP_METHODS, *STEP_HOOKS) if is_overridden(name, module, reference)]
     acting = [
         type(callback).__name__
-        for callback in trainer.callbacks  # type: ignore[attr-defined]  # set from outside
+        for callback in find_callbacks(trainer, Callback)
         if isinstance(callback, STEP_CHANGERS) or any(is_overridden(name, callback) for name in STEP_HOOKS)
     ]
     counting = [type(one).__name__ for one in trainer.optimizers if not isinstance(one, Muon | Adam | SGD)]

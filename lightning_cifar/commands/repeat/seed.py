@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.commands.test import keep_result, make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.evaluate.evaluation import evaluate_test
@@ -15,7 +16,7 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
+from lightning_cifar.run.series import prepare, resume_options, train_in_series
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series
@@ -58,7 +59,7 @@ def reuse(job: Job, shared: Shared) -> None:
 
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     """Test the final weights once, in float32, write the evaluation, and return the result of the seed."""
-    record = find_callback(run, RunRecord).record
+    record = find_callbacks(run.trainer, RunRecord)[0].record
     record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
@@ -71,7 +72,7 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
         "seed": seed,
         "directory": run.directory.name,
         **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
-        "train_seconds": find_callback(run, Throughput).seconds,
+        "train_seconds": find_callbacks(run.trainer, Throughput)[0].seconds,
         **{name: record["timings"][name] for name in ("fit_seconds", "steps")},
         "run": {name: record[name] for name in RECORDED},
     }

@@ -7,13 +7,14 @@ from typing import NamedTuple
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.commands.sweep.space import format_options, round_values
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
+from lightning_cifar.run.series import prepare, resume_options, train_in_series
 from lightning_cifar.run.trainer import open_run
 
 TRIAL = "trial"  # name of a run in this series
@@ -45,8 +46,8 @@ def run_trial(
     pruning = Pruning(trial)
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
-        epochs, seconds = run.trainer.current_epoch, find_callback(run, Throughput).seconds
-        fit_seconds = find_callback(run, RunRecord).fit_seconds
+        epochs, seconds = run.trainer.current_epoch, find_callbacks(run.trainer, Throughput)[0].seconds
+        fit_seconds = find_callbacks(run.trainer, RunRecord)[0].fit_seconds
         # Validate again, because --trainer.max_steps can end an epoch before its validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
         return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)
