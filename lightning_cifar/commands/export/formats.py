@@ -114,14 +114,6 @@ def prepare_for_export(model: ImageClassifier) -> tuple[nn.Module, tuple[Tensor]
     return exported, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
 
-def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
-    save_weights(model, file, **facts)
-
-
-def open_weights(file: Path) -> Callable[[Tensor], Tensor]:
-    return Calibrated(load_pretrained(file))
-
-
 def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
     exported, example, free = prepare_for_export(model)
     program = torch.export.export(exported, example, dynamic_shapes=free)
@@ -174,7 +166,10 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
-    "safetensors": (write_safetensors, open_weights),
+    "safetensors": (
+        lambda model, file, facts: save_weights(model, file, **facts),
+        lambda file: Calibrated(load_pretrained(file)),
+    ),
     "onnx": (write_onnx, open_onnx),
     "torch.export": (write_program, open_program),
 }
