@@ -20,6 +20,8 @@ from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
+    MISTAKES,
+    RESULT,
     check_file,
     check_size,
     find_current_test,
@@ -171,7 +173,7 @@ def read_runs(directories: Sequence[Path]) -> list[SavedRun]:
         for part in find_runs(directory):
             run = find_tested_run(part) or part
             runs.setdefault(run.resolve(), run)
-            if (part / "test.json").exists():
+            if (part / RESULT).exists():
                 tests[run.resolve()] = part
     return [read_run(run, [tests[key]] if key in tests else find_tests(run)) for key, run in runs.items()]
 
@@ -181,8 +183,8 @@ def find_runs(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise InputError(f"report {directory}: no such directory")
     seeds = [file.parent for file in directory.glob("seed*/config.yaml")]
-    if not seeds and not any((directory / name).exists() for name in ("config.yaml", METRICS, "test.json")):
-        raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or test.json")
+    if not seeds and not any((directory / name).exists() for name in ("config.yaml", METRICS, RESULT)):
+        raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or {RESULT}")
     stage = None
     with suppress(OSError, *DAMAGED):  # `read_run` notes it
         stage = read_json(directory / "run.json")["stage"]
@@ -203,9 +205,9 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
         run.problems.append(f"{problem}: {run.format_test()}")
         return run
-    run.read(test / "test.json", run.take_test)
+    run.read(test / RESULT, run.take_test)
     if run.test and "mistakes" not in run.test:
         run.problems.append(f"{test} has no mistakes: an earlier version wrote it")
     elif run.test.get("mistakes"):
-        run.read(test / "mistakes.png", run.take_tiles)
+        run.read(test / MISTAKES, run.take_tiles)
     return run
