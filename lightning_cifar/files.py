@@ -68,11 +68,8 @@ def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> Ba
     filelock removes an owner's file if that process of this host has ended. Whoever may write to the directory may lock
     it: the file gets the directory's permissions.
 
-    Args:
-        file: the lock.
-        seconds: to wait for another process.
-        refusal: words of the `InputError` if they have passed.
-        needed: another user's file, which cannot be opened, is an `InputError`; else None is returned.
+    ``refusal`` are the words of the `InputError` if another process still holds it after these ``seconds``. Another
+    user's file, which cannot be opened, is an `InputError` too if the lock is ``needed``; else None is returned.
     """
     mode = 0o600 | (file.parent.stat().st_mode & 0o066 if file.parent.is_dir() else 0)
     for held in (FileLock(file, mode=mode), SoftFileLock(f"{file}.owner", mode=mode)):

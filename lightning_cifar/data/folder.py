@@ -35,15 +35,11 @@ def load_folder(
     class_names: Sequence[str] | None = None,
     split_seed: int = 0,
 ) -> Dataset:
-    """Return the images of a folder, of which none is read yet unless they are kept in memory.
+    """Return the images of a folder (see `layout`), of which none is read yet unless they are kept in memory.
 
-    Args:
-        root: see `layout`.
-        labels: a CSV file with the labels; None: the names of the folders.
-        square: what every image becomes.
-        in_memory: ``auto``: if the images fit in a third of the available memory.
-        class_names: those of a model, of which a folder without training images may have some only.
-        split_seed: of the split of a folder without test images.
+    A CSV file may hold the ``labels``; None: the names of the folders. ``in_memory`` ``auto``: if the images fit in a
+    third of the available memory. ``class_names`` are a model's, of which a folder without training images may have
+    some only. ``split_seed`` is of the split of a folder without test images.
     """
     names, files = list_images(root, labels, class_names)
     if in_memory == "auto":

@@ -44,13 +44,8 @@ def predict_files(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each path, in order: ``file``, ``classes`` of (name, probability), ``error`` or None.
 
-    Args:
-        model: in evaluation mode.
-        paths: image files; any number.
-        batch_size: images classified at once.
-        top: number of classes, the likeliest first.
-        precision: ``32-true``, or ``bf16-mixed``, which is faster on processors with bfloat16.
-        explain: directory for a figure of each image (see `draw_explanation`): ``<row number>-<name>.png``.
+    The ``top`` classes are the likeliest ones. In the precision ``bf16-mixed``, processors with bfloat16 are faster
+    than in ``32-true``. ``explain`` is a directory for a figure of each image, ``<row number>-<name>.png``.
     """
     number = 0
     with ThreadPoolExecutor(count_cores()) as pool:

@@ -109,12 +109,8 @@ class Job:
 def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     """Parse a command of the Trainer, seed all random generators, and build its model and data module.
 
-    Args:
-        args: the command and its options, in layers (see `settings.layer`).
-        typed: the same as the user typed it; default: ``args``.
-
-    Raises:
-        SystemExit: the arguments ask for help or for the configuration, which has been printed.
+    ``args`` are in layers (see `precedence.layer`), ``typed`` the same as the user typed it. A SystemExit says that
+    they ask for help or for the configuration, which has been printed.
     """
     show_messages()
     command, *options = args

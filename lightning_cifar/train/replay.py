@@ -155,12 +155,10 @@ class ReplayedOptimization:
 
 
 def start_replay(module: LightningModule, data: CIFAR10DataModule | None, reference: type[LightningModule]) -> None:
-    """Replay the steps of a training that starts, or warn why they are not replayed.
+    """Replay the steps of a training that starts, and the augmentation of its data, or warn why they are not replayed.
 
-    Args:
-        module: with the hyper-parameter ``replay``: ``auto`` means on a CUDA device, without a warning elsewhere.
-        data: its data module, whose augmentation is replayed too.
-        reference: the class whose steps can be replayed, and those of subclasses that do not override them.
+    If the module's ``replay`` is ``auto``: on a CUDA device, without a warning elsewhere. Steps can be replayed of the
+    class ``reference``, and of subclasses that do not override them.
     """
     stop_replay(module, data)  # of a training that ended by an exception, after which Lightning skips `teardown`
     if not (wanted := module.hparams["replay"]):

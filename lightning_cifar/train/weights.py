@@ -45,15 +45,11 @@ class StoredModel(NamedTuple):
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
-    """Write a trained model's weights and hyper-parameters.
+    """Write a trained model's weights and hyper-parameters, and plain values that are ``known`` of it.
 
-    Args:
-        model: trained.
-        file: to write.
-        held_out: the data module's ``held_out`` in training, ``val`` or ``test``; None: unknown.
-        half: store tensors of two and more dimensions in half precision; batch norm and biases stay in single.
-        known: further plain values, such as recipe, data and accuracy. A ``temperature`` divides the logits before the
-            softmax.
+    ``held_out`` is the data module's in training; None: unknown. Others are recipe, data and accuracy, and the
+    ``temperature`` that divides the logits before the softmax. ``half`` stores tensors of two and more dimensions in
+    half precision; batch norm and biases stay in single.
     """
     tensors = {  # copies: layers may share weights, which the format does not know
         name: (value.half() if half and value.ndim > 1 else value).clone(memory_format=torch.contiguous_format)

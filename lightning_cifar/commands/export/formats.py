@@ -61,15 +61,10 @@ def export_model(
     images: Tensor,
     calibration: Tensor | None = None,
 ) -> tuple[bytes, Check]:
-    """Return the content of the file, and its agreement with the model.
+    """Return the content of the file ``name``, which ends in ``.pt2`` for ``torch.export``, and its agreement.
 
-    Args:
-        model: on the CPU, in evaluation mode.
-        file_format: ``safetensors``, ``onnx`` or ``torch.export``.
-        name: of the file; for ``torch.export`` it must end in ``.pt2``.
-        facts: plain values stored in the file, among them ``held_out``.
-        images: uint8 (N, 3, H, W), to check the file on.
-        calibration: real images of the same shape, to quantise ONNX to int8 with; None: float32.
+    The model is on the CPU, in evaluation mode. ``facts`` are plain values stored in the file, among them ``held_out``.
+    It is checked on ``images``, uint8 (N, 3, H, W), and quantised with those of ``calibration``; None: float32.
     """
     write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:

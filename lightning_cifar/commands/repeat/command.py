@@ -100,18 +100,10 @@ def make_parent(output: Path) -> None:
 
 
 def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
-    """Train and test the seeds without a result in ``run_dir``, and summarise all results there.
+    """Train and test the seeds without a result in ``run_dir``, and summarise all results there in ``output``.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them.
-        typed: the options as the user typed them.
-        seeds: the seeds to train.
-        run_dir: directory of all seeds.
-        output: file of the summary.
-        command: the command as typed, for the summary.
-
-    Raises:
-        DivergenceError: seeds diverged; the others were trained and summarised.
+    ``args`` are ``fit`` and its options, as `layer` returns them, ``typed`` those options as the user typed them, and
+    ``command`` the whole command, for the summary. A `DivergenceError` follows once all other seeds are summarised.
     """
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time, write_json
