@@ -136,9 +136,10 @@ def read_earlier(file: Path) -> dict[str, Any]:
 
 def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
+    file = run_dir / RECORD
     try:
-        name = json.loads((run_dir / RECORD).read_text())[kind]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = json.loads(file.read_text())[kind] if file.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return name if isinstance(name, str) else None
 
