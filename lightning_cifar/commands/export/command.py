@@ -41,8 +41,8 @@ def main(args: list[str]) -> int:
     paths = list(find_images(options.images or []))
     if options.images and not paths:
         raise InputError(f"--images {' '.join(options.images)}: no image found")
-    for name in ("root", "labels") if paths else ():
-        if getattr(options, name):
+    for name in ("root", "labels"):
+        if paths and getattr(options, name):
             print(f"note: --data.{name} has no effect: --images are checked")
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images

@@ -77,9 +77,10 @@ def main(args: list[str]) -> int:
             make_parent(output)
         repeat(fit, options, range(parsed.first_seed, parsed.first_seed + parsed.n), run_dir, output, ["repeat", *args])
     finally:
-        for name in HIDDEN if not any(run_dir.glob("seed*")) else ():
-            with suppress(OSError):
-                (run_dir / name).unlink()
+        if not any(run_dir.glob("seed*")):  # refused before a seed began
+            for name in HIDDEN:
+                with suppress(OSError):
+                    (run_dir / name).unlink()
         remove_empty(made)
     return 0
 

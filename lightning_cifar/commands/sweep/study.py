@@ -139,7 +139,7 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     from optuna.visualization import matplotlib as plots
 
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    kinds: dict[str, Any] = {"history": plots.plot_optimization_history}
+    kinds: dict[str, Any] = {"history": plots.plot_optimization_history} if complete else {}
     if len(complete) > 1:
         kinds["slice"] = plots.plot_slice
     if len({trial.value for trial in complete}) > 1 and len(complete[0].params) > 1:
@@ -147,7 +147,7 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     files, backend = [], pyplot.get_backend()
     pyplot.switch_backend("agg")  # no window
     try:
-        for name, plot in kinds.items() if complete else ():
+        for name, plot in kinds.items():
             with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as for an option with a single value so far
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")

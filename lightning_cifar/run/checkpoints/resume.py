@@ -152,8 +152,9 @@ def try_step(trainer: Trainer) -> None:
     Shapes are compared before: torch's fused steps would read and write beside the memory of another shape.
     """
     for optimizer in trainer.optimizers:
-        own = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-        for parameter, state in optimizer.state.items() if own else ():
+        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
+            continue
+        for parameter, state in optimizer.state.items():
             for name, value in state.items():
                 wanted = () if name == "step" else tuple(parameter.shape)
                 if value is not None and (shape := tuple(value.shape)) != wanted:

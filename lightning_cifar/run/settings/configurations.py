@@ -120,7 +120,9 @@ def refuse_double_keys(node: Any) -> None:
     import yaml
 
     lines: dict[tuple[str, str], int] = {}
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, _ in node.value:
         name = (key.tag, str(key.value))
         if name in lines and key.value != "<<":
             problem = f"{key.value} is also in line {lines[name]}, and only one of them would count"
