@@ -86,7 +86,7 @@ def main(args: list[str]) -> int:
 
 
 def holds_seeds(directory: Path) -> bool:
-    """Return whether seeds have begun there; of another process, or one that was killed, without config.yaml yet."""
+    """Return whether seeds have begun there: one of another process, or a killed one, may lack config.yaml."""
     return any(one.is_dir() for one in directory.glob("seed[0-9]*"))
 
 
