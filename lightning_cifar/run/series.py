@@ -14,8 +14,8 @@ from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.launcher import list_indices
+from lightning_cifar.run.settings.changes import find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
-from lightning_cifar.run.settings.precedence import differences
 from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -98,7 +98,7 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collect
     for stored in read_settings(parent, kind):
         completed = job.complete(stored)
         top = ((name, settings[name], completed.get(name)) for name in TOP)
-        for name, value, other in (*top, *differences(settings, completed)):
+        for name, value, other in (*top, *find_differences(settings, completed)):
             # Where the data lies and which device trains does not matter.
             if value != other and name not in {*may_differ, "data.root", "trainer.devices"}:
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")

@@ -42,9 +42,9 @@ from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.records.wandb import finish_wandb
 from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, undo_if_refused
+from lightning_cifar.run.settings.changes import list_changes
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
-from lightning_cifar.run.settings.precedence import list_changes
 from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
 

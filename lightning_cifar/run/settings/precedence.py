@@ -7,18 +7,12 @@ Imports no torch unless a checkpoint is named, so that typing errors are answere
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lightning_cifar.errors import InputError, check_name
 from lightning_cifar.run.settings.configurations import check_config, is_complete
-from lightning_cifar.run.settings.options import RECIPES, SIGNATURES, SUBCOMMANDS, check_option, last_value, values_of
+from lightning_cifar.run.settings.options import RECIPES, SUBCOMMANDS, check_option, last_value, values_of
 from lightning_cifar.run.settings.shell import list_trust, quote_path
-
-# Options that may change when a run is resumed, with everything that begins with ``trainer.``.
-MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
-MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
 
 def layer(args: list[str]) -> list[str]:
@@ -162,26 +156,3 @@ def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
 def name_settings(flags: list[str]) -> str:
     """Return the recipe's name; ``custom`` for settings from a file."""
     return last_value(flags, "--recipe") or ("custom" if last_value(flags, "--config", "-c") else "report")
-
-
-def differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each option that differs: its name, such as ``data.root``, its value and the stored value."""
-    for group in SIGNATURES:
-        for name, value in settings[group].items():
-            if value != (other := (stored.get(group) or {}).get(name)):
-                yield f"{group}.{name}", value, other
-
-
-def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    """Return a line for each option that differs from the ``stored`` settings of the run.
-
-    `InputError` if an option differs that would make it another run.
-    """
-    changes = []
-    for name, value, before in differences(settings, stored):
-        if not name.startswith("trainer.") and name not in MAY_CHANGE:
-            raise InputError(f"--{name} {value}: the run to resume was started with {before}")
-        changes.append(f"--{name} {value}, before {before}")
-    if settings["seed_everything"] != stored["seed_everything"]:
-        raise InputError(f"--seed_everything: the run to resume has the seed {stored['seed_everything']}")
-    return changes
