@@ -45,11 +45,10 @@ class StoredModel(NamedTuple):
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
-    """Write a trained model's weights and hyper-parameters, and plain values that are ``known`` of it.
+    """Write a trained model's weights and hyper-parameters, with plain values that are ``known``, such as accuracy.
 
-    ``held_out`` is the data module's in training; None: unknown. Others are recipe, data and accuracy, and the
-    ``temperature`` that divides the logits before the softmax. ``half`` stores tensors of two and more dimensions in
-    half precision; batch norm and biases stay in single.
+    ``held_out`` is the data module's in training; None: unknown. A known ``temperature`` divides the logits before the
+    softmax. ``half`` stores tensors of two and more dimensions in half precision; batch norm and biases stay in single.
     """
     tensors = {  # copies: layers may share weights, which the format does not know
         name: (value.half() if half and value.ndim > 1 else value).clone(memory_format=torch.contiguous_format)

@@ -64,7 +64,7 @@ def export_model(
     """Return the content of the file ``name``, which ends in ``.pt2`` for ``torch.export``, and its agreement.
 
     The model is on the CPU, in evaluation mode. ``facts`` are plain values stored in the file, among them ``held_out``.
-    It is checked on ``images``, uint8 (N, 3, H, W), and quantised with those of ``calibration``; None: float32.
+    The file is checked on ``images``, uint8 (N, 3, H, W), and quantised with those of ``calibration``; None: float32.
     """
     write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
     """Return the paths and scores of a ModelCheckpoint's state for the same files in ``directory``.
 
     Lightning deletes files by these paths, and drops all scores if the directory was moved or is named in another way.
-    If the checkpoint is one of this run, which ``resumes``, a path without such a file is worth a line.
+    ``resumes``: the checkpoint is one of this run, so that a path without such a file is worth a line.
     """
     found, before = {}, str(state.get("dirpath"))
     for path in {state["best_model_path"], state["kth_best_model_path"], *state["best_k_models"]} - {""}:
