@@ -39,7 +39,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         print(f"note: {line}")
     if "SLURM_JOB_ID" in os.environ and not (job.settings["run_dir"] or job.settings["resume"]):
         print("note: if SLURM restarts this job, it trains from the beginning: --run_dir DIR lets it resume")
-    with trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
+    with open_trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
         run.steps_before = run.steps_before or steps_before
         if trial is None:
             print(f"run directory: {run.directory}", flush=True)
@@ -58,7 +58,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
 
 
 @contextmanager
-def trial_directory(job: Job) -> Iterator[Path | None]:
+def open_trial_directory(job: Job) -> Iterator[Path | None]:
     """Yield a temporary directory for ``fast_dev_run``, which tries a few batches; None for a run that is kept."""
     if not job.trainer["fast_dev_run"]:
         yield None

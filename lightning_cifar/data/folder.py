@@ -125,18 +125,18 @@ def digest_stats(root: Path, files: Files) -> str:
                 stat = os.stat(path)
             except OSError as error:
                 raise InputError(f"{path} cannot be read ({error.strerror}): replace or remove it") from error
-            line = f"{part} {label} {relative(root, path)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
+            line = f"{part} {label} {make_relative(root, path)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def relative(root: Path, path: str) -> str:
+def make_relative(root: Path, path: str) -> str:
     return path.removeprefix(str(root)).lstrip(os.sep)
 
 
 def digest_names(root: Path, files: Files) -> str:
     """Return the SHA-256 of part, label and name of all files, on which a split depends."""
-    names = [(part, label, relative(root, path)) for part, found in files.items() for path, label in found]
+    names = [(part, label, make_relative(root, path)) for part, found in files.items() for path, label in found]
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ TOP = ("seed_everything", "init_from")  # options without a group that make anot
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
 
 
-def resume_options(directory: Path) -> list[str]:
+def list_resume_options(directory: Path) -> list[str]:
     """Return the options that resume the run in ``directory``; none if it has not started."""
     return ["--resume", str(directory)] if (directory / "config.yaml").exists() else []
 

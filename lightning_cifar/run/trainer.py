@@ -91,7 +91,7 @@ def open_run(
         elif is_rank_zero():
             run = start_run(job, directory or job.settings["run_dir"], callbacks, ending)
         else:
-            run = build_run(job, directory_of_rank_zero(job), callbacks)
+            run = build_run(job, find_directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
             ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
         try:
@@ -145,7 +145,7 @@ def hold(directory: Path, job: Job, ending: ExitStack, undo: Callable[..., None]
     pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
 
-def directory_of_rank_zero(job: Job) -> Path:
+def find_directory_of_rank_zero(job: Job) -> Path:
     named = values_of_rank_zero().get("run_dir") or job.settings["run_dir"]
     if named is None:
         raise InputError("several processes were started at once: name one directory for all by --run_dir")

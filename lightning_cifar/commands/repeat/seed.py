@@ -16,7 +16,7 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import prepare, resume_options, train_in_series
+from lightning_cifar.run.series import list_resume_options, prepare, train_in_series
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series
@@ -38,7 +38,7 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
     ``args`` and ``typed`` are those of `repeat`, without seed and run directory.
     """
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
-    job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])
+    job = parse([*args, *seed_option, *list_resume_options(directory)], ["fit", *typed, *seed_option])
     reuse(job, shared)
     prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed", OWN)
     with open_run(job, directory, epoch_rows=False) as run:

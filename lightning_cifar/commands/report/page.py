@@ -23,7 +23,7 @@ from lightning_cifar.evaluate.test_results import DAMAGED, read_json
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
-from lightning_cifar.run.figures.png import data_uri, render_figure
+from lightning_cifar.run.figures.png import format_data_uri, render_figure
 from lightning_cifar.run.settings.shell import format_command, format_test_command
 
 PAGE = "report.html"
@@ -121,7 +121,7 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
         run = next((run for run in group.runs if run.test.get("mistakes")), None)
         if run is not None:
             found["seed"] = run.seed
-            images = [data_uri(tile) for tile in run.tiles] or [""] * len(run.test["mistakes"])
+            images = [format_data_uri(tile) for tile in run.tiles] or [""] * len(run.test["mistakes"])
             found["mistakes"] = [
                 {name: mistake[name] for name in ("index", "label", "prediction")}
                 | {name: 100 * float(mistake[name]) for name in ("probability", "probability_of_label")}
@@ -150,7 +150,7 @@ def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names
         draw(figure.add_subplot())
     png = render_figure(figure, dpi=150)
     write_whole(file, png)
-    return {"image": data_uri(png), "description": description}
+    return {"image": format_data_uri(png), "description": description}
 
 
 def find_differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:

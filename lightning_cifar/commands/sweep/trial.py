@@ -14,7 +14,7 @@ from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import prepare, resume_options, train_in_series
+from lightning_cifar.run.series import list_resume_options, prepare, train_in_series
 from lightning_cifar.run.trainer import open_run
 
 TRIAL = "trial"  # name of a run in this series
@@ -40,7 +40,7 @@ def run_trial(
     dataset, if an earlier trial has read it.
     """
     values = format_options(round_values(trial))
-    job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
+    job = hold_out([*args, *values, *list_resume_options(directory)], ["fit", *typed, *values], announce=source is None)
     job.data.source = source
     prepare(job, directory.parent, TRIAL, "start the same command once for each device", trial.params)
     pruning = Pruning(trial)

@@ -57,7 +57,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
     }
 
 
-def existing_checkpoints(directory: Path) -> list[Path]:
+def list_checkpoints(directory: Path) -> list[Path]:
     """Return which of ``last.ckpt`` and ``previous.ckpt`` exist, the newer first."""
     return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
 
@@ -67,7 +67,7 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
 
     `InputError` if all are damaged, or were removed after training.
     """
-    files, errors = existing_checkpoints(directory), []
+    files, errors = list_checkpoints(directory), []
     for file in files:
         try:
             if not file.is_file():  # reading a named pipe would wait for ever
@@ -91,7 +91,7 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
+def find_last_state(content: dict[str, Any]) -> dict[str, Any]:
     """Return the state of `LastCheckpoint`, or a subclass, in a checkpoint; empty without one."""
     states = (state for state in content["callbacks"].values() if isinstance(state, dict))
     return next((state for state in states if {"lines", "random"} <= state.keys()), {})
@@ -99,7 +99,7 @@ def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
 
 def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
     """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say."""
-    lines = state_of_last_checkpoint(content).get("lines", 0)
+    lines = find_last_state(content).get("lines", 0)
     check_range(f"{file} does not fit this run: the number of lines of metrics.csv", lines, "[0, inf)", whole=True)
     return int(lines)
 
@@ -113,7 +113,7 @@ def read_batch_size(file: Path, content: dict[str, Any]) -> int:
 
 def check_seed(file: Path, content: dict[str, Any], seed: int) -> None:
     """Raise `InputError` if the random states in a checkpoint are those of a run with another seed."""
-    if state := state_of_last_checkpoint(content):
+    if state := find_last_state(content):
         generator = torch.Generator()
         generator.set_state(state["random"]["torch"])
         if (stored := generator.initial_seed()) != seed:

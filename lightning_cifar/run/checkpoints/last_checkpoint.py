@@ -92,7 +92,7 @@ class LastCheckpoint(Checkpoint):
             if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
                 resume.try_step(trainer)
         self.saved_at = time.monotonic()
-        self.requeue_signal = resume.slurm_requeue_signal(trainer)
+        self.requeue_signal = resume.find_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
         if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
             numbers = set()
@@ -191,8 +191,8 @@ class LastCheckpoint(Checkpoint):
         within = self.trainer.training and not resume.is_last_step(self.trainer)
         return {
             "random": get_random_states(),
-            "metrics": resume.metric_states(self.module, reduce) if within else {},
-            "sums": resume.epoch_sums(self.trainer, reduce) if within else {},
+            "metrics": resume.collect_metric_states(self.module, reduce) if within else {},
+            "sums": resume.collect_epoch_sums(self.trainer, reduce) if within else {},
             "lines": count_lines(self.trainer),
         }
 

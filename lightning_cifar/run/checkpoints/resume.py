@@ -91,7 +91,7 @@ def is_accumulating(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
-def epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:
+def collect_epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:
     """Return the sums so far of what is logged over the epoch; ``reduce`` sums a tensor over all processes."""
     return {
         key: {name: reduce(getattr(result, name)) for name in result._defaults}
@@ -111,8 +111,8 @@ def add_epoch_sums(trainer: Trainer, stored: dict[str, dict[str, Any]]) -> None:
             setattr(results[key], name, own + value.to(results[key].value.device))
 
 
-def metric_states(module: LightningModule, reduce: Reduce) -> dict[str, dict[str, Any]]:
-    """Return the state of every metric in ``module``; ``reduce`` as in `epoch_sums`."""
+def collect_metric_states(module: LightningModule, reduce: Reduce) -> dict[str, dict[str, Any]]:
+    """Return the state of every metric in ``module``; ``reduce`` as in `collect_epoch_sums`."""
     return {
         name: {
             **{state: reduce(value) for state, value in part.metric_state.items()},
@@ -197,7 +197,7 @@ def forget_current(progress: dict[str, Any]) -> None:
             forget_current(value)
 
 
-def slurm_requeue_signal(trainer: Trainer) -> int | None:
+def find_requeue_signal(trainer: Trainer) -> int | None:
     """Return the signal by which SLURM announces the end of the job's time; None elsewhere."""
     cluster = trainer._accelerator_connector.cluster_environment
     if isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue and cluster.requeue_signal:

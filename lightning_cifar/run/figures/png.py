@@ -22,6 +22,6 @@ def encode_png(image: Image.Image, **options: Any) -> bytes:
     return png.getvalue()
 
 
-def data_uri(png: bytes) -> str:
+def format_data_uri(png: bytes) -> str:
     """Return a PNG as a ``data:`` URI, for pages that load nothing."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -17,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
-from lightning_cifar.run.checkpoints.checkpoint_files import existing_checkpoints
+from lightning_cifar.run.checkpoints.checkpoint_files import list_checkpoints
 from lightning_cifar.run.records.wandb import WandbMode
-from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, network_config
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, read_network_config
 from lightning_cifar.run.settings.options import FLAGS, LINKED, RECIPES, SEEDS, SIGNATURES, to_list
 from lightning_cifar.run.settings.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.settings.type_errors import shorten_type_error
@@ -221,7 +221,7 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
             raise InputError(f"--ckpt_path {checkpoint} holds weights only: fit continues from a checkpoint (.ckpt)")
         stored, why = checkpoint_config(Path(checkpoint))["model"], "the checkpoint was trained with"
     else:
-        stored = network_config(start)["model"] if trains and start is not None else {}
+        stored = read_network_config(start)["model"] if trains and start is not None else {}
         why = "the network of --init_from has"
     for name, value in stored.items():
         asked = json.loads(json.dumps(settings["model"].get(name, value)))
@@ -231,4 +231,4 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 
 def continues(settings: Namespace) -> bool:
     """Whether a resumed run continues from its own checkpoint."""
-    return settings["resume"] is not None and bool(existing_checkpoints(Path(settings["resume"]) / "checkpoints"))
+    return settings["resume"] is not None and bool(list_checkpoints(Path(settings["resume"]) / "checkpoints"))

@@ -19,8 +19,8 @@ def layer(args: list[str]) -> list[str]:
     """Return a Trainer's command with the settings of recipe and checkpoint before its options, as ``--config``."""
     check_words(args)
     command, flags = args[0], args[1:]
-    if command == "fit" and is_restarted() and config_file(last_value(flags, "--run_dir")):
-        flags = resuming_flags(flags)
+    if command == "fit" and is_restarted() and find_config(last_value(flags, "--run_dir")):
+        flags = list_resuming_flags(flags)
     check_run_dir(last_value(flags, "--run_dir"))
     typed, flags = split_configs(flags)  # flags win wherever they are typed
     configs: list[str] = []
@@ -28,7 +28,7 @@ def layer(args: list[str]) -> list[str]:
     if (init_from := last_value(flags, "--init_from")) is not None:
         check_start(command, flags)
     if (resume := last_value(flags, "--resume")) is not None:
-        configs += ["--config", str(config_to_resume(resume, command, [*typed, *flags]))]
+        configs += ["--config", str(find_config_to_resume(resume, command, [*typed, *flags]))]
         if Path(resume).name in ("", ".."):  # loggers need a name
             flags = [*flags, "--resume", os.path.abspath(resume)]  # the last one counts
     elif command == "fit" and recipe is None and not typed:
@@ -44,9 +44,9 @@ def layer(args: list[str]) -> list[str]:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]
     if init_from is not None:
-        from lightning_cifar.run.settings.from_checkpoint import network_config
+        from lightning_cifar.run.settings.from_checkpoint import read_network_config
 
-        configs += ["--config", json.dumps(network_config(init_from), ensure_ascii=False)]
+        configs += ["--config", json.dumps(read_network_config(init_from), ensure_ascii=False)]
     if checkpoint is not None:
         from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
         from lightning_cifar.train.weights import find_checkpoint
@@ -126,28 +126,28 @@ def is_restarted() -> bool:
     return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
-def resuming_flags(flags: list[str]) -> list[str]:
+def list_resuming_flags(flags: list[str]) -> list[str]:
     """Return the flags that resume the run which the same command started."""
     kept = ["--wandb_checkpoints"] if "--wandb_checkpoints" in flags else []
     return ["--resume", str(last_value(flags, "--run_dir")), *kept, *list_trust(last_value(flags, "--trust_config"))]
 
 
-def config_file(run_dir: str | None) -> Path | None:
+def find_config(run_dir: str | None) -> Path | None:
     """Return the configuration of the run in ``run_dir``; None if there is none."""
     file = Path(run_dir or "") / "config.yaml"
     return file if run_dir is not None and file.is_file() else None
 
 
-def config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
+def find_config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     """Return the configuration by which ``--resume`` continues the run in ``run_dir``, unless an option contradicts."""
     if command != "fit":
         raise InputError(f"--resume continues a training run: it goes with fit, not with {command}")
     for name in ("--recipe", "--config", "--ckpt_path", "--init_from", "--run_dir"):
         if last_value(flags, name) is not None:
             raise InputError(f"{name} does not go with --resume {run_dir}, which keeps the settings of that run")
-    if (stored := config_file(run_dir)) is None:
+    if (stored := find_config(run_dir)) is None:
         around = (*Path(run_dir).parents[:2], *Path(run_dir).glob("*/"))
-        near = [one for one in around if config_file(str(one))]
+        near = [one for one in around if find_config(str(one))]
         hint = f"; did you mean {quote_path(max(near))}?" if near else ""
         raise InputError(f"--resume {run_dir} is not the directory of a run: it has no config.yaml{hint}")
     return stored
