@@ -39,13 +39,8 @@ def parser() -> Arguments:
     add("--first_seed", type=int, default=0, help="first seed; default 0")
     add("--run_dir", type=Path, help="directory of the seeds, new or to resume")
     add("--output", type=Path, help="file of the result; default RUN_DIR/repeat.json")
-    add(
-        "--compare",
-        nargs=2,
-        type=Path,
-        metavar=("A", "B"),
-        help="compare two results, repeat.json or its directory, instead of training",
-    )
+    what = "compare two results, repeat.json or its directory, instead of training"
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help=what)
     return arguments
 
 

@@ -24,9 +24,10 @@ def parser() -> Arguments:
         epilog="All options of fit are accepted. If the sweep is stopped, the same command with the same --run_dir "
         "resumes it. Several processes with the same --run_dir share the trials.",
     )
-    arguments.add_argument("--n_trials", type=int, default=20, help="total number of trials; default 20")
-    arguments.add_argument("--run_dir", type=Path, help="directory of the sweep, new or to resume")
-    arguments.add_argument(
+    add = arguments.add_argument
+    add("--n_trials", type=int, default=20, help="total number of trials; default 20")
+    add("--run_dir", type=Path, help="directory of the sweep, new or to resume")
+    add(
         "--search",
         action="append",
         default=[],
@@ -35,9 +36,7 @@ def parser() -> Arguments:
         "(integers), data.batch_size=128,256; repeat for each option; default: learning rate and batch size around "
         "those of the recipe",
     )
-    arguments.add_argument(
-        "--no_pruning", action="store_true", help="train every trial to its end, also those below the median"
-    )
+    add("--no_pruning", action="store_true", help="train every trial to its end, also those below the median")
     return arguments
 
 
