@@ -19,6 +19,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
+from lightning_cifar.model.named import check_logits
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
 from lightning_cifar.run.process.launcher import check_launcher, choose_devices
@@ -26,7 +27,6 @@ from lightning_cifar.run.process.messages import show_messages
 from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.settings.configurations import list_set_options
 from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
-from lightning_cifar.run.settings.image_sizes import check_sizes
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
 from lightning_cifar.run.settings.restrictions import restricted_parsing
@@ -140,7 +140,7 @@ def load_data(job: Job) -> None:
     job.model.adopt(job.data)
     if job.command != "fit":
         return
-    check_sizes(job.model.networks[0], job.data.num_classes, job.data.hparams["sizes"] or [])
+    check_sizes(job)
     if job.ckpt_path is None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
             stored = read_model(find_checkpoint(init_from, "--init_from"))
@@ -148,6 +148,17 @@ def load_data(job: Job) -> None:
             job.start = {"file": init_from, "sha256": compute_digest(stored.file)}
         choose_batch_size(job)
     choose_log_interval(job)
+
+
+def check_sizes(job: Job) -> None:
+    """Raise `InputError` unless the network maps training images of each size to logits: some accept one size only."""
+    sizes = job.data.hparams["sizes"] or []
+    for size in sizes:
+        try:
+            check_logits(job.model.networks[0], job.data.num_classes, size)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            why = f"the network accepts no {size}x{size} pixels ({reason(error)})"
+            raise InputError(f"sizes {sizes}: {why}: set sizes to null") from error
 
 
 def choose_batch_size(job: Job) -> None:
