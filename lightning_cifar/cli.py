@@ -95,14 +95,15 @@ def run(args: list[str]) -> None:
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if word == "--help-all" else word for word in args]
     layered = layer(args)  # before torch is imported, which takes seconds: typing errors are answered at once
-    from lightning_cifar.run.job import parse, print_model
+    from lightning_cifar.run.console.network_table import format_layers
+    from lightning_cifar.run.job import parse
 
     module = "predict.test_set" if args[0] == "predict" else args[0]
     execute = getattr(import_module(f"lightning_cifar.commands.{module}"), args[0])
     with rank_zero_output():
         job = parse(layered, args)
         if job.settings["print_model"]:
-            print_model(job)
+            print(format_layers(job.model, job.data.hparams["image_size"]))
         else:
             execute(job)
 

@@ -32,11 +32,7 @@ class Shard:
         return torch.cat([batches[:, self.rank].flatten(), last[self.rank]])
 
     def of_set(self, size: int) -> slice:
-        """Return this shard of ``range(size)``, in order; the shards may differ in length by one.
-
-        Raises:
-            InputError: a shard would be empty.
-        """
+        """Return this shard of ``range(size)``, in order; the shards may differ in length by one. None may be empty."""
         if 0 < size < self.count:
             raise InputError(f"{size} images to evaluate are fewer than the {self.count} processes: use fewer")
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)

@@ -65,18 +65,11 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> BaseFileLock | None:
     """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
 
-    filelock removes an owner's file if that process of this host has ended.
+    filelock removes an owner's file if that process of this host has ended. Whoever may write to the directory may lock
+    it: the file gets the directory's permissions.
 
-    Whoever may write to the directory may lock it: the file gets the directory's permissions.
-
-    Args:
-        file: the lock.
-        seconds: to wait for another process.
-        refusal: words of the error if they have passed.
-        needed: another user's file, which cannot be opened, is an error; else None is returned.
-
-    Raises:
-        InputError: another process has held the lock for ``seconds``, or its file is another user's.
+    ``refusal`` are the words of the `InputError` if another process still holds it after these ``seconds``. Another
+    user's file, which cannot be opened, is an `InputError` too if the lock is ``needed``; else None is returned.
     """
     mode = 0o600 | (file.parent.stat().st_mode & 0o066 if file.parent.is_dir() else 0)
     for held in (FileLock(file, mode=mode), SoftFileLock(f"{file}.owner", mode=mode)):
@@ -94,7 +87,6 @@ def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> Ba
                     return None
                 why = "it is another user's; if no process uses the directory, delete it"
                 raise InputError(f"{held.lock_file} cannot be opened: {why}") from error
-            continue
     return None
 
 

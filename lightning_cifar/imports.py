@@ -35,11 +35,7 @@ def trust(*packages: str) -> Iterator[None]:
 
 
 def import_function(name: str, option: str) -> Callable[..., Any]:
-    """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names.
-
-    Raises:
-        InputError: its package is not trusted, or there is no such function.
-    """
+    """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names, from a package that is trusted."""
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
     if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):

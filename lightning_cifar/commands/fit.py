@@ -12,15 +12,16 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.profilers import PassThroughProfiler
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.figures.curves import METRICS
 from lightning_cifar.run.figures.live_figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
-from lightning_cifar.run.records.wandb import log_curves
+from lightning_cifar.run.records.wandb import log_checkpoint, log_curves
 from lightning_cifar.run.settings.ineffective import list_ineffective
-from lightning_cifar.run.settings.precedence import format_command, format_test_command, list_trust
+from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 from lightning_cifar.run.trainer import Run, open_run, train
 
 FEW_STEPS = 100
@@ -33,13 +34,12 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         steps_before = load_weights(job).steps  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
-    for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
-        print(f"note: {line}")
-    for line in list_few_steps(job):
+    class_sizes = job.data.train.labels.bincount().tolist()
+    for line in (*list_ineffective(job.typed, job.settings, class_sizes), *list_few_steps(job)):
         print(f"note: {line}")
     if "SLURM_JOB_ID" in os.environ and not (job.settings["run_dir"] or job.settings["resume"]):
         print("note: if SLURM restarts this job, it trains from the beginning: --run_dir DIR lets it resume")
-    with trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
+    with open_trial_directory(job) as trial, open_run(job, trial, callbacks) as run:
         run.steps_before = run.steps_before or steps_before
         if trial is None:
             print(f"run directory: {run.directory}", flush=True)
@@ -58,7 +58,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
 
 
 @contextmanager
-def trial_directory(job: Job) -> Iterator[Path | None]:
+def open_trial_directory(job: Job) -> Iterator[Path | None]:
     """Yield a temporary directory for ``fast_dev_run``, which tries a few batches; None for a run that is kept."""
     if not job.trainer["fast_dev_run"]:
         yield None
@@ -73,14 +73,9 @@ def trial_directory(job: Job) -> Iterator[Path | None]:
 def list_few_steps(job: Job) -> Iterator[str]:
     """Yield a line if a new network gets few steps because the folder has few images."""
     batches, epochs = count_batches(job.data), job.trainer["max_epochs"]
-    if (
-        job.data.hparams["dataset"] != "folder"
-        or job.ckpt_path
-        or job.settings["init_from"]
-        or job.has_set("trainer.max_epochs", "trainer.max_steps")
-    ):
-        return
-    if epochs and 0 < batches * epochs < FEW_STEPS:
+    is_new = not (job.ckpt_path or job.settings["init_from"])
+    is_default = job.leaves_to_data("trainer.max_epochs", "trainer.max_steps")
+    if is_new and is_default and epochs and 0 < batches * epochs < FEW_STEPS:
         enough = math.ceil(FEW_STEPS / batches)
         yield (
             f"{epochs} epochs of {batches} steps are few to train a network: --trainer.max_epochs {enough} makes "
@@ -93,13 +88,12 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     trainer = run.trainer
     if not isinstance(trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]  # set from outside
         yield trainer.profiler.summary()  # type: ignore[attr-defined]
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    stopped = [one for one in callbacks if isinstance(one, EarlyStopping) and one.stopping_reason_message]
-    timers = [one for one in callbacks if isinstance(one, Timer) and (one.time_remaining() or 1) <= 0]
+    stopped = [one for one in find_callbacks(trainer, EarlyStopping) if one.stopping_reason_message]
+    timers = [one for one in find_callbacks(trainer, Timer) if (one.time_remaining() or 1) <= 0]
     limit = "max_time" if timers else "max_epochs"
     if 0 < trainer.max_steps <= trainer.global_step:
         limit = "max_steps"
-    if any(isinstance(one, EndedEarly) and one.ended for one in callbacks):
+    if any(one.ended for one in find_callbacks(trainer, EndedEarly)):
         waited = any(one.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED for one in stopped)
         remedy = "raise --trainer.callbacks.patience to train on" if waited else stopped[0].stopping_reason_message
         yield f"nothing left to train: early stopping ended this run; {remedy}"
@@ -118,14 +112,14 @@ def report_files(job: Job, run: Run) -> None:
     for kind, name in (("curves", CURVES), ("metrics", METRICS)):
         if (run.directory / name).exists():
             print(f"{kind}: {run.directory / name}")
-    best, last = run.find_saved("best"), run.find_saved("last")
+    best, last = run.find_best(), run.find_last()
     # Without validation images, best.ckpt is the same file as last.ckpt.
     if checkpoint := (best if job.data.hparams["held_out"] == "val" else last) or best or last:
         print(f"checkpoint: {checkpoint}")
         root, labels = (job.data.hparams[name] for name in ("root", "labels"))  # never taken from a checkpoint
-        print(f"test it: {format_test_command(Path(checkpoint), root, labels, job.settings['trust_config'])}")
+        print(f"test it: {format_test_command(checkpoint, root, labels, job.settings['trust_config'])}")
     if run.wandb is not None:
         if (run.directory / CURVES).exists():
             log_curves(run.wandb, run.directory / CURVES)
         if checkpoint and job.settings["wandb_checkpoints"]:
-            run.wandb.send_checkpoint(checkpoint)
+            log_checkpoint(run.wandb, str(checkpoint))

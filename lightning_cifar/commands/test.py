@@ -1,6 +1,5 @@
 """``test``: evaluate a checkpoint on the test images: a table, ``test.json`` and its plots."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,16 @@ from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
-from lightning_cifar.evaluate.test_results import DAMAGED, LOGITS, identify_checkpoint, read_text, write_evaluation
+from lightning_cifar.evaluate.test_results import (
+    DAMAGED,
+    FIGURE,
+    LOGITS,
+    RESULT,
+    identify_checkpoint,
+    read_json,
+    write_evaluation,
+)
+from lightning_cifar.files import compute_digest
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
 from lightning_cifar.run.records.wandb import log_test
@@ -30,7 +38,7 @@ def test(job: Job) -> None:
     check_split(job)
     check_held_out(job)
     check_limit(job, "limit_test_batches")
-    digest = load_weights(job).compute_digest()  # before the run has a directory
+    digest = compute_digest(load_weights(job).file)  # before the run has a directory
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:
@@ -52,7 +60,7 @@ def test(job: Job) -> None:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
             result["corruptions"] = evaluate_corruptions(job.model, job.data, trainer)
         keep_result(job, run, result)
-        print(f"table: {run.directory / 'test.json'}\nplots: {run.directory / 'test.png'}")
+        print(f"table: {run.directory / RESULT}\nplots: {run.directory / FIGURE}")
         print(f"logits: {run.directory / LOGITS}")
 
 
@@ -60,7 +68,7 @@ def check_split(job: Job) -> None:
     """Print a warning if a folder without test images has changed since training, and with it which ones are tested."""
     assert job.ckpt_path is not None
     try:
-        trained = json.loads(read_text(job.ckpt_path.parent.parent / RECORD))["data"]["split"]
+        trained = read_json(job.ckpt_path.parent.parent / RECORD)["data"]["split"]
     except (OSError, *DAMAGED):  # the run is not here, or of another version
         return
     if trained and job.data.dataset.split not in (None, trained):
@@ -100,7 +108,7 @@ def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
     write_evaluation(run.directory, result, images)
     write_logits(run.directory / LOGITS, job.model.test_outputs.compute(), job.data.dataset.class_names)
     if run.wandb is not None:
-        log_test(run.wandb, result, images, run.directory / "test.png")
+        log_test(run.wandb, result, images, run.directory / FIGURE)
 
 
 def make_quiet_trainer(job: Job, run: Run, precision: Precision | None = None) -> Trainer:

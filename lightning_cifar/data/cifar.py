@@ -44,11 +44,7 @@ MIRRORS = {  # identical copies, tried before the authors' host, which often fai
 def load_cifar(
     name: Literal["cifar10", "cifar100"], root: Path, url: str | None = None, archive: Path | None = None
 ) -> Dataset:
-    """Read CIFAR-10 or CIFAR-100 from ``root``; `install_cifar` puts it there first if it is missing.
-
-    Raises:
-        InputError: the dataset cannot be installed, or its files differ from the published ones.
-    """
+    """Read CIFAR-10 or CIFAR-100 from ``root``; `install_cifar` puts it there first if it is missing."""
     published = SETS[name]
     folder = root / published.base_folder
     damaged = list_damaged(published, folder)

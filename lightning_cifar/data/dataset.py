@@ -118,9 +118,6 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     """Split ``range(len(labels))`` into (rest, held out), both ascending, with ``size`` indices held out.
 
     Each class contributes in proportion to its size, rounded by largest remainders so that the sum is ``size``.
-
-    Raises:
-        InputError: ``size`` is negative or leaves no image for training.
     """
     check_range("size", size, f"[0, {len(labels)})", whole=True)
     counts = torch.bincount(labels)

@@ -94,17 +94,10 @@ def describe(url: str, error: Exception) -> str:
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:
-    """Download to ``partial``, continue after the bytes it already holds, and verify it.
+    """Download to ``partial``, continue after the bytes it already holds, and verify its ``size`` and SHA-256.
 
-    Args:
-        urls: mirrors of the file, tried in turn, in several rounds.
-        partial: destination; after a failure it keeps the bytes received so far.
-        size: in bytes; more are not read.
-        digest: SHA-256.
-        remedy: what the user can do instead, the end of the error message.
-
-    Raises:
-        InputError: no mirror delivered the file.
+    The mirrors in ``urls`` are tried in turn, in several rounds. If none delivers the file, ``partial`` keeps the bytes
+    received so far, and the `InputError` ends with ``remedy``.
     """
     left, failures = list(urls), dict.fromkeys(urls, "")
     timeout = TIMEOUT if len(urls) > 1 else ONLY_TIMEOUT

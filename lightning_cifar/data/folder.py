@@ -35,15 +35,11 @@ def load_folder(
     class_names: Sequence[str] | None = None,
     split_seed: int = 0,
 ) -> Dataset:
-    """Return the images of a folder, of which none is read yet unless they are kept in memory.
+    """Return the images of a folder (see `layout`), of which none is read yet unless they are kept in memory.
 
-    Args:
-        root: see `layout`.
-        labels: a CSV file with the labels; None: the names of the folders.
-        square: what every image becomes.
-        in_memory: ``auto``: if the images fit in a third of the available memory.
-        class_names: those of a model, of which a folder without training images may have some only.
-        split_seed: of the split of a folder without test images.
+    A CSV file may hold the ``labels``; None: the names of the folders. ``in_memory`` ``auto``: if the images fit in a
+    third of the available memory. ``class_names`` are a model's, of which a folder without training images may have
+    some only. ``split_seed`` is of the split of a folder without test images.
     """
     names, files = list_images(root, labels, class_names)
     if in_memory == "auto":
@@ -129,18 +125,18 @@ def digest_stats(root: Path, files: Files) -> str:
                 stat = os.stat(path)
             except OSError as error:
                 raise InputError(f"{path} cannot be read ({error.strerror}): replace or remove it") from error
-            line = f"{part} {label} {relative(root, path)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
+            line = f"{part} {label} {make_relative(root, path)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def relative(root: Path, path: str) -> str:
+def make_relative(root: Path, path: str) -> str:
     return path.removeprefix(str(root)).lstrip(os.sep)
 
 
 def digest_names(root: Path, files: Files) -> str:
     """Return the SHA-256 of part, label and name of all files, on which a split depends."""
-    names = [(part, label, relative(root, path)) for part, found in files.items() for path, label in found]
+    names = [(part, label, make_relative(root, path)) for part, found in files.items() for path, label in found]
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 

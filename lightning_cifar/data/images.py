@@ -107,11 +107,7 @@ def explain_unread(source: str | BinaryIO) -> str:
 
 
 def read_image(source: str | BinaryIO, square: Square = SQUARE) -> np.ndarray:
-    """Decode a file, given by its path or opened, into RGB uint8 (side, side, 3).
-
-    Raises:
-        Exception: the file cannot be decoded. The type depends on the decoder.
-    """
+    """Decode a file, given by its path or opened, into RGB uint8 (side, side, 3). Decoders fail in their own ways."""
     try:
         image = Image.open(source, formats=list_formats())
     except Image.UnidentifiedImageError:

@@ -24,11 +24,7 @@ MOST_NAMED = 50  # absent files in one message
 
 
 def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the paths of the images of each part and class; rows without a part are of ``train``.
-
-    Raises:
-        InputError: the file is damaged, or names an image that is not below ``root``, or two of that name.
-    """
+    """Return the paths of the images of each part and class; rows without a part are of ``train``."""
     files = [path for path in walk(root) if os.path.isfile(path)]  # reading a pipe would block
     paths, names = index_files(root, files)
     parts: dict[str, dict[str, list[str]]] = {}
@@ -70,11 +66,7 @@ def index_files(root: Path, files: Iterable[str]) -> tuple[dict[str, list[str]],
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
-    """Yield line, path, label and part of each row.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or a row lacks a value.
-    """
+    """Yield line, path, label and part of each row; `InputError` if one of them is missing."""
     try:
         if file.exists() and not file.is_file():
             raise OSError("not a regular file")

@@ -6,6 +6,8 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
+from lightning_cifar.callbacks import find_callbacks
+
 
 def count_steps(trainer: Trainer, data: Any) -> float:
     """Count a training's steps on a `CIFAR10DataModule`, or on loaders of the user's; infinity if it has no limit.
@@ -22,7 +24,7 @@ def count_steps(trainer: Trainer, data: Any) -> float:
     total = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if trainer.max_epochs in (None, -1):
         return total
-    changes = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    changes = find_callbacks(trainer, GradientAccumulationScheduler)
     if not changes:
         return min(total, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
     sizes = [one.get_accumulate_grad_batches(epoch) for one in changes for epoch in range(trainer.max_epochs)]

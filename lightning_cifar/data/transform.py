@@ -15,11 +15,7 @@ POLICIES = {"rand_augment": v2.RandAugment, "trivial_augment": v2.TrivialAugment
 
 
 def find_transform(named: str | Transform | None) -> Transform | None:
-    """Return the function that a data module's ``transform`` names.
-
-    Raises:
-        InputError: there is none, or its package is not trusted.
-    """
+    """Return the function that a data module's ``transform`` names; `InputError` if there is none."""
     if isinstance(named, str) and named in POLICIES:
         policy = POLICIES[named]()
         # One by one: torchvision draws once per call, and a batch needs a draw for each image.

@@ -1,7 +1,5 @@
 """Figures of an evaluation: confusion matrix, calibration, risk-coverage curve, corruptions; images of the mistakes."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,13 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import choose_line_style
 from lightning_cifar.run.figures.fonts import can_draw, choose_fonts, make_drawable
 from lightning_cifar.run.figures.image_sheet import draw_sheet
+from lightning_cifar.run.figures.png import render_figure
 
 CAPTION_LINES = 2  # below each mistake
 NAMED = 20  # classes with their names in the confusion matrix, at most
@@ -34,9 +32,7 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     which = describe_partial(result) or f"{result['images']:,} images"
     # At the left, where no panel's title is.
     figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}", x=0.01, ha="left", weight="bold")
-    content = io.BytesIO()
-    figure.savefig(content, dpi=120, format="png")
-    write_whole(file, content.getvalue())
+    write_whole(file, render_figure(figure))
 
 
 def draw_mistakes(file: Path, pixels: Any, mistakes: Sequence[Mapping[str, Any]]) -> None:
@@ -104,14 +100,3 @@ def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
         axes.plot(range(len(values)), values, markersize=4, label=make_drawable([name])[0], **choose_line_style(number))
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8 if len(found) <= 7 else 6, ncols=1 + len(found) // 8)
-
-
-def encode_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def data_uri(png: bytes) -> str:
-    """Return a PNG as a ``data:`` URI, for pages that load nothing."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()

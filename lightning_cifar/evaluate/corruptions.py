@@ -104,17 +104,9 @@ def corrupt_images(images: Tensor) -> Iterator[tuple[str, Iterator[Tensor]]]:
 
 
 def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tuple[str, Iterator[Tensor]]]:
-    """Yield each corruption's name and images from CIFAR-10-C: a file holds the test images at the five severities.
+    """Yield each corruption's name and images from CIFAR-10-C, enlarged to ``size`` pixels, one severity at a time.
 
-    They are read one severity at a time.
-
-    Args:
-        folder: holds ``<corruption>.npy`` files.
-        images: number of test images.
-        size: in pixels, to which they are enlarged.
-
-    Raises:
-        InputError: a file is not an array of images, or has another shape.
+    The files ``<corruption>.npy`` hold the test images, as many as ``images``, at each of the five severities.
     """
     for file in sorted(folder.glob("*.npy")):
         if file.name != "labels.npy":
@@ -134,10 +126,7 @@ def read_cifar10_c(folder: Path, images: int, size: int = SIZE) -> Iterator[tupl
 def evaluate_corruptions(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trainer) -> dict[str, list[float]]:
     """Return the test accuracy at each severity of each corruption, without test-time augmentation; prints a row each.
 
-    Args:
-        model: its ``tta`` is switched off meanwhile.
-        data: holds the test images in memory. For CIFAR-10, ``CIFAR-10-C/*.npy`` in its directory is evaluated too.
-        trainer: predicts.
+    The test images must be in memory. For CIFAR-10, ``CIFAR-10-C/*.npy`` in the data directory is evaluated too.
     """
     test = data.test
     assert isinstance(test, ImageSet)

@@ -13,8 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import DivergenceError
-from lightning_cifar.evaluate.calibration import calibration_error
-from lightning_cifar.evaluate.recall import balance
+from lightning_cifar.evaluate.scores import average_recalls, measure_calibration_error
 from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -30,13 +29,10 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
     """Return `evaluate_logits` of a finished test, with the accuracy without test-time augmentation and the mistakes.
 
     Args:
-        model: has just been tested by a Trainer and holds the outputs.
+        model: has just been tested by a Trainer and holds the outputs; `DivergenceError` if these are NaN or infinite.
         data: the test's data. The temperature is the model's; if it has none, it is fitted on the validation images; if
             these are few, all classified right, or the test images, there is no temperature.
         trainer: predicts the validation images.
-
-    Raises:
-        DivergenceError: outputs are NaN or infinite.
     """
     logits, plain, labels = model.test_outputs.compute()
     if bad := int((logits.softmax(1) + plain.softmax(1)).isnan().any(1).sum()):
@@ -63,13 +59,9 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
 def evaluate_logits(
     logits: Tensor, labels: Tensor, class_names: tuple[str, ...], temperature: float | None
 ) -> dict[str, Any]:
-    """Return the metrics that ``test`` writes.
+    """Return the metrics that ``test`` writes, from logits (N, K) of any scale and true classes (N,).
 
-    Args:
-        logits: (N, K), of any scale; their softmax gives the probabilities.
-        labels: (N,), true classes.
-        class_names: K names.
-        temperature: see `fit_temperature`; if None, the metrics that need it are None.
+    Without a temperature (see `fit_temperature`), the metrics that need one are None.
     """
     logits, count = logits.float(), len(class_names)
     predicted = logits.argmax(1)
@@ -80,7 +72,7 @@ def evaluate_logits(
     scaled = None if temperature is None else score_probabilities(logits / temperature, labels)
     return {
         "accuracy": sum(hits) / len(labels),
-        "balanced_accuracy": balance(recalls, images),
+        "balanced_accuracy": average_recalls(recalls, images),
         "accuracy_top5": measure_top5(logits, labels) if count > MANY else None,
         "images": len(labels),
         **score_probabilities(logits, labels),
@@ -112,7 +104,7 @@ def score_probabilities(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {
         "loss": float(F.cross_entropy(logits, labels)),
         "brier": float((probabilities - truth).square().sum(1).mean()),
-        "calibration_error": calibration_error(bins),
+        "calibration_error": measure_calibration_error(bins),
         "reliability": bins,
     }
 

@@ -65,7 +65,9 @@ def grad_cam(model: ImageClassifier, images: Tensor, classes: Tensor) -> Tensor:
 def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     """Return signed evidence (B, h, w) for the classes (B,), before ReLU; zeros (B, 1, 1) without feature maps."""
     maps: list[Tensor] = []
-    layers = network.blocks if isinstance(network, FiveBlockNet) else find_map_layers(network)
+    # Attention is square too, as feature maps are.
+    others = [layer for layer in network.modules() if not isinstance(layer, nn.Dropout | nn.Softmax)]
+    layers = network.blocks if isinstance(network, FiveBlockNet) else others
     hooks = [layer.register_forward_hook(lambda _, inputs, output: maps.append(output)) for layer in layers]
     try:
         with torch.enable_grad():
@@ -78,11 +80,6 @@ def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
         return torch.zeros(len(pixels), 1, 1, device=pixels.device)
     (gradient,) = torch.autograd.grad(score, large[-1])
     return (gradient.mean((2, 3), keepdim=True) * large[-1].detach()).sum(1)
-
-
-def find_map_layers(network: nn.Module) -> list[nn.Module]:
-    """Return the layers whose outputs may be feature maps; attention is square too."""
-    return [layer for layer in network.modules() if not isinstance(layer, nn.Dropout | nn.Softmax)]
 
 
 def is_map(output: Any) -> bool:
@@ -125,13 +122,7 @@ def draw_input(explanation: Explanation) -> Image.Image:
 
 
 def draw_explanation(explanation: Explanation, name: str, probability: float) -> Image.Image:
-    """Draw the network's input, the heat map and the gates, if there are some, side by side.
-
-    Args:
-        explanation: of one image.
-        name: the class that the heat map is for.
-        probability: of that class.
-    """
+    """Draw the network's input, the heat map of the class ``name`` and the gates, if there are some, side by side."""
     (shown,) = replace_missing([shorten(name, 16)])
     panels = {
         f"network input, {explanation.pixels.shape[1]}x{explanation.pixels.shape[0]}": draw_input(explanation),

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from torch import Tensor
 from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.images import Square
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
 
@@ -44,13 +44,8 @@ def predict_files(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each path, in order: ``file``, ``classes`` of (name, probability), ``error`` or None.
 
-    Args:
-        model: in evaluation mode.
-        paths: image files; any number.
-        batch_size: images classified at once.
-        top: number of classes, the likeliest first.
-        precision: ``32-true``, or ``bf16-mixed``, which is faster on processors with bfloat16.
-        explain: directory for a figure of each image (see `draw_explanation`): ``<row number>-<name>.png``.
+    The ``top`` classes are the likeliest ones. In the precision ``bf16-mixed``, processors with bfloat16 are faster
+    than in ``32-true``. ``explain`` is a directory for a figure of each image, ``<row number>-<name>.png``.
     """
     number = 0
     with ThreadPoolExecutor(count_cores()) as pool:
@@ -94,15 +89,17 @@ def read_ahead(
     pool: ThreadPoolExecutor, paths: Iterator[str], batch_size: int, square: Square
 ) -> Iterator[list[tuple[str, Any]]]:
     """Yield batches of (path, result of `read_file`) while the next ones are read."""
+
+    def read(part: list[str]) -> list[tuple[str, Any]]:
+        return [(path, read_file(path, square)) for path in part]
+
     waiting: deque[list[Future[list[tuple[str, Any]]]]] = deque()
-    while batch := list(islice(paths, batch_size)):
-        parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
-        read = lambda part: [(path, read_file(path, square)) for path in part]  # noqa: E731
-        waiting.append([pool.submit(read, part) for part in parts])
-        if len(waiting) > AHEAD:
-            yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
-    while waiting:
-        yield list(chain.from_iterable(future.result() for future in waiting.popleft()))
+    while (batch := list(islice(paths, batch_size))) or waiting:
+        if batch:
+            parts = (batch[start : start + FILES_PER_TASK] for start in range(0, len(batch), FILES_PER_TASK))
+            waiting.append([pool.submit(read, part) for part in parts])
+        if not batch or len(waiting) > AHEAD:
+            yield [row for future in waiting.popleft() for row in future.result()]
 
 
 def read_file(path: str, square: Square) -> Any:

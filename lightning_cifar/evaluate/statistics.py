@@ -34,17 +34,11 @@ def estimate_share_interval(share: float, count: int) -> tuple[float, float]:
 
 
 def compare(first: Sequence[float], second: Sequence[float], largest: float = math.inf) -> dict[str, Any]:
-    """Compare two means by Welch's t-test, and estimate the seeds needed to distinguish them.
+    """Compare the means of at least two values each by Welch's t-test, and estimate the seeds to distinguish them.
 
-    Args:
-        first: at least two values.
-        second: at least two values.
-        largest: possible difference, to which the interval is cut.
-
-    Returns:
-        ``difference`` of the means (second minus first), its 95 % ``interval``, ``distinct`` (whether the interval
-        excludes 0) and ``seeds_needed``, the number of seeds of each with which a two-sided t-test at 5 % detects this
-        difference with probability 0.8; None if more than 10,000.
+    Return the ``difference`` of the means (second minus first), its 95 % ``interval``, cut to the ``largest`` possible
+    difference, ``distinct`` (whether the interval excludes 0) and ``seeds_needed``, the number of seeds of each with
+    which a two-sided t-test at 5 % detects this difference with probability 0.8; None if more than 10,000.
     """
     means, variances = (statistics.mean(first), statistics.mean(second)), [*map(statistics.variance, (first, second))]
     gap = means[1] - means[0]

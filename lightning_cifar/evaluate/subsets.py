@@ -26,12 +26,7 @@ TEST_IMAGES = 10_000  # of CIFAR-10, and of CIFAR-100
 
 
 def evaluate_without_label_errors(logits: Tensor, labels: Tensor) -> dict[str, Any] | None:
-    """Return accuracy and number of the images without a known label error; None if this is not CIFAR-10's test set.
-
-    Args:
-        logits: (N, K).
-        labels: (N,), true classes.
-    """
+    """Return accuracy and number of the images without a known label error; None if this is not CIFAR-10's test set."""
     positions, given = torch.tensor([*LABEL_ERRORS]), torch.tensor([*LABEL_ERRORS.values()])
     if len(labels) != TEST_IMAGES or not torch.equal(labels[positions].cpu(), given):
         return None
@@ -51,9 +46,6 @@ def read_near_duplicates(file: Path) -> list[int]:
 
     Source: cvjena/cifair on GitHub (arXiv 1902.00423), which lists the test images of CIFAR-10 and CIFAR-100 that have
     a near duplicate among the training images. Its licence does not allow copies in this package.
-
-    Raises:
-        InputError: the file cannot be read, has no such column, or something else than positions in [0, 9999] in it.
     """
     try:
         check_file(file)

@@ -69,11 +69,7 @@ def describe_partial(result: dict[str, Any]) -> str:
 def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
     """Write a CSV file with a row for each image, in the order of the data, atomically.
 
-    Args:
-        file: path of the CSV file.
-        probabilities: of every class, (N, classes).
-        labels: class indices, (N,).
-        class_names: by class index.
+    ``probabilities`` are (N, classes), ``labels`` the true classes (N,).
     """
     confidence, predicted = probabilities.max(1)
     with open_atomically(file, newline="", encoding="utf-8", errors="backslashreplace") as opened:
@@ -87,10 +83,7 @@ def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", cla
 def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_names: tuple[str, ...]) -> None:
     """Write ``logits``, ``logits_without_tta`` (N, classes), ``labels`` (N,) and ``class_names`` as NumPy's ``.npz``.
 
-    Args:
-        file: path of the file, which is replaced atomically.
-        outputs: of `Outputs.compute`; the images are in the order of the data.
-        class_names: by class index.
+    ``outputs`` are those of `Outputs.compute`.
     """
     logits, plain, labels = (tensor.cpu().numpy() for tensor in outputs)
     with open_atomically(file, "wb") as opened:

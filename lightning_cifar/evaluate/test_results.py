@@ -27,13 +27,14 @@ MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
 
 
 def read_text(file: Path, limit: int = MAX_BYTES) -> str:
-    """Return the text of a file that this package has written.
-
-    Raises:
-        ValueError: it is too large, or not a regular file: reading a pipe would block.
-    """
+    """Return the text of a file that this package has written, after `check_file`."""
     check_file(file, limit)
     return file.read_text(encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file that this package has written, read by `read_text`."""
+    return json.loads(read_text(file))
 
 
 def check_file(file: Path, limit: int = MAX_BYTES) -> None:
@@ -57,25 +58,20 @@ def check_size(content: Any, limit: int) -> None:
             waiting += [*value, *value.values()] if isinstance(value, dict) else value
 
 
-def identify_checkpoint(checkpoint: str | Path, directory: Path, digest: str | None = None) -> dict[str, str]:
+def identify_checkpoint(checkpoint: Path, directory: Path, digest: str | None = None) -> dict[str, str]:
     """Return the entries of ``test.json`` in ``directory`` that identify the checkpoint: relative path and SHA-256.
 
-    Args:
-        checkpoint: the tested file.
-        directory: of ``test.json``.
-        digest: SHA-256 of the content that was loaded; None: of the file as it is now.
+    ``digest`` is that of the content which was loaded; None: of the file as it is now.
     """
-    digest = digest or compute_digest(Path(checkpoint))
-    return {"checkpoint": os.path.relpath(checkpoint, directory), "checkpoint_sha256": digest}
+    relative = os.path.relpath(checkpoint, directory)
+    return {"checkpoint": relative, "checkpoint_sha256": digest or compute_digest(checkpoint)}
 
 
 def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> None:
     """Write ``test.json``, the figure ``test.png`` and, if there are mistakes, ``mistakes.png``.
 
-    Args:
-        directory: must exist.
-        result: of `evaluate_test`, with the entries of `identify_checkpoint` if a checkpoint was tested.
-        images: uint8 (N, H, W, 3), those of ``result["mistakes"]``; None if there are none.
+    ``result`` is that of `evaluate_test`, with the entries of `identify_checkpoint` if a checkpoint was tested.
+    ``images`` are those of its mistakes, uint8 (N, H, W, 3); None if there are none.
     """
     from lightning_cifar.evaluate.charts import draw_evaluation, draw_mistakes
 
@@ -89,7 +85,7 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
 def read_checkpoint_path(directory: Path) -> Path | None:
     """Return the checkpoint that the test in ``directory`` names; None if there is no readable test."""
     try:
-        named = json.loads(read_text(directory / RESULT))["checkpoint"]
+        named = read_json(directory / RESULT)["checkpoint"]
         return Path(os.path.normpath(directory / named)) if named else None
     except (OSError, *DAMAGED):
         return None
@@ -114,7 +110,7 @@ def register_test(directory: Path) -> None:
 def list_tests(run: Path) -> list[str]:
     """Return the directories of tests that the run lists, relative to it; none if its list is missing or damaged."""
     try:
-        return [str(one) for one in json.loads(read_text(run / TESTS))]
+        return [str(one) for one in read_json(run / TESTS)]
     except (OSError, *DAMAGED):
         return []
 
@@ -133,11 +129,7 @@ def find_tests(run: Path) -> list[Path]:
 def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> Path | None:
     """Return the first of ``tests`` whose checkpoint has not changed since; each checkpoint is hashed once.
 
-    A test whose checkpoint is missing counts as current.
-
-    Args:
-        tests: directories with a ``test.json``.
-        checkpoint: only tests of this file count; None: of any.
+    A test whose checkpoint is missing counts as current. Only tests of ``checkpoint`` count; None: of any.
     """
     digest = cache(compute_digest)
     for test in tests:
@@ -146,6 +138,6 @@ def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> 
             continue
         if tested is None or not tested.is_file():
             return test
-        if json.loads(read_text(test / RESULT)).get("checkpoint_sha256") == digest(tested.resolve()):
+        if read_json(test / RESULT).get("checkpoint_sha256") == digest(tested.resolve()):
             return test
     return None

@@ -13,12 +13,11 @@ def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
 
     Blocks are those of a `FiveBlockNet`, its stem going with the first one. Of another network, they are the direct
     children with parameters, without the last, its classifier. Batch norm keeps its statistics in evaluation mode only.
-
-    Raises:
-        InputError: there are not so many blocks.
     """
+    if not count:
+        return []
     frozen: list[nn.Module] = []
-    for network in networks if count else ():
+    for network in networks:
         if isinstance(network, FiveBlockNet):
             blocks = [nn.ModuleList(filter(None, [network.stem, network.blocks[0]])), *network.blocks[1:]]
         else:

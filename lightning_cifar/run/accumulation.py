@@ -6,6 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.run.settings.options import to_list
 
 
@@ -15,9 +16,9 @@ class LastGroup(Callback):
     starting = True
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        for one in trainer.callbacks if self.starting else ():  # type: ignore[attr-defined]  # set from outside
-            if isinstance(one, GradientAccumulationScheduler):
-                one.on_train_epoch_start(trainer)  # not called where a run is resumed within an epoch
+        if self.starting:  # Lightning does not call it where a run is resumed within an epoch
+            for one in find_callbacks(trainer, GradientAccumulationScheduler):
+                one.on_train_epoch_start(trainer)
         self.starting = False
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:

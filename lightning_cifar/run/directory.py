@@ -13,12 +13,22 @@ from lightning_cifar.run.refusal import list_missing, remove_empty
 LOCK = ".lock"
 
 
-def make_timed_directory(parent: Path) -> Path:
-    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second.
+def make_directory(
+    named: Path | None, parent: Path, owner: Callable[[Path], bool] | None = None
+) -> tuple[Path, list[Path]]:
+    """Make the directory that ``--run_dir`` names, as `claim_directory` does, or else one named by the time.
 
-    Raises:
-        InputError: it cannot be written.
+    Return it and the directories that were made for it, the innermost first.
     """
+    made = list_missing(named or parent)
+    if named:
+        return claim_directory(named, "--run_dir", owner), made
+    directory = make_timed_directory(parent)
+    return directory, [directory, *made]
+
+
+def make_timed_directory(parent: Path) -> Path:
+    """Make ``parent/<time>``, or ``parent/<time>-2`` and so on if others were made in the same second."""
     wanted = parent / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     directory, number = wanted, 1
     try:
@@ -37,13 +47,7 @@ def make_timed_directory(parent: Path) -> Path:
 def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
     """Make a directory that must be new, empty or already this command's; hidden files do not count.
 
-    Args:
-        directory: made with its parents if it does not exist.
-        option: option or argument that named the directory, for the error messages.
-        owner: returns whether a directory that holds files belongs to the command; None: none does.
-
-    Raises:
-        InputError: the directory cannot be made or read, or holds files that are not the command's.
+    ``option`` named it. ``owner`` returns whether a directory that holds files belongs to the command; None: none does.
     """
     made = list_missing(directory)
     try:
@@ -68,11 +72,7 @@ def refuse_directory(error: OSError, named: str) -> Exception:
 def lock(run_dir: Path) -> BaseFileLock | None:
     """Keep other processes from writing to a run directory until the lock is released or this process dies.
 
-    Returns:
-        The lock; None if no file can be made there.
-
-    Raises:
-        InputError: another process has it.
+    Return the lock; None if no file can be made there. `InputError` if another process has it.
     """
     held = acquire(run_dir / LOCK, 0, f"{run_dir} is in use: another process trains in it")
     if held is not None:

@@ -44,13 +44,9 @@ def pick_network(hyper_parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start_from(model: ImageClassifier, stored: StoredModel) -> str:
-    """Load the weights of a trained model; the last layer stays new if the classes differ.
+    """Load a trained model's weights, and return a line about them; the last layer stays new if the classes differ.
 
-    Returns:
-        A line about what was loaded.
-
-    Raises:
-        InputError: the file holds the weights of another network, or some that are NaN or infinite.
+    `InputError` if the file holds the weights of another network, or some that are NaN or infinite.
     """
     file, tensors = stored.file, stored.tensors
     check_finite(stored, model)

@@ -16,15 +16,12 @@ from lightning_cifar.train.classifier import ImageClassifier
 
 
 class FiniteLoss(Callback):
-    """Stop training when the loss or a weight is NaN or infinite.
+    """Stop training by a `DivergenceError` when the loss or a weight is NaN or infinite.
 
     The first such step is stored on the device and read only where training waits for the device anyway: at logged
     steps and, together with the weights, before validation, at the end of an epoch and before `LastCheckpoint` saves.
 
     A buffer that is infinite from the start, such as the mask of an attention, is not checked.
-
-    Raises:
-        DivergenceError: the loss or a weight is NaN or infinite; the message gives step and learning rate.
     """
 
     infinite: frozenset[str] = frozenset()  # names of buffers

@@ -18,15 +18,15 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.run.console.network_table import format_layers
+from lightning_cifar.files import compute_digest
+from lightning_cifar.model.named import check_logits
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
-from lightning_cifar.run.process.launcher import check_launcher, count_processors
+from lightning_cifar.run.process.launcher import check_launcher, choose_devices
 from lightning_cifar.run.process.messages import show_messages
 from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
 from lightning_cifar.run.settings.configurations import list_set_options
 from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
-from lightning_cifar.run.settings.image_sizes import check_sizes
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
 from lightning_cifar.run.settings.restrictions import restricted_parsing
@@ -45,27 +45,16 @@ SMALLEST_BATCH = 64  # smaller ones train no better, and gates may become zero (
 
 @dataclass
 class Job:
-    """A parsed command.
+    """A parsed command, with the model and the data module that its settings describe."""
 
-    Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        typed: the words after ``python -m lightning_cifar``, for the record.
-        settings: the value of every option, as plain values.
-        trainer: arguments of the Trainer; callbacks, loggers and the like are objects.
-        model: built from the settings.
-        data: built from the settings; nothing was read yet.
-        parser: writes the settings as YAML.
-        start: file and SHA-256 of the weights of ``--init_from``, once they are loaded.
-    """
-
-    command: str
-    typed: list[str]
-    settings: Namespace
-    trainer: dict[str, Any]
+    command: str  # fit, validate, test or predict
+    typed: list[str]  # the words after `python -m lightning_cifar`, for the record
+    settings: Namespace  # the value of every option, as plain values
+    trainer: dict[str, Any]  # arguments of the Trainer; callbacks, loggers and the like are objects
     model: ImageClassifier
     data: CIFAR10DataModule
-    parser: LightningArgumentParser
-    start: dict[str, str] | None = None
+    parser: LightningArgumentParser  # writes the settings as YAML
+    start: dict[str, str] | None = None  # file and SHA-256 of the weights of --init_from, once they are loaded
 
     @property
     def group(self) -> str:
@@ -90,10 +79,11 @@ class Job:
         """Names of the options that flags and configurations set."""
         return list_set_options(self.typed)
 
-    def has_set(self, *names: str) -> bool:
-        """Whether flags, a configuration or a run to resume set one of these options."""
+    def leaves_to_data(self, *names: str) -> bool:
+        """Whether the images of a folder decide these options: flags, configurations or a run to resume set none."""
         groups = {name.partition(".")[0] for name in names}  # files of options
-        return bool({*names, *groups} & self.set_options) or self.settings["resume"] is not None
+        is_new_folder = self.data.hparams["dataset"] == "folder" and self.settings["resume"] is None
+        return is_new_folder and not {*names, *groups} & self.set_options
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -119,36 +109,26 @@ class Job:
 def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     """Parse a command of the Trainer, seed all random generators, and build its model and data module.
 
-    Args:
-        args: the command and its options, in layers (see `settings.layer`).
-        typed: the same as the user typed it; default: ``args``.
-
-    Raises:
-        InputError: an option or its value cannot be used, or contradicts the checkpoint.
-        SystemExit: the arguments ask for help or for the configuration, which has been printed.
+    ``args`` are in layers (see `precedence.layer`), ``typed`` the same as the user typed it. A SystemExit says that
+    they ask for help or for the configuration, which has been printed.
     """
     show_messages()
     command, *options = args
     with restricted_parsing():
         cli = Parsed(command, options)
-    if one := count_processors(cli.config_init["trainer"]):
-        cli.config["trainer"]["devices"] = cli.config_init["trainer"]["devices"] = one
-    check_launcher(cli.config_init["trainer"])
-    check_ranges(cli.config_init["trainer"], command == "fit")
+    trainer = dict(cli.config_init["trainer"])
+    trainer["devices"] = cli.config["trainer"]["devices"] = choose_devices(trainer)
+    check_launcher(trainer)
+    check_ranges(trainer, command == "fit")
     return Job(
         command=command,
         typed=list(typed or args),
         settings=cli.config,
-        trainer=dict(cli.config_init["trainer"]),
+        trainer=trainer,
         model=cast(ImageClassifier, cli.model),
         data=cast(CIFAR10DataModule, cli.datamodule),
         parser=cli.parser,
     )
-
-
-def print_model(job: Job) -> None:
-    """Print a table of the network's layers: shapes, parameters, FLOPs."""
-    print(format_layers(job.model, job.data.hparams["image_size"]))
 
 
 def load_data(job: Job) -> None:
@@ -160,14 +140,25 @@ def load_data(job: Job) -> None:
     job.model.adopt(job.data)
     if job.command != "fit":
         return
-    check_sizes(job.model.networks[0], job.data.num_classes, job.data.hparams["sizes"] or [])
+    check_sizes(job)
     if job.ckpt_path is None:
         if (init_from := job.settings["init_from"]) and not continues(job.settings):
             stored = read_model(find_checkpoint(init_from, "--init_from"))
             print(start_from(job.model, stored), flush=True)
-            job.start = {"file": init_from, "sha256": stored.compute_digest()}
+            job.start = {"file": init_from, "sha256": compute_digest(stored.file)}
         choose_batch_size(job)
     choose_log_interval(job)
+
+
+def check_sizes(job: Job) -> None:
+    """Raise `InputError` unless the network maps training images of each size to logits: some accept one size only."""
+    sizes = job.data.hparams["sizes"] or []
+    for size in sizes:
+        try:
+            check_logits(job.model.networks[0], job.data.num_classes, size)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            why = f"the network accepts no {size}x{size} pixels ({reason(error)})"
+            raise InputError(f"sizes {sizes}: {why}: set sizes to null") from error
 
 
 def choose_batch_size(job: Job) -> None:
@@ -176,7 +167,7 @@ def choose_batch_size(job: Job) -> None:
     The recipes' batch sizes suit the 50,000 images of CIFAR-10.
     """
     count, size = len(job.data.train), job.data.hparams["batch_size"]
-    if job.data.hparams["dataset"] != "folder" or job.has_set("data.batch_size") or count >= FEWEST_BATCHES * size:
+    if not job.leaves_to_data("data.batch_size") or count >= FEWEST_BATCHES * size:
         return
     largest = max(count // FEWEST_BATCHES, min(SMALLEST_BATCH, count))
     chosen = 1 << (largest.bit_length() - 1)
@@ -190,18 +181,13 @@ def choose_batch_size(job: Job) -> None:
 def choose_log_interval(job: Job) -> None:
     """Log in every epoch of a folder with few batches, unless the user has set an interval; Lightning would warn."""
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
-    if job.data.hparams["dataset"] != "folder" or job.has_set("trainer.log_every_n_steps"):
-        return
-    if 0 < batches < (50 if interval is None else interval):  # 50: Lightning's default
+    limit = 50 if interval is None else interval  # 50: Lightning's default
+    if job.leaves_to_data("trainer.log_every_n_steps") and 0 < batches < limit:
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
 
 
 def load_weights(job: Job) -> StoredModel:
-    """Load the weights of ``--ckpt_path`` into the model, and return what the file holds.
-
-    Raises:
-        InputError: the file is damaged, or holds the weights of another network.
-    """
+    """Load the weights of ``--ckpt_path`` into the model, and return what the file holds."""
     assert job.ckpt_path is not None
     stored, named = read_model(job.ckpt_path), f"--ckpt_path {job.ckpt_path}"
     names = zip(stored.hyper_parameters.get("class_names") or (), job.model.hparams["class_names"] or (), strict=False)
@@ -228,11 +214,7 @@ def check_limit(job: Job, name: str) -> None:
 
 
 def choose_precision(job: Job) -> None:
-    """Replace ``--trainer.precision auto`` by the faster precision; rank 0 chooses for all processes.
-
-    Raises:
-        InputError: this process cannot know what rank 0 chose.
-    """
+    """Replace ``--trainer.precision auto`` by the faster precision; rank 0 chooses for all processes."""
     if job.trainer["precision"] != "auto":
         return
     if precision := values_of_rank_zero().get("precision"):

@@ -32,11 +32,8 @@ def remove_empty(directories: Sequence[Path]) -> None:
 def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
     """Return an exit function of a context that ends with an error because of the user's input, or of its size.
 
-    It restores the entries that the directory has now, unless there are results by then.
-
-    Args:
-        directory: of a run.
-        made: directories that were made for the run, the innermost first; they are removed.
+    It restores the entries that the directory has now, unless there are results by then, and removes those that were
+    ``made`` for the run, the innermost first.
     """
     entries = set(directory.iterdir())
     # Only what a set-up may write is restored; others may be large.

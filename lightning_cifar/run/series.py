@@ -1,31 +1,31 @@
 """Runs of a series, such as the seeds of ``repeat``: equal settings except a few, in directories side by side."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from lightning.pytorch.callbacks import Callback
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.launcher import list_indices
+from lightning_cifar.run.settings.changes import find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
-from lightning_cifar.run.settings.precedence import differences, quote_path
+from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
 from lightning_cifar.train.checkpoint import load_checkpoint
 
-Kind = TypeVar("Kind", bound=Callback)
 TOP = ("seed_everything", "init_from")  # options without a group that make another run
 # What data and timing decide later, and the value that stands for it until then.
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
 
 
-def resume_options(directory: Path) -> list[str]:
+def list_resume_options(directory: Path) -> list[str]:
     """Return the options that resume the run in ``directory``; none if it has not started."""
     return ["--resume", str(directory)] if (directory / "config.yaml").exists() else []
 
@@ -42,12 +42,11 @@ def explain_stop(run: str, parent: Path) -> Iterator[None]:
         raise
 
 
-def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozenset[str] = frozenset()) -> None:
+def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: Collection[str]) -> None:
     """Load the data and choose the precision of a run; refuse what does not suit the series in ``parent``.
 
-    Options without effect are printed in the first run of a process, which reads the data.
-
-    Arguments as of `refuse_unsuitable` and `refuse_other_settings`, whose errors are raised.
+    Options without effect are printed in the first run of a process, which reads the data. The arguments are those of
+    `refuse_unsuitable` and `refuse_other_settings`.
     """
     refuse_unsuitable(job, kind, advice)
     is_first = job.data.source is None
@@ -62,10 +61,7 @@ def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: frozense
 def refuse_unsuitable(job: Job, kind: str, advice: str) -> None:
     """Raise `InputError` if the settings do not suit a series.
 
-    Args:
-        job: of a run of the series.
-        kind: what a run is called: ``seed``, ``trial``.
-        advice: for users who ask for several devices.
+    ``kind`` is what a run is called: ``seed``, ``trial``; ``advice`` is for users who ask for several devices.
     """
     for name in ("barebones", "fast_dev_run"):
         if job.trainer[name]:
@@ -90,7 +86,7 @@ def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
             write_whole(chosen, str(job.trainer["precision"]).encode())
 
 
-def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozenset[str] = frozenset()) -> None:
+def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collection[str]) -> None:
     """Raise `InputError` if settings differ from those of an earlier run of the series, except where it may be.
 
     Settings that data or timing have not decided yet are not compared.
@@ -102,7 +98,7 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: frozens
     for stored in read_settings(parent, kind):
         completed = job.complete(stored)
         top = ((name, settings[name], completed.get(name)) for name in TOP)
-        for name, value, other in (*top, *differences(settings, completed)):
+        for name, value, other in (*top, *find_differences(settings, completed)):
             # Where the data lies and which device trains does not matter.
             if value != other and name not in {*may_differ, "data.root", "trainer.devices"}:
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
@@ -123,22 +119,13 @@ def train_in_series(job: Job, run: Run) -> None:
     """Train; a signal during the last validation ends the command too, for what follows takes time.
 
     The model then has the weights of the last checkpoint, in float32.
-
-    Raises:
-        SystemExit: as `train`.
     """
     train(job, run)
     job.model.float()
     if run.checkpoint is not None and run.trainer.global_step == run.steps_before:
         # Nothing was left to train. Where a callback averages the weights, Lightning has restored those of training.
         job.model.load_state_dict(load_checkpoint(run.checkpoint)["state_dict"])
-    for callback in run.trainer.checkpoint_callbacks:
-        if isinstance(callback, LastCheckpoint) and callback.stop_signal is not None:
+    for callback in find_callbacks(run.trainer, LastCheckpoint):
+        if callback.stop_signal is not None:
             callback.requeue_if_asked()
             raise SystemExit(128 + callback.stop_signal)
-
-
-def find_callback(run: Run, kind: type[Kind]) -> Kind:
-    """Return the run's callback of exactly this class."""
-    callbacks = run.trainer.callbacks  # type: ignore[attr-defined]  # set from outside
-    return next(callback for callback in callbacks if type(callback) is kind)

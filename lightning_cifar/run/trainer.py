@@ -11,7 +11,9 @@ import torch
 import yaml
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import WandbLogger
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
@@ -28,7 +30,7 @@ from lightning_cifar.run.checkpoints.checkpoint_files import (
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
-from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
+from lightning_cifar.run.directory import lock, make_directory
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
@@ -38,45 +40,37 @@ from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.records.wandb import SafeLogger, finish_wandb
-from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, list_missing, undo_if_refused
+from lightning_cifar.run.records.wandb import finish_wandb
+from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, undo_if_refused
+from lightning_cifar.run.settings.changes import list_changes
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
-from lightning_cifar.run.settings.precedence import list_changes
 from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
 
 
 @dataclass
 class Run:
-    """A run that is about to start, or to resume.
-
-    Args:
-        directory: of this run; all its files lie there.
-        trainer: with the run's callbacks and loggers.
-        wandb: the W&B run, if one is logged to.
-        checkpoint: the checkpoint that a resumed run continues from.
-        steps_before: its number of steps.
-    """
+    """A run that is about to start, or to resume."""
 
     directory: Path
-    trainer: Trainer
-    wandb: SafeLogger | None = None
-    checkpoint: Path | None = None
-    steps_before: int = 0
+    trainer: Trainer  # with the run's callbacks and loggers
+    wandb: WandbLogger | None = None
+    checkpoint: Path | None = None  # from which a resumed run continues
+    steps_before: int = 0  # of the checkpoint
 
-    def find_saved(self, which: str) -> str:
-        """Return the path of the ``best`` or ``last`` checkpoint; empty if there is none."""
-        kind = ModelCheckpoint if which == "best" else Callback
-        callbacks = (one for one in self.trainer.checkpoint_callbacks if isinstance(one, kind))
-        paths = (getattr(callback, f"{which}_model_path", "") for callback in callbacks)
-        if found := next(filter(os.path.isfile, paths), ""):
-            return found
-        if which == "last":
-            return str(self.checkpoint or "")  # a finished run that is resumed writes nothing
-        last = self.find_saved("last")
-        best = Path(last).with_name(BEST) if last else None
-        return str(best) if best and best.exists() else ""
+    def find_last(self) -> Path | None:
+        """Return the last checkpoint; None if there is none."""
+        paths = (getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks)
+        found = next(filter(os.path.isfile, paths), None)
+        return Path(found) if found else self.checkpoint  # a finished run that is resumed writes nothing
+
+    def find_best(self) -> Path | None:
+        """Return the best checkpoint: the one that a callback selected, or the file beside the last; None without."""
+        paths = (one.best_model_path for one in find_callbacks(self.trainer, ModelCheckpoint))
+        beside = last.with_name(BEST) if (last := self.find_last()) else ""
+        found = next(filter(os.path.isfile, (*paths, beside)), None)
+        return Path(found) if found else None
 
 
 @contextmanager
@@ -85,14 +79,10 @@ def open_run(
 ) -> Iterator[Run]:
     """Give the job a directory, locked and with its ``config.yaml``, and a Trainer; finish and unlock it afterwards.
 
-    Args:
-        job: with its data loaded and its precision chosen.
-        directory: of a new run; default: the one that ``--run_dir`` names, else one named by the time.
-        callbacks: further ones.
-        epoch_rows: print a row of numbers after each epoch.
+    The job's data is loaded, and its precision chosen. A new run's ``directory`` is the one that ``--run_dir`` names by
+    default, else one named by the time. If it is in use or an option cannot be used, nothing new is left behind.
 
-    Raises:
-        InputError: the directory is in use, or an option cannot be used; nothing new is left behind then.
+    ``epoch_rows``: print a row of numbers after each epoch.
     """
     callbacks = make_callbacks(job, callbacks, epoch_rows)
     with ExitStack() as ending:
@@ -101,7 +91,7 @@ def open_run(
         elif is_rank_zero():
             run = start_run(job, directory or job.settings["run_dir"], callbacks, ending)
         else:
-            run = build_run(job, directory_of_rank_zero(job), callbacks)
+            run = build_run(job, find_directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
             ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
         try:
@@ -115,12 +105,7 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    made = list_missing(Path(named or Path("runs", job.group)))
-    if named:
-        directory = claim_directory(Path(named), "--run_dir")
-    else:
-        directory = make_timed_directory(Path("runs", job.group))
-        made = [directory, *made]
+    directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
     hold(directory, job, ending, undo_if_refused(directory, made))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)
@@ -160,7 +145,7 @@ def hold(directory: Path, job: Job, ending: ExitStack, undo: Callable[..., None]
     pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
 
-def directory_of_rank_zero(job: Job) -> Path:
+def find_directory_of_rank_zero(job: Job) -> Path:
     named = values_of_rank_zero().get("run_dir") or job.settings["run_dir"]
     if named is None:
         raise InputError("several processes were started at once: name one directory for all by --run_dir")
@@ -222,13 +207,13 @@ def train(job: Job, run: Run) -> None:
         with explain_checkpoint(checkpoint), explain_callbacks():
             run.trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # how Lightning ends after a signal
-        signals = (one.stop_signal for one in run.trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
+        signals = (one.stop_signal for one in find_callbacks(run.trainer, LastCheckpoint))
         number = next(filter(None, signals), None)  # None before training began
         if number is None and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         raise SystemExit(128 + (number or signal.SIGINT)) from stop
     finally:
-        last = Path(run.find_saved("last"))
-        selects = any(isinstance(callback, ModelCheckpoint) for callback in run.trainer.checkpoint_callbacks)
-        if run.trainer.is_global_zero and not selects and last.is_file():  # there is none if the disk was full
+        last = run.find_last()
+        selects = find_callbacks(run.trainer, ModelCheckpoint)
+        if run.trainer.is_global_zero and not selects and last and last.is_file():  # there is none if the disk was full
             link_best(last)

@@ -52,11 +52,7 @@ def check_file(path: Any) -> None:
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one.
-
-    Raises:
-        InputError: the file is damaged or no checkpoint.
-    """
+    """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one."""
     try:
         content = file.read_bytes()
         end = content[content.rfind(ZIP_SIGNATURE) :]

@@ -49,11 +49,7 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
 
 
 def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> None:
-    """Take class names, size, rule and balanced class weights from the data where there are none.
-
-    Raises:
-        InputError: the model has others.
-    """
+    """Take class names, size, rule and balanced class weights from the data; `InputError` if the model has others."""
     names, known = list(data.dataset.class_names), values["class_names"]
     if len(names) != values["num_classes"]:
         raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}")

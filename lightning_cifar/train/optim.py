@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
@@ -25,9 +26,6 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     """Build the optimiser that hyper-parameters of `ImageClassifier` name, with one parameter group for each role.
 
     ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
-
-    Raises:
-        InputError: torch has no such optimiser, or it does not accept its arguments or these parameters.
     """
     rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
     groups = group_parameters(network, rates)
@@ -81,8 +79,8 @@ def prepare_averages(trainer: Trainer) -> None:
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
     """
-    for one in trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
-        if not isinstance(one, WeightAveraging) or (average := one._average_model) is None:
+    for one in find_callbacks(trainer, WeightAveraging):
+        if (average := one._average_model) is None:
             continue
         if mean := average.avg_fn:
             average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler, ModelPruning
 from lightning.pytorch.callbacks.stochastic_weight_avg import StochasticWeightAveraging
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import SGD, Adam
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.train.optim import Muon
 
@@ -154,12 +155,10 @@ class ReplayedOptimization:
 
 
 def start_replay(module: LightningModule, data: CIFAR10DataModule | None, reference: type[LightningModule]) -> None:
-    """Replay the steps of a training that starts, or warn why they are not replayed.
+    """Replay the steps of a training that starts, and the augmentation of its data, or warn why they are not replayed.
 
-    Args:
-        module: with the hyper-parameter ``replay``: ``auto`` means on a CUDA device, without a warning elsewhere.
-        data: its data module, whose augmentation is replayed too.
-        reference: the class whose steps can be replayed, and those of subclasses that do not override them.
+    If the module's ``replay`` is ``auto``: on a CUDA device, without a warning elsewhere. Steps can be replayed of the
+    class ``reference``, and of subclasses that do not override them.
     """
     stop_replay(module, data)  # of a training that ended by an exception, after which Lightning skips `teardown`
     if not (wanted := module.hparams["replay"]):
@@ -204,7 +203,7 @@ def find_obstacle(trainer: Trainer, module: LightningModule, reference: type[Lig
     overridden = [name for name in (*STEP_METHODS, *STEP_HOOKS) if is_overridden(name, module, reference)]
     acting = [
         type(callback).__name__
-        for callback in trainer.callbacks  # type: ignore[attr-defined]  # set from outside
+        for callback in find_callbacks(trainer, Callback)
         if isinstance(callback, STEP_CHANGERS) or any(is_overridden(name, callback) for name in STEP_HOOKS)
     ]
     counting = [type(one).__name__ for one in trainer.optimizers if not isinstance(one, Muon | Adam | SGD)]

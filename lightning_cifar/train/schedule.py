@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler
 from lightning_cifar.errors import InputError
 
 Schedule = Literal["constant", "triangular", "cosine", "one_cycle"]
+START, END = 1 / 25, 1 / 25e4  # factors of ``one_cycle``
 
 
 def build_schedule(
@@ -43,16 +44,14 @@ def build_triangle(total: float, warmup: float, cosine: bool = False) -> Callabl
     return factor
 
 
-def build_one_cycle(
-    total: float, warmup: float, start: float = 1 / 25, end: float = 1 / 25e4
-) -> Callable[[int], float]:
-    """Return the factor of torch's OneCycleLR: along cosines, from ``start`` to 1 to ``end`` (arXiv 1708.07120)."""
+def build_one_cycle(total: float, warmup: float) -> Callable[[int], float]:
+    """Return the factor of torch's OneCycleLR: along cosines, from `START` to 1 to `END` (arXiv 1708.07120)."""
     highest = warmup * total - 1
 
     def factor(step: int) -> float:
         if step < highest:
-            return 1 + (start - 1) * fall_along_cosine(step / highest)
-        return end + (1 - end) * fall_along_cosine((step - highest) / max(1.0, total - 1 - highest))
+            return 1 + (START - 1) * fall_along_cosine(step / highest)
+        return END + (1 - END) * fall_along_cosine((step - highest) / max(1.0, total - 1 - highest))
 
     return factor
 

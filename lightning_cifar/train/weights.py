@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_cifar.data.images import SQUARE, Square
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, compute_digest, write_whole
+from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.checkpoint import load_checkpoint
@@ -34,39 +34,21 @@ NETWORK_OPTIONS = (
 
 
 class StoredModel(NamedTuple):
-    """Content of a checkpoint or a weights file.
-
-    Args:
-        file: that was read.
-        hyper_parameters: arguments of the model.
-        data: arguments of the data module.
-        facts: known of the weights, such as recipe and accuracy; a training checkpoint holds none.
-        tensors: the model's state.
-        steps: number of training steps that can be continued; a weights file has 0.
-    """
+    """Content of a checkpoint or a weights file."""
 
     file: Path
-    hyper_parameters: dict[str, Any]
-    data: dict[str, Any]
-    facts: dict[str, Any]
+    hyper_parameters: dict[str, Any]  # arguments of the model
+    data: dict[str, Any]  # arguments of the data module
+    facts: dict[str, Any]  # known of the weights, such as recipe and accuracy; none of a training checkpoint
     tensors: dict[str, Tensor]
-    steps: int
-
-    def compute_digest(self) -> str:
-        """Return the SHA-256 of the file as it is now."""
-        return compute_digest(self.file)
+    steps: int  # of a training that can be continued; 0 of a weights file
 
 
 def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half: bool = False, **known: Any) -> None:
-    """Write a trained model's weights and hyper-parameters.
+    """Write a trained model's weights and hyper-parameters, with plain values that are ``known``, such as accuracy.
 
-    Args:
-        model: trained.
-        file: to write.
-        held_out: the data module's ``held_out`` in training, ``val`` or ``test``; None: unknown.
-        half: store tensors of two and more dimensions in half precision; batch norm and biases stay in single.
-        known: further plain values, such as recipe, data and accuracy. A ``temperature`` divides the logits before the
-            softmax.
+    ``held_out`` is the data module's in training; None: unknown. A known ``temperature`` divides the logits before the
+    softmax. ``half`` stores tensors of two and more dimensions in half precision; batch norm and biases stay in single.
     """
     tensors = {  # copies: layers may share weights, which the format does not know
         name: (value.half() if half and value.ndim > 1 else value).clone(memory_format=torch.contiguous_format)
@@ -77,11 +59,7 @@ def save_weights(model: ImageClassifier, file: Path, held_out: str | None, half:
 
 
 def read_weights(file: Path) -> StoredModel:
-    """Read a file written by `save_weights`.
-
-    Raises:
-        InputError: the file is damaged or of another kind.
-    """
+    """Read a file written by `save_weights`; `InputError` if it is damaged or of another kind."""
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
@@ -124,11 +102,7 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
 
 
 def read_model(file: Path) -> StoredModel:
-    """Read a checkpoint or a weights file.
-
-    Raises:
-        InputError: the file is damaged or of another kind.
-    """
+    """Read a checkpoint or a weights file; `InputError` if it is damaged or of another kind."""
     if file.suffix == WEIGHTS:
         return read_weights(file)
     checkpoint = load_checkpoint(file)

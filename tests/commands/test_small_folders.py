@@ -1,6 +1,7 @@
 """Folders of few images: the batch size that is chosen where none was set, and a line about too few steps."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar import main
-from lightning_cifar.run.job import choose_batch_size
+from lightning_cifar.run.job import Job, choose_batch_size
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 NETWORK = ["--model.widths", "[2,2,2,2,2]", "--trainer.log_every_n_steps", "1", "--trainer.limit_train_batches", "1"]
@@ -84,7 +85,8 @@ def test_a_batch_is_never_larger_than_the_folder(image_folder):
 def test_batch_size_by_number_of_images(dataset, images, chosen):
     hparams = {"dataset": dataset, "batch_size": 250, "drop_last": False}
     data = SimpleNamespace(train=range(images), hparams=hparams)
-    job = SimpleNamespace(data=data, has_set=lambda _: False, settings={"data": {}})
+    job = SimpleNamespace(data=data, set_options=set(), settings={"data": {}, "resume": None})
+    job.leaves_to_data = partial(Job.leaves_to_data, job)
     choose_batch_size(job)
     assert hparams["batch_size"] == chosen
 

@@ -1,6 +1,5 @@
 """Model card of an exported classifier, in Hugging Face's format: https://huggingface.co/docs/hub/model-cards."""
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import yaml
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, describe_worse
-from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_text
+from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests, read_json
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
@@ -32,7 +31,6 @@ model = load_pretrained("FILE")
 logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
     "onnx": """\
-import json
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
@@ -62,9 +60,6 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     """Return what is known of a model, as plain values, from a weights file or from a checkpoint's run and test.
 
     ``package``, ``classes`` and ``held_out`` are always given; ``recipe``, ``data``, ``seed``, ``accuracy`` if known.
-
-    Raises:
-        InputError: ``run.json`` is damaged.
     """
     package = f"lightning-cifar {version('lightning-cifar')}"
     facts: dict[str, Any] = {"package": package, "classes": class_names, "held_out": None}
@@ -78,9 +73,9 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     run_dir = checkpoint.resolve().parent.parent
     if not (run_dir / "run.json").is_file():
         return facts
-    run = read_json(run_dir / "run.json")
+    run = read_record(run_dir / "run.json")
     tested = find_current_test(find_tests(run_dir), checkpoint)
-    test = read_json(tested / RESULT) if tested else {}
+    test = read_record(tested / RESULT) if tested else {}
     facts |= {name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None}
     if run.get("init_from"):
         facts["start"] = f"{Path(run['init_from']['file']).name}, SHA-256 {run['init_from']['sha256']}"
@@ -90,9 +85,9 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
     return facts
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(read_text(file))
+        content: dict[str, Any] = read_json(file)
         content.keys()
     except (OSError, *DAMAGED) as error:
         raise InputError(f"{file} is damaged ({error}): delete it") from error
@@ -102,15 +97,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def format_card(
     facts: dict[str, Any], hyper_parameters: dict[str, Any], name: str, file_format: str, checked: str
 ) -> str:
-    """Return the card as Markdown.
-
-    Args:
-        facts: of `collect_facts`.
-        hyper_parameters: of the classifier.
-        name: of the exported file.
-        file_format: of the exported file.
-        checked: result of the comparison with the PyTorch model.
-    """
+    """Return the card of the exported file ``name`` as Markdown; ``checked``: its comparison with the PyTorch model."""
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
     members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
     square = get_square(hyper_parameters)

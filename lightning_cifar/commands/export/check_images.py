@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.dataset import Dataset, select_evenly
-from lightning_cifar.data.images import Square
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.prediction import read_file
@@ -28,13 +27,15 @@ def load_images(
     ``paths``, evenly sampled, serve for both. Without any, the checkpoint's own test and training images are used if
     they are on this machine; otherwise random images, with None to calibrate with. ``places`` are arguments of the data
     module that say where they lie.
-
-    Raises:
-        InputError: one of ``paths`` cannot be read.
     """
     square = get_square(hyper_parameters)
     if paths:
-        chosen = [read_pixels(paths[index], square) for index in select_evenly(len(paths), CHECKED)]
+        chosen = []
+        for index in select_evenly(len(paths), CHECKED):
+            found = read_file(paths[index], square)
+            if isinstance(found, str):
+                raise InputError(f"--images {paths[index]} cannot be read ({found}): leave it out")
+            chosen.append(found)
         images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
         return "images of --images", images, images
     config = checkpoint_config(checkpoint)
@@ -45,13 +46,6 @@ def load_images(
         return "random images (the model's data was not found: name images by --images)", random, None
     calibration = data.train.sample(CALIBRATING).images if len(data.train) else None
     return "test images", data.test.sample(CHECKED).images, calibration
-
-
-def read_pixels(path: str, square: Square) -> np.ndarray:
-    found: np.ndarray | str = read_file(path, square)
-    if isinstance(found, str):
-        raise InputError(f"--images {path} cannot be read ({found}): leave it out")
-    return found
 
 
 def find_data(options: dict[str, Any], class_names: list[str] | None) -> Dataset | None:

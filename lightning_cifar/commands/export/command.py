@@ -32,12 +32,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run the command and return its exit status.
-
-    Raises:
-        InputError: bad arguments.
-        SystemExit: the exported file disagrees with the model and was not written.
-    """
+    """Run the command and return its exit status; `SystemExit` if the exported file disagrees with the model."""
     options = parser().parse_args(args)
     file_format = choose_format(options.output, options.format, options.int8)
     card = options.output.with_name(f"{options.output.name}.md")
@@ -46,8 +41,8 @@ def main(args: list[str]) -> int:
     paths = list(find_images(options.images or []))
     if options.images and not paths:
         raise InputError(f"--images {' '.join(options.images)}: no image found")
-    for name in ("root", "labels") if paths else ():
-        if getattr(options, name):
+    for name in ("root", "labels"):
+        if paths and getattr(options, name):
             print(f"note: --data.{name} has no effect: --images are checked")
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images

@@ -61,15 +61,10 @@ def export_model(
     images: Tensor,
     calibration: Tensor | None = None,
 ) -> tuple[bytes, Check]:
-    """Return the content of the file, and its agreement with the model.
+    """Return the content of the file ``name``, which ends in ``.pt2`` for ``torch.export``, and its agreement.
 
-    Args:
-        model: on the CPU, in evaluation mode.
-        file_format: ``safetensors``, ``onnx`` or ``torch.export``.
-        name: of the file; for ``torch.export`` it must end in ``.pt2``.
-        facts: plain values stored in the file, among them ``held_out``.
-        images: uint8 (N, 3, H, W), to check the file on.
-        calibration: real images of the same shape, to quantise ONNX to int8 with; None: float32.
+    The model is on the CPU, in evaluation mode. ``facts`` are plain values stored in the file, among them ``held_out``.
+    The file is checked on ``images``, uint8 (N, 3, H, W), and quantised with those of ``calibration``; None: float32.
     """
     write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:
@@ -112,14 +107,6 @@ def prepare_for_export(model: ImageClassifier) -> tuple[nn.Module, tuple[Tensor]
     side = get_square(model.hparams).side
     exported = model if model.temperature == 1 else Calibrated(model).eval()
     return exported, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
-
-
-def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
-    save_weights(model, file, **facts)
-
-
-def open_weights(file: Path) -> Callable[[Tensor], Tensor]:
-    return Calibrated(load_pretrained(file))
 
 
 def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
@@ -174,7 +161,10 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
-    "safetensors": (write_safetensors, open_weights),
+    "safetensors": (
+        lambda model, file, facts: save_weights(model, file, **facts),
+        lambda file: Calibrated(load_pretrained(file)),
+    ),
     "onnx": (write_onnx, open_onnx),
     "torch.export": (write_program, open_program),
 }

@@ -17,12 +17,7 @@ BATCH = 50
 
 
 def quantise(file: Path, images: Tensor) -> None:
-    """Replace an ONNX file by its int8 version.
-
-    Args:
-        file: an ONNX file in float32.
-        images: uint8 (N, 3, H, W), a few hundred real images.
-    """
+    """Replace an ONNX file in float32 by its int8 version, by a few hundred real images, uint8 (N, 3, H, W)."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

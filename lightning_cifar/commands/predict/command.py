@@ -47,11 +47,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Run the command and return its exit status.
-
-    Raises:
-        InputError: bad arguments, or no image at all.
-    """
+    """Run the command and return its exit status."""
     options = parser().parse_args(args)
     for name in ("batch_size", "top"):
         check_range(f"--{name}", getattr(options, name), "[1, inf)")

@@ -18,7 +18,7 @@ from lightning_cifar.commands.repeat.results import (
     summarise_seeds,
 )
 from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
-from lightning_cifar.run.directory import claim_directory, make_timed_directory
+from lightning_cifar.run.directory import make_directory
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
@@ -39,22 +39,13 @@ def parser() -> Arguments:
     add("--first_seed", type=int, default=0, help="first seed; default 0")
     add("--run_dir", type=Path, help="directory of the seeds, new or to resume")
     add("--output", type=Path, help="file of the result; default RUN_DIR/repeat.json")
-    add(
-        "--compare",
-        nargs=2,
-        type=Path,
-        metavar=("A", "B"),
-        help="compare two results, repeat.json or its directory, instead of training",
-    )
+    what = "compare two results, repeat.json or its directory, instead of training"
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help=what)
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Run ``repeat`` and return the exit status.
-
-    Raises:
-        InputError: an option cannot be used.
-    """
+    """Run the command and return its exit status."""
     arguments = parser()
     parsed, options = arguments.parse_known_args(args)
     if parsed.compare:
@@ -70,14 +61,10 @@ def main(args: list[str]) -> int:
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     fit = layer_series("repeat", options, "seed")  # before torch is imported: typing errors are reported at once
-    parent = Path("runs/repeat", name_settings(options))
-    made = list_missing(parsed.run_dir or parent)
-    run_dir = parsed.run_dir or make_timed_directory(parent)
+    run_dir, made = make_directory(parsed.run_dir, Path("runs/repeat", name_settings(options)), holds_seeds)
     output = parsed.output or run_dir / "repeat.json"
-    made = [*list_missing(output.parent), *([] if parsed.run_dir else [run_dir]), *made]
+    made = [*list_missing(output.parent), *made]
     try:
-        # A seed that another process, or one that was killed, has just begun has no config.yaml yet.
-        claim_directory(run_dir, "--run_dir", lambda parent: any(one.is_dir() for one in parent.glob("seed[0-9]*")))
         check_output(output)
         if output.parent.resolve() == run_dir.resolve() and SEED_FILE.fullmatch(output.name):
             raise InputError(f"--output {output}: such files hold the results of single seeds; name another file")
@@ -85,19 +72,21 @@ def main(args: list[str]) -> int:
             make_parent(output)
         repeat(fit, options, range(parsed.first_seed, parsed.first_seed + parsed.n), run_dir, output, ["repeat", *args])
     finally:
-        for name in HIDDEN if not any(run_dir.glob("seed*")) else ():
-            with suppress(OSError):
-                (run_dir / name).unlink()
+        if not any(run_dir.glob("seed*")):  # refused before a seed began
+            for name in HIDDEN:
+                with suppress(OSError):
+                    (run_dir / name).unlink()
         remove_empty(made)
     return 0
 
 
-def make_parent(output: Path) -> None:
-    """Make the directory of ``--output``, so that an error precedes hours of training.
+def holds_seeds(directory: Path) -> bool:
+    """Return whether seeds have begun there: one of another process, or a killed one, may lack config.yaml."""
+    return any(one.is_dir() for one in directory.glob("seed[0-9]*"))
 
-    Raises:
-        InputError: the directory cannot be made.
-    """
+
+def make_parent(output: Path) -> None:
+    """Make the directory of ``--output``, so that an error precedes hours of training."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,20 +96,10 @@ def make_parent(output: Path) -> None:
 
 
 def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, output: Path, command: list[str]) -> None:
-    """Train and test the seeds without a result in ``run_dir``, and summarise all results there.
+    """Train and test the seeds without a result in ``run_dir``, and summarise all results there in ``output``.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them.
-        typed: the options as the user typed them.
-        seeds: the seeds to train.
-        run_dir: directory of all seeds, including those of other processes.
-        output: file of the summary.
-        command: the command as typed, for the summary.
-
-    Raises:
-        InputError: earlier seeds have other settings, or their predictions are missing.
-        DivergenceError: seeds diverged; the others were trained and summarised.
-        SystemExit: a signal stopped training.
+    ``args`` are ``fit`` and its options, as `layer` returns them, ``typed`` those options as the user typed them, and
+    ``command`` the whole command, for the summary. A `DivergenceError` follows once all other seeds are summarised.
     """
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
     from lightning_cifar.files import one_at_a_time, write_json
@@ -129,8 +108,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        chosen = [] if job.settings["data"]["dataset"] != "folder" else CHOSEN
-        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in chosen if not job.has_set(name)})
+        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in CHOSEN if job.leaves_to_data(name)})
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:

@@ -1,7 +1,6 @@
 """Results of ``repeat``: read from its directory, summarised over seeds, compared, and formatted as tables."""
 
 import csv
-import json
 import math
 import re
 import statistics
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_text
+from lightning_cifar.evaluate.test_results import DAMAGED, check_file, read_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.settings.options import SEEDS
-from lightning_cifar.run.settings.precedence import format_command
+from lightning_cifar.run.settings.shell import format_command
 
 HIGHEST = {"%": 1.0, "s": math.inf}  # possible value of a measure, by its unit; none is below 0
 SEED_FILE = re.compile(r"seed\d+\.json")  # result of a seed
@@ -30,13 +29,9 @@ def find_seeds(run_dir: Path) -> list[Path]:
 
 
 def read_seed(file: Path) -> dict[str, Any]:
-    """Read the result of a seed.
-
-    Raises:
-        InputError: the file is damaged, or of another seed than its name says.
-    """
+    """Read the result of a seed; `InputError` if it is damaged, or of another seed than the file's name says."""
     try:
-        run: dict[str, Any] = json.loads(read_text(file))
+        run: dict[str, Any] = read_json(file)
         if "diverged" not in run:
             check_measures(run)
             int(run["run"]["data"]["test"])
@@ -80,9 +75,6 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
     """Return the result of ``repeat``: statistics over seeds, and the result of each seed.
 
     Seeds that diverged have no accuracy: they are in no statistic, but in a list of their own.
-
-    Raises:
-        InputError: the predictions of a seed cannot be read.
     """
     from lightning_cifar.evaluate.statistics import measure_agreement, summarise  # late: scipy takes a second to import
 
@@ -141,11 +133,7 @@ def format_summary(result: dict[str, Any]) -> str:
 
 
 def format_comparison(first: Path, second: Path) -> str:
-    """Return a table of the differences second - first, with 95 % intervals and whether they are significant.
-
-    Raises:
-        InputError: a path is not a result of `repeat` with at least two seeds, or both are the same result.
-    """
+    """Return a table of the differences second - first, with 95 % intervals and whether they are significant."""
     from lightning_cifar.evaluate.statistics import compare
 
     results = [read_result(first), read_result(second)]
@@ -177,14 +165,10 @@ def name_results(results: list[dict[str, Any]], paths: list[Path]) -> list[str]:
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """Read a result of `repeat`, given by its file or its directory.
-
-    Raises:
-        InputError: the file is not such a result, or has fewer than two seeds.
-    """
+    """Read a result of at least two seeds, given by its file or its directory; `InputError` if there is none."""
     try:
         path = file / "repeat.json" if file.is_dir() else file
-        result: dict[str, Any] = json.loads(read_text(path))
+        result: dict[str, Any] = read_json(path)
         numbers = [float(run[key]) for key in MEASURES for run in result["seeds"]]
         [describe_run(run) for run in result["seeds"]]
         describe_diverged(result)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.commands.test import keep_result, make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.evaluate.evaluation import evaluate_test
@@ -15,11 +16,11 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
+from lightning_cifar.run.series import list_resume_options, prepare, train_in_series
 from lightning_cifar.run.trainer import Run, open_run
 
 SEED = "seed"  # name of a run in this series
-OWN = frozenset({"seed_everything"})  # options that differ in it
+OWN = {"seed_everything"}  # options that differ in it
 RECORDED = ("recipe", "precision", "git_commit", "versions", "device", "data")  # fields of run.json in results
 
 
@@ -32,21 +33,12 @@ class Shared:
 
 
 def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: Path, shared: Shared) -> dict[str, Any]:
-    """Train and test one seed, or resume it, and return its result.
+    """Train and test one seed, or resume it, and return its result; ``shared`` is set for the next seed.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them, without seed and run directory.
-        typed: the options as the user typed them.
-        seed: at least 0.
-        repeat_dir: directory of all seeds.
-        shared: objects to reuse, which this function sets for the next seed.
-
-    Raises:
-        InputError: the options do not suit a series, or differ from those of earlier seeds.
-        SystemExit: a signal stopped training.
+    ``args`` and ``typed`` are those of `repeat`, without seed and run directory.
     """
     directory, seed_option = repeat_dir / f"{SEED}{seed}", ["--seed_everything", str(seed)]
-    job = parse([*args, *seed_option, *resume_options(directory)], ["fit", *typed, *seed_option])
+    job = parse([*args, *seed_option, *list_resume_options(directory)], ["fit", *typed, *seed_option])
     reuse(job, shared)
     prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed", OWN)
     with open_run(job, directory, epoch_rows=False) as run:
@@ -67,12 +59,12 @@ def reuse(job: Job, shared: Shared) -> None:
 
 def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     """Test the final weights once, in float32, write the evaluation, and return the result of the seed."""
-    record = find_callback(run, RunRecord).record
+    record = find_callbacks(run.trainer, RunRecord)[0].record
     record["data"].pop("root")  # results are published; the path is private
     make_quiet_trainer(job, run).test(job.model, job.data, verbose=False)
     evaluation = evaluate_test(job.model, job.data, make_quiet_trainer(job, run))
-    checkpoint = run.find_saved("last")
-    identity = identify_checkpoint(Path(checkpoint), run.directory) if checkpoint else {}
+    checkpoint = run.find_last()
+    identity = identify_checkpoint(checkpoint, run.directory) if checkpoint else {}
     keep_result(job, run, identity | evaluation)
     logits, _, labels = job.model.test_outputs.compute()
     write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
@@ -80,7 +72,7 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
         "seed": seed,
         "directory": run.directory.name,
         **{name: evaluation[name] for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error")},
-        "train_seconds": find_callback(run, Throughput).seconds,
+        "train_seconds": find_callbacks(run.trainer, Throughput)[0].seconds,
         **{name: record["timings"][name] for name in ("fit_seconds", "steps")},
         "run": {name: record[name] for name in RECORDED},
     }

@@ -12,28 +12,15 @@ def parser() -> Arguments:
         description="Write one self-contained HTML page of one or more runs, and its figures as PNGs. Runs that differ "
         "only in the seed are grouped: mean, standard deviation, 95 % interval.",
     )
-    arguments.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN_DIR",
-        help="directory of fit, test or repeat; the tests of a fit directory are found",
-    )
-    arguments.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="directory for the report, replaces an earlier one; default: report/ in the first RUN_DIR",
-    )
+    what = "directory of fit, test or repeat; the tests of a fit directory are found"
+    arguments.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help=what)
+    where = "directory for the report, replaces an earlier one; default: report/ in the first RUN_DIR"
+    arguments.add_argument("--output", type=Path, metavar="DIR", help=where)
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Run the command and return its exit status.
-
-    Raises:
-        InputError: bad arguments.
-    """
+    """Run the command and return its exit status."""
     options = parser().parse_args(args)
     from lightning_cifar.commands.report.page import refuse_other_figures, write_report
     from lightning_cifar.commands.report.runs import read_runs

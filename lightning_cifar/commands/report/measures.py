@@ -11,7 +11,7 @@ from lightning_cifar.evaluate.tables import describe_partial
 NO_TTA = "test accuracy without test-time augmentation, %"
 
 
-def percent(share: float | None) -> float | None:
+def to_percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
@@ -21,15 +21,15 @@ def is_partial(run: SavedRun) -> bool:
 
 Measure = Callable[[SavedRun], float | None]
 MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
-    "test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("accuracy"))),
-    "balanced test accuracy, %": ("{:.2f}", lambda run: percent(run.test.get("balanced_accuracy"))),
-    NO_TTA: ("{:.2f}", lambda run: percent(run.test.get("accuracy_without_tta"))),
+    "test accuracy, %": ("{:.2f}", lambda run: to_percent(run.test.get("accuracy"))),
+    "balanced test accuracy, %": ("{:.2f}", lambda run: to_percent(run.test.get("balanced_accuracy"))),
+    NO_TTA: ("{:.2f}", lambda run: to_percent(run.test.get("accuracy_without_tta"))),
     "images of the partial test": ("{:,.0f}", lambda run: run.test["images"] if is_partial(run) else None),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),
     "calibration error": ("{:.4f}", lambda run: run.test.get("calibration_error")),
-    "held-out accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("val/accuracy", "test/accuracy"))),
+    "held-out accuracy, last epoch, %": ("{:.2f}", lambda run: to_percent(run.last("val/accuracy", "test/accuracy"))),
     "held-out loss, last epoch": ("{:.4f}", lambda run: run.last("val/loss", "test/loss")),
-    "training accuracy, last epoch, %": ("{:.2f}", lambda run: percent(run.last("train/accuracy_epoch"))),
+    "training accuracy, last epoch, %": ("{:.2f}", lambda run: to_percent(run.last("train/accuracy_epoch"))),
     "training loss, last epoch": ("{:.4f}", lambda run: run.last("train/loss_epoch")),
     "training time, s": ("{:,.1f}", SavedRun.seconds),
     "fit time, s": ("{:,.1f}", lambda run: run.fit_seconds),

@@ -1,7 +1,6 @@
 """The report of runs: one self-contained HTML page, and its figures as PNGs. Imports no torch."""
 
 import contextlib
-import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +18,13 @@ from lightning_cifar.commands.report.measures import compare_groups, summarise_g
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import data_uri, draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.test_results import DAMAGED, read_text
+from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
+from lightning_cifar.evaluate.test_results import DAMAGED, read_json
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
-from lightning_cifar.run.settings.precedence import format_command, format_test_command
+from lightning_cifar.run.figures.png import format_data_uri, render_figure
+from lightning_cifar.run.settings.shell import format_command, format_test_command
 
 PAGE = "report.html"
 PANELS = {
@@ -121,7 +121,7 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
         run = next((run for run in group.runs if run.test.get("mistakes")), None)
         if run is not None:
             found["seed"] = run.seed
-            images = [data_uri(tile) for tile in run.tiles] or [""] * len(run.test["mistakes"])
+            images = [format_data_uri(tile) for tile in run.tiles] or [""] * len(run.test["mistakes"])
             found["mistakes"] = [
                 {name: mistake[name] for name in ("index", "label", "prediction")}
                 | {name: 100 * float(mistake[name]) for name in ("probability", "probability_of_label")}
@@ -148,10 +148,9 @@ def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     with rc_context({"font.family": choose_fonts(names)}):
         draw(figure.add_subplot())
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
-    write_whole(file, buffer.getvalue())
-    return {"image": data_uri(buffer.getvalue()), "description": description}
+    png = render_figure(figure, dpi=150)
+    write_whole(file, png)
+    return {"image": format_data_uri(png), "description": description}
 
 
 def find_differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
@@ -185,7 +184,7 @@ def collect_commands(group: Group) -> dict[str, Any]:
     first = group.runs[0]
     typed = [run.command for run in group.runs if run.command]
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
-        typed = [json.loads(read_text(group.directory / "repeat.json"))["command"]]
+        typed = [read_json(group.directory / "repeat.json")["command"]]
     checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
     root, labels = (first.settings.get(f"data.{name}") for name in ("root", "labels"))
     return {

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cifar.evaluate.calibration import calibration_error
+from lightning_cifar.evaluate.scores import measure_calibration_error
 
 
 def pool_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -52,4 +52,4 @@ def pool_calibration(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     total = images.sum(0)
     means = [((images * values).sum(0) / total.clip(1)).tolist() for values in (confidence, accuracy)]
     pooled = {"images": total.tolist(), "confidence": means[0], "accuracy": means[1]}
-    return {"reliability": pooled, "calibration_error": calibration_error(pooled)}
+    return {"reliability": pooled, "calibration_error": measure_calibration_error(pooled)}

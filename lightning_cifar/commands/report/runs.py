@@ -3,7 +3,6 @@
 Missing or damaged files are skipped and listed in `SavedRun.problems`.
 """
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,24 +15,28 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.evaluate.charts import CAPTION_LINES, encode_png
-from lightning_cifar.evaluate.recall import balance
+from lightning_cifar.evaluate.charts import CAPTION_LINES
+from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
     DAMAGED,
+    MISTAKES,
+    RESULT,
     check_file,
     check_size,
     find_current_test,
     find_tested_run,
     find_tests,
     read_checkpoint_path,
+    read_json,
     read_text,
 )
 from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
+from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.run.settings.options import SIGNATURES
-from lightning_cifar.run.settings.precedence import format_test_command
+from lightning_cifar.run.settings.shell import format_test_command
 
 STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes
@@ -78,7 +81,7 @@ class SavedRun:
         self.name = shorten(str(stored["recipe"] or self.name))
 
     def take_record(self, file: Path) -> None:
-        record = json.loads(read_text(file))
+        record = read_json(file)
         self.command = shlex.join(record["command"])
         if seconds := record.get("timings", {}).get("fit_seconds"):
             self.fit_seconds = float(seconds)
@@ -107,7 +110,7 @@ class SavedRun:
             raise ValueError("no values")
 
     def take_test(self, file: Path) -> None:
-        test = json.loads(read_text(file))
+        test = read_json(file)
         for name in ("accuracy", "accuracy_without_tta", "loss", "calibration_error"):
             test[name] = float(test[name])
         for name in ("accuracy", "accuracy_without_tta"):
@@ -118,7 +121,7 @@ class SavedRun:
         if test["confusion"] is not None and np.shape(test["confusion"]) != (classes, classes):  # None: many classes
             raise ValueError(f"the confusion matrix is not {classes}x{classes}")
         rows = test["per_class"].values()  # older results lack the balanced accuracy
-        test["balanced_accuracy"] = balance([row["recall"] for row in rows], [row["images"] for row in rows])
+        test["balanced_accuracy"] = average_recalls([row["recall"] for row in rows], [row["images"] for row in rows])
         checkpoint, partial = read_checkpoint_path(file.parent), describe_partial(test)
         test["checkpoint"] = str(checkpoint) if checkpoint else None
         self.test = test
@@ -163,36 +166,28 @@ def take_class(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_runs(directories: Sequence[Path]) -> list[SavedRun]:
-    """Read the runs in directories of ``fit``, ``test`` or ``repeat``; a test belongs to the run that it tested.
-
-    Raises:
-        InputError: a directory is not one of these.
-    """
+    """Read the runs in directories of ``fit``, ``test`` or ``repeat``; a test belongs to the run that it tested."""
     runs: dict[Path, Path] = {}  # path as named, by resolved path
     tests: dict[Path, Path] = {}
     for directory in directories:
         for part in find_runs(directory):
             run = find_tested_run(part) or part
             runs.setdefault(run.resolve(), run)
-            if (part / "test.json").exists():
+            if (part / RESULT).exists():
                 tests[run.resolve()] = part
     return [read_run(run, [tests[key]] if key in tests else find_tests(run)) for key, run in runs.items()]
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """Return the directory itself or, for ``repeat``, those of its seeds.
-
-    Raises:
-        InputError: there is no such directory, or it holds no run.
-    """
+    """Return the directory itself or, for ``repeat``, those of its seeds; `InputError` if it holds no run."""
     if not directory.is_dir():
         raise InputError(f"report {directory}: no such directory")
     seeds = [file.parent for file in directory.glob("seed*/config.yaml")]
-    if not seeds and not any((directory / name).exists() for name in ("config.yaml", METRICS, "test.json")):
-        raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or test.json")
+    if not seeds and not any((directory / name).exists() for name in ("config.yaml", METRICS, RESULT)):
+        raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or {RESULT}")
     stage = None
     with suppress(OSError, *DAMAGED):  # `read_run` notes it
-        stage = json.loads(read_text(directory / "run.json"))["stage"]
+        stage = read_json(directory / "run.json")["stage"]
     if stage in ("validate", "predict"):
         raise InputError(f"report {directory}: {stage} leaves nothing to report: name a directory of fit or test")
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [directory]
@@ -210,9 +205,9 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
         run.problems.append(f"{problem}: {run.format_test()}")
         return run
-    run.read(test / "test.json", run.take_test)
+    run.read(test / RESULT, run.take_test)
     if run.test and "mistakes" not in run.test:
         run.problems.append(f"{test} has no mistakes: an earlier version wrote it")
     elif run.test.get("mistakes"):
-        run.read(test / "mistakes.png", run.take_tiles)
+        run.read(test / MISTAKES, run.take_tiles)
     return run

@@ -27,11 +27,7 @@ def parser() -> Arguments:
 
 
 def main(args: list[str]) -> int:
-    """Serve until Ctrl-C or SIGTERM, which shut the server down and are then raised again.
-
-    Raises:
-        InputError: bad arguments, the port is in use, or the extra is not installed.
-    """
+    """Serve until Ctrl-C or SIGTERM, which shut the server down and are then raised again."""
     options = parser().parse_args(args)
     require_extra("serve", "serve", EXTRA)
     if not 0 <= options.port < 1 << 16:

@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 
 from lightning_cifar.commands.serve.decoder import Decoder
 from lightning_cifar.data.images import MAX_PIXELS
-from lightning_cifar.evaluate.charts import data_uri, encode_png
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
 from lightning_cifar.evaluate.prediction import predict_batch
+from lightning_cifar.run.figures.png import encode_png, format_data_uri
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_class_names, get_square
 
@@ -95,7 +95,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     words = {"MAX_BYTES": str(MAX_BYTES), "INPUT_SIZE": f"{square.side}×{square.side}", "INPUT_SEEN": seen}
     for place, text in words.items():  # in the script too
         page = page.replace(place, text)
-    policy = content_security_policy(page)
+    policy = format_security_policy(page)
     classes = get_class_names(model)
     listed = ", ".join(classes[:NAMED]) + (f" and {len(classes) - NAMED:,} others" if len(classes) > NAMED else "")
     for place, text in {"MODEL_NAME": name, "CLASS_NAMES": listed}.items():
@@ -142,13 +142,11 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if hosts is not None and not is_own(request, addresses := list_addresses(hosts, request.scope["server"][1])):
-            response: Response = error_response(403, f"only this server's own page may use it, at {addresses[0]}")
+            response: Response = make_error(403, f"only this server's own page may use it, at {addresses[0]}")
         else:
             response = await call_next(request)
         if response.status_code == 413:  # the library answers in plain text
-            response = error_response(
-                413, f"a request may have at most {MAX_BYTES:,} bytes: send fewer or smaller images"
-            )
+            response = make_error(413, f"a request may have at most {MAX_BYTES:,} bytes: send fewer or smaller images")
         response.headers["Content-Security-Policy"] = policy
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -158,13 +156,13 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     def explain_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # its place is ("body", "files"), for example
         name = first["loc"][1]
-        return error_response(422, f"files: {HOW_TO_SEND}" if name == "files" else f"{name}: {first['msg']}")
+        return make_error(422, f"files: {HOW_TO_SEND}" if name == "files" else f"{name}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     def explain_refusal(request: Request, error: HTTPException) -> JSONResponse:
         is_misplaced = error.status_code == 405 and request.url.path in ("/", "/predict")
         detail = HOW_TO_SEND if is_misplaced else error.detail
-        return error_response(error.status_code, detail, error.headers)
+        return make_error(error.status_code, detail, error.headers)
 
     return app
 
@@ -173,8 +171,8 @@ def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
     explained = None
     if explanation is not None:
         explained = Explained(
-            seen=data_uri(encode_png(draw_input(explanation))),
-            heat_map=data_uri(encode_png(draw_heat(explanation))),
+            seen=format_data_uri(encode_png(draw_input(explanation))),
+            heat_map=format_data_uri(encode_png(draw_heat(explanation))),
             branches=explanation.branches,
             gates=explanation.gates,
         )
@@ -182,7 +180,7 @@ def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
     return Picture(file=row["file"], classes=classes, error=row["error"], explanation=explained)
 
 
-def error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def make_error(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": " ".join(words.split())}, status, headers)
 
 
@@ -203,7 +201,7 @@ def is_own(request: Request, addresses: Collection[str]) -> bool:
     return host in addresses and own_site and origin in (None, f"http://{host}")
 
 
-def content_security_policy(page: str) -> str:
+def format_security_policy(page: str) -> str:
     """Return a policy that allows only the page's own script and style, images from memory, and this server."""
 
     def digests(tag: str) -> str:

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
-from lightning_cifar.run.directory import claim_directory, make_timed_directory
-from lightning_cifar.run.refusal import list_missing, undo_if_refused
+from lightning_cifar.run.directory import make_directory
+from lightning_cifar.run.refusal import undo_if_refused
 from lightning_cifar.run.settings.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
@@ -24,9 +24,10 @@ def parser() -> Arguments:
         epilog="All options of fit are accepted. If the sweep is stopped, the same command with the same --run_dir "
         "resumes it. Several processes with the same --run_dir share the trials.",
     )
-    arguments.add_argument("--n_trials", type=int, default=20, help="total number of trials; default 20")
-    arguments.add_argument("--run_dir", type=Path, help="directory of the sweep, new or to resume")
-    arguments.add_argument(
+    add = arguments.add_argument
+    add("--n_trials", type=int, default=20, help="total number of trials; default 20")
+    add("--run_dir", type=Path, help="directory of the sweep, new or to resume")
+    add(
         "--search",
         action="append",
         default=[],
@@ -35,18 +36,12 @@ def parser() -> Arguments:
         "(integers), data.batch_size=128,256; repeat for each option; default: learning rate and batch size around "
         "those of the recipe",
     )
-    arguments.add_argument(
-        "--no_pruning", action="store_true", help="train every trial to its end, also those below the median"
-    )
+    add("--no_pruning", action="store_true", help="train every trial to its end, also those below the median")
     return arguments
 
 
 def main(args: list[str]) -> int:
-    """Run ``sweep`` and return the exit status.
-
-    Raises:
-        InputError: an option cannot be used.
-    """
+    """Run the command and return its exit status."""
     arguments = parser()
     parsed, options = arguments.parse_known_args(args)
     check_range("--n_trials", parsed.n_trials, "[1, inf)")
@@ -71,14 +66,13 @@ def main(args: list[str]) -> int:
         if (last_value(options, "--data.dataset") or dataset) == "folder":
             given.append("data.batch_size")  # `fit` chooses it by the number of images
         space = make_default_space(known, given)
-    parent = Path("runs/sweep", name_settings(options))
-    made = list_missing(parsed.run_dir or parent)
-    run_dir = parsed.run_dir or make_timed_directory(parent)
-    claim_directory(run_dir, "--run_dir", lambda directory: (directory / STUDY).exists())
+    run_dir, made = make_directory(
+        parsed.run_dir, Path("runs/sweep", name_settings(options)), lambda directory: (directory / STUDY).exists()
+    )
     from lightning_cifar.commands.sweep.search import Search
 
     with ExitStack() as ending:
         if not (run_dir / STUDY).exists():
-            ending.push(undo_if_refused(run_dir, made if parsed.run_dir else [run_dir, *made]))
+            ending.push(undo_if_refused(run_dir, made))
         Search(fit, options, space, run_dir / STUDY, pruning=not parsed.no_pruning).run(parsed.n_trials, known)
     return 0

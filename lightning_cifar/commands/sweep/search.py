@@ -26,7 +26,7 @@ from lightning_cifar.files import LONGEST_WAIT, acquire, write_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.process.exit_status import is_about_input, is_out_of_memory
 from lightning_cifar.run.series import explain_stop
-from lightning_cifar.run.settings.precedence import format_command
+from lightning_cifar.run.settings.shell import format_command
 
 MAX_ROWS = 10  # of the printed table
 
@@ -40,9 +40,6 @@ class Search:
         space: the values to search.
         file: database of the study, new or existing, in the directory of the sweep.
         pruning: stop trials that are below the median.
-
-    Raises:
-        InputError: the database cannot be used.
     """
 
     def __init__(self, fit: list[str], typed: list[str], space: Space, file: Path, pruning: bool) -> None:
@@ -66,11 +63,9 @@ class Search:
             print(f"searching {name}: {values}")
 
     def run(self, n_trials: int, known: dict[str, Any]) -> None:
-        """Train until ``n_trials`` trials have ended, then report the results.
+        """Train until ``n_trials`` trials of all processes have ended, earlier ones included; then report the results.
 
-        Args:
-            n_trials: number of trials of all processes, earlier ones included.
-            known: values without a search; they are the first trial if the space contains them.
+        The first trial has the values without a search, which are ``known``, if the space contains them.
         """
         with explain_database_errors(self.file):
             with self.lock:
@@ -109,11 +104,7 @@ class Search:
         return True
 
     def train(self, trial: Trial) -> float:
-        """Train a trial that Optuna has started, and return its validation accuracy.
-
-        Raises:
-            TrialPruned: the trial was pruned, or its values do not work.
-        """
+        """Train a trial that Optuna has started, and return its validation accuracy; `TrialPruned` if it has none."""
         self.trial = trial.number
         values = shlex.join(format_options(draw_values(trial, self.space)))
         self.lock.release()

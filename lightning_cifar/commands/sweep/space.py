@@ -29,11 +29,7 @@ FIXED = {
 
 
 def parse_space(searches: Sequence[str]) -> Space:
-    """Return the search space given by the values of ``--search``.
-
-    Raises:
-        InputError: a value cannot be read, or names an option that cannot be searched.
-    """
+    """Return the search space given by the values of ``--search``."""
     space: Space = {}
     for text in searches:
         name, equals, values = text.partition("=")
@@ -54,8 +50,7 @@ def parse_space(searches: Sequence[str]) -> Space:
 def parse_distribution(values: str) -> BaseDistribution:
     """Parse ``0:0.5``, ``log:1e-4:1e-2``, ``2:8`` (integers), ``128,256``, ``adam,mine:build`` or ``[20,32],[32]``.
 
-    Raises:
-        ValueError: ``values`` is none of these.
+    A ValueError says what is wrong with any other text.
     """
     if ":" not in NO_RANGE.sub("", values):
         choices = [parse_value(choice) for choice in COMMA.split(values)]
@@ -140,14 +135,8 @@ def format_options(values: dict[str, Any]) -> list[str]:
 def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
     """Return the values that options have without a search, from configurations and from defaults.
 
-    Options without a value before the run is set up are left out.
-
-    Args:
-        fit: ``fit`` and its options, as `layer` returns them.
-        names: of the options, such as ``model.learning_rate``.
-
-    Raises:
-        InputError: a configuration cannot be read.
+    ``fit`` are the words that `layer` returns, ``names`` such as ``model.learning_rate``. Options without a value
+    before the run is set up are left out.
     """
     from lightning_cifar.data.module import CIFAR10DataModule  # late: typing errors are reported before torch loads
     from lightning_cifar.model.network import FiveBlockNet
@@ -168,12 +157,7 @@ def read_values(fit: list[str], names: Sequence[str]) -> dict[str, Any]:
 def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
     """Return the default space: the learning rate times 0.1 to 10, and the batch size times 0.5, 1 and 2.
 
-    Args:
-        known: learning rate and batch size without a search, from `read_values`.
-        given: options that are not searched: the user or the data choose them.
-
-    Raises:
-        InputError: both options are given, or one of them is not positive.
+    ``known`` are their values without a search. Those in ``given`` are not searched: the user or the data choose them.
     """
     rate, images = known["model.learning_rate"], known["data.batch_size"]
     for name, value, kinds in (("model.learning_rate", rate, (int, float)), ("data.batch_size", images, int)):

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_cifar.commands.sweep.space import round_values
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.figures.png import render_figure
 
 NAME = "sweep"  # of the study in its file
 # Seconds between heartbeats of a trial, without one until its process counts as dead, and to wait for the database.
@@ -28,15 +29,10 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def open_study(file: Path, space: dict[str, str], pruning: bool = True) -> optuna.Study:
-    """Open the study in ``file``, or create it.
+    """Open the study in ``file``, or create it; `InputError` if it holds another study or another space.
 
-    Args:
-        file: SQLite database. Only one process at a time may open it; then all may use it.
-        space: description of the values searched, by option name.
-        pruning: stop trials that are below the median of earlier trials after the same number of epochs.
-
-    Raises:
-        InputError: the file is damaged, or holds another study or another space.
+    Only one process at a time may open the file, an SQLite database; then all may use it. ``space`` describes the
+    values searched, by option name. ``pruning``: stop trials that are below the median of earlier ones.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.MedianPruner(n_warmup_steps=1) if pruning else optuna.pruners.NopPruner()
@@ -143,7 +139,7 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     from optuna.visualization import matplotlib as plots
 
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-    kinds: dict[str, Any] = {"history": plots.plot_optimization_history}
+    kinds: dict[str, Any] = {"history": plots.plot_optimization_history} if complete else {}
     if len(complete) > 1:
         kinds["slice"] = plots.plot_slice
     if len({trial.value for trial in complete}) > 1 and len(complete[0].params) > 1:
@@ -151,7 +147,7 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     files, backend = [], pyplot.get_backend()
     pyplot.switch_backend("agg")  # no window
     try:
-        for name, plot in kinds.items() if complete else ():
+        for name, plot in kinds.items():
             with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as for an option with a single value so far
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")
@@ -160,11 +156,10 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
                     axes.tick_params(axis="x", which="minor", labelrotation=90)
                 if name in ("history", "slice"):
                     limit_outliers(pyplot.gcf().axes, [trial.value for trial in complete if trial.value is not None])
-                content = io.BytesIO()
-                pyplot.gcf().savefig(content, dpi=120, format="png", bbox_inches="tight")
+                png = render_figure(pyplot.gcf(), bbox_inches="tight")
                 pyplot.close()
             files.append(directory / f"{name}.png")
-            write_whole(files[-1], content.getvalue())
+            write_whole(files[-1], png)
     finally:
         pyplot.switch_backend(backend)
     return files

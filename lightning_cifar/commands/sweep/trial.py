@@ -7,13 +7,14 @@ from typing import NamedTuple
 from lightning import Callback, LightningModule, Trainer
 from optuna import Trial
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.commands.sweep.space import format_options, round_values
 from lightning_cifar.commands.test import make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import find_callback, prepare, resume_options, train_in_series
+from lightning_cifar.run.series import list_resume_options, prepare, train_in_series
 from lightning_cifar.run.trainer import open_run
 
 TRIAL = "trial"  # name of a run in this series
@@ -33,28 +34,20 @@ class Outcome(NamedTuple):
 def run_trial(
     args: Sequence[str], typed: Sequence[str], trial: Trial, directory: Path, source: Dataset | None
 ) -> Outcome:
-    """Train a trial, or resume it, and return its result. The test images are never evaluated.
+    """Train a trial, whose values are drawn, or resume it, and return its result; the test images are never evaluated.
 
-    Args:
-        args: ``fit`` and its options, as `layer` returns them, without the searched options and the run directory.
-        typed: the options as the user typed them.
-        trial: of Optuna, with its values drawn.
-        directory: the trial's run directory.
-        source: the dataset, if an earlier trial has read it.
-
-    Raises:
-        InputError: the options do not suit a sweep, or differ from those of earlier trials.
-        SystemExit: a signal stopped training.
+    ``args`` and ``typed`` are those of `Search`, without the searched options and the run directory; ``source`` is the
+    dataset, if an earlier trial has read it.
     """
     values = format_options(round_values(trial))
-    job = hold_out([*args, *values, *resume_options(directory)], ["fit", *typed, *values], announce=source is None)
+    job = hold_out([*args, *values, *list_resume_options(directory)], ["fit", *typed, *values], announce=source is None)
     job.data.source = source
-    prepare(job, directory.parent, TRIAL, "start the same command once for each device", frozenset(trial.params))
+    prepare(job, directory.parent, TRIAL, "start the same command once for each device", trial.params)
     pruning = Pruning(trial)
     with open_run(job, directory, [pruning], epoch_rows=False) as run:
         train_in_series(job, run)
-        epochs, seconds = run.trainer.current_epoch, find_callback(run, Throughput).seconds
-        fit_seconds = find_callback(run, RunRecord).fit_seconds
+        epochs, seconds = run.trainer.current_epoch, find_callbacks(run.trainer, Throughput)[0].seconds
+        fit_seconds = find_callbacks(run.trainer, RunRecord)[0].fit_seconds
         # Validate again, because --trainer.max_steps can end an epoch before its validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
         return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)

@@ -10,7 +10,7 @@ import torch
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.records.run_json import count_trained_steps
-from lightning_cifar.run.settings.precedence import quote_path
+from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -37,11 +37,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
     """Return the paths and scores of a ModelCheckpoint's state for the same files in ``directory``.
 
     Lightning deletes files by these paths, and drops all scores if the directory was moved or is named in another way.
-
-    Args:
-        state: out of a checkpoint.
-        directory: of the callback.
-        resumes: the checkpoint is one of this run, so that a path without such a file is worth a line.
+    ``resumes``: the checkpoint is one of this run, so that a path without such a file is worth a line.
     """
     found, before = {}, str(state.get("dirpath"))
     for path in {state["best_model_path"], state["kth_best_model_path"], *state["best_k_models"]} - {""}:
@@ -61,7 +57,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
     }
 
 
-def existing_checkpoints(directory: Path) -> list[Path]:
+def list_checkpoints(directory: Path) -> list[Path]:
     """Return which of ``last.ckpt`` and ``previous.ckpt`` exist, the newer first."""
     return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
 
@@ -69,10 +65,9 @@ def existing_checkpoints(directory: Path) -> list[Path]:
 def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
 
-    Raises:
-        InputError: all are damaged, or were removed after training.
+    `InputError` if all are damaged, or were removed after training.
     """
-    files, errors = existing_checkpoints(directory), []
+    files, errors = list_checkpoints(directory), []
     for file in files:
         try:
             if not file.is_file():  # reading a named pipe would wait for ever
@@ -96,29 +91,21 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def state_of_last_checkpoint(content: dict[str, Any]) -> dict[str, Any]:
+def find_last_state(content: dict[str, Any]) -> dict[str, Any]:
     """Return the state of `LastCheckpoint`, or a subclass, in a checkpoint; empty without one."""
     states = (state for state in content["callbacks"].values() if isinstance(state, dict))
     return next((state for state in states if {"lines", "random"} <= state.keys()), {})
 
 
 def count_stored_lines(file: Path, content: dict[str, Any]) -> int:
-    """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say.
-
-    Raises:
-        InputError: the stored value is not a number of lines.
-    """
-    lines = state_of_last_checkpoint(content).get("lines", 0)
+    """Return how many lines ``metrics.csv`` had when the checkpoint ``file`` was written; 0 if it does not say."""
+    lines = find_last_state(content).get("lines", 0)
     check_range(f"{file} does not fit this run: the number of lines of metrics.csv", lines, "[0, inf)", whole=True)
     return int(lines)
 
 
 def read_batch_size(file: Path, content: dict[str, Any]) -> int:
-    """Return the batch size with which the checkpoint ``file`` was trained, such as the one that Lightning has found.
-
-    Raises:
-        InputError: the stored value is not a batch size.
-    """
+    """Return the batch size with which the checkpoint ``file`` was trained, such as one that Lightning has found."""
     size: Any = (content.get("datamodule_hyper_parameters") or {}).get("batch_size")
     check_range(f"{file} does not fit this run: the batch size", size, "[1, inf)", whole=True)
     return int(size)
@@ -126,7 +113,7 @@ def read_batch_size(file: Path, content: dict[str, Any]) -> int:
 
 def check_seed(file: Path, content: dict[str, Any], seed: int) -> None:
     """Raise `InputError` if the random states in a checkpoint are those of a run with another seed."""
-    if state := state_of_last_checkpoint(content):
+    if state := find_last_state(content):
         generator = torch.Generator()
         generator.set_state(state["random"]["torch"])
         if (stored := generator.initial_seed()) != seed:

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, StochasticW
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import check_range
 from lightning_cifar.run.checkpoints import resume
 from lightning_cifar.run.checkpoints.checkpoint_files import LAST, PREVIOUS, keep_own_files
@@ -72,8 +73,8 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         resume.check_loops(trainer, checkpoint)
         resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and (state := checkpoint["callbacks"].get(callback.state_key)):
+        for callback in find_callbacks(trainer, ModelCheckpoint):
+            if state := checkpoint["callbacks"].get(callback.state_key):
                 state |= keep_own_files(state, Path(str(callback.dirpath)), resumes)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -91,7 +92,7 @@ class LastCheckpoint(Checkpoint):
             if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
                 resume.try_step(trainer)
         self.saved_at = time.monotonic()
-        self.requeue_signal = resume.slurm_requeue_signal(trainer)
+        self.requeue_signal = resume.find_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
         if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
             numbers = set()
@@ -117,7 +118,7 @@ class LastCheckpoint(Checkpoint):
         raise KeyboardInterrupt
 
     def after_step(self, fetcher: Any) -> None:
-        if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # a trial, of LearningRateFinder
+        if self not in find_callbacks(self.trainer, LastCheckpoint):  # a trial, of LearningRateFinder
             return
         # What is logged in the epoch now has its sums, to which those from before a stop are added.
         with explain_checkpoint(self.trainer.ckpt_path):
@@ -137,7 +138,7 @@ class LastCheckpoint(Checkpoint):
             self.stop()
 
     def after_epoch(self) -> None:
-        if self not in self.trainer.callbacks:  # type: ignore[attr-defined]  # as in `after_step`
+        if self not in find_callbacks(self.trainer, LastCheckpoint):  # as in `after_step`
             return
         self.stored.pop("sums", None)
         stop, ends = self.in_any_process(self.stop_signal is not None), self.trainer.fit_loop.done
@@ -169,9 +170,8 @@ class LastCheckpoint(Checkpoint):
             requeue_slurm_job()
 
     def save(self) -> None:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set from outside
-            if isinstance(callback, FiniteLoss):
-                callback.check_weights(self.trainer, self.module)
+        for callback in find_callbacks(self.trainer, FiniteLoss):
+            callback.check_weights(self.trainer, self.module)
         for logger in self.trainer.loggers:
             logger.save()
         last = self.directory / LAST
@@ -191,8 +191,8 @@ class LastCheckpoint(Checkpoint):
         within = self.trainer.training and not resume.is_last_step(self.trainer)
         return {
             "random": get_random_states(),
-            "metrics": resume.metric_states(self.module, reduce) if within else {},
-            "sums": resume.epoch_sums(self.trainer, reduce) if within else {},
+            "metrics": resume.collect_metric_states(self.module, reduce) if within else {},
+            "sums": resume.collect_epoch_sums(self.trainer, reduce) if within else {},
             "lines": count_lines(self.trainer),
         }
 
@@ -204,14 +204,14 @@ class LastCheckpoint(Checkpoint):
             resume.start_next_epoch(checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        averages = [one for one in trainer.callbacks if isinstance(one, StochasticWeightAveraging)]  # type: ignore[attr-defined]
-        if averages and not self.ended_early:  # which give the model its average only now
+        # These averages become the model's weights only now.
+        if find_callbacks(trainer, StochasticWeightAveraging) and not self.ended_early:
             self.epoch_over = True
             self.save()
             self.epoch_over = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        best = [one.best_model_path for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        best = [one.best_model_path for one in find_callbacks(trainer, ModelCheckpoint)]
         self.best_model_path = best[0] if best else self.last_model_path
         self.release(trainer)
 

@@ -91,13 +91,8 @@ def is_accumulating(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
-def epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:
-    """Return the sums so far of what is logged over the epoch.
-
-    Args:
-        trainer: in training.
-        reduce: sums a tensor over all processes.
-    """
+def collect_epoch_sums(trainer: Trainer, reduce: Reduce) -> dict[str, dict[str, Any]]:
+    """Return the sums so far of what is logged over the epoch; ``reduce`` sums a tensor over all processes."""
     return {
         key: {name: reduce(getattr(result, name)) for name in result._defaults}
         for key, result in trainer.fit_loop.epoch_loop._results.items()
@@ -116,8 +111,8 @@ def add_epoch_sums(trainer: Trainer, stored: dict[str, dict[str, Any]]) -> None:
             setattr(results[key], name, own + value.to(results[key].value.device))
 
 
-def metric_states(module: LightningModule, reduce: Reduce) -> dict[str, dict[str, Any]]:
-    """Return the state of every metric in ``module``; ``reduce`` as in `epoch_sums`."""
+def collect_metric_states(module: LightningModule, reduce: Reduce) -> dict[str, dict[str, Any]]:
+    """Return the state of every metric in ``module``; ``reduce`` as in `collect_epoch_sums`."""
     return {
         name: {
             **{state: reduce(value) for state, value in part.metric_state.items()},
@@ -157,8 +152,9 @@ def try_step(trainer: Trainer) -> None:
     Shapes are compared before: torch's fused steps would read and write beside the memory of another shape.
     """
     for optimizer in trainer.optimizers:
-        own = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-        for parameter, state in optimizer.state.items() if own else ():
+        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
+            continue
+        for parameter, state in optimizer.state.items():
             for name, value in state.items():
                 wanted = () if name == "step" else tuple(parameter.shape)
                 if value is not None and (shape := tuple(value.shape)) != wanted:
@@ -201,7 +197,7 @@ def forget_current(progress: dict[str, Any]) -> None:
             forget_current(value)
 
 
-def slurm_requeue_signal(trainer: Trainer) -> int | None:
+def find_requeue_signal(trainer: Trainer) -> int | None:
     """Return the signal by which SLURM announces the end of the job's time; None elsewhere."""
     cluster = trainer._accelerator_connector.cluster_environment
     if isinstance(cluster, SLURMEnvironment) and cluster.auto_requeue and cluster.requeue_signal:

@@ -53,10 +53,18 @@ class Progress(ProgressBar):
         )
         self.bar.set_description_str(description)
 
-    def close(self) -> None:
+    def close(self, *_: Any, **__: Any) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+    on_train_end = teardown = on_exception = close
+
+    def advance(self, *_: Any, **__: Any) -> None:
+        assert self.bar is not None
+        self.bar.update()
+
+    on_test_batch_end = on_predict_batch_end = advance
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         batches = trainer.num_training_batches * (count_epochs(trainer) or float("inf"))
@@ -115,36 +123,19 @@ class Progress(ProgressBar):
         cells.append(("left", tqdm.format_interval(left) if left != float("inf") else "", len("0:00:00")))
         return cells
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.close()
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
             self.open("validating", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.state.fn == "validate" and self.bar is not None:
-            self.bar.update()
+        if trainer.state.fn == "validate":
+            self.advance()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.open("testing", sum(trainer.num_test_batches))
 
-    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        assert self.bar is not None
-        self.bar.update()
-
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.open("predicting", sum(trainer.num_predict_batches))
-
-    def on_predict_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        assert self.bar is not None
-        self.bar.update()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.close()
 
 
 def count_epochs(trainer: Trainer) -> int:

@@ -25,9 +25,7 @@ Series = dict[str, list[tuple[float, float]]]
 def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
     """Return each column of Lightning's ``metrics.csv`` as a series of (epochs done, value), without empty cells.
 
-    Args:
-        file: path of the CSV.
-        steps_per_epoch: optimiser steps per epoch; None: inferred from the first epoch that has ended.
+    ``steps_per_epoch`` are those of the optimiser; None: inferred from the first epoch that has ended.
     """
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))

@@ -1,12 +1,12 @@
 """Sheets of images with captions, for ``batch.png`` and ``mistakes.png``. Imports no torch."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_cifar.run.figures.fonts import open_font, replace_missing
+from lightning_cifar.run.figures.png import encode_png
 
 COLUMNS = 8
 TILE, MARGIN, LINE = 96, 6, 16  # pixels; an image is enlarged by a whole factor to about a tile
@@ -15,9 +15,7 @@ TILE, MARGIN, LINE = 96, 6, 16  # pixels; an image is enlarged by a whole factor
 def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]]) -> bytes:
     """Return a PNG of square images, uint8 (N, side, side, 3), N at least 1, eight in a row.
 
-    Args:
-        pixels: the images.
-        captions: the lines below each image, the same number for all; a long one is cut to the image's width.
+    All have the same number of lines below, their ``captions``; a long line is cut to the image's width.
     """
     side, height = pixels.shape[1], len(captions[0]) * LINE
     tile = side * max(1, round(TILE / side))
@@ -31,9 +29,7 @@ def draw_sheet(pixels: Any, captions: Sequence[Sequence[str]]) -> bytes:
         for line, text in enumerate(replace_missing(lines)):
             middle = (left + tile // 2, top + tile + line * LINE + LINE // 2)
             write.text(middle, fit_text(text, font, tile), "black", font, anchor="mm")
-    png = io.BytesIO()
-    sheet.save(png, "PNG", compress_level=1)
-    return png.getvalue()
+    return encode_png(sheet, compress_level=1)
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

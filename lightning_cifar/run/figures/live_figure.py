@@ -1,6 +1,5 @@
 """The report's figure, redrawn from ``metrics.csv`` during training."""
 
-import io
 import math
 import sys
 import time
@@ -13,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import METRICS, plot_metrics, read_metrics
+from lightning_cifar.run.figures.png import render_figure
 from lightning_cifar.run.records.metrics_csv import find_csv_logger
 
 CURVES = "curves.png"
@@ -74,15 +74,14 @@ class LiveFigure(Callback):
         if not metrics.exists():  # nothing logged yet
             self.next_drawing = started + self.interval
             return
-        png = io.BytesIO()
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         title = "/".join(metrics.absolute().parts[-3:-1])  # such as report/2026-11-25_12-00-00
-        plot_metrics(read_metrics(metrics, steps_per_epoch), title).savefig(png, dpi=120, format="png")
-        write_whole(metrics.with_name(CURVES), png.getvalue())
+        png = render_figure(plot_metrics(read_metrics(metrics, steps_per_epoch), title))
+        write_whole(metrics.with_name(CURVES), png)
         if is_notebook():
             from IPython.display import Image, display
 
-            image = Image(png.getvalue(), width=800)
+            image = Image(png, width=800)
             if self.display is None:
                 self.display = display(image, display_id=True)
             else:

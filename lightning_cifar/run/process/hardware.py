@@ -17,11 +17,8 @@ def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
     """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on the device of ``images``.
 
     On a CPU both are timed on a copy of the network, for a second. A GPU with bfloat16 uses it without a measurement,
-    which would mostly time kernel launches. float16 is never chosen: it needs loss scaling.
-
-    Args:
-        network: maps images to logits.
-        images: a batch as in training, (B, C, H, W) floats; the first 64 images are used.
+    which would mostly time kernel launches. float16 is never chosen: it needs loss scaling. ``images`` are a batch as
+    in training, (B, C, H, W) floats, of which the first 64 are used.
     """
     if images.device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

@@ -45,22 +45,19 @@ def list_indices(devices: Any) -> list[Any]:
     return devices if isinstance(devices, list) else []
 
 
-def count_processors(trainer: dict[str, Any]) -> int | None:
-    """Return the number of processes that an index in ``devices`` means on a CPU, which has none; else None.
-
-    Raises:
-        InputError: several indices are named on a CPU, or ``devices`` is not a number of processes that it can run.
-    """
+def choose_devices(trainer: dict[str, Any]) -> Any:
+    """Return ``devices``; on a CPU, 1 for an index, and only as many processes as it can run."""
     devices = trainer["devices"]
-    if trainer["accelerator"] != "cpu" and torch.accelerator.is_available():
-        return None
+    if devices == "auto" or (trainer["accelerator"] != "cpu" and torch.accelerator.is_available()):
+        return devices
     if len(indices := list_indices(devices)) > 1:
         raise InputError(
             f"--trainer.devices {devices}: there is no GPU; --trainer.devices {len(indices)} starts as many processes"
         )
-    if not indices and devices != "auto":
-        most = max(FEW_PROCESSES, os.cpu_count() or 1)
-        number = int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
-        if not isinstance(number, int) or not 1 <= number <= most:
-            raise InputError(f"--trainer.devices {devices}: there is no GPU; set 1 to {most} processes")
-    return 1 if indices else None
+    if indices:
+        return 1
+    most = max(FEW_PROCESSES, os.cpu_count() or 1)
+    number = int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
+    if not isinstance(number, int) or not 1 <= number <= most:
+        raise InputError(f"--trainer.devices {devices}: there is no GPU; set 1 to {most} processes")
+    return devices

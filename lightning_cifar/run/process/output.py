@@ -5,7 +5,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +27,7 @@ class BreakableStream:
         try:
             method(*args)
         except BrokenPipeError:
-            drop_output([self.stream])
+            drop_output(self.stream.fileno())
             self.then()
 
     def __getattr__(self, name: str) -> Any:
@@ -52,18 +52,19 @@ def drop_broken_output() -> None:
     """Write standard output and error nowhere if their reader has ended."""
     for one in (sys.stdout, sys.stderr):
         with suppress(OSError):  # not a file, as in a notebook
-            drop_output([one] if has_no_reader(one.fileno()) else [])
+            if has_no_reader(one.fileno()):
+                drop_output(one.fileno())
 
 
 def leave_terminal() -> None:
     """Write the output nowhere if it goes to a terminal: that was closed, and printing to it is an error."""
-    drop_output([one for one in (1, 2) if stat.S_ISCHR(os.fstat(one).st_mode)])
+    drop_output(*(one for one in (1, 2) if stat.S_ISCHR(os.fstat(one).st_mode)))
 
 
-def drop_output(outputs: Sequence[Any]) -> None:
+def drop_output(*descriptors: int) -> None:
     with open(os.devnull, "w") as nowhere:
-        for one in outputs:
-            os.dup2(nowhere.fileno(), one if isinstance(one, int) else one.fileno())
+        for one in descriptors:
+            os.dup2(nowhere.fileno(), one)
 
 
 def has_no_reader(descriptor: int) -> bool:

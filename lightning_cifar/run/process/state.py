@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_cifar.errors import DISK_FULL
 from lightning_cifar.run.process.messages import restored_messages
-from lightning_cifar.run.process.output import has_no_reader
+from lightning_cifar.run.process.output import drop_output, has_no_reader
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
 IRRELEVANT = (
@@ -45,7 +45,7 @@ def end_output(error: OSError) -> int:
         status = 1
     else:
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    drop_output(sys.stdout.fileno())  # Python flushes once more when it ends
     return status
 
 

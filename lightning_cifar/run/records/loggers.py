@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.run.figures.curves import METRICS
@@ -13,15 +13,15 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.process.rank_zero import is_rank_zero
 from lightning_cifar.run.records.attempt import attempt_calls
 from lightning_cifar.run.records.metrics_csv import keep_lines
-from lightning_cifar.run.records.run_json import read_recipe, read_record_entry
-from lightning_cifar.run.records.wandb import SafeLogger, find_earlier_run, hide_paths, start_wandb
+from lightning_cifar.run.records.run_json import read_record_entry
+from lightning_cifar.run.records.wandb import find_earlier_run, hide_paths, start_wandb
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import to_list
 
 FILES = CSVLogger | TensorBoardLogger  # others send to a server
 
 
-def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int) -> list[Logger]:
+def make_loggers(job: Job, directory: Path, wandb: WandbLogger | None, lines: int) -> list[Logger]:
     """Return the CSV logger, W&B's and those of ``--trainer.logger``; checkpoints lie beside the first one's file."""
     loggers: list[Logger] = [keep_lines(CSVLogger(directory, name="", version=""), lines)]
     if wandb is not None and job.command != "test":  # a test has no steps to draw over
@@ -31,12 +31,13 @@ def make_loggers(job: Job, directory: Path, wandb: SafeLogger | None, lines: int
         return loggers
     pairs, resumes = zip(to_list(configured), to_list(settings), strict=True), job.settings["resume"] is not None
     named = [name_run(logger, one, job.group, directory, resumes) for logger, one in pairs]
-    if resumes and is_rank_zero() and not job.trainer["fast_dev_run"]:
+    writes = is_rank_zero() and not job.trainer["fast_dev_run"]
+    if resumes and writes:
         named = [logger for logger in named if isinstance(logger, FILES) or can_log(logger)]
     for logger in named:
         if not isinstance(logger, FILES):
-            attempt_calls(logger)
-        if is_rank_zero() and not job.trainer["fast_dev_run"]:
+            attempt_calls(logger, type(logger).__name__.removesuffix("Logger"))
+        if writes:
             check_log_directory(logger, directory, resumes)
         if lines and isinstance(logger, CSVLogger) and Path(logger.log_dir, METRICS).exists():
             keep_lines(logger, lines)
@@ -101,7 +102,7 @@ def can_log(logger: Logger) -> bool:
     return True
 
 
-def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
+def make_wandb_logger(job: Job, directory: Path) -> WandbLogger | None:
     """Return a logger to a new W&B run, or to the one that this run continues or tests; None without --wandb."""
     is_test = job.command == "test"
     logged = job.ckpt_path.parent.parent if is_test and job.ckpt_path else directory
@@ -112,7 +113,7 @@ def make_wandb_logger(job: Job, directory: Path) -> SafeLogger | None:
             raise InputError("--wandb_checkpoints uploads to W&B: add --wandb")
         return None
     config = yaml.safe_load(job.dump())
-    recipe = read_recipe(logged) if is_test else config["recipe"]
+    recipe = read_record_entry(logged, "recipe") if is_test else config["recipe"]
     return start_wandb(
         mode,
         directory,

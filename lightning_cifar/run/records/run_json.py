@@ -54,12 +54,12 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.started = time.perf_counter()
-        earlier = self.read_earlier()
+        earlier = read_earlier(self.file)
         self.record: dict[str, Any] = {
-            "command": (earlier or {}).get("command", self.command),  # the first: it names recipe and options
+            "command": earlier.get("command", self.command),  # the first: it names recipe and options
             "stage": trainer.state.fn.value if trainer.state.fn else None,
             "recipe": self.recipe,
-            "init_from": (earlier or {}).get("init_from", self.init_from),
+            "init_from": earlier.get("init_from", self.init_from),
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seed": torch.initial_seed(),
             "precision": trainer.precision,
@@ -67,31 +67,17 @@ class RunRecord(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "device": describe_device(trainer.strategy.root_device),
             "data": describe_data(trainer),
-            "mlflow_run": find_mlflow_run(trainer) or (earlier or {}).get("mlflow_run"),
+            "mlflow_run": find_mlflow_run(trainer) or earlier.get("mlflow_run"),
         }
         if trainer.world_size > 1:
             check_same_data(gather(self.record["data"]))
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
-        self.fit_seconds = (earlier or {}).get("timings", {}).get("fit_seconds", 0.0)
-        before, now = ((one or {}).get("data") or {} for one in (earlier, self.record))
+        self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
+        before, now = (one.get("data") or {} for one in (earlier, self.record))
         if before and before.get("fingerprint") != now.get("fingerprint"):
             print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
         self.write(trainer)
-
-    def read_earlier(self) -> dict[str, Any] | None:
-        """Return the record of the run to resume; None if there is none, or a damaged one."""
-        if not self.file.is_file():  # nor a named pipe, from which reading would wait for ever
-            return None
-        try:
-            earlier = json.loads(self.file.read_text())
-            for one in [earlier, *earlier.get("resumed", [])]:
-                dict(one.get("data") or {})
-                sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
-            return dict(earlier)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            print(f"{self.file} is damaged and is written anew ({reason(error)})")
-            return None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.fit_started = time.perf_counter() - self.fit_seconds
@@ -133,16 +119,27 @@ class RunRecord(Callback):
             write_json(self.file, self.record)
 
 
-def read_recipe(run_dir: Path) -> str | None:
-    """Return the name of the recipe in the ``run.json`` of a directory; None if there is none."""
-    return read_record_entry(run_dir, "recipe")
+def read_earlier(file: Path) -> dict[str, Any]:
+    """Return the record of the run to resume; empty if there is none, or a damaged one."""
+    if not file.is_file():  # nor a named pipe, from which reading would wait for ever
+        return {}
+    try:
+        earlier = json.loads(file.read_text())
+        for one in [earlier, *earlier.get("resumed", [])]:
+            dict(one.get("data") or {})
+            sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
+        return dict(earlier)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        print(f"{file} is damaged and is written anew ({reason(error)})")
+        return {}
 
 
 def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
+    file = run_dir / RECORD
     try:
-        name = json.loads((run_dir / RECORD).read_text())[kind]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = json.loads(file.read_text())[kind] if file.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return name if isinstance(name, str) else None
 
@@ -155,7 +152,7 @@ def find_mlflow_run(trainer: Trainer) -> str | None:
 
 def count_trained_steps(run_dir: Path) -> int:
     """Return the number of steps of a run at the last time that it ended in order, or by a signal; else 0."""
-    earlier = RunRecord(str(run_dir)).read_earlier() or {}
+    earlier = read_earlier(run_dir / RECORD)
     for one in [earlier, *reversed(earlier.get("resumed", []))]:
         steps = one.get("timings", {}).get("steps")
         if isinstance(steps, int) and one.get("ended") in (None, SIGTERMException.__name__):
@@ -200,8 +197,7 @@ def describe_data(trainer: Trainer) -> dict[str, Any] | None:
 def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
     """Raise `InputError` if processes hold different data: they would wait for each other's batches without end.
 
-    Args:
-        found: of `describe_data`, for each rank; every process has the same list.
+    ``found`` holds `describe_data` of each rank; every process has the same list.
     """
     first, *others = found
     for rank, data in enumerate(others, start=1):
@@ -215,15 +211,13 @@ def check_same_data(found: Sequence[dict[str, Any] | None]) -> None:
 
 def find_commit() -> str | None:
     """Return the commit of the checkout this file belongs to, with ``-dirty`` if files differ; None if installed."""
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+
+    def run_git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        described = ""
-        for command in (
-            ["ls-files", "--error-unmatch", Path(__file__).name],
-            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        ):
-            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
-            described = done.stdout.strip()
+        run_git("ls-files", "--error-unmatch", Path(__file__).name)  # an error if installed
+        return run_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return described

@@ -3,7 +3,6 @@
 import datetime
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +10,10 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cifar.errors import reason
-from lightning_cifar.run.records.attempt import attempt
+from lightning_cifar.run.records.attempt import attempt, attempt_calls
 
 WandbMode = Literal["auto", "online", "offline"]
+SERVICE = "W&B"  # in warnings
 # Seconds. Without a network, wandb's defaults delay the start of a run by 90 s and its end forever.
 INIT_TIMEOUT, FINISH_TIMEOUT = 30, 60
 # Defaults of wandb's settings; the environment overrides them (WANDB_PROJECT, WANDB_CONSOLE, WANDB__DISABLE_META).
@@ -30,39 +30,6 @@ SETTINGS = {
 AXIS = "trainer/global_step"  # as in Lightning's logger; wandb's row count restarts in every process
 SUMMARIES = {"val/accuracy": "max", "val/loss": "min"}
 ROWS_PER_SECOND = 100  # more than any run logs
-
-
-class SafeLogger(WandbLogger):
-    """WandbLogger that warns at the first failure of wandb and does nothing afterwards."""
-
-    broken = False
-
-    def attempt(self, method: Callable[..., Any], *args: Any, **options: Any) -> None:
-        attempt(self, "W&B", method, *args, **options)
-
-    def log_metrics(self, *args: Any, **options: Any) -> None:
-        self.attempt(super().log_metrics, *args, **options)
-
-    def log_hyperparams(self, *args: Any, **options: Any) -> None:
-        """Do nothing: `start_wandb` has logged the configuration, without paths."""
-
-    def save(self) -> None:
-        self.attempt(super().save)
-
-    def finalize(self, status: str) -> None:
-        self.attempt(super().finalize, status)
-
-    def send_checkpoint(self, file: str) -> None:
-        """Upload a checkpoint as an artifact of type ``model``."""
-
-        def send() -> None:
-            import wandb
-
-            artifact = wandb.Artifact(f"model-{self.experiment.id}", type="model")
-            artifact.add_file(file)
-            self.experiment.log_artifact(artifact)
-
-        self.attempt(send)
 
 
 class EarlierRun(NamedTuple):
@@ -87,7 +54,7 @@ def find_earlier_run(run_dir: Path) -> EarlierRun | None:
 
 def start_wandb(
     mode: WandbMode, run_dir: Path, earlier: EarlierRun | None = None, tests: bool = False, **about: Any
-) -> SafeLogger | None:
+) -> WandbLogger | None:
     """Start or resume a W&B run and return its logger; warn and return None if wandb cannot be used.
 
     Args:
@@ -111,25 +78,38 @@ def start_wandb(
     for chosen in dict.fromkeys([wanted, "offline"]):
         try:
             if chosen != "online" or wandb.login(prompt=False, verify=False):
-                if tests and (chosen != "online" or (earlier and earlier.mode == "offline")):
-                    earlier = None
-                same: dict[str, Any] = {"id": earlier.id} if earlier else {}
-                if chosen == "online" and earlier:
-                    same["resume"] = "allow"
-                if not (tests and earlier):
-                    same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
-                run = wandb.init(dir=run_dir, mode=chosen, settings=wandb.Settings(**make_settings()), **same)
-                if chosen != "online" and earlier:
-                    # `wandb sync` merges runs of the same id if their row counts do not overlap.
-                    seconds = (datetime.datetime.now() - earlier.began).total_seconds()
-                    run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
-                define_metrics(run)
-                return SafeLogger(experiment=run)
+                return make_logger(chosen, run_dir, earlier, tests, about)
             why = "no API key; run `wandb login` and then `wandb sync` to upload this run"
         except Exception as error:  # training continues without W&B
             why = " ".join(str(error).split())[:200] or reason(error)  # that of a wrong setting has several lines
         warnings.warn(f"W&B is not {chosen}: {why}", stacklevel=2)
     return None
+
+
+def make_logger(
+    mode: Any, run_dir: Path, earlier: EarlierRun | None, tests: bool, about: dict[str, Any]
+) -> WandbLogger:
+    """Start or resume a W&B run in a mode that is possible; the arguments are those of `start_wandb`."""
+    import wandb
+
+    if tests and (mode != "online" or (earlier and earlier.mode == "offline")):
+        earlier = None
+    same: dict[str, Any] = {"id": earlier.id} if earlier else {}
+    if mode == "online" and earlier:
+        same["resume"] = "allow"
+    if not (tests and earlier):
+        same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
+    run = wandb.init(dir=run_dir, mode=mode, settings=wandb.Settings(**make_settings()), **same)
+    if mode != "online" and earlier:
+        # `wandb sync` merges runs of the same id if their row counts do not overlap.
+        seconds = (datetime.datetime.now() - earlier.began).total_seconds()
+        run.log({}, step=int(ROWS_PER_SECOND * max(1, seconds)))
+    define_metrics(run)
+    logger = WandbLogger(experiment=run)
+    attempt_calls(logger, SERVICE)
+    # The configuration is logged already, without paths.
+    logger.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign]
+    return logger
 
 
 def make_settings() -> dict[str, Any]:
@@ -174,7 +154,7 @@ NUMBERS = (
 SHOWN = 128  # pixels; 32x32 are too small to see
 
 
-def log_curves(logger: SafeLogger, file: Path) -> None:
+def log_curves(logger: WandbLogger, file: Path) -> None:
     """Log the figure ``curves.png`` of a run."""
 
     def log() -> None:
@@ -182,17 +162,26 @@ def log_curves(logger: SafeLogger, file: Path) -> None:
 
         logger.experiment.log({"train/curves": wandb.Image(str(file))})
 
-    logger.attempt(log)
+    attempt(logger, SERVICE, log)
 
 
-def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
+def log_checkpoint(logger: WandbLogger, file: str) -> None:
+    """Upload a checkpoint as an artifact of type ``model``."""
+
+    def log() -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model")
+        artifact.add_file(file)
+        logger.experiment.log_artifact(artifact)
+
+    attempt(logger, SERVICE, log)
+
+
+def log_test(logger: WandbLogger, result: dict[str, Any], images: np.ndarray | None, plot: Path) -> None:
     """Log the result of a test: its numbers to the summary, its confusions, classes and mistakes as tables.
 
-    Args:
-        logger: logger of the W&B run.
-        result: content of ``test.json``.
-        images: images of the listed mistakes, uint8 (N, H, W, 3); None if there are none.
-        plot: image file written by `draw_evaluation`.
+    ``images`` are those of the mistakes, uint8 (N, H, W, 3); None if there are none.
     """
 
     def log() -> None:
@@ -227,4 +216,4 @@ def log_test(logger: SafeLogger, result: dict[str, Any], images: np.ndarray | No
             )
         run.log(logged)
 
-    logger.attempt(log)
+    attempt(logger, SERVICE, log)

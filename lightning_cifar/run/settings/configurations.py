@@ -64,9 +64,7 @@ def is_complete(stored: dict[str, Any]) -> bool:
 def list_set_options(words: Sequence[str], complete: bool = True) -> set[str]:
     """Return the names of the options that a command sets, such as ``data.batch_size``.
 
-    Args:
-        words: of the command.
-        complete: count the options of a configuration that holds every option.
+    ``complete``: count those of a configuration that holds every option.
     """
     names = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
     for stored in map(check_config, values_of([*words], "--config", "-c")):
@@ -102,9 +100,7 @@ def check_names(stored: dict[str, Any]) -> None:
 def count_nodes(node: Any, known: dict[Any, int]) -> int:
     """Return the number of values that a YAML node stands for, aliases expanded.
 
-    Raises:
-        InputError: they are too many, a value is too long, or a node holds itself.
-        YAMLError: a mapping has a key twice.
+    `InputError` if they are too many, a value is too long, or a node holds itself.
     """
     if node not in known:
         refuse_double_keys(node)
@@ -124,7 +120,9 @@ def refuse_double_keys(node: Any) -> None:
     import yaml
 
     lines: dict[tuple[str, str], int] = {}
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, _ in node.value:
         name = (key.tag, str(key.value))
         if name in lines and key.value != "<<":
             problem = f"{key.value} is also in line {lines[name]}, and only one of them would count"

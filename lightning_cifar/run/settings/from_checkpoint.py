@@ -53,7 +53,7 @@ def complete_config(config: dict[str, dict[str, Any]]) -> dict[str, dict[str, An
     return config
 
 
-def network_config(checkpoint: str) -> dict[str, dict[str, Any]]:
+def read_network_config(checkpoint: str) -> dict[str, dict[str, Any]]:
     """Return the settings of a trained model that ``--init_from`` takes over, as JSON values: its network and size."""
     config = checkpoint_config(find_checkpoint(checkpoint, "--init_from"))
     sizes = {name: config["data"][name] for name in ("image_size", "non_square")}

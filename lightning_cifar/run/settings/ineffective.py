@@ -13,10 +13,7 @@ from lightning_cifar.run.settings.configurations import list_set_options
 def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[int]) -> Iterator[str]:
     """Yield a line for each option that was set, or concerns another network, and has no effect beside the others.
 
-    Args:
-        typed: words of the command.
-        settings: every option.
-        class_sizes: training images of each class.
+    ``class_sizes`` are the numbers of training images of each class.
     """
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"

@@ -17,10 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.files import WEIGHTS
-from lightning_cifar.imports import trusted
-from lightning_cifar.run.checkpoints.checkpoint_files import existing_checkpoints
+from lightning_cifar.run.checkpoints.checkpoint_files import list_checkpoints
 from lightning_cifar.run.records.wandb import WandbMode
-from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, network_config
+from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, read_network_config
 from lightning_cifar.run.settings.options import FLAGS, LINKED, RECIPES, SEEDS, SIGNATURES, to_list
 from lightning_cifar.run.settings.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.settings.type_errors import shorten_type_error
@@ -179,7 +178,7 @@ class Parsed(LightningCLI):
         for group in ("model", "data"):
             refuse_objects(group, self.config[group].as_dict())
         refuse_contradictions(self.command, self.config)
-        refuse_functions(self.config["trainer"].as_dict(), trusted.get())
+        refuse_functions(self.config["trainer"].as_dict())
 
     def instantiate_classes(self) -> None:
         """Build model and data module; explain in one line why a callback or logger cannot be built."""
@@ -208,11 +207,7 @@ def refuse_nulls(group: str, settings: Namespace, defaults: Namespace) -> None:
 
 
 def refuse_contradictions(command: str, settings: Namespace) -> None:
-    """Refuse options that contradict the checkpoint: a resumed optimiser keeps its values, and a network its shape.
-
-    Raises:
-        InputError: naming the option.
-    """
+    """Refuse options that contradict the checkpoint: a resumed optimiser keeps its values, and a network its shape."""
     trained = [settings[name] for name in ("ckpt_path", "init_from", "resume") if settings[name] is not None]
     if command == "fit" and settings["model"]["freeze"] and not trained:
         raise InputError(
@@ -226,7 +221,7 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
             raise InputError(f"--ckpt_path {checkpoint} holds weights only: fit continues from a checkpoint (.ckpt)")
         stored, why = checkpoint_config(Path(checkpoint))["model"], "the checkpoint was trained with"
     else:
-        stored = network_config(start)["model"] if trains and start is not None else {}
+        stored = read_network_config(start)["model"] if trains and start is not None else {}
         why = "the network of --init_from has"
     for name, value in stored.items():
         asked = json.loads(json.dumps(settings["model"].get(name, value)))
@@ -236,4 +231,4 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 
 def continues(settings: Namespace) -> bool:
     """Whether a resumed run continues from its own checkpoint."""
-    return settings["resume"] is not None and bool(existing_checkpoints(Path(settings["resume"]) / "checkpoints"))
+    return settings["resume"] is not None and bool(list_checkpoints(Path(settings["resume"]) / "checkpoints"))

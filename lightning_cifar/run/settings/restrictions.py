@@ -1,6 +1,6 @@
 """What the parser may read: imports from trusted packages, nothing from the network, no text that takes very long."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
@@ -47,23 +47,16 @@ def restricted_parsing() -> Iterator[None]:
         set_loader("yaml", load, (yaml.YAMLError,))
 
 
-def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
-    """Refuse functions that a configuration would call, in place of a class or as an argument of one.
-
-    Args:
-        value: of an option.
-        trusted: packages whose functions may be called.
-
-    Raises:
-        InputError: naming the function.
-    """
+def refuse_functions(value: Any) -> None:
+    """Refuse functions that the value of an option would call, unless they are of packages that the user trusts."""
+    own = trusted.get()
     if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
         module, _, name = path.rpartition(".")
         package = module.partition(".")[0]
-        if package not in (*TRUSTED, *trusted):  # importing it runs its code
+        if package not in (*TRUSTED, *own):  # importing it runs its code
             refuse(path)
         called = getattr(import_module(module), name)
-        if package not in trusted and not isinstance(called, type):
+        if package not in own and not isinstance(called, type):
             refuse(path)
         defaults = signature(called).parameters
         value = {
@@ -73,8 +66,8 @@ def refuse_functions(value: Any, trusted: Sequence[str]) -> None:
         }
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
-            refuse_functions(part, trusted)
-    elif callable(value) and str(value.__module__).partition(".")[0] not in trusted:
+            refuse_functions(part)
+    elif callable(value) and str(value.__module__).partition(".")[0] not in own:
         refuse(f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}")
 
 

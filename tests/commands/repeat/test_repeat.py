@@ -283,6 +283,13 @@ def test_a_directory_with_other_files_is_refused(capsys, tmp_path, tiny):
     assert (status, err) == (2, f"error: --run_dir {tmp_path} is not empty: name a new or empty directory\n")
 
 
+def test_the_precision_of_a_sweep_survives_a_repeat_that_is_refused(capsys, tmp_path, tiny):
+    for name in ("sweep.db", ".precision"):
+        (tmp_path / name).write_text("32-true")
+    assert run(capsys, "repeat", *tiny, "--run_dir", tmp_path)[0] == 2
+    assert (tmp_path / ".precision").read_text() == "32-true"
+
+
 def test_a_damaged_configuration_of_a_seed_is_named(capsys, tmp_path, tiny):
     (tmp_path / "seeds/seed0").mkdir(parents=True)
     (tmp_path / "seeds/seed0/config.yaml").write_text("model: [")

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -153,6 +154,16 @@ def test_rows_of_a_resumed_run_follow_the_earlier_ones(tiny, tmp_path, wandb_rec
 def test_wandb_checkpoints_needs_wandb(tiny, tmp_path, capsys):
     assert main(["fit", *tiny, "--wandb_checkpoints", "--run_dir", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "error: --wandb_checkpoints uploads to W&B: add --wandb\n"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, None], ids=["nested too deep", "a pipe"])
+def test_a_damaged_record_of_the_tested_run_names_no_group(logged, tmp_path, wandb_records, content):
+    run_dir = shutil.copytree(logged, tmp_path / "run")
+    (run_dir / "run.json").unlink()
+    os.mkfifo(run_dir / "run.json") if content is None else (run_dir / "run.json").write_text(content)
+    checkpoint, directory = str(run_dir / "checkpoints/best.ckpt"), tmp_path / "test"
+    assert main(["test", "--ckpt_path", checkpoint, "--wandb", "offline", "--run_dir", str(directory)]) == 0
+    assert find_run(wandb_records(directory)).run_group == "test"
 
 
 def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_records):
