@@ -2,8 +2,8 @@
 
     python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [--shared] [arguments of fit]
 
-``repeat`` trains and tests every variant with the same n seeds; those that diverge are named and left out. The same
-command with the same ``--run_dir`` resumes an interrupted study. Writes ``benchmarks/results/STUDY.json`` after each
+``repeat`` trains and tests every variant with the same n seeds; those that diverge are named and left out, also if they
+are all seeds of a variant. The same command with the same ``--run_dir`` resumes an interrupted study. Writes ``benchmarks/results/STUDY.json`` after each
 variant: every seed, the cost, and the difference from the first or the previous variant; prints a table last.
 ``--shared``: other jobs shared the machine, so that the table gives no times.
 """
@@ -67,9 +67,13 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
         command = ["repeat", *typed.split(), "--n", str(seeds), *extra]
         print(f"{form}:", flush=True)
         status, file = main([*command, "--run_dir", str(run_dir), "--data.root", root]), run_dir / "repeat.json"
-        if status and (status != DIVERGED or not file.exists()):  # there is none if every seed diverged
+        lost = [json.loads(one.read_text()) for one in sorted(run_dir.glob("seed*.json"))]
+        if status and (status != DIVERGED or not lost):
             sys.exit(status)
-        found = json.loads(file.read_text())
+        if file.exists():
+            found = json.loads(file.read_text())
+        else:  # every seed diverged
+            found = {"n": 0, "seeds": [], "diverged": lost}
         found |= {"command": " ".join(["python -m lightning_cifar", *command]), "megaflop_per_image": megaflop(run_dir)}
         other = [*forms.values()][0 if study.against == "first" else -1] if forms else {"seeds": []}
         if min(len(one["seeds"]) for one in (other, found)) > 1:
@@ -101,7 +105,10 @@ HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "
 
 def cells(found: dict[str, Any]) -> list[str]:
     """Return cells of the cost, and of each accuracy with its difference."""
-    row = [f"{found['megaflop_per_image']:.0f}", f"{found['train_seconds']['median']:.0f}"]
+    row = [f"{found['megaflop_per_image']:.0f}"]
+    if not found["seeds"]:
+        return [*row, *[""] * (len(HEAD) - 1)]
+    row.append(f"{found['train_seconds']['median']:.0f}")
     for key in MEASURES:
         row.append(f"{100 * found[key]['mean']:.2f} ± {100 * (found[key]['std'] or 0):.2f}")
         if gap := found.get("difference", {}).get(key):
@@ -126,6 +133,9 @@ def tabulate(name: str) -> str:
     result, rows = load_result(name), []
     holding = {key: find_differing(result, key) for key in MEASURES}
     for form, found in result["forms"].items():
+        if not found["seeds"]:
+            rows.append([describe(form, found), f"{found['megaflop_per_image']:.0f}", *[MISSING] * 5])
+            continue
         time = MISSING if result.get("shared") else f"{found['train_seconds']['median']:.0f} s"
         row = [describe(form, found), f"{found['megaflop_per_image']:.0f}", time]
         for key in MEASURES:

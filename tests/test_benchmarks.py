@@ -55,9 +55,9 @@ def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):
 
 
 def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeypatch, capsys):
-    """`repeat` trains the others and ends with status 3, or, if every seed diverged, writes nothing."""
-    forms = {"plain": "--recipe fast", "wild": "--recipe fast", "single": "--recipe fast", "after": "--recipe fast"}
-    diverged = {"0": [], "1": [2], "2": [0, 1], "3": []}
+    """`repeat` trains the others and ends with status 3, or, if every seed diverged, writes no summary."""
+    forms = dict.fromkeys(("plain", "wild", "single", "none", "after"), "--recipe fast")
+    diverged = {"0": [], "1": [2], "2": [0, 1], "3": [0, 1, 2], "4": []}
 
     def repeat(args):
         run_dir = Path(args[args.index("--run_dir") + 1])
@@ -65,8 +65,10 @@ def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeyp
         seeds = [{"seed": seed, **dict.fromkeys(study.MEASURES, 0.5 + 0.01 * seed)} for seed in {0, 1, 2} - {*lost}]
         means = {key: {"mean": 0.5, "std": 0.01 if seeds[1:] else None} for key in study.MEASURES}
         result = {"n": len(seeds), "seeds": seeds, "diverged": [{"seed": seed} for seed in lost], **means}
+        run_dir.mkdir(exist_ok=True)
+        for seed in lost:
+            (run_dir / f"seed{seed}.json").write_text(json.dumps({"seed": seed, "diverged": "a loss"}))
         if seeds:
-            run_dir.mkdir()
             (run_dir / "repeat.json").write_text(json.dumps(result | {"train_seconds": {"median": 9}}))
         return 3 if lost else 0
 
@@ -81,11 +83,16 @@ def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeyp
     for table in (capsys.readouterr().out, study.tabulate("wild")):
         assert "wild (n = 2; diverged: 2)" in table
         assert "single (n = 1; diverged: 0, 1)" in table
+        assert "none (n = 0; diverged: 0, 1, 2)" in table
         assert "after" in table.splitlines()[-1]
     assert study.find_differing(study.load_result("wild"), "accuracy") == set()
-    diverged["0"] = [0, 1, 2]
+    diverged["0"] = [0, 1, 2]  # the one that the others are compared with
     shutil.rmtree(tmp_path / "0")
-    with pytest.raises(SystemExit, match="3"):
+    study.run("wild", "data", 3, tmp_path, False, [])
+    assert "difference" not in study.load_result("wild")["forms"]["after"]
+    monkeypatch.setattr(study, "main", lambda _: 2)
+    shutil.rmtree(tmp_path / "0")
+    with pytest.raises(SystemExit, match="2"):
         study.run("wild", "data", 3, tmp_path, False, [])
 
 

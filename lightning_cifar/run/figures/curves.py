@@ -1,6 +1,7 @@
 """Plots of loss and accuracy over epochs, from ``metrics.csv``. Does not import torch, which takes seconds."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
 # For several configurations.
 MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv"  # for more than these
+LARGE_LOSS = 20  # no network that guesses among many classes has it
 
 Series = dict[str, list[tuple[float, float]]]
 
@@ -56,6 +58,9 @@ def plot_losses(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     """Plot the losses of runs, given by name of configuration; points for training steps only if there is one run."""
     plot_quantity(runs, axes, "loss", "{:.3f}")
     axes.set_ylabel("cross-entropy loss")
+    values = [float(value) for line in axes.lines for value in line.get_ydata() if 0 < value < math.inf]
+    if values and max(values) > max(LARGE_LOSS, 100 * min(values)):  # a line would lie on the axis from then on
+        axes.set_yscale("log", nonpositive="clip")
 
 
 def plot_accuracies(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:

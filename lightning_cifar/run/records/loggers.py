@@ -1,5 +1,6 @@
 """The loggers of a run: of ``metrics.csv``, of W&B, and configured ones, which get the run's name."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lightning_cifar.run.records.wandb import find_earlier_run, hide_paths, star
 from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import to_list
 
+# Of MLflow, whose defaults let training wait for a quarter of an hour for a server that does not answer: these, 80 s.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 FILES = CSVLogger | TensorBoardLogger  # others send to a server
 
 
@@ -29,11 +32,11 @@ def make_loggers(job: Job, directory: Path, wandb: WandbLogger | None, lines: in
     configured, settings = job.trainer["logger"], job.settings["trainer"]["logger"]
     if isinstance(configured, bool) or not configured:
         return loggers
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     pairs, resumes = zip(to_list(configured), to_list(settings), strict=True), job.settings["resume"] is not None
     named = [name_run(logger, one, job.group, directory, resumes) for logger, one in pairs]
     writes = is_rank_zero() and not job.trainer["fast_dev_run"]
-    if resumes and writes:
-        named = [logger for logger in named if isinstance(logger, FILES) or can_log(logger)]
     for logger in named:
         if not isinstance(logger, FILES):
             attempt_calls(logger, type(logger).__name__.removesuffix("Logger"))
@@ -41,6 +44,8 @@ def make_loggers(job: Job, directory: Path, wandb: WandbLogger | None, lines: in
             check_log_directory(logger, directory, resumes)
         if lines and isinstance(logger, CSVLogger) and Path(logger.log_dir, METRICS).exists():
             keep_lines(logger, lines)
+    if writes:
+        named = [logger for logger in named if isinstance(logger, FILES) or can_log(logger)]
     return loggers + named
 
 
@@ -93,7 +98,7 @@ def is_active(logger: Any, run_id: str) -> bool:
 
 
 def can_log(logger: Logger) -> bool:
-    """Return whether a logger of a resumed run can begin; warn if not: that must not end the run."""
+    """Return whether a logger can begin; warn if not: that must not end the run."""
     try:
         getattr(logger, "experiment", None)
     except Exception as error:

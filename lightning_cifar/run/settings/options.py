@@ -1,9 +1,8 @@
-"""Commands, options and recipes by name: one-screen help and suggestions for typing errors. Imports no torch."""
+"""Commands, options and recipes by name: one-screen help and checks of names. Imports no torch."""
 
 import argparse
 import ast
 from collections.abc import Collection
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
+from lightning_cifar.run.settings.suggestions import USE, find_nearest, suggest
 
 RECIPES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))}
 CHECKPOINT_HELP = f"a run directory, a checkpoint, a .safetensors file, or `{PRETRAINED_NAME}`"
@@ -53,29 +53,6 @@ GROUPS = {
     "model": "network, optimiser, schedule",
     "trainer": "length, device, precision and other options of Lightning",
 }
-ALIASES = {  # of options: what users type, by what they mean
-    name: meant
-    for meant, names in {
-        "learning_rate": "lr",
-        "weight_decay": "wd",
-        "batch_size": "batch bs",
-        "max_epochs": "epochs",
-        "devices": "gpus",
-        "accelerator": "device",
-        "num_workers": "workers",
-        "image_size": "imgsz img_size",
-        "root": "data_dir data_path",
-        "seed_everything": "seed",
-        "ckpt_path": "ckpt checkpoint weights",
-        "init_from": "pretrained",
-        "run_dir": "output_dir save_dir log_dir name",
-        "images": "image input source",
-        "output": "out",
-        "n": "seeds",
-        "n_trials": "trials",
-    }.items()
-    for name in names.split()
-}
 COLUMNS = 80  # of help texts
 SEEDS = "[0, 4294967295]"  # NumPy's
 LINKED = ("num_classes", "image_size", "non_square")  # of the model: those of the data, no options
@@ -103,8 +80,10 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         word = message.removeprefix("unrecognized arguments: ").split()[0]
-        near = find_nearest(word[2:].split("=")[0], self.list_options()) if word.startswith("--") else []
-        raise InputError(f"{self.command}: {message}" + (f"; did you mean --{near[0]}?" if near else ""))
+        name = word[2:].split("=")[0] if word.startswith("--") else ""
+        near = find_nearest(name, self.list_options()) if name else []
+        meant = f"; did you mean --{near[0]}?" if near else f"; it goes with {USE[name]}" if name in USE else ""
+        raise InputError(f"{self.command}: {message}{meant}")
 
     def list_options(self) -> list[str]:
         """Return the names of the long options."""
@@ -164,32 +143,28 @@ def format_short_help(command: str) -> str:
     return "\n".join(lines)
 
 
-def find_nearest(name: str, known: Collection[str]) -> list[str]:
-    """Return the known option that a user means, in a list; an empty one if no name is near."""
-    name = name.replace("-", "_")
-    meant = ALIASES.get(name, "")
-    return [meant] if meant in known else get_close_matches(name, known, 1)
-
-
-def check_option(flag: str, others: Collection[str] = ()) -> None:
+def check_option(flag: str, command: str = "", others: Collection[str] = ()) -> None:
     """Raise `InputError`, with the nearest option, unless ``flag`` is one of the Trainer's commands.
 
-    ``others`` are further options of the command at hand, which may be meant.
+    Args:
+        flag: as typed, or a name.
+        command: refuse options that go with another one only; empty: any.
+        others: further options that may be meant.
     """
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
+    groups = {one: [f"{one}.{parameter}" for parameter in list_parameters(one)] for one in SIGNATURES}
     if group in SIGNATURES and rest:
-        name = f"{group}.{rest[0]}"  # the parser checks names below a parameter
-        known = [f"{group}.{parameter}" for parameter in ("help", *list_parameters(group))]
+        name, known = f"{group}.{rest[0]}", groups[group]  # the parser checks names below a parameter
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
+    use = USE.get(name, "")
+    if use and (name not in known or command not in ("", use.split()[0])):
+        raise InputError(f"--{name} goes with {use}")
     if name not in known:
-        last = name.rpartition(".")[2].replace("-", "_")
-        flags = [*known, *others]
-        every = [f"{group}.{one}" for group in SIGNATURES for one in list_parameters(group)]
-        near = [one for one in (*flags, *every) if one.rpartition(".")[2] == ALIASES.get(last, last)]
-        near = near or find_nearest(name, flags)
-        remedy = f"did you mean --{near[0]}?" if near else "fit --help-all lists them"
+        every = [*FLAGS.keys() - {"help"}, *(one for names in groups.values() for one in names)]
+        near = suggest(name, [*known, *others], every)
+        remedy = f"did you mean --{near}?" if near else "fit --help-all lists them"
         raise InputError(f"no option --{name}: {remedy}")
 
 
@@ -198,7 +173,7 @@ def check_options_of_fit(arguments: Arguments, words: list[str]) -> None:
     for word in (one for one in words if one.startswith("--")):
         if word in ("--print_model", "--wandb_checkpoints") or word.startswith("--print_config"):
             raise InputError(f"{word} does not go with {arguments.command}: use it with fit")
-        check_option(word, arguments.list_options())
+        check_option(word, others=arguments.list_options())
 
 
 def name_flag(message: str) -> str:

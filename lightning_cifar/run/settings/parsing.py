@@ -26,6 +26,7 @@ from lightning_cifar.run.settings.type_errors import shorten_type_error
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import NETWORK_OPTIONS
 
+LONGEST_REASON = 800  # characters; MLflow names the remedy last, after some 600
 NULLABLE = ("check_val_every_n_epoch", "enable_model_summary")  # of the Trainer; others: if it is the default
 
 # Lightning's own type is private (lightning.fabric.connector._PRECISION_INPUT).
@@ -191,7 +192,7 @@ class Parsed(LightningCLI):
                 raise
             cause = find_reason(self.config["trainer"]["callbacks"]) or error.__cause__
             words = str(cause) if isinstance(cause, Exception) else "a callback or logger cannot be built"
-            raise InputError(f"--trainer: {' '.join(words.split())[:300]}") from error
+            raise InputError(f"--trainer: {' '.join(words.split())[:LONGEST_REASON]}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build none: `run.trainer.open_run` does, when the run has its directory."""

@@ -70,10 +70,7 @@ def check_words(args: list[str]) -> None:
     check_name(command, SUBCOMMANDS, "command")
     for flag in flags:
         if flag.startswith("--"):
-            check_option(flag, ["images"] if command == "predict" else [])
-    for option in ("--corruptions", "--near_duplicates"):
-        if command != "test" and any(flag.split("=")[0] == option for flag in flags):
-            raise InputError(f"{option} goes with test: test --ckpt_path FILE {option}")
+            check_option(flag, command, ["images"] if command == "predict" else [])
 
 
 def layer_series(command: str, options: list[str], kind: str) -> list[str]:

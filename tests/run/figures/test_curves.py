@@ -91,3 +91,14 @@ def test_ticks_of_a_narrow_range_differ_and_a_long_title_fits():
     assert len({*labels}) == len(labels)
     box = figure.texts[0].get_window_extent()
     assert 0 < box.x0 < box.x1 < figure.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"),
+    [((1e4, 2.0, 1.5), "log"), ((1.8, 1.5, 1e4), "log"), ((2.3, 1e-3), "linear"), ((200.0, 150.0), "linear"),
+     ((1e4, 2.0, 0.0, float("nan"), float("inf")), "log"), ((float("nan"), float("nan")), "linear")],
+)  # fmt: skip
+def test_a_huge_loss_does_not_hide_the_others(losses, scale):
+    figure = plot_metrics({"train/loss_step": [*enumerate(losses)], "val/loss": [*enumerate(losses)]})
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].get_yscale() == scale

@@ -121,6 +121,10 @@ def test_a_resumed_run_continues_its_mlflow_run_or_begins_another(tiny, server, 
 
 @pytest.mark.filterwarnings("always:MLFlow")
 def test_a_server_that_goes_away_ends_no_run(tiny, server, capsys, monkeypatch):
+    server.answers = False
+    assert fit(tiny, "MLFlowLogger", "mlruns", "none") == 0
+    assert capsys.readouterr().err.count("warning: MLFlowLogger logs nothing of this run: the server does not") == 1
+    server.answers = True
     assert fit(tiny, "MLFlowLogger", "mlruns", "run") == 0
     server.answers = False
     assert "warning: MLFlowLogger logs nothing of this run: the server does not answer\n" in resume(capsys, 2)
