@@ -188,12 +188,12 @@ def choose_batch_size(job: Job) -> None:
 
 
 def choose_log_interval(job: Job) -> None:
-    """Log in every epoch of a folder with few batches, unless the user has set an interval; Lightning would warn."""
+    """Log in every epoch, also one of few batches, unless the user has set an interval; Lightning would warn."""
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
-    if job.data.hparams["dataset"] != "folder" or job.has_set("trainer.log_every_n_steps"):
-        return
-    if 0 < batches < (50 if interval is None else interval):  # 50: Lightning's default
-        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
+    for limit in filter(None, (job.trainer["limit_train_batches"], job.trainer["overfit_batches"])):
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if 0 < batches < (50 if interval is None else interval) and not job.has_set("trainer.log_every_n_steps"):
+        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches  # 50: the default
 
 
 def load_weights(job: Job) -> StoredModel:
