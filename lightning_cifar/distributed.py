@@ -1,7 +1,6 @@
 """Shards: the part of every batch, and of every evaluated set, that each process of a training gets."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,10 +51,3 @@ def current() -> Shard:
     if dist.is_available() and dist.is_initialized():
         return Shard(dist.get_rank(), dist.get_world_size())
     return Shard()
-
-
-def gather(value: Any) -> list[Any]:
-    """Return the value that each process passes, by rank; all processes must call this."""
-    values = [None] * current().count
-    dist.all_gather_object(values, value)
-    return values

@@ -71,6 +71,8 @@ class CIFAR10DataModule(LightningDataModule):
         classes: names of a model's classes, for a ``folder`` that holds only images to test on, of some classes.
     """
 
+    __str__ = object.__str__  # Lightning's takes batches of loaders that are no DataLoaders for descriptions of them
+
     def __init__(
         self,
         dataset: SourceName = "cifar10",
@@ -138,10 +140,9 @@ class CIFAR10DataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the dataset, split it and measure ``mean`` and ``std`` of the training pixels, in units of [0, 1]."""
-        source = self.read()
         self.transform = find_transform(self.given_transform) if stage == "fit" else None
         if not hasattr(self, "train"):
-            self.split(source)
+            self.split(self.read())
         if (stage == "fit" and not len(self.train)) or (stage == "validate" and not len(self.val)):
             raise InputError(f"root {self.root} holds only images to test on: {stage} needs train/<class>/* there")
 
@@ -160,8 +161,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     def read(self) -> Dataset:
         """Return the dataset; only the first call reads it."""
-        if self.source is None:
-            self.source = load_dataset(self.hparams, self.root)
+        self.source = self.source or load_dataset(self.hparams, self.root)
         return self.source
 
     def train_dataloader(self) -> BatchLoader | FileLoader:

@@ -34,7 +34,7 @@ def apply_transform(transform: Transform | None, images: Tensor) -> Tensor:
         return images
     try:
         result = transform(images)
-    except (AttributeError, TypeError, ValueError) as error:  # no RuntimeError: memory, or a GPU that records
+    except (AttributeError, LookupError, NameError, TypeError, ValueError) as error:  # RuntimeError may be of the GPU
         raise InputError(f"transform failed on {images.dtype} {list(images.shape)}: {reason(error)}") from error
     if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
         found = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__

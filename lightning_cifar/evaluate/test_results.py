@@ -116,14 +116,25 @@ def list_tests(run: Path) -> list[str]:
 
 
 def find_tests(run: Path) -> list[Path]:
-    """Return the directories of a run's tests: listed by it, below it, or in a ``test/`` near it; newest first."""
+    """Return the directories of a run's tests: listed by it, below it, or in a ``test/`` near it.
+
+    Those of all images come before those of a part, and then newer ones before older ones.
+    """
     files = [Path(os.path.normpath(run / test / RESULT)) for test in list_tests(run)]
     files += [
         file for parent in ("..", "../..") for file in Path(os.path.normpath(run / parent)).glob(f"test/*/{RESULT}")
     ]
     directories = {file.parent for file in (*files, *run.rglob(RESULT)) if file.is_file()}
     tests = [one for one in directories if (tested := find_tested_run(one)) and tested.resolve() == run.resolve()]
-    return sorted(tests, key=lambda test: (test / RESULT).stat().st_mtime, reverse=True)
+    return sorted(tests, key=lambda test: (not is_partial(test), (test / RESULT).stat().st_mtime), reverse=True)
+
+
+def is_partial(directory: Path) -> bool:
+    """Return whether the test in ``directory`` is known to be one of a part of the images."""
+    with suppress(OSError, *DAMAGED):
+        result = json.loads(read_text(directory / RESULT))
+        return bool(result["images"] < result["test_images"])
+    return False
 
 
 def find_current_test(tests: Iterable[Path], checkpoint: Path | None = None) -> Path | None:

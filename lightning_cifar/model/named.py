@@ -64,7 +64,7 @@ def build_network(
             with suppress(RuntimeError, AssertionError, ValueError):  # it takes one size: that of the images or another
                 fit_to_small_images(network, size)
         check_logits(network, num_classes, size)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # code of the user may fail in any way
         with_args = f" with {args}" if args else ""
         raise InputError(f"network {name}{with_args}: {reason(error)}") from error
     return network
@@ -107,3 +107,5 @@ def check_logits(network: nn.Module, num_classes: int, size: int) -> None:
     if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InputError(f"it returns {found} for two images, not logits [2, {num_classes}]")
+    if bool((output >= 0).all()) and torch.allclose(output.sum(1), torch.ones(2)):
+        raise InputError("it returns probabilities, not logits: leave out its softmax, which the loss computes")

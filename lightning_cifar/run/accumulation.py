@@ -1,5 +1,6 @@
 """Accumulated gradients: the mean over the batches there are, also in a last group that is not full."""
 
+import math
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -31,3 +32,9 @@ def accumulates(trainer: dict[str, Any]) -> bool:
     """Whether gradients are accumulated: by the Trainer's option or by a callback."""
     names = [type(one).__name__ for one in to_list(trainer["callbacks"])]
     return trainer["accumulate_grad_batches"] != 1 or "GradientAccumulationScheduler" in names
+
+
+def count_epoch_steps(trainer: Trainer) -> int | None:
+    """Return the number of optimiser steps in a complete epoch; None if it is not known."""
+    batches = trainer.num_training_batches
+    return None if batches in (0, math.inf) else math.ceil(batches / trainer.accumulate_grad_batches)

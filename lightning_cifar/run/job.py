@@ -79,11 +79,14 @@ class Job:
         """Names of the options that flags and configurations set."""
         return list_set_options(self.typed)
 
-    def leaves_to_data(self, *names: str) -> bool:
-        """Whether the images of a folder decide these options: flags, configurations or a run to resume set none."""
+    def has_set(self, *names: str) -> bool:
+        """Whether flags, a configuration or a run to resume set one of these options."""
         groups = {name.partition(".")[0] for name in names}  # files of options
-        is_new_folder = self.data.hparams["dataset"] == "folder" and self.settings["resume"] is None
-        return is_new_folder and not {*names, *groups} & self.set_options
+        return bool({*names, *groups} & self.set_options) or self.settings["resume"] is not None
+
+    def leaves_to_data(self, *names: str) -> bool:
+        """Whether the images of a folder decide these options."""
+        return self.data.hparams["dataset"] == "folder" and not self.has_set(*names)
 
     def set_precision(self, precision: str) -> None:
         """Set the precision of the Trainer and of config.yaml."""
@@ -179,11 +182,12 @@ def choose_batch_size(job: Job) -> None:
 
 
 def choose_log_interval(job: Job) -> None:
-    """Log in every epoch of a folder with few batches, unless the user has set an interval; Lightning would warn."""
+    """Log in every epoch, also one of few batches, unless the user has set an interval; Lightning would warn."""
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
-    limit = 50 if interval is None else interval  # 50: Lightning's default
-    if job.leaves_to_data("trainer.log_every_n_steps") and 0 < batches < limit:
-        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches
+    for limit in filter(None, (job.trainer["limit_train_batches"], job.trainer["overfit_batches"])):
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if 0 < batches < (50 if interval is None else interval) and not job.has_set("trainer.log_every_n_steps"):
+        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches  # 50: the default
 
 
 def load_weights(job: Job) -> StoredModel:

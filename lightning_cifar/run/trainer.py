@@ -33,6 +33,7 @@ from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.directory import lock, make_directory
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
+from lightning_cifar.run.final_validation import FinalValidation
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.process.hardware import keep_freed_memory
@@ -182,7 +183,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
             configured = [one for one in configured if not isinstance(one, LearningRateFinder | BatchSizeFinder)]
         check_checkpoints(configured, starts=not (job.ckpt_path or resumes))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
-        usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure()]
+        usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure(), FinalValidation()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
         usual += [AverageStart(), EndedEarly(configured, job.settings["resume"] is not None)]
         if job.trainer["enable_checkpointing"] is not False:

@@ -61,6 +61,8 @@ class Objective(nn.Module):
         A weighted sum is divided by the number of images, not by their weights as in torch: the loss of an image does
         not depend on its batch, nor on the shard of a process.
         """
+        if other := next((one for one in logits if not isinstance(one, Tensor)), None):
+            raise InputError(f"network returns a {type(other).__name__} in training: it must return logits then too")
         reduction = "mean" if self.weights is None else "sum"
         loss = partial(F.cross_entropy, weight=self.weights, label_smoothing=self.label_smoothing, reduction=reduction)
         total = torch.stack([loss(one, targets) for one in logits]).sum()

@@ -28,7 +28,8 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     ``sgd`` and ``muon`` get ``momentum`` (Nesterov's); all that accept ``weight_decay`` get it.
     """
     rates = {role: options.get(f"{role}_rate") or options["learning_rate"] for role in ROLES}
-    groups = group_parameters(network, rates)
+    if not (groups := group_parameters(network, rates)):
+        raise InputError("no parameter of the network is trainable: set requires_grad of some, or a lower freeze")
     name, args, weight_decay = options["optimizer"], dict(options["optimizer_args"] or {}), options["weight_decay"]
     kind = find_optimizer(name)
     if taken := {"params", "lr", "fused", "differentiable"} & {*args}:

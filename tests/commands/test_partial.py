@@ -28,6 +28,15 @@ def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
     assert "on 50 of 360 test images, 95 % interval" in (tmp_path / "x.safetensors.md").read_text()
 
 
+def test_a_complete_test_is_reported_before_a_newer_partial_one(trained, capsys, tmp_path):
+    shutil.copytree(trained, "run")
+    for name, limit in (("complete", "1.0"), ("partial", "1")):
+        args = ["--ckpt_path", "run", "--data.eval_batch_size", "50", "--trainer.limit_test_batches", limit]
+        assert run(capsys, "test", *args, "--run_dir", name)[0] == 0
+    assert "partial" not in run(capsys, "report", "run")[1]
+    assert "images of the partial test" not in (tmp_path / "run/report/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("command", "option", "value"),
     [("test", "test", "0"), ("test", "test", "0.5"), ("predict", "predict", "0"), ("validate", "val", "0")],

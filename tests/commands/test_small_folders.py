@@ -100,6 +100,16 @@ def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["log_every_n_steps"] == interval
 
 
+@pytest.mark.parametrize("limit", ["--trainer.limit_train_batches", "--trainer.overfit_batches"])
+def test_a_few_batches_of_any_dataset_are_logged_in_every_epoch(capsys, limit):
+    """Also in each seed of `repeat`, and when that is started again, without training."""
+    options = ["--model.widths", "[2,2,2,2,2]", "--trainer.max_epochs", "1", limit, "3", "--run_dir", "run"]
+    command = ["repeat", "--recipe", "demo", "--n", "1", *options]
+    assert (main(command), main(command)) == (0, 0)
+    assert yaml.safe_load(Path("run/seed0/config.yaml").read_text())["trainer"]["log_every_n_steps"] == 3
+    assert "from an earlier start" in capsys.readouterr().out
+
+
 def test_a_training_that_goes_on_keeps_its_batch_size(folder):
     assert fit(folder, "--data.batch_size", "20", "--trainer.max_epochs", "1") == 0
     go_on = ["--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]

@@ -679,3 +679,10 @@ def test_only_training_images_are_augmented(image_folder, trainer, stage):
     for (seen, seen_labels), (images, labels) in zip(recorder.other_batches, expected, strict=True):
         assert torch.equal(seen, images)
         assert torch.equal(seen_labels, labels)
+
+
+def test_a_data_module_can_be_printed():
+    """Lightning's text takes the batches of a loader that is no DataLoader for descriptions of them."""
+    data = CIFAR10DataModule("digits", batch_size=64)
+    data.setup()
+    assert "CIFAR10DataModule" in str(data)

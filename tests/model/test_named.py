@@ -112,6 +112,9 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         (lambda num_classes: num_classes, {}, "it returned int, not a torch.nn.Module"),
         (lambda num_classes: nn.Flatten(), {}, r"it returns \[2, 3072\] for two images, not logits \[2, 10\]"),
         (lambda num_classes: nn.Linear(4, 4), {}, "shapes cannot be multiplied"),
+        (lambda num_classes: nn.Flatten().missing, {}, "'Flatten' object has no attribute 'missing'"),
+        (lambda num_classes: [].pop(), {}, "pop from empty list"),
+        (lambda num_classes: nn.Sequential(build(num_classes), nn.Softmax(1)), {}, "probabilities.*leave out its soft"),
     ],
 )
 def test_what_cannot_be_built_is_named(name, args, message):
@@ -146,3 +149,8 @@ def test_a_frozen_part_stays_in_evaluation_mode():
 
     network = build_network(build_frozen, 3)
     assert (network.training, network[1].training) == (True, False)
+
+
+@pytest.mark.parametrize("last", [nn.LogSoftmax(1), nn.ReLU(), nn.Identity()])
+def test_other_outputs_than_probabilities_are_logits(last):
+    assert build_network(lambda num_classes: nn.Sequential(build(num_classes), last), 10)

@@ -300,3 +300,73 @@ def test_resnet18_equals_a_plain_loop(capsys):
         optimizer.step()
     for name, value in network.state_dict().items():
         assert torch.equal(found["state_dict"][f"network.{name}"], value), name
+
+
+MISTAKES = """\
+import torch
+from torch import nn
+
+
+def build(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+
+
+def misspelt(num_classes):
+    return nn.Linear(3, number)
+
+
+class Forward(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.linear = build(num_classes)
+
+    def forward(self, pixels):
+        return self.liner(pixels)
+
+
+class Auxiliary(Forward):
+    def forward(self, pixels):
+        logits = self.linear(pixels)
+        return (logits, logits) if self.training else logits
+
+
+def freeze(num_classes):
+    return build(num_classes).requires_grad_(False)
+
+
+def probabilities(num_classes):
+    return nn.Sequential(build(num_classes), nn.Softmax(1))
+
+
+def augment(images):
+    return images.flip(9)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--model.network mine:misspelt", "mine:misspelt: name 'number' is not defined (mine.py, line 10)"),
+        ("--model.network mine:Forward", "'Forward' object has no attribute 'liner' (mine.py, line 19)"),
+        ("--model.network mine:Auxiliary", "network returns a tuple in training: it must return logits then too"),
+        ("--model.network mine:freeze", "no parameter of the network is trainable"),
+        ("--model.network mine:probabilities", "it returns probabilities, not logits: leave out its softmax"),
+        (
+            "--data.transform mine:augment",
+            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 37)",
+        ),
+    ],
+)
+def test_mistakes_in_code_of_the_user_are_one_line_that_names_theirs(tmp_path, capsys, monkeypatch, option, words):
+    Path("mine.py").write_text(MISTAKES)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    status, _, err = run(capsys, "fit", *SHORT, *option.split(), *TRUSTED, "--run_dir", "run")
+    assert (status, len(err.splitlines()), words in err) == (2, 1, True), err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("names", ["mine:build", "mine,other/mine.py"])
+def test_trust_in_no_package_is_one_line(factory, capsys, names):
+    status, _, err = run(capsys, "fit", *SHORT, *MINE, "--trust_config", names)
+    named = names.split(",")[-1]
+    assert (status, f"error: --trust_config {named}: name a package or module, such as" in err) == (2, True)

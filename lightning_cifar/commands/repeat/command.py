@@ -23,7 +23,7 @@ from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
-CHOSEN = ("data.batch_size", "trainer.log_every_n_steps")  # by the number of images of a folder, unless set
+CHOSEN = ("trainer.log_every_n_steps", "data.batch_size")  # by the number of batches, or of images of a folder
 HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds
 
 
@@ -108,7 +108,8 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in CHOSEN if job.leaves_to_data(name)})
+        chosen = CHOSEN if job.settings["data"]["dataset"] == "folder" else CHOSEN[:1]
+        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in chosen if not job.has_set(name)})
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:

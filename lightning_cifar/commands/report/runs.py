@@ -55,6 +55,7 @@ class SavedRun:
     settings: dict[str, Any] = field(default_factory=dict)  # by option: ``data.batch_size``
     command: str = ""
     fit_seconds: float | None = None  # from the start of training to its end, over all resumes
+    steps_per_epoch: float | None = None  # None: an earlier version, or unknown
     environment: dict[str, str] = field(default_factory=dict)
     series: Series = field(default_factory=dict)  # of `read_metrics`
     test: dict[str, Any] = field(default_factory=dict)  # test.json
@@ -83,8 +84,12 @@ class SavedRun:
     def take_record(self, file: Path) -> None:
         record = read_json(file)
         self.command = shlex.join(record["command"])
-        if seconds := record.get("timings", {}).get("fit_seconds"):
+        timings = record.get("timings", {})
+        if seconds := timings.get("fit_seconds"):
             self.fit_seconds = float(seconds)
+        if steps := timings.get("steps_per_epoch"):
+            check_range("steps_per_epoch", steps, "[1, inf)")
+            self.steps_per_epoch = float(steps)
         device, data = record["device"], record["data"] or {}
         size = (
             f"{device['cores']} cores, {device['threads']} threads" if "cores" in device else f"CUDA {device['cuda']}"
@@ -105,7 +110,7 @@ class SavedRun:
         self.environment = {name: str(value) for name, value in facts.items() if value is not None}
 
     def take_series(self, file: Path) -> None:
-        self.series = read_metrics(file)
+        self.series = read_metrics(file, self.steps_per_epoch)
         if not self.series:
             raise ValueError("no values")
 

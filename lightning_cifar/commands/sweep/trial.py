@@ -81,5 +81,6 @@ class Pruning(Callback):
         if epoch not in self.known:
             self.known.add(epoch)
             self.trial.report(float(trainer.callback_metrics["val/accuracy"]), epoch)
-        if epoch + 1 != trainer.max_epochs and self.trial.should_prune():  # not at the last: it saves no time
+        ends = trainer.should_stop or epoch + 1 == trainer.max_epochs  # pruning would save no time
+        if not ends and self.trial.should_prune():
             self.pruned = trainer.should_stop = True

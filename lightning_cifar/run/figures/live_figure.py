@@ -1,6 +1,5 @@
 """The report's figure, redrawn from ``metrics.csv`` during training."""
 
-import math
 import sys
 import time
 import warnings
@@ -11,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
+from lightning_cifar.run.accumulation import count_epoch_steps
 from lightning_cifar.run.figures.curves import METRICS, plot_metrics, read_metrics
 from lightning_cifar.run.figures.png import render_figure
 from lightning_cifar.run.records.metrics_csv import find_csv_logger
@@ -66,7 +66,8 @@ class LiveFigure(Callback):
 
     def redraw(self, trainer: Trainer) -> None:
         logger = find_csv_logger(trainer)
-        if logger is None or not trainer.is_global_zero or trainer.num_training_batches in (0, float("inf")):
+        steps_per_epoch = count_epoch_steps(trainer)
+        if logger is None or not trainer.is_global_zero or steps_per_epoch is None:
             return
         started = time.monotonic()
         logger.save()
@@ -74,7 +75,6 @@ class LiveFigure(Callback):
         if not metrics.exists():  # nothing logged yet
             self.next_drawing = started + self.interval
             return
-        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         title = "/".join(metrics.absolute().parts[-3:-1])  # such as report/2026-11-25_12-00-00
         png = render_figure(plot_metrics(read_metrics(metrics, steps_per_epoch), title))
         write_whole(metrics.with_name(CURVES), png)

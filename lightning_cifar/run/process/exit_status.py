@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import traceback
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -14,7 +15,7 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     if isinstance(error, DivergenceError):
         return 3, str(error)
     if is_about_input(error):
-        return 2, str(error)
+        return 2, str(error) + locate(error.__cause__)
     if isinstance(error, PackageNotFoundError):
         return 2, f"the package {error.name} is not installed: pip install it; for a checkout, pip install -e DIRECTORY"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -36,6 +37,14 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
             f"--batch_size in predict --images ({reason(error)})"
         )
     return None, ""
+
+
+def locate(cause: BaseException | None) -> str:
+    """Return such as `` (mine.py, line 3)``: the last line of the user's code, if an error comes from there."""
+    others = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), "<")
+    lines = traceback.extract_tb(cause.__traceback__) if cause else []
+    own = [one for one in lines if not one.filename.startswith(others)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def is_out_of_memory(error: Exception) -> bool:

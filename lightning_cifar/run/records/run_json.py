@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.distributed import gather
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_json
+from lightning_cifar.run.accumulation import count_epoch_steps
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
@@ -70,7 +72,9 @@ class RunRecord(Callback):
             "mlflow_run": find_mlflow_run(trainer) or earlier.get("mlflow_run"),
         }
         if trainer.world_size > 1:
-            check_same_data(gather(self.record["data"]))
+            found: list[dict[str, Any] | None] = [None] * trainer.world_size
+            dist.all_gather_object(found, self.record["data"])
+            check_same_data(found)
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
@@ -101,7 +105,8 @@ class RunRecord(Callback):
         self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
         if stage == "fit":
             self.record["timings"] |= {"fit_seconds": round(self.count_fit_seconds(), 3)}
-            self.record["timings"] |= {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+            self.record["timings"] |= {"epochs": count_epochs(trainer), "steps": trainer.global_step}
+            self.record["timings"] |= {"steps_per_epoch": count_epoch_steps(trainer)}
         self.record["metrics"] = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
         }
@@ -132,6 +137,15 @@ def read_earlier(file: Path) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         print(f"{file} is damaged and is written anew ({reason(error)})")
         return {}
+
+
+def count_epochs(trainer: Trainer) -> float:
+    """Return the epochs trained so far; training that ended within an epoch counts the share of its batches."""
+    batches, loop = trainer.num_training_batches, trainer.fit_loop
+    if batches in (0, math.inf):
+        return trainer.current_epoch
+    done = round(loop.epoch_progress.current.ready - 1 + loop.epoch_loop.batch_progress.current.ready / batches, 4)
+    return int(done) if done == int(done) else done
 
 
 def read_record_entry(run_dir: Path, kind: str) -> str | None:

@@ -22,6 +22,9 @@ def restricted_parsing() -> Iterator[None]:
 
     Besides ``--config`` these are files that a configuration or an option such as ``--model`` names, and values.
     """
+    for name in trusted.get():
+        if not all(map(str.isidentifier, name.split("."))):
+            raise InputError(f"--trust_config {name}: name a package or module, such as {name.partition(':')[0]}")
     settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     load = get_loader("yaml")
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from lightning_cifar.commands.report.runs import read_runs
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.run.figures.image_sheet import cut_sheet
@@ -386,3 +387,17 @@ def test_the_printed_test_command_says_where_the_data_lies(copied, capsys, tmp_p
     assert run(capsys, "report", copied / "demo/run", "--output", tmp_path / "out")[0] == 0
     page = html.unescape((tmp_path / "out/report.html").read_text())
     assert "last.ckpt --data.root 'my images' --data.labels labels.csv" in page
+
+
+def test_training_that_ended_within_an_epoch_is_drawn_there(trained, capsys, tiny, tmp_path):
+    """One step of four, as `--trainer.max_steps` allows in a lesson, is no epoch."""
+    options = ["--trainer.limit_train_batches", "4", "--trainer.max_steps", "1", "--run_dir", tmp_path / "run"]
+    assert run(capsys, "fit", *tiny, *options)[0] == 0
+    timings = json.loads((tmp_path / "run/run.json").read_text())["timings"]
+    assert (timings["epochs"], timings["steps"], timings["steps_per_epoch"]) == (0.25, 1, 4)
+    (found,) = read_runs([tmp_path / "run"])
+    assert [done for done, _ in found.series["train/loss_epoch"]] == [0.25]
+    change_json(tmp_path / "run/run.json", timings={"steps_per_epoch": "many"})
+    assert "steps_per_epoch must be a number, got 'many'" in "".join(read_runs([tmp_path / "run"])[0].problems)
+    (older,) = read_runs([trained])
+    assert [done for done, _ in older.series["train/loss_epoch"]] == [1]

@@ -1,0 +1,30 @@
+"""Training that ``max_steps`` ends within an epoch: its last weights are validated."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar import main
+from lightning_cifar.train.checkpoint import load_checkpoint
+
+
+@pytest.mark.parametrize(("steps", "validated"), [(1, [0]), (3, [1, 2]), (4, [1, 3])])
+def test_the_last_weights_are_validated_wherever_max_steps_ends(tiny, steps, validated):
+    """Two steps make an epoch. `best.ckpt` never has the accuracy of other weights."""
+    options = ["--trainer.max_epochs", "9", "--trainer.max_steps", str(steps), "--trainer.log_every_n_steps", "1"]
+    assert main(["fit", *tiny, *options, "--run_dir", "run"]) == 0
+    with open("run/metrics.csv", newline="") as opened:
+        accuracies = {int(row["step"]): row["val/accuracy"] for row in csv.DictReader(opened) if row["val/accuracy"]}
+    assert [*accuracies] == validated
+    best = load_checkpoint(Path("run/checkpoints/best.ckpt"))
+    (score,) = (state["best_model_score"] for key, state in best["callbacks"].items() if "ModelCheckpoint" in key)
+    assert float(score) == pytest.approx(float(accuracies[best["global_step"] - 1]))
+
+
+def test_the_test_accuracy_is_plotted_there_too(tiny):
+    """As the recipe `report` does, also in a lesson of a few steps."""
+    options = ["--data.held_out", "test", "--trainer.max_steps", "1", "--run_dir", "run"]
+    assert main(["fit", *(word for word in tiny if word not in ("--data.val_size", "100")), *options]) == 0
+    with open("run/metrics.csv", newline="") as opened:
+        assert [row["step"] for row in csv.DictReader(opened) if row.get("test/accuracy")] == ["0"]
