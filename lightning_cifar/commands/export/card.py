@@ -31,6 +31,8 @@ model = load_pretrained("FILE")
 logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
     "onnx": """\
+import json
+
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
