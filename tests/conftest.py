@@ -28,6 +28,8 @@ from lightning_cifar import main
 if TYPE_CHECKING:
     import torch
 
+    from tests.children import Child
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for each other would take twice the time
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for children
 # The server that children are forked from imports for all of them; there is one, and the last list given to it counts.
@@ -151,14 +153,37 @@ def seeded():
 def eventually() -> Callable[..., None]:
     """Waits until something is so that other processes make so, a moment later on a busy machine."""
 
-    def wait(condition: Callable[[], object], *makers: subprocess.Popen, seconds: float = 30) -> None:
-        patience = time.monotonic() + seconds
+    def wait(condition: Callable[[], object], *makers: "subprocess.Popen | Child") -> None:
+        patience = time.monotonic() + 120
         while not condition():
             assert [maker.poll() for maker in makers] == [None] * len(makers)
             assert time.monotonic() < patience
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., "Child"]]:
+    """Starts the command line in a child process that is forked from one with the package; it ends with the test."""
+    from tests.children import CONTEXT, Child, run_command
+
+    children: list[Child] = []
+
+    def start_child(*args: object, prepare: Callable[[], None] | None = None) -> Child:
+        output = tmp_path / f"output{len(children)}"
+        output.touch()
+        environment = {name: os.environ[name] for name in ("XDG_CACHE_HOME", "HOME", "MPLCONFIGDIR", "WANDB_BASE_URL")}
+        process = CONTEXT.Process(target=run_command, args=([*map(str, args)], output, prepare, environment))
+        process.start()
+        children.append(Child(process, output))
+        return children[-1]
+
+    yield start_child
+    for child in children:
+        if child.process.is_alive():
+            child.process.kill()
+        child.process.join()
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def measure(gpu, tmp_path, *options):
     return json.loads(out.read_text())["stages"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:replay is off")
 def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch):
     peers = write_peer("airbench94_muon.py", 9, READING), write_peer("cifar10_speedrun.py", 4, READING)
@@ -174,7 +174,7 @@ def test_a_run_of_a_peer_has_its_seconds_of_training(monkeypatch):
     assert (run["tta_val_acc"], run["time_seconds"], run["training_seconds"]) == ("0.9400", "3.1000", "3.0000")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_error_on_a_gpu_is_kept_and_the_next_stage_follows(gpu, tmp_path, write_peer, monkeypatch):
     def fail(measurement):
         measurement.attempt("row", lambda: {"seconds": 1 / 0})

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -365,38 +364,17 @@ def test_traceback_is_printed_if_the_environment_asks_for_it(capsys, monkeypatch
     assert any("layer(args)" in line for line in err)
 
 
-# As a process.
-
-
-def run_process(*args, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "lightning_cifar", *args],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, **environment},
-    )
+# As a process; test_wheel.py starts one of its own.
 
 
 @pytest.mark.slow
-def test_piped_output_is_plain_lines(tmp_path, tiny):
-    done = run_process("fit", *tiny, "--run_dir", str(tmp_path / "run"))
-    assert (done.returncode, done.stderr) == (0, "")
-    starts = ["run directory:", "epoch", "  1/1", "curves:", "metrics:", "checkpoint:", "test it:"]
-    assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 7
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start_python):
+def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start, eventually):
     """After Ctrl-C, checkpoint, curves and record are written and the exit status is 130."""
-    command = ["-m", "lightning_cifar", "fit", *tiny, "--trainer.max_epochs", "10000", "--run_dir", tmp_path / "run"]
-    child = start_python(*command, stdout=subprocess.PIPE)
-    lines = [child.stdout.readline() for _ in range(5)]
-    child.send_signal(signal.SIGINT)
-    rest = child.stdout.read().splitlines()
-    assert lines[-1].strip().startswith("3/10000")
-    assert child.wait(60) == 130
-    assert f"checkpoint: {tmp_path / 'run/checkpoints/best.ckpt'}" in rest
+    child = start("fit", *tiny, "--trainer.max_epochs", 10000, "--run_dir", tmp_path / "run")
+    eventually(lambda: " 3/10000" in child.output.read_text(), child)
+    child.send(signal.SIGINT)
+    assert child.wait() == 130
+    assert f"checkpoint: {tmp_path / 'run/checkpoints/best.ckpt'}" in child.output.read_text().splitlines()
     assert (tmp_path / "run/curves.png").exists()
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["ended"] == "SIGTERMException"  # raised by Lightning after a signal

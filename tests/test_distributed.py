@@ -35,7 +35,7 @@ def run(*args: object, status: int = 0, launcher: tuple[str, ...] = ("-m",), **e
     """Run the command line as a process and return its standard output."""
     command = [sys.executable, *launcher, "lightning_cifar", *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
@@ -179,7 +179,7 @@ def runs(tmp_path_factory, noise) -> dict[str, Path]:
     return {name: folder / name for name in ("one", "two")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_the_weights_of_one(runs):
     assert measure_difference(load_weights(runs["one"]), load_weights(runs["two"])) < 1e-5
     losses = {}
@@ -191,13 +191,13 @@ def test_two_processes_train_the_weights_of_one(runs):
     assert losses["one"] == pytest.approx(losses["two"], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_write_the_files_of_one(runs):
     files = {name: sorted(file.name for file in run_dir.iterdir()) for name, run_dir in runs.items()}
     assert files["one"] == files["two"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("other", ["fewer", "pixels", "files"])
 def test_processes_with_other_data_end_before_training(image_folder, tmp_path, start_python, other):
     """As two machines whose folders differ; each process is started as ``torchrun`` starts it."""
@@ -219,13 +219,13 @@ def test_processes_with_other_data_end_before_training(image_folder, tmp_path, s
         options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         jobs.append(start_python("-m", "lightning_cifar", *args, "--data.root", root, **options))
     for job in jobs:
-        _, err = job.communicate(timeout=100)
+        _, err = job.communicate(timeout=600)
         lines = [line for line in err.splitlines() if line.startswith("error: rank 1 holds other data than rank 0 (")]
         assert (job.returncode, len(lines)) == (2, 1), err
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 3])
 def test_every_image_is_tested_once(runs, noise, tmp_path, count):
     checkpoint = runs["one"] / "checkpoints/last.ckpt"
@@ -237,7 +237,7 @@ def test_every_image_is_tested_once(runs, noise, tmp_path, count):
     assert (one["accuracy"], one["confusion"]) == (many["accuracy"], many["confusion"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_image_is_validated_once(runs, noise, tmp_path):
     losses = []
     for count in (1, 2):
@@ -248,7 +248,7 @@ def test_every_image_is_validated_once(runs, noise, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_limited_test_batches_need_one_process(runs, noise, tmp_path):
     args = ["test", "--ckpt_path", runs["one"] / "checkpoints/last.ckpt", "--trainer.accelerator", "cpu"]
     args += ["--data.root", noise, "--data.batch_size", 60, "--trainer.limit_test_batches", 1, "--run_dir"]
@@ -256,24 +256,24 @@ def test_limited_test_batches_need_one_process(runs, noise, tmp_path):
     run(*args, tmp_path / "two", *TWO, status=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault
 def test_killed_process_ends_the_job_which_resumes(tmp_path, start_python, eventually):
     run_dir = tmp_path / "run"
     args = ["fit", "--recipe", "fast", *SMALL, *TWO, "--trainer.max_epochs", "200", "--trainer.max_steps", "-1"]
     args += ["--model.widths", "[8,8,16,16,16]", *OFTEN, "--run_dir", str(run_dir)]
     job = start_python("-m", "lightning_cifar", *args, stderr=subprocess.DEVNULL)
-    eventually((run_dir / "checkpoints/last.ckpt").exists, job, seconds=120)
+    eventually((run_dir / "checkpoints/last.ckpt").exists, job)
     (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()[:1]
     os.kill(int(child), signal.SIGKILL)
     killed = time.monotonic()
     assert job.wait(30) != 0
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 120
     out = run("fit", "--resume", run_dir, "--trainer.max_epochs", "3")
     assert "resuming from" in out or "nothing left to train" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault
 @pytest.mark.parametrize("target", ["rank 0", "all, as a terminal does"])
 def test_stopped_job_resumes_exactly(tmp_path, target, start_python, eventually):
@@ -281,7 +281,7 @@ def test_stopped_job_resumes_exactly(tmp_path, target, start_python, eventually)
     args += ["--model.widths", "[8,8,16,16,16]", *OFTEN, "--run_dir"]
     run(*args, tmp_path / "whole")
     job = start_python("-m", "lightning_cifar", *args, tmp_path / "run")
-    eventually((tmp_path / "run/checkpoints/last.ckpt").exists, job, seconds=120)
+    eventually((tmp_path / "run/checkpoints/last.ckpt").exists, job)
     if target == "rank 0":
         job.send_signal(signal.SIGTERM)
     else:
@@ -292,7 +292,7 @@ def test_stopped_job_resumes_exactly(tmp_path, target, start_python, eventually)
     assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault
 @pytest.mark.parametrize("machines", [1, 2])
 def test_torchrun_restarts_a_killed_process(tmp_path, machines, start_python, eventually, monkeypatch):
@@ -310,7 +310,7 @@ def test_torchrun_restarts_a_killed_process(tmp_path, machines, start_python, ev
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with output.open("w") as opened:
         jobs = [start_python(*command, stdout=opened, stderr=subprocess.STDOUT) for _ in range(machines)]
-    eventually((run_dir / "checkpoints/last.ckpt").exists, *jobs, seconds=120)
+    eventually((run_dir / "checkpoints/last.ckpt").exists, *jobs)
     last = jobs[-1].pid
     children = Path(f"/proc/{last}/task/{last}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)

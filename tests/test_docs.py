@@ -39,7 +39,7 @@ def test_every_fault_names_a_test_that_exists():
     assert [row for row in rows if f"def {row[1]}(" not in (ROOT / row[0]).read_text()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_site_builds(tmp_path):
     """Build as `make docs` does; skipped without the extra `docs`."""
     for name in ("material", "mkdocstrings_handlers.python"):

@@ -153,6 +153,13 @@ SEEN: dict[str, Callable[[Trainer], Any]] = {
     "trainer.num_sanity_val_steps": lambda trainer: trainer.num_sanity_val_steps,
 }
 PERMISSION = "trust_config"  # changes nothing by itself
+# A few of each kind, which .ci/run tries: of data, model, Trainer and run; seen in weights, numbers, files and lines.
+TRIED = {
+    *("data.cutout", "data.transform", "data.sizes", "data.num_workers", "model.optimizer_args", "model.warmup"),
+    *("model.cutmix", "model.tta", "model.members", "trainer.devices", "trainer.precision", "trainer.callbacks"),
+    *("trainer.limit_predict_batches", "trainer.accumulate_grad_batches", "trainer.deterministic", "recipe"),
+    *("seed_everything", "wandb", "corruptions", "print_model"),
+}
 
 
 def test_every_option_has_a_value_here():
@@ -185,9 +192,15 @@ def observe(capsys, caplog, tiny, words: list[str]) -> dict[str, object]:
     return seen
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", [name for name in VALUES if name != PERMISSION])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in TRIED else pytest.mark.long)
+        for name in VALUES
+        if name != PERMISSION
+    ],
+)
 def test_option_makes_another_run_or_a_line(name, tiny, capsys, caplog, monkeypatch, observed):
     attributes: list[object] = []
     if name in SEEN:

@@ -41,8 +41,13 @@ PARTS += [("strategy", "auto", WORKS)]
 PARTS += [("strategy", "ddp", WORKS), ("strategy", "fsdp", "requires a GPU"), ("strategy", "deepspeed", "DeepSpeed")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("group", "name", "words"), PARTS)
+LONG = ("BatchSizeFinder", "pytorch")  # take seconds
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "words"),
+    [pytest.param(*part, marks=pytest.mark.long if part[1] in LONG else pytest.mark.slow) for part in PARTS],
+)
 def test_part_of_lightning_works_or_gets_one_line(tiny, tmp_path, capsys, group, name, words):
     options = (
         ["--trainer.logger.save_dir", str(tmp_path / "logs")] if name in ("CSVLogger", "TensorBoardLogger") else []

@@ -1,7 +1,10 @@
 """The notebooks run from top to bottom, show their figures and numbers."""
 
+import os
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,47 @@ def test_notebooks_are_stored_with_their_outputs(name):
     assert file.stat().st_size < 1_500_000
 
 
-def run_notebook(name: str, directory: Path, **shorter: str) -> list[list[Any]]:
-    """Run a notebook in the directory, with other values of named options; return the outputs of each code cell."""
-    nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4)
-    for cell in notebook.cells:
-        for option, value in shorter.items():
-            cell.source = re.sub(rf"\b{option}( ?= ?)\d+", rf"{option}\g<1>{value}", cell.source)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(directory)}}).execute()
-    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+def serve_kernel(connection: Path, directory: Path) -> None:
+    """In the child: be a Jupyter kernel in the directory until it is killed."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.chdir(directory)
+    IPKernelApp.launch_instance(["-f", str(connection), "--HistoryManager.hist_file=:memory:"])
+
+
+@pytest.fixture
+def run_notebook(start, tmp_path) -> Callable[..., list[list[Any]]]:
+    """Runs a notebook here, with other values of named options; returns the outputs of each code cell.
+
+    Its kernel is forked from a process that has imported the package: a new one imports for ten seconds.
+    """
+    jupyter_client = pytest.importorskip("jupyter_client")
+    pytest.importorskip("ipykernel")
+
+    def run(name: str, **shorter: str) -> list[list[Any]]:
+        connection, _ = jupyter_client.connect.write_connection_file(str(tmp_path / "kernel.json"))
+        start("--version", prepare=partial(serve_kernel, Path(connection), tmp_path))
+        client = jupyter_client.BlockingKernelClient(connection_file=connection)
+        client.load_connection_file()
+        client.start_channels(hb=False)  # which takes a busy machine for a dead one
+        try:
+            client.wait_for_ready(timeout=120)
+            cells = nbformat.read(next(file for file in NOTEBOOKS if file.stem == name), as_version=4).cells
+            return [execute(client, cell.source, shorter) for cell in cells if cell.cell_type == "code"]
+        finally:
+            client.stop_channels()
+
+    return run
+
+
+def execute(client: Any, source: str, shorter: dict[str, str]) -> list[Any]:
+    """Run a cell; return its outputs. One that is redrawn in place is one."""
+    for option, value in shorter.items():
+        source = re.sub(rf"\b{option}( ?= ?)\d+", rf"{option}\g<1>{value}", source)
+    shown: list[Any] = []
+    reply = client.execute_interactive(source, timeout=600, output_hook=shown.append)["content"]
+    assert reply["status"] == "ok", "\n".join(reply["traceback"])
+    return [one["content"] for one in shown if one["msg_type"] in ("display_data", "execute_result", "stream")]
 
 
 def count_figures(shown: list[Any]) -> int:
@@ -48,8 +83,8 @@ def read_text(shown: list[Any]) -> str:
 
 
 @pytest.mark.slow
-def test_quickstart(tmp_path):
-    train, test, _, predicted = run_notebook("quickstart", tmp_path, max_epochs="2")
+def test_quickstart(run_notebook, tmp_path):
+    train, test, _, predicted = run_notebook("quickstart", max_epochs="2")
     assert count_figures(train) == 1  # redrawn in place
     result = eval(test[-1]["data"]["text/plain"])
     assert result["test/accuracy"] >= 0.8
@@ -57,9 +92,9 @@ def test_quickstart(tmp_path):
     assert (tmp_path / "runs/notebook/version_0/curves.png").exists()
 
 
-@pytest.mark.slow
-def test_tour(tmp_path):
-    _, shapes, by_class, spread, extremes, averaged, explained = run_notebook("tour", tmp_path)
+@pytest.mark.long
+def test_tour(run_notebook):
+    _, shapes, by_class, spread, extremes, averaged, explained = run_notebook("tour")
     assert "block 5: (128, 2, 2) to (128, 1, 1)" in read_text(shapes)
     assert [count_figures(shown) for shown in (by_class, extremes, explained)] == [1, 1, 3]
     assert read_text(spread).count("% zero") == 5
@@ -70,19 +105,19 @@ def test_tour(tmp_path):
 
 
 @pytest.mark.slow
-def test_tour_with_the_pretrained_model(tmp_path, drawn_folder):
+def test_tour_with_the_pretrained_model(run_notebook, tmp_path, drawn_folder):
     for part in ("train", "test"):
         shutil.copytree(drawn_folder, tmp_path / "data" / part)
-    first, shapes, *_, averaged, explained = run_notebook("tour", tmp_path)
+    first, shapes, *_, averaged, explained = run_notebook("tour")
     assert "1 network(s); folder: 20 test images of airplane, " in read_text(first)
     assert "accuracy " in read_text(shapes)
     assert len(re.findall(r"(?:block \d|blocks): +[\d.]+%, \d+ changed", read_text(averaged))) == 6
     assert count_figures(explained) == 3
 
 
-@pytest.mark.slow
-def test_own_data(tmp_path):
-    _, _, fitted, figures, tested, reported, predicted, exported = run_notebook("own_data", tmp_path)
+@pytest.mark.long
+def test_own_data(run_notebook, tmp_path):
+    _, _, fitted, figures, tested, reported, predicted, exported = run_notebook("own_data")
     assert "the last layer is new, for 3 classes" in read_text(fitted)
     assert count_figures(figures) == 2
     (accuracy,) = re.findall(r"accuracy +([\d.]+) ?%", read_text(tested))
@@ -93,9 +128,9 @@ def test_own_data(tmp_path):
     assert "shapes.safetensors" in read_text(exported)
 
 
-@pytest.mark.slow
-def test_networks(tmp_path):
-    _, timed, trained, compared, drawn = run_notebook("networks", tmp_path, seeds="2")
+@pytest.mark.long
+def test_networks(run_notebook):
+    _, timed, trained, compared, drawn = run_notebook("networks", seeds="2")
     steps = eval(timed[-1]["data"]["text/plain"])
     assert steps["five_block"] == 126
     assert 1 <= steps["wide_resnet16_1"] <= 2 * 126

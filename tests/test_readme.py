@@ -4,8 +4,7 @@ import argparse
 import json
 import re
 import shlex
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -225,7 +224,8 @@ EXAMPLES = search_pages(r"```python\n(.+?)```", re.DOTALL)
     ids=name_case,
 )
 def test_python_examples_run(code):
-    code = re.sub(r"max_epochs=\d", "max_epochs=1, limit_train_batches=2", code)  # two steps run the same code
+    limits = "limit_train_batches=2, limit_val_batches=1, limit_test_batches=1"  # two steps run the same code
+    code = re.sub(r"max_epochs=\d", f"max_epochs=1, {limits}", code)
     exec(code, {"__name__": "example"})
     for file in re.findall(r'save_checkpoint\("(.+?)"\)', code):
         assert Path(file).exists()
@@ -237,8 +237,9 @@ def test_links_lead_to_files(page, link):
 
 
 @pytest.mark.slow
-def test_tables_match_the_results():
-    subprocess.run([sys.executable, ROOT / "benchmarks/tables.py", "--check"], check=True)
+def test_tables_match_the_results(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    assert import_module("tables").main(check=True) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("recipe", ["report", "fast", "fast94", "accurate"])

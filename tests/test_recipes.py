@@ -12,8 +12,9 @@ SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths
 SMALL += ["--trainer.log_every_n_steps", "5"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["fast", "fast94"])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param("fast", marks=pytest.mark.long), pytest.param("fast94", marks=pytest.mark.slow)]
+)
 def test_fit_and_test_with_and_without_test_time_augmentation(recipe, tmp_path, capsys):
     run_dir = tmp_path / "run"
     options = [*SMALL, "--data.flip", "false", "--trainer.max_epochs", "2", "--run_dir", str(run_dir)]

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifar import load_pretrained
+from lightning_cifar.evaluate.prediction import predict_files
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(*command: object, **options: object) -> str:
-    """Run a program outside the checkout and return its output."""
+def run(*command: object, **options: object) -> subprocess.CompletedProcess:
+    """Run a program outside the checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +66,22 @@ def test_the_wheel_holds_the_data_of_the_package(wheel):
     assert not any(file.startswith(("tests", "docs", "benchmarks")) for file in files)
 
 
-def test_the_installed_package_trains_and_predicts(installed, tmp_path, drawn_folder):
-    where = run(installed / "python", "-c", "import lightning_cifar; print(lightning_cifar.__file__)", cwd=tmp_path)
+def test_the_installed_package_trains_and_predicts(installed, tiny, tmp_path, drawn_folder):
+    code = "import lightning_cifar; print(lightning_cifar.__file__)"
+    where = run(installed / "python", "-c", code, cwd=tmp_path).stdout
     assert Path(where.strip()).is_relative_to(installed.parent)
     program = installed / "lightning-cifar"
-    assert run(program, "--version", cwd=tmp_path) == f"lightning-cifar {version('lightning-cifar')}\n"
-    run(program, "fit", "--recipe", "demo", "--run_dir", tmp_path / "run", cwd=tmp_path)
+    assert run(program, "--version", cwd=tmp_path).stdout == f"lightning-cifar {version('lightning-cifar')}\n"
+    done = run(program, "fit", *tiny, "--run_dir", tmp_path / "run", cwd=tmp_path)
+    starts = ("run directory:", "epoch", "  1/1", "curves:", "metrics:", "checkpoint:", "test it:")  # nothing else
+    assert [line.startswith(start) for line, start in zip(done.stdout.splitlines(), starts, strict=True)] == [True] * 7
+    assert done.stderr == ""
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["versions"]["lightning-cifar"] == version("lightning-cifar")
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
-    images = ["--images", drawn_folder / "bird/0000.jpg", "--format", "csv"]
-    header, row = run(program, "predict", "--ckpt_path", "pretrained", *images, cwd=tmp_path).splitlines()
+    image = drawn_folder / "bird/0000.jpg"
+    predict = ["predict", "--ckpt_path", "pretrained", "--images", image, "--format", "csv"]
+    header, row = run(program, *predict, cwd=tmp_path).stdout.splitlines()
     assert header.startswith("file,class,probability")
-    assert row.split(",")[1] == "bird"
+    (expected,) = predict_files(load_pretrained(), [str(image)], 1, 1)
+    assert row.split(",")[1] == expected["classes"][0][0]

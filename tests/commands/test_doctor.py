@@ -1,14 +1,15 @@
 """`doctor` reports what is installed and found, and prints no key."""
 
-import os
-import subprocess
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
 from lightning_cifar import main
 from lightning_cifar.commands import doctor
+from lightning_cifar.run.process.hardware import find_processor_precision
+from tests.children import set_environment
 
 
 @pytest.fixture
@@ -28,15 +29,17 @@ def pretend(monkeypatch):
 
 
 @pytest.mark.slow
-def test_this_machine_can_train(tmp_path):
+def test_this_machine_can_train(tmp_path, start):
     """In a separate process, since wandb keeps the key."""
     (tmp_path / "cifar-10-batches-py").mkdir()
-    environment = {**os.environ, "WANDB_API_KEY": "0123456789" * 4, "LIGHTNING_CIFAR_DATA": str(tmp_path)}
-    command = [sys.executable, "-m", "lightning_cifar", "doctor"]
-    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    values = {"WANDB_API_KEY": "0123456789" * 4, "LIGHTNING_CIFAR_DATA": str(tmp_path)}
+    child = start("doctor", prepare=partial(set_environment, **values))
+    assert child.wait() == 0
+    out = child.output.read_text()
     assert "\n  no" not in out
     assert f"  ok  CIFAR-10 in the directory {tmp_path} (LIGHTNING_CIFAR_DATA)\n" in out
     assert f"  -   CIFAR-100 is not in the directory {tmp_path}" in out
+    assert f"faster precision for training: {find_processor_precision() or ''}" in out  # that of fit
     assert "  ok  W&B: logged in" in out
     assert "0123456789" not in out
     assert out.endswith("training is possible\n")

@@ -67,8 +67,8 @@ def test_a_temperature_that_does_not_help_is_named(trained, capsys, tmp_path, mo
     ("command", "options", "words"),
     [
         ("validate", [], ""),
-        ("test", [], ""),
-        ("validate", ["--data.held_out", "test"], ""),
+        pytest.param("test", [], "", marks=pytest.mark.slow),
+        pytest.param("validate", ["--data.held_out", "test"], "", marks=pytest.mark.slow),
         ("test", ["--data.split_seed", "5"], "--data.split_seed 5, in training 0"),
         ("validate", ["--data.val_size", "500"], "--data.val_size 500, in training 100"),
     ],

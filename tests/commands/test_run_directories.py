@@ -82,7 +82,10 @@ def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path,
     assert "Not tested" not in (tmp_path / "x.safetensors.md").read_text()
 
 
-@pytest.mark.parametrize("command", ["test", "validate", "predict", "export", "fit"])
+@pytest.mark.parametrize(
+    "command",
+    ["test", "predict", *(pytest.param(one, marks=pytest.mark.slow) for one in ("validate", "export", "fit"))],
+)
 def test_checkpoints_of_other_networks_and_without_numbers(trained, capsys, tmp_path, tiny, command):
     checkpoint = load_checkpoint(trained / "checkpoints/last.ckpt")
     weights = checkpoint["state_dict"]

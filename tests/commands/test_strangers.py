@@ -7,7 +7,10 @@ from lightning_cifar.data import download
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.mark.parametrize("command", ["test", "validate", "predict", "export", "fit"])
+@pytest.mark.parametrize(
+    "command",
+    ["test", "fit", *(pytest.param(one, marks=pytest.mark.slow) for one in ("validate", "predict", "export"))],
+)
 @pytest.mark.parametrize("dataset", ["cifar10", "folder"])
 def test_only_the_user_says_where_data_lies(
     trained, image_folder, tmp_path, tiny, capsys, monkeypatch, command, dataset

@@ -192,7 +192,7 @@ def test_eight_processes_download_once_even_if_the_first_is_killed(published, mi
     mirror.last_byte = None
     mirror.silent.set()
     for other in others:
-        other.join(60)
+        other.join(300)
     assert [other.exitcode for other in others] == [0] * 7
     assert len(mirror.requested) == 2
     assert published.equals(load_cifar(published.name, root))

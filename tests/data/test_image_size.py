@@ -229,6 +229,7 @@ def test_predict_reads_images_as_in_training(run, tall, capsys):
     assert len([*Path("why").glob("*.png")]) == 16
 
 
+@pytest.mark.slow
 def test_serve_reads_images_as_predict_does(run, tall):
     client = pytest.importorskip("fastapi.testclient")
     from lightning_cifar.commands.serve.web import create_application
@@ -245,7 +246,8 @@ def test_serve_reads_images_as_predict_does(run, tall):
 
 
 @pytest.mark.parametrize(
-    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
+    "suffix",
+    [".safetensors", pytest.param(".pt2", marks=pytest.mark.slow), pytest.param(".onnx", marks=pytest.mark.long)],
 )
 def test_exports_take_images_of_the_size(run, tall, capsys, suffix):
     file = f"model{suffix}"

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from harm import LIMIT
 from PIL import Image
+
+from tests.children import LIMIT
 
 pytestmark = pytest.mark.fault
 
@@ -91,7 +92,7 @@ def test_malformed_images_give_an_error_each(start, drawn_folder, tmp_path, reco
     record_survival("a malformed image", len(FORMATS) * len(DAMAGES))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fuzzed_images_give_a_row_each(start, drawn_folder, tmp_path, record_survival):
     folder, draw, times = tmp_path / "images", random.Random(0), 12_000
     contents = [encode(name, drawn_folder / "frog/0000.jpg") for name in FORMATS]
@@ -105,7 +106,7 @@ def test_fuzzed_images_give_a_row_each(start, drawn_folder, tmp_path, record_sur
     record_survival("an image with random bytes changed", times)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "CMYK"])
 def test_large_images_need_limited_memory(start, tmp_path, record_survival, mode):
     folder = tmp_path / "images"

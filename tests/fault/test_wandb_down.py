@@ -91,7 +91,7 @@ def read_log(run_dir) -> bytes:
     return file.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_test_logs_to_the_run_of_its_model(start, server, tiny, tmp_path):
     child = start(*make_args(tiny, tmp_path / "run"), prepare=partial(set_server, server.server_port))
     assert child.wait() == 0, child.output.read_text()
@@ -105,11 +105,11 @@ def test_test_logs_to_the_run_of_its_model(start, server, tiny, tmp_path):
     assert b"test/mistakes" in b"".join(server.received)
 
 
-@pytest.mark.slow
-def test_training_continues_when_the_server_goes_away(start, server, tiny, tmp_path, wait_for, record_survival):
+@pytest.mark.long
+def test_training_continues_when_the_server_goes_away(start, server, tiny, tmp_path, eventually, record_survival):
     run_dir = tmp_path / "run"
     child = start(*make_args(tiny, run_dir), prepare=partial(set_server, server.server_port))
-    wait_for(lambda: (run_dir / "checkpoints/last.ckpt").exists(), child)
+    eventually((run_dir / "checkpoints/last.ckpt").exists, child)
     server.shutdown()
     server.server_close()
     began = time.monotonic()
@@ -129,13 +129,13 @@ def find_wandb_core(child) -> int | None:
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_continues_when_the_process_of_wandb_is_killed(
-    start, server, tiny, tmp_path, wait_for, record_survival
+    start, server, tiny, tmp_path, eventually, record_survival
 ):
     run_dir = tmp_path / "run"
     child = start(*make_args(tiny, run_dir), prepare=partial(set_server, server.server_port))
-    wait_for(lambda: (run_dir / "checkpoints/last.ckpt").exists(), child)
+    eventually((run_dir / "checkpoints/last.ckpt").exists, child)
     os.kill(find_wandb_core(child), signal.SIGKILL)
     assert child.wait() == 0, child.output.read_text()
     output = child.output.read_text()

@@ -100,7 +100,11 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         ("shufflenet_v2_x0_5", {"widht": 1}, "widht"),
         ("shufflenet_v2_x0_5", {"weights": "DEFAULT"}, "must not have weights"),
         ("five_block", {"widths": [1]}, "takes no network_args"),
-        ("vit_b_16", {}, "network vit_b_16: Wrong image height! Expected 224 but got 32"),
+        (
+            "torchvision.models:VisionTransformer",
+            dict.fromkeys(("num_layers", "num_heads", "hidden_dim", "mlp_dim"), 1) | {"image_size": 8, "patch_size": 8},
+            "network torchvision.models:VisionTransformer with .*: Wrong image height! Expected 8 but got 32",
+        ),
         ("nowhere:build", {}, "nowhere cannot be imported"),
         ("torch:nothing", {}, "torch has no function 'nothing'"),
         ("torch:zeros", {}, "network torch:zeros: "),

@@ -84,6 +84,7 @@ class Masked(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_an_infinite_mask_is_no_divergence(tmp_path, capsys, monkeypatch):
     """Masks of attentions are buffers, infinite from the start; NaN in the weights beside them is found."""
     (tmp_path / "masked.py").write_text(MASKED)

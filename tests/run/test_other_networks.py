@@ -276,7 +276,7 @@ def test_resnet18_equals_a_plain_loop(capsys):
     from lightning_cifar.model.named import build_network
     from lightning_cifar.model.normalisation import Normalisation
 
-    options = ["--data.dataset", "digits", "--data.batch_size", "20"]
+    options = ["--data.dataset", "digits", "--data.batch_size", "8"]
     options += ["--data.flip", "false", "--data.crop_padding", "0", "--data.cutout", "0"]
     options += ["--model.network", "resnet18", "--model.optimizer", "sgd", "--trainer.precision", "32-true"]
     options += ["--trainer.limit_train_batches", "3", "--trainer.log_every_n_steps", "1"]
@@ -286,7 +286,7 @@ def test_resnet18_equals_a_plain_loop(capsys):
 
     torch.manual_seed(0)
     network = build_network("resnet18", 10).to(memory_format=torch.channels_last)
-    data = CIFAR10DataModule("digits", batch_size=20, flip=False, crop_padding=0, held_out="test")
+    data = CIFAR10DataModule("digits", batch_size=8, flip=False, crop_padding=0, held_out="test")
     data.setup()
     rates = {"lr": 1e-3, "momentum": 0.85, "weight_decay": 1e-4}
     optimizer = torch.optim.SGD(network.parameters(), nesterov=True, fused=True, **rates)  # as `optim.fuse` switches it

@@ -386,10 +386,17 @@ def test_the_compiled_network_gets_only_full_batches(monkeypatch):
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 
 
-@pytest.mark.slow
+OTHER = {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("network", [{}, {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}])
+@pytest.mark.parametrize(
+    ("network", "members"),
+    [
+        *(pytest.param({}, members, marks=pytest.mark.slow) for members in (1, 2)),
+        *(pytest.param(OTHER, members, marks=pytest.mark.long) for members in (1, 2)),
+    ],
+)
 def test_the_compiled_network_has_the_same_outputs_and_gradients(network, members):
     # In float64: in float32, rounding alone moves the gradients of gates by up to 1 %.
     model = ImageClassifier(**SMALL, dropout=0.0, compile=True, members=members, **network).double()

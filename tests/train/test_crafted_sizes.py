@@ -99,15 +99,28 @@ def test_metadata_of_another_kind_is_one_line(metadata, small, capsys):
     assert (status, len(capsys.readouterr().err.splitlines())) == ((0, 0) if metadata == {"known": {}} else (2, 1))
 
 
-@pytest.mark.parametrize("network", ["wide_resnet10_1", "shufflenet_v2_x0_5", "regnet_y_400mf", "timm/test_resnet"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        "wide_resnet10_1",
+        "timm/test_resnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("shufflenet_v2_x0_5", "regnet_y_400mf")),
+    ],
+)
 def test_other_networks_are_read_as_before(network):
     model = ImageClassifier(network=network)
     save_weights(model, Path("whole.safetensors"), "test", half=True)
     assert load_pretrained("whole.safetensors").hparams == model.hparams
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_names())
+ONE_OF_EACH = ("convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t")
+ONE_OF_EACH += ("mnasnet1_0", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "swin_v2_t", "vgg11", "vit_b_32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ONE_OF_EACH else pytest.mark.long) for name in list_names()],
+)
 def test_every_network_of_torchvision_is_built_without_memory(name):
     if not name.startswith("regnet_"):  # which read values while they are built
         size = {"vit_h_14": 28, "maxvit_t": 224}.get(name, 32)

@@ -287,6 +287,7 @@ def test_muon_takes_filters_of_zeros():
     assert filters.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_an_average_that_has_not_begun_is_that_of_the_current_weights(tiny, monkeypatch):
     """Lightning would validate, save and return the weights from before training."""
     late = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.update_starting_at_epoch", "9"]

@@ -105,10 +105,19 @@ CONFIGURATIONS = {
     "accurate, two networks: two image sizes": ["--recipe", "accurate", "--model.members", "2", *ALIVE],
 }
 QUICK = "fast94"
+LONG = ("clipped gradients", "SGD", "fast")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == QUICK else pytest.mark.slow) for name in CONFIGURATIONS]
+    "name",
+    [
+        QUICK,
+        *(
+            pytest.param(name, marks=pytest.mark.long if name in LONG else pytest.mark.slow)
+            for name in CONFIGURATIONS
+            if name != QUICK
+        ),
+    ],
 )
 def test_replayed_run_equals_eager_run(name, emulated, tmp_path):
     first, second, *others = CONFIGURATIONS[name]
@@ -295,7 +304,9 @@ class OneDevice(TorchDispatchMode):
 CALLS = {"report": 258, "fast": 386, "fast94": 376, "accurate": 613}
 
 
-@pytest.mark.parametrize("recipe", CALLS)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=pytest.mark.slow if name == "accurate" else []) for name in CALLS]
+)
 def test_calls_of_a_step(recipe):
     device = "cpu" if recipe == "report" else "meta"  # which has no fused Adam
     model = ImageClassifier(**yaml.safe_load(RECIPES[recipe].read_text()).get("model", {})).to(device)

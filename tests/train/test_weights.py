@@ -41,16 +41,21 @@ def test_classifies_like_the_model(exported):
 @pytest.mark.parametrize(
     "options",
     [
-        {"mixup": 0.5},
-        {"cutmix": 0.5},
         {"mixup": 0.5, "cutmix": 0.5, "label_smoothing": 0.1},
-        {"class_weights": [1, 2]},
         {"members": 2, "gate": "softmax"},
         {"flip_equivariant": True, "depths": (1, 0, 0, 0, 0)},
-        {"stem_kernel": 2, "dirac": True, "optimizer": "muon"},
-        {"gate": "channel", "hidden": 0, "activation": "gelu"},
-        {"network": "wide_resnet10_1", "schedule": "one_cycle"},
-        {"network": "shufflenet_v2_x0_5", "image_size": 64},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"mixup": 0.5},
+                {"cutmix": 0.5},
+                {"class_weights": [1, 2]},
+                {"stem_kernel": 2, "dirac": True, "optimizer": "muon"},
+                {"gate": "channel", "hidden": 0, "activation": "gelu"},
+                {"network": "wide_resnet10_1", "schedule": "one_cycle"},
+                {"network": "shufflenet_v2_x0_5", "image_size": 64},
+            )
+        ),
     ],
 )
 def test_a_model_of_any_options_is_read_and_trained_again(options, tmp_path):
@@ -62,6 +67,7 @@ def test_a_model_of_any_options_is_read_and_trained_again(options, tmp_path):
     assert fine_tune(file, 2, **{name: options[name] for name in options if name in ("mixup", "cutmix")})
 
 
+@pytest.mark.slow
 def test_a_run_with_mixed_images_is_tested(tiny):
     mixing = ["--model.mixup", "0.5", "--model.cutmix", "0.5"]
     assert main(["fit", *tiny, *mixing, "--run_dir", "run"]) == 0

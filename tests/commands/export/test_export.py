@@ -146,19 +146,24 @@ def test_images_of_other_classes_are_not_the_models_own(image_folder, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
+    "suffix",
+    [".safetensors", pytest.param(".pt2", marks=pytest.mark.slow), pytest.param(".onnx", marks=pytest.mark.long)],
 )
-def test_temperature_is_applied(checkpoint, suffix, drawn_folder, capsys):
+def test_temperature_is_applied_in_a_file_of_any_name(checkpoint, suffix, drawn_folder, capsys):
+    """Also of one that is no text."""
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
     save_weights(model, Path("calibrated.safetensors"), "val", temperature=0.5)
-    file = Path(f"model{suffix}")
-    args = ["--ckpt_path", "calibrated.safetensors", "--output", file, "--images", drawn_folder]
+    output, file = Path(os.fsdecode(b"my\xff")).with_suffix(suffix), Path(f"model{suffix}")
+    args = ["--ckpt_path", "calibrated.safetensors", "--output", output, "--images", drawn_folder]
     assert run(capsys, *args)[0] == 0
+    output.rename(file)
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     (answer,) = (opened for form, opened in export.FORMATS.items() if command.SUFFIXES[form] == suffix)
     with torch.inference_mode():
         torch.testing.assert_close(answer[1](file)(images), 2 * model(images))
-    assert "logits by the temperature 0.500, fitted on held-out images" in Path(f"{file}.md").read_text()
+    card = Path(f"{output}.md").read_text()
+    assert "logits by the temperature 0.500, fitted on held-out images" in card
+    assert f"`my\\udcff{suffix}`" in card
 
 
 def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
@@ -264,16 +269,6 @@ def test_weights_without_facts_are_exported(models, capsys):
     assert "Trained on unknown data." in Path("x.safetensors.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "suffix", [".safetensors", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".pt2", ".onnx"))]
-)
-def test_names_that_are_no_text(checkpoint, capsys, suffix):
-    output = Path(os.fsdecode(b"my\xff")).with_suffix(suffix)
-    assert run(capsys, "--ckpt_path", checkpoint, "--output", output)[0] == 0
-    assert output.is_file()
-    assert f"`my\\udcff{suffix}`" in Path(f"{output}.md").read_text()
-
-
 def test_a_disk_that_is_full_for_the_card_leaves_no_file(checkpoint, capsys, monkeypatch):
     def fail(file, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
@@ -284,8 +279,9 @@ def test_a_disk_that_is_full_for_the_card_leaves_no_file(checkpoint, capsys, mon
     assert not [*Path().glob("*x.safetensors*")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(".onnx", marks=pytest.mark.long), pytest.param(".pt2", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_for_temporary_files_is_named(checkpoint, capsys, suffix):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -351,6 +347,7 @@ def test_source_paths_are_removed_from_subgraphs_too():
     assert b"/home/me" not in outer.SerializeToString()
 
 
+@pytest.mark.slow
 def test_weights_know_their_dataset(image_folder, tiny):
     """So that a weights file of an image folder is tested as its checkpoint is, by --data.root alone."""
     data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "test"]

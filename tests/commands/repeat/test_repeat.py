@@ -4,14 +4,13 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_cifar import ImageClassifier
+from lightning_cifar import ImageClassifier, Throughput
 from lightning_cifar.run.settings.options import RECIPES
 from tests.commands.command_line import run
 
@@ -91,6 +90,7 @@ def test_seeds_that_start_from_other_weights_are_refused(repeated, trained, caps
     assert not (repeated / "seed2").exists()
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_tested_again_has_the_same_weights_and_times(tmp_path, tiny, capsys):
     """Also if they are an average, and if training ended within an epoch."""
     average = [
@@ -111,8 +111,13 @@ def test_a_seed_that_is_tested_again_has_the_same_weights_and_times(tmp_path, ti
     assert first < results[1]["train_seconds"] <= results[0]["train_seconds"] == pytest.approx(first + second)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["[activation,sum,pool]", "[activation,sum,norm,pool]"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param("[activation,sum,pool]", marks=pytest.mark.slow),
+        pytest.param("[activation,sum,norm,pool]", marks=pytest.mark.long),
+    ],
+)
 def test_the_last_checkpoint_has_the_averaged_weights(tmp_path, tiny, capsys, order):
     """Those that a seed is tested with. Without batch norm, Lightning's callback averages after the last epoch."""
     average = ["--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.01"]
@@ -130,6 +135,7 @@ def test_a_seed_that_was_only_begun_is_trained(tmp_path, tiny, capsys):
     assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", tmp_path / "run")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_seed_of_lower_precision_is_tested_in_float32(tmp_path, tiny, capsys):
     args = ["repeat", "--n", "1", *tiny, "--trainer.precision", "bf16-true", "--run_dir", tmp_path / "run"]
     assert run(capsys, *args)[0] == 0
@@ -184,28 +190,33 @@ def test_a_failed_start_leaves_no_directory(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start_python):
+def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start):
     command = ["repeat", *tiny, "--run_dir", tmp_path / "run"]
-    children = [start_python("-m", "lightning_cifar", *command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
-    assert [child.wait(120) for child in children] == [0, 0]
+    children = [start(*command, "--n", 1, "--first_seed", seed) for seed in (0, 1)]
+    assert [child.wait() for child in children] == [0, 0]
     status, out, _ = run(capsys, *command, "--n", "2")
     assert (status, out.count(", from an earlier start"), out.count("pairs of seeds agree")) == (0, 2, 1)
 
 
-@pytest.mark.slow
-def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, start_python, eventually):
-    run_dir = tmp_path / "run"
-    args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "8", "--run_dir"]
-    child = start_python("-m", "lightning_cifar", *args, run_dir, stderr=subprocess.PIPE)
-    eventually((run_dir / "seed0/metrics.csv").exists, child, seconds=60)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
+@pytest.mark.usefixtures("terminal_signals")
+def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, monkeypatch):
+    run_dir, on_train_batch_end = tmp_path / "run", Throughput.on_train_batch_end
+    args = ["repeat", "--n", "1", *tiny, "--trainer.max_epochs", "3", "--run_dir"]
+
+    def stop_at_step_3(callback, trainer, *batch):
+        on_train_batch_end(callback, trainer, *batch)
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Throughput, "on_train_batch_end", stop_at_step_3)
+        status, _, err = run(capsys, *args, run_dir)
+    assert status == 130
     assert f"stopped in seed 0; to resume: the same command with --run_dir {run_dir}" in err
     assert not (run_dir / "seed0.json").exists()
     status, out, _ = run(capsys, *args, run_dir)
     assert (status, "resuming from" in out) == (0, True)
-    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 8 * 2
+    assert json.loads((run_dir / "seed0.json").read_text())["steps"] == 3 * 2
 
 
 @pytest.mark.parametrize(

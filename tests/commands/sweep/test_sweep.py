@@ -8,7 +8,7 @@ import io
 import json
 import shlex
 import signal
-import subprocess
+from functools import partial
 
 import optuna
 import pytest
@@ -27,6 +27,7 @@ from lightning_cifar.commands.sweep.space import (
 from lightning_cifar.commands.sweep.study import make_record, open_study
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.settings.options import RECIPES
+from tests.children import Trap, call_each, set_attributes
 from tests.commands.command_line import run
 
 SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.crop_padding=1,2")
@@ -167,32 +168,20 @@ def test_values_that_are_refused_first_are_not_tried_again_and_again(tmp_path, t
     assert [trial.state for trial in study.trials] == [optuna.trial.TrialState.FAIL]
 
 
-CHILD = """
-import sys
-from lightning_cifar import main
-from lightning_cifar.commands.sweep import study
-study.HEARTBEAT, study.GRACE = 1, 4
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.slow
-def test_processes_share_the_trials_and_take_over_those_of_a_killed_one(tmp_path, tiny, start_python, eventually):
+def test_processes_share_the_trials_and_take_over_those_of_a_killed_one(tmp_path, tiny, start):
     run_dir = tmp_path / "run"
-    args = ["sweep", *tiny, *SPACE, "--n_trials", "6", "--trainer.max_epochs", "4", "--run_dir", str(run_dir)]
+    args = ["sweep", *tiny, *SPACE, "--n_trials", "4", "--trainer.max_epochs", "3", "--run_dir", run_dir]
     args += ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
-
-    def start():
-        return start_python("-c", CHILD, *args, stdout=subprocess.PIPE)
-
-    first, second = start(), start()
-    eventually(lambda: len([*run_dir.glob("trial*/checkpoints/last.ckpt")]) == 2, first, second, seconds=60)
-    first.kill()
-    third = start()
-    out = [child.communicate(timeout=200)[0] for child in (second, third)]
-    assert [second.returncode, third.returncode] == [0, 0]
+    impatient = partial(set_attributes, "lightning_cifar.commands.sweep.study", HEARTBEAT=1, GRACE=4)
+    kill = Trap("lightning_cifar.train.classifier:ImageClassifier.training_step", 3, signal.SIGKILL)
+    first, second = start(*args, prepare=partial(call_each, impatient, kill.set)), start(*args, prepare=impatient)
+    assert first.wait() == 128 + signal.SIGKILL, first.output.read_text()
+    third = start(*args, prepare=impatient)
+    assert [second.wait(), third.wait()] == [0, 0]
+    out = [child.output.read_text() for child in (second, third)]
     result = json.loads((run_dir / "sweep.json").read_text())
-    assert result["n"] == len({one["directory"] for one in result["trials"]}) == 6
+    assert result["n"] == len({one["directory"] for one in result["trials"]}) == 4
     assert "resuming from" in "".join(out)
     assert all("trial " in text for text in out)
 

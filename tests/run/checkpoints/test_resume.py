@@ -89,6 +89,7 @@ def assert_same(found: object, expected: object, path: str = "") -> None:
 
 
 QUICK = "Adam, dropout, test set as held-out split"
+LONG = ("balanced classes", "accumulated gradients", "max_steps", "a wide ResNet", "a network of torchvision")
 
 
 def train_with_copies(args: list[str], run_dir: Path, monkeypatch) -> list[Path]:
@@ -116,7 +117,15 @@ def resume(copy: Path, run_dir: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == QUICK else pytest.mark.slow) for name in CONFIGURATIONS]
+    "name",
+    [
+        QUICK,
+        *(
+            pytest.param(name, marks=pytest.mark.long if name.startswith(LONG) else pytest.mark.slow)
+            for name in CONFIGURATIONS
+            if name != QUICK
+        ),
+    ],
 )
 def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
@@ -134,8 +143,8 @@ def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "args",
     [
-        pytest.param(["--recipe", "report"], marks=pytest.mark.slow),
-        ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
+        pytest.param(["--recipe", "report"], marks=pytest.mark.long),
+        pytest.param(["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE], marks=pytest.mark.slow),
     ],
 )
 def test_resume_after_an_epoch_without_a_checkpoint_equals_uninterrupted_run(tmp_path, monkeypatch, args):

@@ -148,6 +148,7 @@ def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_best_checkpoint_whose_name_has_a_slash_survives_a_move(tiny, tmp_path, capsys):
     named = [f"{CALLBACKS}.monitor", "val/accuracy", f"{CALLBACKS}.mode", "max"]
     named += [f"{CALLBACKS}.filename", "{epoch}-{val/accuracy:.2f}"]
@@ -261,10 +262,27 @@ DAMAGES = {
 
 # A missing key, the optimiser, the network, a seed, a number and a metric: one of each kind.
 QUICK = ("has no state_dict", "does not fit this run: V", "does not fit this run: R", "the seed", LINES, "has no attr")
+LONG = (
+    "has no global_step",
+    "has no pytorch",
+    "has no loops",
+    "lr=str",
+    "'list' object",
+    "step in the",
+    "held_out",
+    "'str'",
+)
 
 
 @pytest.mark.parametrize(
-    "words", [pytest.param(words, marks=[] if words.startswith(QUICK) else pytest.mark.slow) for words in DAMAGES]
+    "words",
+    [
+        pytest.param(
+            words,
+            marks=pytest.mark.long if words.startswith(LONG) else [] if words.startswith(QUICK) else pytest.mark.slow,
+        )
+        for words in DAMAGES
+    ],
 )
 def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, capsys, words):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -327,6 +345,7 @@ def test_a_run_does_not_start_from_the_exception_of_another(tiny, trained, capsy
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_from_within_keeps_its_name(tiny, tmp_path, monkeypatch):
     """`--resume .` continues the log of a logger that has the run's name."""
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path / "logs"]
@@ -383,6 +402,7 @@ def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsy
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_was_found_is_kept_in_a_resumed_run(tiny, monkeypatch, capsys):
     found = []
     search = BatchSizeFinder.scale_batch_size

@@ -72,7 +72,7 @@ print([faults() for _ in range(20)][-1])  # the heap has settled by then
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_repeated_allocation_causes_few_page_faults():
     def run(keep: bool) -> int:
         command = [sys.executable, "-c", FAULTS.format(keep=keep)]

@@ -126,7 +126,10 @@ def test_run_that_early_stopping_ended_stays_as_it_is_until_the_patience_is_rais
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 4 * 3
 
 
-@pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
+@pytest.mark.parametrize(
+    "limit",
+    ["max_epochs", *(pytest.param(one, marks=pytest.mark.slow) for one in ("max_steps", "limit_train_batches"))],
+)
 def test_a_training_of_nothing_is_refused(tiny, capsys, limit):
     for command in ("fit", "repeat", "sweep"):
         assert main([command, *tiny, f"--trainer.{limit}", "0", "--run_dir", "run"]) == 2
