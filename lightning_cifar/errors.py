@@ -47,7 +47,8 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
 def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
     """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
     if name not in known:
-        near = [COMMANDS[name]] if COMMANDS.get(name) in known else get_close_matches(name, known, 1)
+        found = (get_close_matches(word, known, 1) for word in (COMMANDS.get(name, name), name.rpartition(".")[2]))
+        near = next(filter(None, found), [])
         meant = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
 

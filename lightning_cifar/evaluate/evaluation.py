@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.evaluate.scores import average_recalls, measure_calibration_error
-from lightning_cifar.evaluate.subsets import evaluate_without_label_errors
+from lightning_cifar.evaluate.subsets import evaluate_without_label_errors, evaluate_without_training_images
 from lightning_cifar.train.classifier import ImageClassifier
 
 BINS = 15  # for the expected calibration error, as in arXiv 1706.04599
@@ -52,6 +52,7 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
         "test_images": len(data.test),  # more than `images` in a partial test
         "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean()),
         "without_label_errors": evaluate_without_label_errors(logits, labels),
+        "without_training_images": evaluate_without_training_images(data.train, data.test, logits, labels),
         "mistakes": find_mistakes(logits, labels, data.dataset.class_names),
     }
 

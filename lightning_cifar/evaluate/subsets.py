@@ -1,13 +1,14 @@
-"""Accuracy without the test images of CIFAR-10 and CIFAR-100 that are known to be mislabelled or to be duplicates."""
+"""Accuracy without the test images that are mislabelled or duplicates: known ones of CIFAR, found ones of folders."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_cifar.data.dataset import ImageSet, LabelledImages
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.test_results import check_file
 
@@ -38,7 +39,26 @@ def evaluate_without(positions: Iterable[int], logits: Tensor, labels: Tensor) -
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[[*positions]] = False
     right = (logits.argmax(1) == labels)[kept]
-    return {"accuracy": float(right.double().mean()), "images": len(right)}
+    return {"accuracy": float(right.double().mean()) if len(right) else None, "images": len(right)}
+
+
+def evaluate_without_training_images(
+    train: LabelledImages, test: LabelledImages, logits: Tensor, labels: Tensor
+) -> dict[str, Any] | None:
+    """Return `evaluate_without` the images whose pixels are those of a training image; None if there is no such image.
+
+    None too if the images are not in memory.
+    """
+    if not (isinstance(train, ImageSet) and isinstance(test, ImageSet)):
+        return None
+    known = {*hash_images(train.images)}
+    found = [position for position, one in enumerate(hash_images(test.images[: len(labels)])) if one in known]
+    return evaluate_without(found, logits, labels) if found else None
+
+
+def hash_images(images: Tensor) -> Iterator[int]:
+    """Yield a hash of the pixels of each image, uint8 (N, 3, H, W)."""
+    return (hash(image.tobytes()) for image in images.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def read_near_duplicates(file: Path) -> list[int]:

@@ -37,6 +37,10 @@ def format_table(result: dict[str, Any]) -> str:
         if found := result.get(key):
             excluded = result["images"] - found["images"]
             lines.append(f"{found['accuracy']:.2%} of {found['images']:,} images, without {excluded} {meaning}")
+    if found := result.get("without_training_images"):
+        rest = f"; {found['accuracy']:.2%} of the others" if found["images"] else ""
+        same = result["images"] - found["images"]
+        lines.append(f"warning: {same:,} of {result['images']:,} test images are among the training images{rest}")
     lines.append(format_scores(result))
     if scaled := result["temperature_scaled"]:
         lines.append(f"after temperature scaling by {result['temperature']:.3f}: {format_scores(scaled)}")

@@ -43,7 +43,7 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
         args = {"weight_decay": weight_decay} | args
     try:
         optimizer = kind(groups, **args)
-    except (TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"optimizer {name} with {args or 'no arguments'}: {reason(error)}") from error
     fuse(optimizer)
     return optimizer

@@ -182,7 +182,6 @@ def test_a_checkpoint_knows_its_size(run):
     assert json.loads((run / "run.json").read_text())["data"]["image_size"] == 64
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_resumed_run_has_the_same_bits(run, tall, tiny):
     words = ["--data.root", str(tall), "--run_dir", "run"]
     assert main(["fit", *tiny, *SIZE_64, *STEPS, *words, "--trainer.max_epochs", "1"]) == 0

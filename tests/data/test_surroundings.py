@@ -207,7 +207,6 @@ def test_links_in_place_of_temporary_files_are_not_followed():
     assert (Path("mine").read_text(), Path("out").read_text()) == ("mine", "new")
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     left = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123.partial"

@@ -93,6 +93,7 @@ def test_a_probability_of_zero_has_a_finite_temperature(outputs):
     assert (sure == 0).any()
     data = SimpleNamespace(
         hparams={"held_out": "val"},
+        train=None,
         val=SimpleNamespace(labels=labels),
         test=labels,
         val_dataloader=lambda: None,
@@ -152,6 +153,7 @@ def test_no_temperature_is_fitted_where_all_are_right(outputs):
     """It would fall towards 0."""
     logits, labels = outputs
     data = SimpleNamespace(
+        train=None,
         val=SimpleNamespace(labels=logits.argmax(1)),
         test=labels,
         val_dataloader=lambda: None,

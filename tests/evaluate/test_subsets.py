@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +110,23 @@ def test_wrong_lists_are_refused(trained, text, message, tmp_path, capsys):
     assert main([*test, "--near_duplicates", str(tmp_path / "list.csv")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "test").exists()
+
+
+def test_test_images_that_were_trained_on_are_counted(image_folder, capsys):
+    """A copy of a training image makes the accuracy too high; with copies only, there is no other."""
+    options = [*TINY, "--data.dataset", "folder", "--data.root", str(image_folder), "--run_dir", "run"]
+    (image_folder / "test/cat/image-00.bmp").write_bytes((image_folder / "train/dog/image-05.bmp").read_bytes())
+    assert main(["fit", "--recipe", "report", *options]) == 0
+    test = ["test", "--ckpt_path", "run", "--data.root", str(image_folder), "--run_dir"]
+    assert main([*test, "one"]) == 0
+    found = json.loads(Path("one/test.json").read_text())
+    right, without = round(3 * found["accuracy"]), found["without_training_images"]
+    assert without["images"] == 2
+    assert round(2 * without["accuracy"]) in (right, right - 1)
+    line = f"1 of 3 test images are among the training images; {without['accuracy']:.2%} of the others"
+    assert line in capsys.readouterr().out
+    for number, file in enumerate(sorted((image_folder / "test").rglob("*.bmp"))):
+        file.write_bytes((image_folder / f"train/cat/image-{number:02}.bmp").read_bytes())
+    assert main([*test, "all"]) == 0
+    assert "warning: 3 of 3 test images are among the training images\n" in capsys.readouterr().out
+    assert json.loads(Path("all/test.json").read_text())["without_training_images"] == {"accuracy": None, "images": 0}

@@ -333,6 +333,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"mean": [0.5]}, r"mean must have one value for each of 3 channels, got \[0.5\]"),
         ({"in_channels": 1}, "mean must have one value for each of 1 channels"),
         ({"optimizer": "adamm"}, "no optimizer .adamm.: did you mean adam"),
+        ({"optimizer": "torch.optim.AdamW"}, "did you mean AdamW"),
         ({"schedule": "cosin"}, "schedule must be one of constant, triangular, cosine, one_cycle, got cosin"),
         ({"tta": "flip"}, "tta must be one of none, mirror, translate, got flip"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),

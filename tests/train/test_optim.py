@@ -315,3 +315,9 @@ def test_arguments_that_the_model_sets_are_refused(optimizer, argument):
     model = ImageClassifier(optimizer=optimizer, optimizer_args={argument: True})
     with pytest.raises(InputError, match=f"optimizer_args must not have {argument}: the model sets"):
         model.configure_optimizers()
+
+
+@pytest.mark.parametrize("args", [{"betas": [0.9]}, {"betas": 5}, {"beta": 1}])
+def test_arguments_that_torch_refuses_are_named(args):
+    with pytest.raises(InputError, match=r"optimizer adamw with .*bet"):
+        ImageClassifier(optimizer="adamw", optimizer_args=args).configure_optimizers()

@@ -36,7 +36,8 @@ def link_best(last: Path) -> None:
 def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dict[str, Any]:
     """Return the paths and scores of a ModelCheckpoint's state for the same files in ``directory``.
 
-    Lightning deletes files by these paths, and drops all scores if the directory was moved or is named in another way.
+    Lightning deletes files by these paths, and drops all scores, with a warning, if the directory was moved or is named
+    in another way. A run that continues from another one's checkpoint has no such files: its best epoch is its own.
     ``resumes``: the checkpoint is one of this run, so that a path without such a file is worth a line.
     """
     found, before = {}, str(state.get("dirpath"))
@@ -50,7 +51,7 @@ def keep_own_files(state: dict[str, Any], directory: Path, resumes: bool) -> dic
         elif resumes:
             print(f"ignored: {path}, named by the checkpoint: {directory} has no such file")
     return {
-        "dirpath": str(directory) if resumes else state.get("dirpath"),
+        "dirpath": str(directory),
         "best_k_models": {found[path]: score for path, score in state["best_k_models"].items() if path in found},
         "best_model_score": state["best_model_score"] if state["best_model_path"] in found else None,
         **{name: found.get(state[name], "") for name in ("best_model_path", "kth_best_model_path", "last_model_path")},

@@ -142,9 +142,9 @@ def read_earlier(file: Path) -> dict[str, Any]:
 def count_epochs(trainer: Trainer) -> float:
     """Return the epochs trained so far; training that ended within an epoch counts the share of its batches."""
     batches, loop = trainer.num_training_batches, trainer.fit_loop
-    if batches in (0, math.inf):
+    if batches in (0, math.inf) or not (taken := loop.epoch_loop.batch_progress.current.ready):
         return trainer.current_epoch
-    done = round(loop.epoch_progress.current.ready - 1 + loop.epoch_loop.batch_progress.current.ready / batches, 4)
+    done = round(loop.epoch_progress.current.ready - 1 + taken / batches, 4)
     return int(done) if done == int(done) else done
 
 

@@ -30,7 +30,6 @@ def test_run_that_ended_in_its_first_epoch_stays_as_it_is(tiny, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_run_that_trained_on_ends_in_another_way(tiny, capsys):
     """After its patience was raised, or from its checkpoint, it is ended by `max_epochs`, which can be raised."""
     early = [*EARLY, f"{STOPPING}.min_delta", "9"]

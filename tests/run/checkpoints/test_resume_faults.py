@@ -167,7 +167,6 @@ def test_best_checkpoint_whose_name_has_a_slash_survives_a_move(tiny, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_ckpt_path_mixes_no_epochs(tiny):
     assert fit(*tiny, *SHORT, "--run_dir", "a") == 0
     for which in ("best", "last"):
@@ -395,7 +394,6 @@ def test_the_source_of_the_data_may_change(trained, tmp_path, capsys, option):
     assert f"changed: --data.{option} other, before None" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsys):
     assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
     words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"

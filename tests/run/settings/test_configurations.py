@@ -183,7 +183,6 @@ def test_of_several_configurations_the_last_recipe_counts(tmp_path, capsys):
     assert (settings["recipe"], settings["data"]["dataset"]) == ("demo", "digits")
 
 
-@pytest.mark.filterwarnings("default:The dirpath has changed")
 def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
         f"recipe: demo\nckpt_path: {trained}\n"
