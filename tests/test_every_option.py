@@ -164,6 +164,7 @@ TRIED = {
 
 def test_every_option_has_a_value_here():
     assert {*VALUES} == {*FLAGS, *(f"{group}.{name}" for group in SIGNATURES for name in list_parameters(group))}
+    assert {*VALUES} > TRIED
 
 
 @pytest.fixture(scope="module")

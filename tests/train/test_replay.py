@@ -105,7 +105,7 @@ CONFIGURATIONS = {
     "accurate, two networks: two image sizes": ["--recipe", "accurate", "--model.members", "2", *ALIVE],
 }
 QUICK = "fast94"
-LONG = ("clipped gradients", "SGD", "fast")
+LONG = ("class weights, balanced classes", "clipped gradients", "SGD", "fast")
 
 
 @pytest.mark.parametrize(

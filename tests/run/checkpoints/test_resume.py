@@ -90,7 +90,7 @@ def assert_same(found: object, expected: object, path: str = "") -> None:
 
 
 QUICK = "Adam, dropout, test set as held-out split"
-LONG = ("balanced classes", "accumulated gradients", "max_steps", "a wide ResNet", "a network of torchvision")
+LONG = ("balanced classes", "accumulated gradients", "gradients accumulated", "max_steps", "a wide", "a network of")
 
 
 def train_with_copies(args: list[str], run_dir: Path, monkeypatch) -> list[Path]:
