@@ -86,6 +86,7 @@ def test_batch_size_by_number_of_images(dataset, images, chosen):
     hparams = {"dataset": dataset, "batch_size": 250, "drop_last": False}
     data = SimpleNamespace(train=range(images), hparams=hparams)
     job = SimpleNamespace(data=data, set_options=set(), settings={"data": {}, "resume": None})
+    job.has_set = partial(Job.has_set, job)
     job.leaves_to_data = partial(Job.leaves_to_data, job)
     choose_batch_size(job)
     assert hparams["batch_size"] == chosen
