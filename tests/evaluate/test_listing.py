@@ -8,7 +8,8 @@ import pytest
 
 from lightning_cifar.evaluate.listing import find_images
 
-FILES = ("a.png", "one/a.png", "one/b.txt", "one/two/c.png", "three/a.png", ".hidden/a.png", "one/.b.png", "one/[x]/d.png")
+FILES = ("a.png", "one/a.png", "one/b.txt", "one/two/c.png", "three/a.png", "one/[x]/d.png")
+FILES += (".hidden/a.png", "one/.b.png")
 
 
 @pytest.fixture
