@@ -2,10 +2,10 @@
 
     python benchmarks/study.py gates --root DIR [--seeds N] [--run_dir DIR] [--shared] [arguments of fit]
 
-``repeat`` trains and tests every variant with the same n seeds; those that diverge are named and left out, also if they
-are all seeds of a variant. The same command with the same ``--run_dir`` resumes an interrupted study. Writes ``benchmarks/results/STUDY.json`` after each
-variant: every seed, the cost, and the difference from the first or the previous variant; prints a table last.
-``--shared``: other jobs shared the machine, so that the table gives no times.
+``repeat`` trains and tests every variant with the same n seeds; those that diverge are named and left out, even if they
+are all seeds of a variant. The same command with the same ``--run_dir`` resumes an interrupted study. Writes
+``benchmarks/results/STUDY.json`` after each variant: every seed, the cost, and the difference from the first or the
+previous variant; prints a table last. ``--shared``: other jobs shared the machine, so that the table gives no times.
 """
 
 import argparse
@@ -67,13 +67,12 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
         command = ["repeat", *typed.split(), "--n", str(seeds), *extra]
         print(f"{form}:", flush=True)
         status, file = main([*command, "--run_dir", str(run_dir), "--data.root", root]), run_dir / "repeat.json"
-        lost = [json.loads(one.read_text()) for one in sorted(run_dir.glob("seed*.json"))]
+        results = [json.loads(one.read_text()) for one in sorted(run_dir.glob("seed*.json"))]
+        lost = [one for one in results if "diverged" in one]
         if status and (status != DIVERGED or not lost):
             sys.exit(status)
-        if file.exists():
-            found = json.loads(file.read_text())
-        else:  # every seed diverged
-            found = {"n": 0, "seeds": [], "diverged": lost}
+        all_lost = {"n": 0, "seeds": [], "diverged": lost}
+        found = json.loads(file.read_text()) if file.exists() else all_lost
         found |= {"command": " ".join(["python -m lightning_cifar", *command]), "megaflop_per_image": megaflop(run_dir)}
         other = [*forms.values()][0 if study.against == "first" else -1] if forms else {"seeds": []}
         if min(len(one["seeds"]) for one in (other, found)) > 1:

@@ -30,8 +30,10 @@ def find_parts(root: Path) -> dict[str, Path]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Return the sub-folders that are not hidden, sorted."""
-    return sorted(one for one in folder.iterdir() if one.name[0] != "." and one.is_dir()) if folder.is_dir() else []
+    """Return the sub-folders that are neither hidden nor links to a folder that holds them, sorted."""
+    found, real = folder.iterdir() if folder.is_dir() else (), Path(os.path.realpath(folder))
+    shown = (one for one in found if one.name[0] != "." and one.is_dir())
+    return sorted(one for one in shown if not real.is_relative_to(os.path.realpath(one)))
 
 
 def find_classes(root: Path) -> dict[str, dict[str, str]]:
@@ -82,10 +84,8 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
     report_skipped(skipped, "are not images and are passed over")
     used = {Path(folder) for folders in classes.values() for folder in folders.values()}
     parents = {root, *(folder.parent for folder in used)}
-    report_skipped(
-        [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)],
-        "lie in no class folder and are passed over",
-    )
+    loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
+    report_skipped(loose, "lie in no class folder and are passed over")
     if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
         print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
     return files
@@ -100,9 +100,9 @@ def report_skipped(paths: list[str], why: str) -> None:
 def walk(folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None) -> Iterator[str]:
     """Yield the files in a folder, with ``deep`` also those in its sub-folders; no hidden ones.
 
-    Links are followed, but no folder is entered twice. ``onerror`` gets what hides a folder.
+    Links are followed, but no folder is entered twice, and none above ``folder``. ``onerror`` gets what hides a folder.
     """
-    seen = {os.path.realpath(folder)}
+    seen = {str(one) for one in (Path(os.path.realpath(folder)) / "inside").parents}
     for parent, folders, files in os.walk(folder, onerror=onerror or fail, followlinks=True):
         names = {os.path.realpath(os.path.join(parent, one)): one for one in sorted(folders)[::-1] if one[0] != "."}
         folders[:] = sorted(one for path, one in names.items() if path not in seen) if deep else []

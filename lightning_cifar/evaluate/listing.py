@@ -7,7 +7,8 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from typing import Any, BinaryIO, TextIO
 
 from lightning_cifar.data.images import Square, is_image, read_image
@@ -27,7 +28,7 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
         elif os.path.isdir(name):
             yield from find_images_below(name, others)
         elif not os.path.lexists(name) and glob.has_magic(name):
-            yield from sorted(glob.glob(name, recursive=True))
+            yield from sorted(find_matches(name))
         else:
             yield name
 
@@ -41,6 +42,32 @@ def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[
         elif others is not None:
             others.append(path)
     yield from (str(error.filename) for error in unread)
+
+
+def find_matches(pattern: str) -> Iterator[str]:
+    """Yield what a pattern matches; with ``**``, files at any depth and folders that cannot be read.
+
+    Unlike glob's, ``**`` enters no folder twice: two links to a folder above would never end.
+    """
+    parts = pattern.replace("/", os.sep).split(os.sep)
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    place, unread = parts.index("**"), list[OSError]()
+    for start in glob.glob(os.sep.join([*parts[:place], ""])) if place else ["."]:
+        for path in walk(start, onerror=unread.append):
+            if match_parts(os.path.relpath(path, start).split(os.sep), parts[place:]):
+                yield path if place else os.path.relpath(path)
+    yield from (str(error.filename) for error in unread)
+
+
+def match_parts(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(match_parts(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], patterns[0]) and match_parts(parts[1:], patterns[1:])
 
 
 def read_pixels(source: str | BinaryIO, square: Square) -> Any:

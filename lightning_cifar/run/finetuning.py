@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
 from lightning_cifar.train.classifier import ImageClassifier
@@ -55,7 +57,7 @@ def start_from(model: ImageClassifier, stored: StoredModel) -> str:
     new = set() if same else name_last_layers(model)
     loaded = {name: tensor for name, tensor in tensors.items() if name not in new}
     for name in sorted(({*own} | {*tensors}) - new):
-        shapes = [list(one[name].shape) if name in one else "nothing" for one in (loaded, own)]
+        shapes = [describe_shape(one[name]) if name in one else "nothing" for one in (loaded, own)]
         if shapes[0] != shapes[1]:
             raise InputError(f"{file} holds the weights of another network: {name} is {shapes[0]}, here {shapes[1]}")
     model.load_state_dict(own | loaded)
@@ -68,4 +70,9 @@ def name_last_layers(model: ImageClassifier) -> set[str]:
     more = {"num_classes": model.hparams["num_classes"] + 1, "class_names": None, "class_weights": None}
     with find_building_device(model.hparams["network"]):
         other = ImageClassifier(**(dict(model.hparams) | more)).state_dict()
-    return {name for name, one in model.state_dict().items() if one.shape != other[name].shape}
+    return {name for name, one in model.state_dict().items() if describe_shape(one) != describe_shape(other[name])}
+
+
+def describe_shape(value: Any) -> Any:
+    """Return a tensor's shape; a network's extra state may be anything, and has its type's name."""
+    return list(value.shape) if isinstance(value, Tensor) else type(value).__name__

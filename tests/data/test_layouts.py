@@ -178,6 +178,15 @@ def test_a_folder_that_is_linked_beside_itself_is_read_once(image_folder):
     assert load_folder(image_folder).fingerprint() == expected.fingerprint()
 
 
+@pytest.mark.parametrize("link", ["up", "train/up", "train/cat/up", "test/dog/up"])
+@pytest.mark.parametrize("target", [".", "train"])
+def test_links_to_folders_above_are_no_classes_and_add_no_images(image_folder, link, target):
+    expected = load_folder(image_folder)
+    if (image_folder / link).is_relative_to(image_folder / target):
+        (image_folder / link).symlink_to((image_folder / target).resolve())
+    assert load_folder(image_folder).fingerprint() == expected.fingerprint()
+
+
 def test_images_outside_of_class_folders_are_counted(image_folder, read):
     for name in ("train/a.png", "b.jpg", "test/c.png"):
         shutil.copy(image_folder / "test" / "dog" / "image-00.bmp", image_folder / name)

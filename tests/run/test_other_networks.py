@@ -45,6 +45,18 @@ class Lazy(nn.Sequential):
         self.steps = state["steps"]
 
 
+class Extra(nn.Module):
+    # A state that is no tensor beside weights of known shapes.
+    get_extra_state, set_extra_state, steps = Lazy.get_extra_state, Lazy.set_extra_state, 5
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, pixels):
+        return self.head(pixels.mean((2, 3)))
+
+
 class Renamed(nn.Module):
     # Its last layer had another name.
     def __init__(self, num_classes):
@@ -155,6 +167,21 @@ def test_lazy_modules_and_extra_states_are_trained_resumed_and_tested(factory, c
     assert run(capsys, "fit", "--resume", "run", "--trainer.max_epochs", "2", *TRUSTED)[0] == 0
     status, _, err = run(capsys, "test", "--ckpt_path", "run", *TRUSTED)
     assert status == 0, err
+
+
+def test_extra_states_are_trained_from_and_exported(factory, drawn_folder, capsys):
+    """But not as safetensors, which holds tensors only."""
+    start = ["fit", *SHORT, *TRUSTED]
+    assert run(capsys, *start, "--model.network", "mine:Extra", "--run_dir", "run")[0] == 0
+    assert run(capsys, *start, "--init_from", "run", "--run_dir", "next")[0] == 0
+    other = ["--data.dataset", "folder", "--data.root", drawn_folder, "--data.val_size", "2"]  # of other classes
+    status, out, err = run(capsys, *start, *other, "--init_from", "run", "--run_dir", "other")
+    assert (status, "the last layer is new" in out) == (0, True), err
+    export = ["export", "--ckpt_path", "run", *TRUSTED, "--output"]
+    status, _, err = run(capsys, *export, "extra.safetensors")
+    assert (status, "error: .safetensors files hold tensors only, and network._extra_state of" in err) == (2, True)
+    assert not [*Path().glob("extra*")]
+    assert run(capsys, *export, "extra.pt2")[0] == 0
 
 
 def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cifar.commands.export.quantise import quantise
-from lightning_cifar.files import write_whole
+from lightning_cifar.errors import InputError
+from lightning_cifar.files import WEIGHTS, write_whole
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
 
@@ -109,6 +110,13 @@ def prepare_for_export(model: ImageClassifier) -> tuple[nn.Module, tuple[Tensor]
     return exported, (torch.zeros(2, 3, side, side, dtype=torch.uint8),), ({0: torch.export.Dim("batch")},)
 
 
+def write_safetensors(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
+    if extra := [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]:
+        remedy = "export .onnx or .pt2, or keep the checkpoint"
+        raise InputError(f"{WEIGHTS} files hold tensors only, and {extra[0]} of the network is none: {remedy}")
+    save_weights(model, file, **facts)
+
+
 def write_program(model: ImageClassifier, file: Path, facts: dict[str, Any]) -> None:
     exported, example, free = prepare_for_export(model)
     program = torch.export.export(exported, example, dynamic_shapes=free)
@@ -162,7 +170,7 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 
 FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
     "safetensors": (
-        lambda model, file, facts: save_weights(model, file, **facts),
+        write_safetensors,
         lambda file: Calibrated(load_pretrained(file)),
     ),
     "onnx": (write_onnx, open_onnx),

@@ -1,0 +1,40 @@
+"""Which files patterns of `predict --images` match, and links that loop."""
+
+import glob
+import os
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar.evaluate.listing import find_images
+
+FILES = ("a.png", "one/a.png", "one/b.txt", "one/two/c.png", "three/a.png", "one/[x]/d.png")
+FILES += (".hidden/a.png", "one/.b.png")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name in FILES:
+        file = tmp_path / "files" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["files/**", "files/**/*.png", "**/*.png", "files/**/two/*", "f*/**/[ab].*", "files/**/**/a.png", "files/*/*.png",
+     "{tmp}/files/**/a*", "none/**", "files/one/**/"],
+)  # fmt: skip
+def test_patterns_match_as_those_of_glob_do(pattern, files):
+    pattern = pattern.format(tmp=os.getcwd())
+    expected = {path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
+    assert [*find_images([pattern])] == sorted(expected)
+
+
+def test_links_that_loop_are_not_followed(files):
+    """Two of them in one folder: glob follows each in turn, 2**40 times."""
+    for name in ("up", "one/up", "one/top", "one/self"):
+        Path("files", name).symlink_to(Path("files").resolve())
+    assert len([*find_images(["files/**/*.png"])]) == 5
+    assert [*find_images(["files/one/**/c.png"])] == ["files/one/two/c.png"]
