@@ -39,7 +39,7 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("FILE")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-upright = ImageOps.exif_transpose(Image.open("my.jpg")).convert("RGB")
+upright = ImageOps.exif_transpose(Image.open("my.jpg")).convert("RGB")  # 8 bits per channel, opaque
 image = MAKE_SQUARE
 images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
 (logits,) = session.run(["logits"], {"images": images})

@@ -15,6 +15,7 @@ ALIASES = {  # of options: what users type, by what they mean
         "accelerator": "device",
         "num_workers": "workers",
         "image_size": "imgsz img_size",
+        "sizes": "small_epochs small_size",  # of version 0.1.0
         "root": "data_dir data_path",
         "seed_everything": "seed",
         "ckpt_path": "ckpt checkpoint weights",

@@ -76,6 +76,7 @@ def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
         ("data:\n  class_path: X\n", "write the options below data, without class_path and init_args"),
         ("val_size: 10\n", "no option --val_size: did you mean --data.val_size?"),
         ("model:\n  lr: 0.1\n", "no option --model.lr: did you mean --model.learning_rate?"),
+        ("data:\n  small_epochs: 0\n", "no option --data.small_epochs: did you mean --data.sizes?"),
         ("trainer:\n  max_epoch: 1\n", "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
         ("optimizer:\n  class_path: torch.optim.Adam\n", "no option --optimizer: did you mean --model.optimizer?"),
         ("resume: runs/x\n", "resume goes on the command line: fit --resume RUN_DIR"),
