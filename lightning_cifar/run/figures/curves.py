@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -58,7 +59,8 @@ def plot_losses(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     """Plot the losses of runs, given by name of configuration; points for training steps only if there is one run."""
     plot_quantity(runs, axes, "loss", "{:.3f}")
     axes.set_ylabel("cross-entropy loss")
-    values = [float(value) for line in axes.lines for value in line.get_ydata() if 0 < value < math.inf]
+    drawn = [value for line in axes.lines for value in np.asarray(line.get_ydata(), float).tolist()]
+    values = [value for value in drawn if 0 < value < math.inf]
     if values and max(values) > max(LARGE_LOSS, 100 * min(values)):  # a line would lie on the axis from then on
         axes.set_yscale("log", nonpositive="clip")
 
