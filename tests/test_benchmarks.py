@@ -17,6 +17,13 @@ from lightning_cifar import CIFAR10DataModule, main
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def modules_of_benchmarks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield
+
+
 def benchmark(name):
     specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
@@ -36,9 +43,8 @@ def configuration(capsys, typed):
 
 
 @pytest.mark.parametrize("script", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
-def test_every_benchmark_finds_what_it_measures(script, monkeypatch):
+def test_every_benchmark_finds_what_it_measures(script):
     """What it imports, and what it puts a clock on."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
     parts = getattr(benchmark(script), "PARTS", {})
     assert all(hasattr(owner, name) for owner, names in parts.values() for name in names)
 
@@ -135,8 +141,7 @@ def write_peer(tmp_path):
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def gpu():
     return benchmark("gpu")
 
 
@@ -167,8 +172,7 @@ def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch
     assert made["gpu_fits"].count("not measured") == 3  # `fast` is not tried
 
 
-def test_a_run_of_a_peer_has_its_seconds_of_training(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_a_run_of_a_peer_has_its_seconds_of_training():
     lines = ["| epoch | tta_val_acc | time_seconds |", "| 7 | | 3.0000 |", "| eval | 0.9400 | 3.1000 |", "Mean: 0.9400"]
     (run,) = benchmark("peer_script").read_runs(lines)
     assert (run["tta_val_acc"], run["time_seconds"], run["training_seconds"]) == ("0.9400", "3.1000", "3.0000")

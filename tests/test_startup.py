@@ -136,6 +136,7 @@ def test_version_is_printed(run_without_torch):
         (["test", "--wandb_checkpoints"], "--wandb_checkpoints goes with fit --wandb"),
         (["repeat", "--n_trials", "3"], "--n_trials goes with sweep"),
         (["repeat", "--compare", "a", "b", "--n", "3"], "--compare takes two files and no other option, got --n"),
+        (["repeat", "--compare", "a", "b", "c"], "--compare takes two files and no other option, got c"),
         (["serve", "--images", "x"], "serve: unrecognized arguments: --images x; it goes with predict"),
         (
             ["predict", "--ckpt_path", "pretrained", "--output", "x"],

@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     arguments = parser()
     parsed, options = arguments.parse_known_args(args)
     if parsed.compare:
-        if others := [word for word in args if word.startswith("--") and word != "--compare"]:
+        if others := [*options, *(word for word in args if word.startswith("--") and word != "--compare")]:
             raise InputError(f"--compare takes two files and no other option, got {others[0]}")
         print(format_comparison(*parsed.compare))
         return 0

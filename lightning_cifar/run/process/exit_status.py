@@ -20,7 +20,7 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         return 2, f"the package {error.name} is not installed: pip install it; for a checkout, pip install -e DIRECTORY"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        remedy = "checkpoints are complete, and fit --resume continues" if trains else "then run the command again"
+        remedy = "a checkpoint, if any, is complete: fit --resume continues" if trains else "then run the command again"
         return 1, f"{file}{error.strerror}: free some space; {remedy}"
     if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename:
         return 2, f"{os.fsdecode(error.filename)}: {error.strerror}"
