@@ -132,7 +132,7 @@ def find_tests(run: Path) -> list[Path]:
 def is_partial(directory: Path) -> bool:
     """Return whether the test in ``directory`` is known to be one of a part of the images."""
     with suppress(OSError, *DAMAGED):
-        result = json.loads(read_text(directory / RESULT))
+        result = read_json(directory / RESULT)
         return bool(result["images"] < result["test_images"])
     return False
 

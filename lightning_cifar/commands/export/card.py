@@ -32,7 +32,6 @@ logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
 """,
     "onnx": """\
 import json
-
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps

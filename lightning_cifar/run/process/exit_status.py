@@ -40,9 +40,12 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
 
 
 def locate(cause: BaseException | None) -> str:
-    """Return such as `` (mine.py, line 3)``: the last line of the user's code, if an error comes from there."""
+    """Return such as `` (mine.py, line 3)``: the last line of the user's code, if an error comes from there.
+
+    Nothing for an OSError, which names its file.
+    """
     others = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), "<")
-    lines = traceback.extract_tb(cause.__traceback__) if cause else []
+    lines = traceback.extract_tb(cause.__traceback__) if cause and not isinstance(cause, OSError) else []
     own = [one for one in lines if not one.filename.startswith(others)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
