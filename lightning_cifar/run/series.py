@@ -23,6 +23,8 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 TOP = ("seed_everything", "init_from")  # options without a group that make another run
 # What data and timing decide later, and the value that stands for it until then.
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
+# Where the data lies, which device trains, and how often is logged, which may follow the batch size.
+WITHOUT_EFFECT = ("data.root", "trainer.devices", "trainer.log_every_n_steps")
 
 
 def list_resume_options(directory: Path) -> list[str]:
@@ -99,8 +101,7 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collect
         completed = job.complete(stored)
         top = ((name, settings[name], completed.get(name)) for name in TOP)
         for name, value, other in (*top, *find_differences(settings, completed)):
-            # Where the data lies and which device trains does not matter.
-            if value != other and name not in {*may_differ, "data.root", "trainer.devices"}:
+            if value != other and name not in {*may_differ, *WITHOUT_EFFECT}:
                 raise InputError(f"--{name} {value}: the {kind}s in {parent} are trained with {other}")
 
 

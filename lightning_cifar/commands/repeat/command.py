@@ -23,7 +23,7 @@ from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
-CHOSEN = ("trainer.log_every_n_steps", "data.batch_size")  # by the number of batches, or of images of a folder
+CHOSEN = "data.batch_size"  # by the number of images of a folder
 HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds
 
 
@@ -108,8 +108,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        chosen = CHOSEN if job.settings["data"]["dataset"] == "folder" else CHOSEN[:1]
-        refuse_other_settings(job, run_dir, SEED, OWN | {name for name in chosen if not job.has_set(name)})
+        refuse_other_settings(job, run_dir, SEED, OWN | ({CHOSEN} if job.leaves_to_data(CHOSEN) else set()))
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     for seed in seeds:

@@ -115,6 +115,18 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     assert (run_dir / "sweep.json").read_text() == before
 
 
+def test_batch_sizes_of_few_batches_are_no_other_settings(tmp_path, capsys):
+    """The interval of logging follows them: 23 batches of 64 images, three of 512."""
+    (tmp_path / "few.yaml").write_text(
+        "data: {dataset: digits, batch_size: 64}\nmodel: {widths: [2, 2, 2, 2, 2]}\ntrainer: {max_epochs: 1}\n"
+    )
+    args = ["--config", tmp_path / "few.yaml", "--search", "data.batch_size=64,512"]
+    status, out, _ = run(capsys, "sweep", *args, "--n_trials", "3", "--run_dir", tmp_path / "run")
+    assert (status, "refused" in out) == (0, False), out
+    begun = [line for line in out.splitlines() if line.startswith("trial ") and ": --data.batch_size" in line]
+    assert {line.split()[-1] for line in begun} == {"64", "512"}
+
+
 @pytest.mark.slow
 def test_pruning_uses_validation_images_only(tmp_path, tiny, capsys):
     (tmp_path / "run").mkdir()
