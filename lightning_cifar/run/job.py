@@ -159,7 +159,7 @@ def check_sizes(job: Job) -> None:
     for size in sizes:
         try:
             check_logits(job.model.networks[0], job.data.num_classes, size)
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except Exception as error:  # code of the user may fail in any way
             why = f"the network accepts no {size}x{size} pixels ({reason(error)})"
             raise InputError(f"sizes {sizes}: {why}: set sizes to null") from error
 

@@ -155,6 +155,19 @@ def test_a_frozen_part_stays_in_evaluation_mode():
     assert (network.training, network[1].training) == (True, False)
 
 
-@pytest.mark.parametrize("last", [nn.LogSoftmax(1), nn.ReLU(), nn.Identity()])
+class Zeros(nn.Module):
+    """Logits of a new head that begins at zero, in another type than float32."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, logits):
+        return (0 * logits).to(self.dtype)
+
+
+@pytest.mark.parametrize(
+    "last", [nn.LogSoftmax(1), nn.ReLU(), nn.Identity(), Zeros(torch.bfloat16), Zeros(torch.float64)]
+)
 def test_other_outputs_than_probabilities_are_logits(last):
     assert build_network(lambda num_classes: nn.Sequential(build(num_classes), last), 10)
