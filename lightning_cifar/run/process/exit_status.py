@@ -2,7 +2,7 @@
 
 import errno
 import os
-import sys
+import sysconfig
 import traceback
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -44,10 +44,19 @@ def locate(cause: BaseException | None) -> str:
 
     Nothing for an OSError, which names its file.
     """
-    others = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), "<")
     lines = traceback.extract_tb(cause.__traceback__) if cause and not isinstance(cause, OSError) else []
-    own = [one for one in lines if not one.filename.startswith(others)]
+    own = [one for one in lines if is_own(one.filename)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def is_own(file: str) -> bool:
+    """Return whether a file is the user's: neither Python's, nor this package's, nor of an installed one."""
+    folders = [Path(sysconfig.get_path("stdlib")), Path(__file__).parents[2]]
+    return not (
+        file.startswith("<")
+        or {"site-packages", "dist-packages"} & {*Path(file).parts}
+        or any(map(Path(file).is_relative_to, folders))
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:
