@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -24,7 +25,8 @@ def restricted_parsing() -> Iterator[None]:
     """
     for name in trusted.get():
         if not all(map(str.isidentifier, name.split("."))):
-            raise InputError(f"--trust_config {name}: name a package or module, such as {name.partition(':')[0]}")
+            such = Path(name.partition(":")[0]).stem.replace("-", "_") or "mine"
+            raise InputError(f"--trust_config {name}: name a package or module, such as {such}")
     settings, read_mode = dict(_common.parsing_settings), _optionals._get_config_read_mode()
     load = get_loader("yaml")
 
