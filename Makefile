@@ -15,7 +15,7 @@ demo: .venv/demo ## install, train on scikit-learn's digits (no download), test
 test: .venv/test ## install the test extra, run the default suite (offline, four minutes)
 	$(BIN)/python -m pytest
 
-test-all: .venv/test ## run every test that needs no GPU, slow ones included
+test-all: .venv/test ## run every test that needs no GPU, also those marked slow or long
 	$(BIN)/python -m pytest -m "not gpu"
 
 test-gpu: .venv/test ## run the tests that need a GPU
