@@ -159,6 +159,8 @@ def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys)
         assert main(words) == 0, capsys.readouterr().err
         (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("seed 0: "))
         assert line.endswith(f" s{words_of_start}")
-    for option, value in (("data.batch_size", "5"), ("trainer.log_every_n_steps", "7"), ("data.cutout", "3")):
+    assert main([*words, "--trainer.log_every_n_steps", "7"]) == 0  # changes no weight
+    capsys.readouterr()
+    for option, value in (("data.batch_size", "5"), ("data.cutout", "3")):
         assert main([*words, f"--{option}", value]) == 2
         assert f"error: --{option} {value}: the seeds in repeated are trained with" in capsys.readouterr().err
