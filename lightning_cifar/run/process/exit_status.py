@@ -9,8 +9,6 @@ from pathlib import Path
 
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
 
-STOPPED = (129, 130, 141, 143)  # exit statuses of signals
-
 
 def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     """Return the exit status and a message for an error that users can understand; None for any other error."""
@@ -44,10 +42,15 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
 def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
     """Return the stop by a signal that an error is, or that a library was handling when its clean-up failed."""
     while error is not None:
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code in STOPPED):
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and is_signal(error.code)):
             return error
         error = error.__context__
     return None
+
+
+def is_signal(code: object) -> bool:
+    """Whether an exit status is that of a signal, such as SLURM's SIGUSR1: 128 and its number."""
+    return isinstance(code, int) and code > 128
 
 
 def locate(cause: BaseException | None) -> str:
