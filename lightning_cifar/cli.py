@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
-from lightning_cifar.run.process.exit_status import explain
+from lightning_cifar.run.process.exit_status import explain, find_stop
 from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
@@ -70,20 +70,27 @@ def answer(args: list[str]) -> int:
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))
             if status is None:
-                raise
+                if (stop := find_stop(error)) is None:
+                    raise
+                return report_stop(stop)
             if os.environ.get(TRACEBACK, "0") not in ("", "0"):
                 traceback.print_exception(error)
             print("error: " + name_flag(" ".join(message.split())), file=sys.stderr)
             return status
         except (KeyboardInterrupt, SystemExit) as stop:
-            if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-                print("interrupted", file=sys.stderr)  # Lightning turns Ctrl-C into a SystemExit
-                return 130
-            if isinstance(stop.code, str):
-                print(stop.code, file=sys.stderr)
-                return 1
-            return stop.code or 0
+            return report_stop(stop)
     return 0
+
+
+def report_stop(stop: KeyboardInterrupt | SystemExit) -> int:
+    """Print why the command was ended, unless by success, and return the exit status."""
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)  # Lightning turns Ctrl-C into a SystemExit
+        return 130
+    if isinstance(stop.code, str):
+        print(stop.code, file=sys.stderr)
+        return 1
+    return stop.code or 0
 
 
 def run(args: list[str]) -> None:

@@ -47,7 +47,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             train(job, run)
             for line in describe_end(job, run):
                 print(line)
-        except SystemExit:  # a signal
+        except (KeyboardInterrupt, SystemExit):  # a signal, or a second one
             if trial is None and run.trainer.checkpoint_callbacks:
                 trust = list_trust(job.settings["trust_config"])
                 print(f"resume it: {format_command('fit', '--resume', run.directory, *trust)}")

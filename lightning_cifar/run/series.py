@@ -1,7 +1,7 @@
 """Runs of a series, such as the seeds of ``repeat``: equal settings except a few, in directories side by side."""
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import one_at_a_time, write_whole
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
+from lightning_cifar.run.process.exit_status import explain, find_stop
 from lightning_cifar.run.process.launcher import list_indices
 from lightning_cifar.run.settings.changes import find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
@@ -33,15 +34,16 @@ def list_resume_options(directory: Path) -> list[str]:
 
 
 @contextmanager
-def explain_stop(run: str, parent: Path) -> Iterator[None]:
-    """If a signal ends the process, print in which ``run``, and how the series in ``parent`` is resumed."""
+def explain_stop(describe_place: Callable[[], str], parent: Path) -> Iterator[None]:
+    """If a signal ends the process, print in which run it was, and how the series in ``parent`` is resumed."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, KeyboardInterrupt) or stop.code:
-            how = f"the same command with --run_dir {quote_path(parent)}"
-            print(f"stopped in {run}; to resume: {how}", file=sys.stderr)
-        raise
+    except BaseException as error:
+        if (stop := find_stop(error)) is None or (isinstance(error, Exception) and explain(error)[0] is not None):
+            raise
+        how = f"the same command with --run_dir {quote_path(parent)}"
+        print(f"stopped {describe_place()}; to resume: {how}", file=sys.stderr)
+        raise stop from None
 
 
 def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: Collection[str]) -> None:

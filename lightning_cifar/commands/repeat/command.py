@@ -111,18 +111,18 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
         refuse_other_settings(job, run_dir, SEED, OWN | ({CHOSEN} if job.leaves_to_data(CHOSEN) else set()))
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
-    for seed in seeds:
-        file = run_dir / f"seed{seed}.json"
-        if file.exists():
-            print(f"{format_seed(read_seed(file))}, from an earlier start", flush=True)
-            continue
-        try:
-            with explain_stop(f"seed {seed}", run_dir):
+    with explain_stop(lambda: f"in seed {seed}", run_dir):
+        for seed in seeds:
+            file = run_dir / f"seed{seed}.json"
+            if file.exists():
+                print(f"{format_seed(read_seed(file))}, from an earlier start", flush=True)
+                continue
+            try:
                 result = run_seed(args, typed, seed, run_dir, shared)
-        except DivergenceError as error:  # the others may not
-            result = {"seed": seed, "directory": f"{SEED}{seed}", "diverged": reason(error)}
-        write_json(file, result)
-        print(format_seed(result), flush=True)
+            except DivergenceError as error:  # the others may not
+                result = {"seed": seed, "directory": f"{SEED}{seed}", "diverged": reason(error)}
+            write_json(file, result)
+            print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
         runs = [read_seed(file) for file in find_seeds(run_dir)]
         if all("diverged" in run for run in runs):

@@ -67,13 +67,16 @@ class Search:
 
         The first trial has the values without a search, which are ``known``, if the space contains them.
         """
-        with explain_database_errors(self.file):
+        with explain_stop(self.describe_place, self.run_dir), explain_database_errors(self.file):
             with self.lock:
                 self.enqueue_first(known)
             while self.advance(n_trials):
                 self.trial = None
             with self.lock:  # several processes may finish together
                 self.report()
+
+    def describe_place(self) -> str:
+        return "between two trials" if self.trial is None else f"in trial {self.trial}"
 
     def enqueue_first(self, known: dict[str, Any]) -> None:
         inside = all(name in known and contains(searched, known[name]) for name, searched in self.space.items())
@@ -112,8 +115,7 @@ class Search:
         trial.set_user_attr("directory", directory)
         print(f"trial {trial.number}: {values}", flush=True)
         try:
-            with explain_stop(f"trial {trial.number}", self.run_dir):
-                outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
+            outcome = run_trial(self.fit, self.typed, trial, self.run_dir / directory, self.source)
         except Exception as error:
             if (why := self.classify_failure(error)) is None:
                 raise

@@ -84,8 +84,9 @@ def silence_experimental() -> Iterator[None]:
 
 
 def requeue_trial(study: optuna.Study, number: int) -> None:
-    """Queue a stopped trial again, so that the next process resumes it."""
-    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    """Queue a stopped trial again, so that the next process resumes it; not one that has its result."""
+    if study.tell(number, state=TrialState.FAIL, skip_if_finished=True).state in ENDED:
+        return
     with silence_experimental():
         retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
     retry(study, study.trials[number])

@@ -39,6 +39,20 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     return None, ""
 
 
+def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
+    """Return the stop by a signal that an error is, or that a library was handling when its clean-up failed."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and is_signal(error.code)):
+            return error
+        error = error.__context__
+    return None
+
+
+def is_signal(code: object) -> bool:
+    """Whether an exit status is that of a signal, such as SLURM's SIGUSR1: 128 and its number."""
+    return isinstance(code, int) and code > 128
+
+
 def locate(cause: BaseException | None) -> str:
     """Return such as `` (mine.py, line 3)``: the last line of the user's code, if an error comes from there.
 

@@ -11,8 +11,11 @@ from lightning_cifar.run.settings.options import SIGNATURES, TRAINER_COMMANDS, c
 CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
 
 
-def check_config(config: str) -> dict[str, Any]:
-    """Return a configuration, a file or YAML itself; refuse what is no mapping, or would take very long to read."""
+def check_config(config: str, command: str = "") -> dict[str, Any]:
+    """Return a configuration, a file or YAML itself; refuse what is no mapping, or would take very long to read.
+
+    ``command``: refuse options that go with another one only; empty: any.
+    """
     import yaml
 
     file = Path(config)
@@ -36,7 +39,7 @@ def check_config(config: str) -> dict[str, Any]:
         raise InputError(f"--config {config}{why}")
     try:
         stored: dict[str, Any] = yaml.safe_load(text)
-        check_names(stored)
+        check_names(stored, command)
     except (yaml.YAMLError, ValueError) as error:  # tags, unhashable keys, dates that do not exist
         named = f"--config {config}" if exists else "--config"
         raise InputError(f"{named}: {getattr(error, 'problem', error)}") from error
@@ -75,15 +78,16 @@ def list_set_options(words: Sequence[str], complete: bool = True) -> set[str]:
     return names
 
 
-def check_names(stored: dict[str, Any]) -> None:
-    """Raise `InputError` if a configuration names an option that does not exist."""
+def check_names(stored: dict[str, Any], command: str) -> None:
+    """Raise `InputError` if a configuration names an option that does not exist, or sets one of another command."""
     for name, value in stored.items():
         if name == "resume" and value is not None:
             raise InputError("resume goes on the command line: fit --resume RUN_DIR")
         if name in TRAINER_COMMANDS:
             raise InputError(f"write the settings without the command, {name}")
         if name not in SIGNATURES:
-            check_option(f"--{str(name)[:60]}")
+            is_set = value not in (None, False) or name == "verbose"  # --print_config writes the others' defaults
+            check_option(f"--{str(name)[:60]}", command if is_set else "")
             if name in ("recipe", "init_from", "ckpt_path") and not isinstance(value, str | None):
                 raise InputError(f"{name} must be a name or a path, got {str(value)[:60]}")
         elif isinstance(value, dict):

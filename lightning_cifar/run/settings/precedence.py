@@ -35,7 +35,7 @@ def layer(args: list[str]) -> list[str]:
         recipe = "report" if init_from is None else "finetune"
         flags = ["--recipe", recipe, *flags]
     for file in reversed(values_of([*configs, *typed], "--config")):  # the last one counts
-        stored = check_config(file)
+        stored = check_config(file, command)
         if command == "fit" and resume is None and checkpoint is None and init_from is None:
             checkpoint, init_from = stored.get("ckpt_path"), stored.get("init_from")
         if command == "fit" and recipe is None and not is_complete(stored):

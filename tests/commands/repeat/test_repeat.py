@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_cifar import ImageClassifier, Throughput
+from lightning_cifar.commands.repeat import command as command_module
 from lightning_cifar.run.settings.options import RECIPES
 from tests.commands.command_line import run
 
@@ -196,6 +197,16 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start):
     assert [child.wait() for child in children] == [0, 0]
     status, out, _ = run(capsys, *command, "--n", "2")
     assert (status, out.count(", from an earlier start"), out.count("pairs of seeds agree")) == (0, 2, 1)
+
+
+def test_a_stop_at_the_end_of_a_seed_says_how_to_resume(tmp_path, tiny, capsys, monkeypatch):
+    def stop(result):
+        raise SystemExit(143)  # as SIGTERM does
+
+    monkeypatch.setattr(command_module, "format_seed", stop)
+    status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", tmp_path / "run")
+    words = f"stopped in seed 0; to resume: the same command with --run_dir {tmp_path / 'run'}\n"
+    assert (status, err) == (143, words)
 
 
 @pytest.mark.usefixtures("terminal_signals")

@@ -13,6 +13,7 @@ from functools import partial
 import optuna
 import pytest
 import yaml
+from optuna.study import _optimize
 
 from lightning_cifar import errors, main
 from lightning_cifar.commands.sweep.search import Search
@@ -67,6 +68,27 @@ def test_a_stopped_sweep_resumes_within_the_trial(swept):
     assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 1" in out
     assert second_err == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_sweep_stopped_at_the_end_of_a_trial_resumes(tmp_path, tiny, capsys, monkeypatch, is_told):
+    """Optuna's clean-up fails then, which hides Ctrl-C; a trial that has its result is not trained again."""
+    args = ["sweep", *tiny, *SPACE, "--n_trials", "2", "--run_dir", tmp_path / "run"]
+    tell = _optimize._tell_with_warning
+
+    def stop(**options):
+        if is_told:
+            tell(**options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_optimize, "_tell_with_warning", stop)
+        status, _, err = run(capsys, *args)
+    words = f"stopped in trial 0; to resume: the same command with --run_dir {tmp_path / 'run'}"
+    assert (status, err) == (130, f"{words}\ninterrupted\n")
+    status, out, _ = run(capsys, *args)
+    trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
+    assert (status, len({trial["directory"] for trial in trials})) == (0, 2), out
 
 
 def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):

@@ -81,6 +81,9 @@ def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
         ("optimizer:\n  class_path: torch.optim.Adam\n", "no option --optimizer: did you mean --model.optimizer?"),
         ("resume: runs/x\n", "resume goes on the command line: fit --resume RUN_DIR"),
         ("model: 3\n", "model must hold options, got 3"),
+        ("corruptions: true\n", "--corruptions goes with test --ckpt_path FILE"),
+        ("near_duplicates: x.csv\n", "--near_duplicates goes with test --ckpt_path FILE"),
+        ("verbose: true\n", "--verbose goes with validate --ckpt_path FILE"),
     ],
 )
 def test_option_that_does_not_exist_is_named_with_the_file(tmp_path, capsys, text, words):
@@ -91,6 +94,14 @@ def test_option_that_does_not_exist_is_named_with_the_file(tmp_path, capsys, tex
         assert capsys.readouterr().err == f"error: --config {file}: {words}\n"
     assert main(["fit", "--config", str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err == f"error: --config {tmp_path / 'none.yaml'}: no such file\n"
+
+
+def test_defaults_of_other_commands_may_stand_in_a_configuration(tmp_path, capsys):
+    """``--print_config`` of every command writes them."""
+    file = tmp_path / "c.yaml"
+    file.write_text("corruptions: false\nnear_duplicates: null\nwandb_checkpoints: false\nresume: null\n")
+    assert main(["fit", "--recipe", "demo", "--config", str(file), "--print_config"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from lightning_cifar import Throughput, main
 from lightning_cifar.run.process import launcher, messages
+from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 CALLBACKS = "--trainer.callbacks"
@@ -181,6 +182,15 @@ def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, sta
     assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == status
     assert load_checkpoint(Path("a run/checkpoints/last.ckpt"))["global_step"] == 1
     assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("terminal_signals")
+def test_run_stopped_again_while_it_ends_says_how_it_is_resumed(tiny, capsys, monkeypatch):
+    """The second Ctrl-C comes when the first has ended training, and the last figure is drawn."""
+    monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(RunRecord, "on_exception", lambda *_: signal.default_int_handler(signal.SIGINT, None))
+    assert main(["fit", *tiny, *SHORT, "--run_dir", "run"]) == 130
+    assert "resume it: python -m lightning_cifar fit --resume run" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("terminal_signals")
