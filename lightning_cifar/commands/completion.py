@@ -9,7 +9,7 @@ from lightning_cifar.run.settings.options import (
     SIGNATURES,
     SUBCOMMANDS,
     Arguments,
-    list_parameters,
+    list_group_options,
 )
 
 WITH_FIT_OPTIONS = ("repeat", "sweep")  # commands that pass options on to fit
@@ -51,7 +51,7 @@ def main(args: list[str]) -> int:
 
 def format_script() -> str:
     fit_options = [f"--{name}" for name in FLAGS]
-    fit_options += [f"--{group}.{name}" for group in SIGNATURES for name in list_parameters(group)]
+    fit_options += [f"--{name}" for group in SIGNATURES for name in list_group_options(group)]
     cases = []
     for command in SUBCOMMANDS:
         options: list[str] = []

@@ -116,6 +116,11 @@ def list_parameters(group: str) -> tuple[str, ...]:
     return tuple(name for name in names if group != "model" or name not in LINKED)
 
 
+def list_group_options(group: str) -> list[str]:
+    """Return the options of a group of `SIGNATURES`, such as ``data.batch_size``."""
+    return [f"{group}.{name}" for name in list_parameters(group)]
+
+
 def format_overview() -> str:
     """Return the text of ``--help``: a line for each command and recipe."""
     lines = ["usage: python -m lightning_cifar COMMAND [options]", "", "commands:"]
@@ -153,16 +158,15 @@ def check_option(flag: str, command: str = "", others: Collection[str] = ()) -> 
     """
     name = flag.removeprefix("--").split("=")[0].rstrip("+")
     group, *rest = name.split(".")
-    groups = {one: [f"{one}.{parameter}" for parameter in list_parameters(one)] for one in SIGNATURES}
     if group in SIGNATURES and rest:
-        name, known = f"{group}.{rest[0]}", groups[group]  # the parser checks names below a parameter
+        name, known = f"{group}.{rest[0]}", list_group_options(group)  # the parser checks names below a parameter
     else:
         known = [*FLAGS, "verbose", *SIGNATURES]
     use = USE.get(name, "")
     if use and (name not in known or command not in ("", use.split()[0])):
         raise InputError(f"--{name} goes with {use}")
     if name not in known:
-        every = [*FLAGS.keys() - {"help"}, *(one for names in groups.values() for one in names)]
+        every = [*FLAGS.keys() - {"help"}, *(one for other in SIGNATURES for one in list_group_options(other))]
         near = suggest(name, [*known, *others], every)
         remedy = f"did you mean --{near}?" if near else "fit --help-all lists them"
         raise InputError(f"no option --{name}: {remedy}")
