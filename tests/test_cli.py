@@ -363,7 +363,7 @@ def test_traceback_is_printed_if_the_environment_asks_for_it(capsys, monkeypatch
     assert any("layer(args)" in line for line in err)
 
 
-# As a process; test_wheel.py starts one of its own.
+# As child processes, like those of test_wheel.py.
 
 
 @pytest.mark.slow

@@ -102,7 +102,8 @@ def walk(folder: Path | str, deep: bool = True, onerror: Callable[[OSError], obj
 
     Links are followed, but no folder is entered twice, and none above ``folder``. ``onerror`` gets what hides a folder.
     """
-    seen = {str(one) for one in (Path(os.path.realpath(folder)) / "inside").parents}
+    real = Path(os.path.realpath(folder))
+    seen = {str(one) for one in (real, *real.parents)}
     for parent, folders, files in os.walk(folder, onerror=onerror or fail, followlinks=True):
         names = {os.path.realpath(os.path.join(parent, one)): one for one in sorted(folders)[::-1] if one[0] != "."}
         folders[:] = sorted(one for path, one in names.items() if path not in seen) if deep else []

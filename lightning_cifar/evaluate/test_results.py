@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import compute_digest, write_json, write_whole
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
@@ -132,8 +133,7 @@ def find_tests(run: Path) -> list[Path]:
 def is_partial(directory: Path) -> bool:
     """Return whether the test in ``directory`` is known to be one of a part of the images."""
     with suppress(OSError, *DAMAGED):
-        result = read_json(directory / RESULT)
-        return bool(result["images"] < result["test_images"])
+        return bool(describe_partial(read_json(directory / RESULT)))
     return False
 
 

@@ -169,10 +169,7 @@ def open_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path], Callable[[Tensor], Tensor]]]] = {
-    "safetensors": (
-        write_safetensors,
-        lambda file: Calibrated(load_pretrained(file)),
-    ),
+    "safetensors": (write_safetensors, lambda file: Calibrated(load_pretrained(file))),
     "onnx": (write_onnx, open_onnx),
     "torch.export": (write_program, open_program),
 }

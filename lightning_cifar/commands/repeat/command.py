@@ -23,7 +23,6 @@ from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 
-CHOSEN = "data.batch_size"  # by the number of images of a folder
 HIDDEN = (".precision", ".precision.lock", ".sum.lock")  # files of all seeds
 
 
@@ -108,7 +107,8 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        refuse_other_settings(job, run_dir, SEED, OWN | ({CHOSEN} if job.leaves_to_data(CHOSEN) else set()))
+        chosen = {"data.batch_size"} if job.leaves_to_data("data.batch_size") else set()  # when the data is read
+        refuse_other_settings(job, run_dir, SEED, OWN | chosen)
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     with explain_stop(lambda: f"in seed {seed}", run_dir):

@@ -105,7 +105,7 @@ class RunRecord(Callback):
         self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}
         if stage == "fit":
             self.record["timings"] |= {"fit_seconds": round(self.count_fit_seconds(), 3)}
-            self.record["timings"] |= {"epochs": count_epochs(trainer), "steps": trainer.global_step}
+            self.record["timings"] |= {"epochs": count_trained_epochs(trainer), "steps": trainer.global_step}
             self.record["timings"] |= {"steps_per_epoch": count_epoch_steps(trainer)}
         self.record["metrics"] = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
@@ -139,7 +139,7 @@ def read_earlier(file: Path) -> dict[str, Any]:
         return {}
 
 
-def count_epochs(trainer: Trainer) -> float:
+def count_trained_epochs(trainer: Trainer) -> float:
     """Return the epochs trained so far; training that ended within an epoch counts the share of its batches."""
     batches, loop = trainer.num_training_batches, trainer.fit_loop
     if batches in (0, math.inf) or not (taken := loop.epoch_loop.batch_progress.current.ready):
