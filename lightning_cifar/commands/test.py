@@ -18,10 +18,9 @@ from lightning_cifar.evaluate.test_results import (
     LOGITS,
     RESULT,
     identify_checkpoint,
-    read_json,
     write_evaluation,
 )
-from lightning_cifar.files import compute_digest
+from lightning_cifar.files import compute_digest, read_json
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
 from lightning_cifar.run.records.wandb import log_test

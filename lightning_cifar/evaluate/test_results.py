@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -14,7 +13,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.evaluate.tables import describe_partial
-from lightning_cifar.files import compute_digest, write_json, write_whole
+from lightning_cifar.files import compute_digest, read_json, write_json, write_whole
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
 TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
@@ -24,27 +23,6 @@ DAMAGED = (
     *(SyntaxError, Image.DecompressionBombError),  # Pillow's
     RecursionError,  # nested too deep
 )
-MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
-
-
-def read_text(file: Path, limit: int = MAX_BYTES) -> str:
-    """Return the text of a file that this package has written, after `check_file`."""
-    check_file(file, limit)
-    return file.read_text(encoding="utf-8")
-
-
-def read_json(file: Path) -> Any:
-    """Return the content of a JSON file that this package has written, read by `read_text`."""
-    return json.loads(read_text(file))
-
-
-def check_file(file: Path, limit: int = MAX_BYTES) -> None:
-    """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
-    found = file.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is not a regular file")
-    if found.st_size > limit:
-        raise ValueError(f"{found.st_size:,} bytes are more than {limit:,}")
 
 
 def check_size(content: Any, limit: int) -> None:

@@ -22,15 +22,13 @@ from lightning_cifar.evaluate.test_results import (
     DAMAGED,
     MISTAKES,
     RESULT,
-    check_file,
     check_size,
     find_current_test,
     find_tested_run,
     find_tests,
     read_checkpoint_path,
-    read_json,
-    read_text,
 )
+from lightning_cifar.files import check_file, read_json, read_text
 from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet

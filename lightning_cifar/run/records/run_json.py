@@ -1,7 +1,6 @@
 """``run.json``, the record of a run: command, versions, device, commit, seed, data, timings, last metrics."""
 
 import datetime
-import json
 import math
 import os
 import platform
@@ -20,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import write_json
+from lightning_cifar.files import read_json, write_json
 from lightning_cifar.run.accumulation import count_epoch_steps
 
 RECORD = "run.json"
@@ -126,14 +125,14 @@ class RunRecord(Callback):
 
 def read_earlier(file: Path) -> dict[str, Any]:
     """Return the record of the run to resume; empty if there is none, or a damaged one."""
-    if not file.is_file():  # nor a named pipe, from which reading would wait for ever
-        return {}
     try:
-        earlier = json.loads(file.read_text())
+        earlier = read_json(file)
         for one in [earlier, *earlier.get("resumed", [])]:
             dict(one.get("data") or {})
             sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
         return dict(earlier)
+    except FileNotFoundError:
+        return {}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         print(f"{file} is damaged and is written anew ({reason(error)})")
         return {}
@@ -150,9 +149,8 @@ def count_trained_epochs(trainer: Trainer) -> float:
 
 def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
-    file = run_dir / RECORD
     try:
-        name = json.loads(file.read_text())[kind] if file.is_file() else None
+        name = read_json(run_dir / RECORD)[kind]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return name if isinstance(name, str) else None
