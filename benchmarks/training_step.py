@@ -59,8 +59,7 @@ class Step:
         self.images, self.labels = images.to(DEVICE), labels.to(DEVICE)
         self.positions = torch.arange(batch, device=DEVICE)
         self.data.draws, self.data.fill = self.data.draws.to(DEVICE), self.data.fill.to(DEVICE)
-        pixels = self.model.normalise(self.images)
-        self.mixed = find_fastest_precision(self.model.network, pixels) == "bf16-mixed"
+        self.mixed = find_fastest_precision(self.model.network, DEVICE, 32) == "bf16-mixed"
 
     def pixels(self) -> Tensor:
         return self.model.normalise(self.data.augment_batch(self.images, self.positions))

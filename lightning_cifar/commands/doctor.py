@@ -90,8 +90,7 @@ def check_machine() -> Iterator[Finding]:
 def check_torch() -> Iterator[Finding]:
     import torch
 
-    from lightning_cifar.model.network import FiveBlockNet
-    from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
+    from lightning_cifar.run.process.hardware import find_fastest_precision
     from lightning_cifar.run.records.run_json import find_cpu_name
     from lightning_cifar.train.weights import load_pretrained
 
@@ -101,11 +100,11 @@ def check_torch() -> Iterator[Finding]:
         yield True, f"GPU {index}: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
         yield True, "GPU: none that torch can use; training uses the CPU"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    load_pretrained().to(device)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
-    known = find_processor_precision() if device == "cpu" else None  # as fit chooses it
-    faster = find_fastest_precision(FiveBlockNet(), torch.rand(2 if known else 64, 3, 32, 32, device=device))
-    yield True, f"the pretrained model predicts; faster precision for training: {known or faster}"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_pretrained().to(device)
+    model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device)).sum().backward()  # a step of training, nearly
+    faster = find_fastest_precision(model.network, device, side=32)
+    yield True, f"the pretrained model predicts; faster precision for training: {faster}"
 
 
 def check_data() -> Iterator[Finding]:

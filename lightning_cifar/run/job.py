@@ -21,7 +21,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import compute_digest
 from lightning_cifar.model.named import check_logits
 from lightning_cifar.run.finetuning import start_from
-from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.process.hardware import find_fastest_precision
 from lightning_cifar.run.process.launcher import check_launcher, choose_devices
 from lightning_cifar.run.process.messages import show_messages
 from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
@@ -226,10 +226,7 @@ def choose_precision(job: Job) -> None:
     if not is_rank_zero():
         raise InputError("--trainer.precision auto needs Lightning to start the processes: name a precision instead")
     gpu = job.trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if not gpu and (precision := find_processor_precision()):
-        print(f"precision: {precision}, the faster one here, by the processor's instructions", flush=True)
-        return job.set_precision(precision)
-    images = job.data.test.sample(256).images.to("cuda" if gpu else "cpu")
-    precision = find_fastest_precision(job.model.network, images / 255)
+    device = torch.device("cuda" if gpu else "cpu")
+    precision = find_fastest_precision(job.model.network, device, job.data.hparams["image_size"])
     print(f"precision: {precision}, the faster one here", flush=True)
     job.set_precision(precision)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from lightning_cifar.data.images import count_kinds, is_image
 from lightning_cifar.errors import InputError, check_range
@@ -17,9 +17,6 @@ from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import claim_directory
 from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
-
-if TYPE_CHECKING:
-    from lightning_cifar.train.classifier import ImageClassifier
 
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
@@ -63,7 +60,11 @@ def main(args: list[str]) -> int:
     model = load_named_model(options.ckpt_path, options.device)
     if options.tta:
         model.hparams["tta"] = options.tta
-    precision = choose_precision(model) if options.precision == "auto" else options.precision
+    if (precision := options.precision) == "auto":
+        from lightning_cifar.run.process.hardware import find_fastest_precision
+        from lightning_cifar.train.weights import get_square
+
+        precision = find_fastest_precision(model.network, model.device, get_square(model.hparams).side)
     if options.explain:
         from lightning_cifar.evaluate.explain import check_maps
 
@@ -96,20 +97,6 @@ def describe_others(others: list[str]) -> str:
     if not others:
         return ""
     return f": {len(others):,} files that are not images ({count_kinds(others)}), such as {escape_name(others[0])}"
-
-
-def choose_precision(model: "ImageClassifier") -> str:
-    """Return the faster precision for this model on its device; measure it only if the processor is unknown."""
-    import torch
-
-    from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
-    from lightning_cifar.train.weights import get_square
-
-    if model.device.type == "cpu" and (precision := find_processor_precision()):
-        return precision
-    side = get_square(model.hparams).side
-    noise = torch.randint(256, (64, 3, side, side), dtype=torch.uint8, device=model.device)
-    return find_fastest_precision(model.network, model.normalise(noise))
 
 
 def write_rows(rows: Iterator[dict[str, Any]], opened: IO[str], row_format: str | None, top: int) -> int:

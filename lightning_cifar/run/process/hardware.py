@@ -7,29 +7,34 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 IMAGES, STEPS = 64, 3
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
-def find_fastest_precision(network: nn.Module, images: Tensor) -> str:
-    """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on the device of ``images``.
+def find_fastest_precision(network: nn.Module, device: torch.device, side: int) -> str:
+    """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on images of ``side`` pixels.
 
-    On a CPU both are timed on a copy of the network, for a second. A GPU with bfloat16 uses it without a measurement,
-    which would mostly time kernel launches. float16 is never chosen: it needs loss scaling. ``images`` are a batch as
-    in training, (B, C, H, W) floats, of which the first 64 are used.
+    A CPU has the instructions or not; if that is unknown, both are measured. A GPU with bfloat16 uses it without a
+    measurement, which would mostly time kernel launches. float16 is never chosen: it needs loss scaling.
     """
-    if images.device.type == "cuda":
+    if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    twin = copy.deepcopy(network).to(images.device).to(memory_format=torch.channels_last).train()
-    batch = images[:IMAGES].contiguous(memory_format=torch.channels_last)
+    known = find_processor_precision() if device.type == "cpu" else None
+    return known or measure_precision(network, device, side)
+
+
+def measure_precision(network: nn.Module, device: torch.device, side: int) -> str:
+    """Time both precisions on a copy of the network and random images, for a second."""
+    twin = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
     seconds: dict[str, float] = {}
     with torch.random.fork_rng([]):  # dropout draws
+        batch = torch.rand(IMAGES, 3, side, side).to(device).contiguous(memory_format=torch.channels_last)
         for turn in range(2 * STEPS):  # in turn, for other processes come and go
             precision = ("32-true", "bf16-mixed")[turn % 2]
             start = time.perf_counter()
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                 logits = twin(batch)
             logits.float().logsumexp(1).sum().backward()
             seconds[precision] = min(time.perf_counter() - start, seconds.get(precision, float("inf")))

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from lightning_cifar import ImageClassifier
-from lightning_cifar.run.process.hardware import find_fastest_precision, find_processor_precision
+from lightning_cifar.run.process.hardware import find_processor_precision, measure_precision
+
+CPU = torch.device("cpu")
 
 
 class Slow(nn.Module):
@@ -29,14 +31,14 @@ class Slow(nn.Module):
 
 @pytest.mark.parametrize(("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")])
 def test_chooses_the_faster_precision(slow, chosen):
-    assert find_fastest_precision(Slow(slow), torch.rand(8, 3, 32, 32)) == chosen
+    assert measure_precision(Slow(slow), CPU, side=8) == chosen
 
 
 def test_leaves_network_and_random_state_unchanged():
     network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    images, state = torch.rand(8, 3, 32, 32), torch.get_rng_state()
-    assert find_fastest_precision(network, images) in ("32-true", "bf16-mixed")
+    state = torch.get_rng_state()
+    assert measure_precision(network, CPU, side=32) in ("32-true", "bf16-mixed")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
