@@ -17,7 +17,6 @@ from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import LastGroup, accumulates
-from lightning_cifar.run.averages import AverageStart
 from lightning_cifar.run.checkpoints.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoints.checkpoint_files import (
     BEST,
@@ -185,7 +184,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure(), FinalValidation()]
         usual += [LastGroup()] if accumulates(job.trainer) else []
-        usual += [AverageStart(), EndedEarly(configured, job.settings["resume"] is not None)]
+        usual += [EndedEarly(configured, job.settings["resume"] is not None)]
         if job.trainer["enable_checkpointing"] is not False:
             # Without validation, `train` makes best.ckpt of the last weights.
             if job.selects_by_validation and not any(isinstance(one, ModelCheckpoint) for one in configured):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -51,12 +51,10 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
 
 def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     """Return `Muon` or torch's class of this name; `InputError` if there is none."""
-    if name == "muon":
-        return Muon
-    known = [one for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED]
-    check_name(name, ["muon", *NAMES, *known], "optimizer")
-    found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, NAMES.get(name, name))
-    return found
+    known = {one: kind for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED}
+    known = {"muon": Muon, **{short: known[one] for short, one in NAMES.items()}, **known}
+    check_name(name, known, "optimizer")
+    return known[name]
 
 
 def fuse(*optimizers: torch.optim.Optimizer) -> None:
@@ -79,8 +77,14 @@ def prepare_averages(trainer: Trainer) -> None:
     """Let callbacks that average the weights copy integers, such as indices: their mean would be rounded down.
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
+    `InputError` if one begins after the last step: Lightning would end with the weights from before training.
     """
     for one in find_callbacks(trainer, WeightAveraging):
+        if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:
+            start, total = one.update_starting_at_step or 0, trainer.estimated_stepping_batches
+            if start >= total:
+                why = f"training ends after {total:,} steps; set a lower one"
+                raise InputError(f"update_starting_at_step {start:,}: {why}")
         if (average := one._average_model) is None:
             continue
         if mean := average.avg_fn:
