@@ -1,16 +1,22 @@
-"""Directories of runs and other results: creation, ownership, locks."""
+"""Directories of runs and other results: creation, ownership, locks; a refused command leaves them as they were."""
 
 import datetime
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock
 
 from lightning_cifar.errors import DISK_FULL, InputError
-from lightning_cifar.files import acquire
-from lightning_cifar.run.refusal import list_missing, remove_empty
+from lightning_cifar.files import acquire, write_whole
+from lightning_cifar.run.process.exit_status import explain, is_out_of_memory
 
 LOCK = ".lock"
+# What a run writes without any result, but for hidden files; every result changes another file too.
+SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 
 
 def make_directory(
@@ -79,3 +85,56 @@ def lock(run_dir: Path) -> BaseFileLock | None:
         for partial in run_dir.rglob(".*.partial"):  # of processes that were killed while writing
             partial.unlink(missing_ok=True)
     return held
+
+
+def list_missing(directory: Path) -> list[Path]:
+    """Return the directory and its parents as far as they do not exist, the innermost first."""
+    return [one for one in (directory, *directory.parents) if not one.exists()]
+
+
+def remove_empty(directories: Sequence[Path]) -> None:
+    """Remove those directories, the innermost first, that exist and are empty."""
+    for one in directories:
+        with suppress(OSError):
+            one.rmdir()
+
+
+def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
+    """Return an exit function of a context that ends with an error because of the user's input, or of its size.
+
+    It restores the entries that the directory has now, unless there are results by then, and removes those that were
+    ``made`` for the run, the innermost first.
+    """
+    entries = set(directory.iterdir())
+    # Only what a set-up may write is restored; others may be large.
+    files = {
+        file: (file.read_bytes() if is_of_set_up(file) else b"", file.stat()) for file in entries if file.is_file()
+    }
+
+    def restore() -> None:
+        if not directory.is_dir():  # deleted while it was in use
+            return
+        changed = set(directory.iterdir()) - entries
+        changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
+        if not all(map(is_of_set_up, changed)):
+            return
+        for one in changed:
+            if one in files:
+                content, before = files[one]
+                write_whole(one, content)
+                os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+            elif one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            else:
+                one.unlink()
+        remove_empty(made)
+
+    def end(_: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error)):
+            restore()
+
+    return end
+
+
+def is_of_set_up(file: Path) -> bool:
+    return file.name in SET_UP or file.name.startswith(".")

@@ -29,19 +29,19 @@ from lightning_cifar.run.checkpoints.checkpoint_files import (
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
-from lightning_cifar.run.directory import lock, make_directory
+from lightning_cifar.run.directory import lock, make_directory, undo_if_refused
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.final_validation import FinalValidation
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import Job
+from lightning_cifar.run.process.exit_status import explain_callbacks, explain_checkpoint
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.records.wandb import finish_wandb
-from lightning_cifar.run.refusal import explain_callbacks, explain_checkpoint, undo_if_refused
 from lightning_cifar.run.settings.changes import list_changes
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues

@@ -18,8 +18,7 @@ from lightning_cifar.commands.repeat.results import (
     summarise_seeds,
 )
 from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
-from lightning_cifar.run.directory import make_directory
-from lightning_cifar.run.refusal import list_missing, remove_empty
+from lightning_cifar.run.directory import list_missing, make_directory, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, require_extra
-from lightning_cifar.run.directory import make_directory
-from lightning_cifar.run.refusal import undo_if_refused
+from lightning_cifar.run.directory import make_directory, undo_if_refused
 from lightning_cifar.run.settings.options import Arguments, check_options_of_fit, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
 

@@ -25,9 +25,9 @@ from lightning_cifar.run.checkpoints import resume
 from lightning_cifar.run.checkpoints.checkpoint_files import LAST, PREVIOUS, keep_own_files
 from lightning_cifar.run.checkpoints.random_state import get_random_states, restore_random_states
 from lightning_cifar.run.guards import FiniteLoss
+from lightning_cifar.run.process.exit_status import explain_checkpoint
 from lightning_cifar.run.process.output import drop_broken_output, leave_terminal, outlive_readers, restore_output
 from lightning_cifar.run.records.metrics_csv import count_lines
-from lightning_cifar.run.refusal import explain_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 20  # steps between two synchronisations of all processes

@@ -4,10 +4,14 @@ import errno
 import os
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
+
+RESTORING = {"checkpoint_connector.py", "checkpoint_files.py", "last_checkpoint.py"}  # of Lightning and this package
 
 
 def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
@@ -95,3 +99,31 @@ def is_about_input(error: Exception) -> bool:
     return isinstance(error, MisconfigurationException) or (
         isinstance(error, ValueError | ModuleNotFoundError) and Path(lightning.__file__).parent in raised_in.parents
     )
+
+
+@contextmanager
+def explain_checkpoint(file: str | Path | None) -> Iterator[None]:
+    """Turn an error in restoring a checkpoint into an `InputError` that names the file."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        places = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if file is None or not places & RESTORING or "fit_loop.py" in places or is_out_of_memory(error):
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{file} does not fit this run: {words}") from error
+
+
+@contextmanager
+def explain_callbacks() -> Iterator[None]:
+    """Turn an error in a callback of Lightning, which does not suit the model or the data, into an `InputError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
+        files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [file.stem for file in files if file.parts[-4:-1] == ("lightning", "pytorch", "callbacks")]
+        if not names or explain(error)[0] is not None:
+            raise
+        raise InputError(f"a callback ({names[-1]}) cannot be used here: {type(error).__name__} {error}") from error

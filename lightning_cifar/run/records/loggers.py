@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lightning_cifar.errors import InputError, reason
+from lightning_cifar.run.directory import list_missing, remove_empty
 from lightning_cifar.run.figures.curves import METRICS
 from lightning_cifar.run.job import Job
 from lightning_cifar.run.process.rank_zero import is_rank_zero
@@ -16,7 +17,6 @@ from lightning_cifar.run.records.attempt import attempt_calls
 from lightning_cifar.run.records.metrics_csv import keep_lines
 from lightning_cifar.run.records.run_json import read_record_entry
 from lightning_cifar.run.records.wandb import find_earlier_run, hide_paths, start_wandb
-from lightning_cifar.run.refusal import list_missing, remove_empty
 from lightning_cifar.run.settings.options import to_list
 
 # Of MLflow, whose defaults let training wait for a quarter of an hour for a server that does not answer: these, 80 s.
