@@ -23,8 +23,8 @@ from lightning_cifar.model.named import check_logits
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision
 from lightning_cifar.run.process.launcher import check_launcher, choose_devices
-from lightning_cifar.run.process.messages import show_messages
 from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
+from lightning_cifar.run.process.state import show_messages
 from lightning_cifar.run.settings.configurations import list_set_options
 from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
 from lightning_cifar.run.settings.options import SIGNATURES

@@ -2,16 +2,17 @@
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import DISK_FULL
-from lightning_cifar.run.process.messages import restored_messages
 from lightning_cifar.run.process.output import drop_output, has_no_reader
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
@@ -22,6 +23,11 @@ IRRELEVANT = (
     "Be aware that when using `ckpt_path`.*('LastCheckpoint'|\\['Timer'\\])",  # in LearningRateFinder; of max_time
     "It is recommended to use .*sync_dist=True",  # for values that are equal in all processes
 )
+
+# Lightning's logs: warnings, and what its callbacks print when they are asked to, for example by ``verbose``.
+QUIET = ("lightning.pytorch", "lightning.fabric")
+SHARED = "lightning.pytorch.utilities.rank_zero"  # callbacks log by it, and so does the Trainer at every start
+SHOWN = ("lightning.pytorch.callbacks", "lightning.pytorch.tuner", SHARED)
 
 
 def prepare_output() -> None:
@@ -113,3 +119,29 @@ def send_again(lost: "sys.UnraisableHookArgs") -> None:
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def show_messages() -> None:
+    """Drop Lightning's messages, except of callbacks; to call after Lightning is imported, which sets the levels."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SHOWN:
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger(SHARED).addFilter(is_of_callback)
+
+
+def is_of_callback(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or Path(record.pathname).parent.name in ("callbacks", "tuner")
+
+
+@contextlib.contextmanager
+def restored_messages() -> Iterator[None]:
+    """Restore afterwards, for notebooks, what `show_messages` changes."""
+    loggers = [logging.getLogger(name) for name in (*QUIET, *SHOWN)]
+    levels = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        logging.getLogger(SHARED).removeFilter(is_of_callback)
