@@ -61,8 +61,8 @@ class LastCheckpoint(Checkpoint):
             self.stop_signal, self.stored = None, {}  # of an earlier fit
             self.last_model_path, self.postponed = "", False
             self.directory = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
-            resume.after_each_step(trainer, self.after_step)
-            resume.after_each_epoch(trainer, self.after_epoch)
+            resume.follow(trainer.fit_loop.epoch_loop, self.after_step)
+            resume.follow(trainer.fit_loop, self.after_epoch)
             outlive_readers(lambda: self.on_signal(signal.SIGPIPE, None))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +71,7 @@ class LastCheckpoint(Checkpoint):
                 restore_random_states(self.stored["random"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        resume.check_loops(trainer, checkpoint)
+        resume.check_types("loops.fit_loop", checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict())
         resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
         for callback in find_callbacks(trainer, ModelCheckpoint):
             if state := checkpoint["callbacks"].get(callback.state_key):

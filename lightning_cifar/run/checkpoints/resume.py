@@ -20,8 +20,8 @@ from torchmetrics import Metric
 from lightning_cifar.run.checkpoints.random_state import get_random_states, restore_random_states
 
 INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
-    "fit_loop/epoch_loop/on_advance_end": "runs last in a step: `after_each_step` follows it",
-    "fit_loop/on_advance_end": "runs last in an epoch: `after_each_epoch` follows it",
+    "fit_loop/epoch_loop/on_advance_end": "runs last in a step: `follow` continues it",
+    "fit_loop/on_advance_end": "runs last in an epoch: `follow` continues it",
     "fit_loop/epoch_loop/batch_progress/is_last_batch": "the end of the epoch is near, and saves what is due",
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
     "fit_loop/epoch_loop/_num_ready_batches_reached": "whether the end of training is also that of an epoch",
@@ -42,28 +42,22 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
 Reduce = Callable[[Any], Any]
 
 
-def after_each_step(trainer: Trainer, then: Callable[..., None]) -> None:
-    """Call ``then(data_fetcher)`` at the end of every training step."""
-    follow(trainer.fit_loop.epoch_loop, "on_advance_end", then)
+def follow(loop: Any, then: Callable[..., None]) -> None:
+    """Call ``then`` at the end of each step of Lightning's epoch loop, or of each epoch of its fit loop.
 
-
-def after_each_epoch(trainer: Trainer, then: Callable[..., None]) -> None:
-    """Call ``then()`` at the end of every epoch, after validation and all hooks."""
-    follow(trainer.fit_loop, "on_advance_end", then)
-
-
-def follow(owner: Any, method: str, then: Callable[..., None]) -> None:
-    first = getattr(owner, method)
+    An epoch ends after validation and all hooks. ``then`` gets the arguments of the loop's method.
+    """
+    first = loop.on_advance_end
 
     def both(*args: Any) -> None:
         first(*args)
         then(*args)
 
-    setattr(owner, method, both)
+    loop.on_advance_end = both
 
 
 def stop_following(trainer: Trainer) -> None:
-    """Undo `after_each_step` and `after_each_epoch`."""
+    """Undo `follow`."""
     for loop in (trainer.fit_loop.epoch_loop, trainer.fit_loop):
         loop.__dict__.pop("on_advance_end", None)
 
@@ -130,11 +124,6 @@ def restore_metric_states(module: LightningModule, stored: Mapping[str, Mapping[
             if type(value) is not (wanted := type(getattr(metric, state))):
                 raise TypeError(f"{name}.{state} is a {type(value).__name__}, not a {wanted.__name__}")
             setattr(metric, state, value.to(module.device) if isinstance(value, Tensor) else value)
-
-
-def check_loops(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
-    """Raise a TypeError if a count of the loops in a checkpoint has another type."""
-    check_types("loops.fit_loop", checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict())
 
 
 def check_types(name: str, stored: Any, own: Any) -> None:
