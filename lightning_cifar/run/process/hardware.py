@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lightning_cifar.data.memory import read_lines
+
 IMAGES, STEPS = 64, 3
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -43,8 +45,8 @@ def measure_precision(network: nn.Module, device: torch.device, side: int) -> st
 
 def find_processor_precision(info: Path = Path("/proc/cpuinfo")) -> str | None:
     """Return ``bf16-mixed`` if the processor has bfloat16 instructions, else ``32-true``; None if that is unknown."""
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), None)
+    lines = (line for line in read_lines(info) if line.startswith(("flags", "Features")))
+    flags = next(lines, "").partition(":")[2].split()
     if not flags:
         return None
     return "bf16-mixed" if {"avx512_bf16", "amx_bf16", "bf16"} & {*flags} else "32-true"

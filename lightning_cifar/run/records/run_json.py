@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_cifar.data.memory import read_lines
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import read_json, write_json
@@ -181,12 +182,9 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def find_cpu_name() -> str:
     """Return the model name of the CPU, as far as the operating system knows it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = (line.partition(":") for line in read_lines(Path("/proc/cpuinfo")))
+    names = (value.strip() for key, _, value in lines if key.strip() == "model name")
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def describe_data(trainer: Trainer) -> dict[str, Any] | None:
