@@ -30,6 +30,7 @@ from lightning_cifar.train.weights import get_square
 SIDE, MARGIN, TITLE, SCALE = 256, 12, 30, 26  # of a panel and of its colour bar, in pixels
 # Paul Tol's palette, safe for colour-blind readers.
 BRANCHES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+HEAT = (255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)  # colours of 0 to 255
 
 
 @dataclass
@@ -112,7 +113,7 @@ def draw_heat(explanation: Explanation) -> Image.Image:
     """Draw the image in grey under its heat map."""
     grey = draw_input(explanation).convert("L").convert("RGB")
     heat = Image.fromarray((255 * explanation.heat).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    colours = Image.fromarray(colour_table()[np.asarray(heat)])
+    colours = Image.fromarray(HEAT[np.asarray(heat)])
     return Image.blend(grey, colours, 0.55)
 
 
@@ -144,7 +145,7 @@ def draw_explanation(explanation: Explanation, name: str, probability: float) ->
 def draw_scale() -> Image.Image:
     """Draw the colours of the heat map, from 0 to the largest value in the image."""
     shares = np.linspace(255, 0, SIDE).astype(np.uint8)[:, None].repeat(SCALE, 1)
-    scale = Image.fromarray(colour_table()[shares])
+    scale = Image.fromarray(HEAT[shares])
     write = ImageDraw.Draw(scale)
     for text, colour, place in (("max", "black", 8), ("0", "white", SIDE - 8)):
         write.text((SCALE // 2, place), text, colour, font(11), anchor="mm")
@@ -170,11 +171,6 @@ def draw_gates(explanation: Explanation) -> Image.Image:
             write.text((start - 5, top + height / 2), explanation.branches[branch], "black", font(11), anchor="rm")
             write.text((start + length + 4, top + height / 2), f"{weight:.2f}", "black", font(11), anchor="lm")
     return figure
-
-
-@cache
-def colour_table() -> np.ndarray:
-    return (255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 
 
 @cache

@@ -126,14 +126,14 @@ class RunRecord(Callback):
 
 def read_earlier(file: Path) -> dict[str, Any]:
     """Return the record of the run to resume; empty if there is none, or a damaged one."""
+    if not file.is_file():
+        return {}
     try:
         earlier = read_json(file)
         for one in [earlier, *earlier.get("resumed", [])]:
             dict(one.get("data") or {})
             sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
         return dict(earlier)
-    except FileNotFoundError:
-        return {}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         print(f"{file} is damaged and is written anew ({reason(error)})")
         return {}
