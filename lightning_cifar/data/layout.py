@@ -59,9 +59,8 @@ def name_folders(folders: Collection[Path]) -> dict[str, str]:
         raise InputError(f"{odd[0]}: the name of a class must be valid text: rename the folder")
     named = {unicodedata.normalize("NFC", one.name): str(one) for one in folders}
     if len(named) < len(folders):
-        raise InputError(
-            f"{next(iter(folders)).parent} has two class folders whose names differ only in Unicode form: merge them"
-        )
+        parent = next(iter(folders)).parent
+        raise InputError(f"{parent} has two class folders whose names differ only in Unicode form: merge them")
     return dict(sorted(named.items()))
 
 
@@ -97,18 +96,21 @@ def report_skipped(paths: list[str], why: str) -> None:
         print(f"{len(paths):,} files {why}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
 
 
-def walk(folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None) -> Iterator[str]:
-    """Yield the files in a folder, with ``deep`` also those in its sub-folders; no hidden ones.
+def walk(
+    folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None, hidden: bool = False
+) -> Iterator[str]:
+    """Yield the files in a folder, with ``deep`` also those in its sub-folders; hidden ones only with ``hidden``.
 
     Links are followed, but no folder is entered twice, and none above ``folder``. ``onerror`` gets what hides a folder.
     """
-    real = Path(os.path.realpath(folder))
+    real, skipped = Path(os.path.realpath(folder)), "" if hidden else "."
     seen = {str(one) for one in (real, *real.parents)}
     for parent, folders, files in os.walk(folder, onerror=onerror or fail, followlinks=True):
-        names = {os.path.realpath(os.path.join(parent, one)): one for one in sorted(folders)[::-1] if one[0] != "."}
+        shown = (one for one in sorted(folders)[::-1] if one[0] not in skipped)
+        names = {os.path.realpath(os.path.join(parent, one)): one for one in shown}
         folders[:] = sorted(one for path, one in names.items() if path not in seen) if deep else []
         seen.update(names)
-        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
+        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] not in skipped)
 
 
 def fail(error: OSError) -> None:
