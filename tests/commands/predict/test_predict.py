@@ -236,7 +236,7 @@ def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp
     monkeypatch.setattr("lightning_cifar.evaluate.prediction.rank_classes", stopped)
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
     status, out, err = run(capsys, *args)
-    assert (status, out, err.splitlines()[-1]) == (130, "", "interrupted")
+    assert (status, out, err.splitlines()[-1]) == (130, "", "interrupted: run the command again")
     assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
 
 
