@@ -48,7 +48,7 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
         more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
         raise InputError(f"{file} names images that are not below {root}: {', '.join(absent[:MOST_NAMED])}{more}")
     unnamed = [path for path in files if path not in lines and has_image_suffix(path)]
-    report_skipped(unnamed, f"below {root} are not in {file.name} and are passed over")
+    report_skipped(unnamed, f"below {root}, but not in {file.name}")
     return parts
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
@@ -80,11 +80,11 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
             if not files[part][name]:
                 raise InputError(f"{folder} is empty of images: add images or remove the class from every part")
             skipped += sorted({*paths} - {*files[part][name]})
-    report_skipped(skipped, "are not images and are passed over")
+    report_skipped(skipped, "no image")
     used = {Path(folder) for folders in classes.values() for folder in folders.values()}
     parents = {root, *(folder.parent for folder in used)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
-    report_skipped(loose, "lie in no class folder and are passed over")
+    report_skipped(loose, "in no class folder")
     if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
         print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
     return files
@@ -93,7 +93,8 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
 def report_skipped(paths: list[str], why: str) -> None:
     """Print how many files of which kinds are passed over, and the first of them."""
     if paths:
-        print(f"{len(paths):,} files {why}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
+        skipped = f"{format_count(len(paths), 'file')} passed over ({why})"
+        print(f"{skipped}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
 
 
 def walk(

@@ -4,7 +4,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightning_cifar.callbacks import find_callbacks
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 
 
 class AverageStart(Callback):
@@ -14,6 +14,5 @@ class AverageStart(Callback):
         averages = find_callbacks(trainer, EMAWeightAveraging)
         for start in (one.update_starting_at_step or 0 for one in averages if one.update_starting_at_epoch is None):
             if start >= (total := trainer.estimated_stepping_batches):
-                raise InputError(
-                    f"update_starting_at_step {start:,}: training ends after {total:,} steps; set a lower one"
-                )
+                ends = f"training ends after {format_count(int(total), 'step')}"
+                raise InputError(f"update_starting_at_step {start:,}: {ends}; set a lower one")

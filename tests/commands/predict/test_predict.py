@@ -384,6 +384,10 @@ def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
     words = ": 2 files that are not images (1 without suffix, 1 .txt), such as"
     assert (status, len(out.splitlines())) == (1, 4)  # the HEIC file is a row, with its error
     assert f"left out{words} {folder / 'scan'}\n" in err
+    assert "1 image could not be read: see the column `error`\n" in err
+    (folder / "below/notes.txt").unlink()
+    assert "left out: 1 file that is not an image (1 without suffix), such as" in run(capsys, "--images", folder)[2]
+    (folder / "below/notes.txt").touch()
     (folder / "IMG_1.HEIC").unlink()
     for file in folder.glob("*.jpg"):
         file.unlink()
