@@ -1,6 +1,7 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
-from lightning_cifar.run.process.exit_status import explain, find_stop
+from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal
 from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
@@ -21,6 +22,7 @@ from lightning_cifar.run.settings.options import (
 )
 from lightning_cifar.run.settings.precedence import layer
 
+NO_ADVICE = ("fit", "repeat", "sweep", "serve")  # they say how they are resumed; a server has nothing to resume
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
 
 
@@ -72,25 +74,27 @@ def answer(args: list[str]) -> int:
             if status is None:
                 if (stop := find_stop(error)) is None:
                     raise
-                return report_stop(stop)
+                return report_stop(stop, args[0])
             if os.environ.get(TRACEBACK, "0") not in ("", "0"):
                 traceback.print_exception(error)
             print("error: " + name_flag(" ".join(message.split())), file=sys.stderr)
             return status
         except (KeyboardInterrupt, SystemExit) as stop:
-            return report_stop(stop)
+            return report_stop(stop, args[0])
     return 0
 
 
-def report_stop(stop: KeyboardInterrupt | SystemExit) -> int:
+def report_stop(stop: KeyboardInterrupt | SystemExit, command: str) -> int:
     """Print why the command was ended, unless by success, and return the exit status."""
+    code = getattr(stop, "code", None)
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)  # Lightning turns Ctrl-C into a SystemExit
-        return 130
-    if isinstance(stop.code, str):
-        print(stop.code, file=sys.stderr)
+        code = 128 + signal.SIGINT  # Lightning turns Ctrl-C into a SystemExit
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
         return 1
-    return stop.code or 0
+    if is_signal(code) and code != 128 + signal.SIGPIPE:
+        print("interrupted" + ("" if command in NO_ADVICE else ": run the command again"), file=sys.stderr)
+    return code or 0
 
 
 def run(args: list[str]) -> None:

@@ -59,6 +59,11 @@ def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:
         raise InputError(f"{user} needs the extra: pip install 'lightning-cifar[{extra}]'")
 
 
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """Return such as ``1 image`` or ``2,000 images``; name a ``plural`` that is not made by an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def reason(error: Exception) -> str:
     """Return the first line of an error's message; its type if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

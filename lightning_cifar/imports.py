@@ -39,10 +39,8 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
     if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
-        raise InputError(
-            f"{option} {name} is not trusted. Importing it runs its code; to allow that, add --trust_config {package} "
-            f"(in Python: with lightning_cifar.trust({package!r}))"
-        )
+        allow = f"add --trust_config {package} (in Python: with lightning_cifar.trust({package!r}))"
+        raise InputError(f"{option} {name} is not trusted. Importing it runs its code; to allow that, {allow}")
     try:
         found = import_module(module)
     except Exception as error:

@@ -60,8 +60,9 @@ def measure_difference(first: dict[str, torch.Tensor], second: dict[str, torch.T
 
 
 def test_no_shard_of_a_set_is_empty():
-    with pytest.raises(InputError, match="2 images to evaluate are fewer than the 3 processes"):
-        Shard(0, 3).of_set(2)
+    for size, words in ((1, "1 image"), (2, "2 images")):
+        with pytest.raises(InputError, match=f"{words} to evaluate cannot be divided among 3 processes"):
+            Shard(0, 3).of_set(size)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from lightning_cifar.errors import reason
+from lightning_cifar.errors import format_count, reason
 from lightning_cifar.run.settings.options import Arguments
 
 Finding = tuple[bool, str]
@@ -94,7 +94,8 @@ def check_torch() -> Iterator[Finding]:
     from lightning_cifar.run.records.run_json import find_cpu_name
     from lightning_cifar.train.weights import load_pretrained
 
-    yield True, f"CPU: {find_cpu_name()}, {os.cpu_count()} cores; threads of torch: {torch.get_num_threads()}"
+    cores = format_count(os.cpu_count() or 1, "core")
+    yield True, f"CPU: {find_cpu_name()}, {cores}; threads of torch: {torch.get_num_threads()}"
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         yield True, f"GPU {index}: {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"

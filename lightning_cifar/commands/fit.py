@@ -14,7 +14,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.steps import count_batches
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.figures.curves import METRICS
 from lightning_cifar.run.figures.live_figure import CURVES
@@ -77,10 +77,9 @@ def list_few_steps(job: Job) -> Iterator[str]:
     is_default = job.leaves_to_data("trainer.max_epochs", "trainer.max_steps")
     if is_new and is_default and epochs and 0 < batches * epochs < FEW_STEPS:
         enough = math.ceil(FEW_STEPS / batches)
-        yield (
-            f"{epochs} epochs of {batches} steps are few to train a network: --trainer.max_epochs {enough} makes "
-            f"{enough * batches} steps"
-        )
+        few = f"{format_count(epochs, 'epoch')} of {format_count(batches, 'step')}"
+        more = f"--trainer.max_epochs {enough} makes {enough * batches} steps"
+        yield f"a network needs more than {few}: {more}"
 
 
 def describe_end(job: Job, run: Run) -> Iterator[str]:

@@ -89,10 +89,9 @@ def check_images(images: Tensor, channels: int) -> None:
     floats = images.is_floating_point()
     low, high = (images if floats else images.long()).aminmax()
     if not (low > -0.1 and high <= (1.1 if floats else 255)):
-        raise InputError(
-            f"images must be uint8 or floats in [0, 1], got {'floats' if floats else images.dtype} from {low:.3g} to "
-            f"{high:.3g}: divide pixels of 0 to 255 by 255, and do not normalise them, which the model does"
-        )
+        found = f"{'floats' if floats else images.dtype} from {low:.3g} to {high:.3g}"
+        remedy = "divide pixels of 0 to 255 by 255, and do not normalise them, which the model does"
+        raise InputError(f"images must be uint8 or floats in [0, 1], got {found}: {remedy}")
 
 
 def to_rows(images: Tensor) -> Tensor:

@@ -52,10 +52,8 @@ def load_cifar(
         install_cifar(published, root, url, archive)
         damaged = list_damaged(published, folder)
     if damaged:
-        raise InputError(
-            f"{folder} is incomplete or altered ({', '.join(damaged)}): delete it, and it is installed again; "
-            "or set url or archive to a source"
-        )
+        remedy = "delete it, and it is installed again; or set url or archive to a source"
+        raise InputError(f"{folder} is incomplete or altered ({', '.join(damaged)}): {remedy}")
     try:
         train = read_batches([folder / file for file, _ in published.train_list])
         test = read_batches([folder / file for file, _ in published.test_list])

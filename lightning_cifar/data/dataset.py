@@ -103,11 +103,8 @@ def complete_parts(
         size = min(max(len(train) // 5, len(class_names)), len(train) - 1)
         rest, chosen = stratified_split(train.labels, size, split_seed)
         names = shorten(", ".join(class_names), 80, placeholder=" ...")
-        print(
-            f"{root} has no test images: split_seed {split_seed} chooses {size:,} of its {len(train):,} images of "
-            f"{len(class_names)} classes ({names})",
-            flush=True,
-        )
+        some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({names})"
+        print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
         train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
     if train is None:
         train, val = test[:0], test[:0] if val is None else val

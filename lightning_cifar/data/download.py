@@ -9,18 +9,9 @@ from socket import SHUT_RDWR
 from ssl import SSLError
 from threading import Timer
 from typing import Any
+from urllib import request as web
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    FTPHandler,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    Request,
-    build_opener,
-    getproxies,
-    proxy_bypass,
-)
 
 from tqdm import tqdm
 
@@ -48,7 +39,7 @@ class TimedResponse(HTTPResponse):
             self.end.cancel()
 
 
-class BoundedHandler(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler):
+class BoundedHandler(web.HTTPSHandler, web.HTTPHandler, web.HTTPRedirectHandler, web.FTPHandler):
     """Read no headers and no redirect without end, and do not follow one to FTP."""
 
     def do_open(self, http_class: Any, *args: Any, **options: Any) -> Any:
@@ -59,20 +50,20 @@ class BoundedHandler(HTTPSHandler, HTTPHandler, HTTPRedirectHandler, FTPHandler)
         fp.read = fp.close  # Python reads the page that comes with it
         return super().redirect_request(req, fp, *args)
 
-    def ftp_open(self, req: Request) -> Any:
+    def ftp_open(self, req: web.Request) -> Any:
         raise URLError("redirected to ftp, not http or https")
 
 
-def open_url(request: Request, timeout: float) -> Any:
+def open_url(request: web.Request, timeout: float) -> Any:
     """Open a URL as Python's ``urlopen`` does, with the exceptions of `BoundedHandler`."""
-    return build_opener(BoundedHandler).open(request, timeout=timeout)
+    return web.build_opener(BoundedHandler).open(request, timeout=timeout)
 
 
 def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int]:
     """Open a URL after ``have`` of its bytes, or else from the start; return the response and the bytes before it."""
     if 0 < have < size:
         try:
-            answer = open_url(Request(url, headers={"Range": f"bytes={have}-"}), timeout)
+            answer = open_url(web.Request(url, headers={"Range": f"bytes={have}-"}), timeout)
         except HTTPError as error:
             if error.code != 416:
                 raise
@@ -82,15 +73,15 @@ def open_after(url: str, have: int, size: int, timeout: float) -> tuple[Any, int
         if answer.status == 200:  # the server ignores ranges
             return answer, 0
         answer.close()
-    return open_url(Request(url), timeout), 0
+    return open_url(web.Request(url), timeout), 0
 
 
 def describe(url: str, error: Exception) -> str:
     """Return an error as short text, for a server may have sent any bytes; and the proxy, which may be its cause."""
     text = " ".join(str(getattr(error, "reason", None) or error or type(error).__name__).split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-    host, proxy = url.partition("//")[2].partition("/")[0], getproxies().get(url.partition(":")[0])
-    return f"{text}, through the proxy {proxy.rpartition('@')[2]}" if proxy and not proxy_bypass(host) else text
+    host, proxy = url.partition("//")[2].partition("/")[0], web.getproxies().get(url.partition(":")[0])
+    return f"{text}, through the proxy {proxy.rpartition('@')[2]}" if proxy and not web.proxy_bypass(host) else text
 
 
 def download(urls: list[str], partial: Path, size: int, digest: str, remedy: str) -> Path:

@@ -35,9 +35,8 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
         tails = ("/".join(folders[start:]) for start in range(len(folders)))
         found = next((paths[tail] for tail in tails if tail in paths), names.get(name, []))
         if len(found) > 1:
-            raise InputError(
-                f"{file}, line {line}: {name} may be {found[0]} or {found[1]}: write the path below {root}"
-            )
+            either = f"{found[0]} or {found[1]}"
+            raise InputError(f"{file}, line {line}: {name} may be {either}: write the path below {root}")
         if not found:
             absent.append(name)
         elif found[0] in lines:
@@ -49,7 +48,7 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
         more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
         raise InputError(f"{file} names images that are not below {root}: {', '.join(absent[:MOST_NAMED])}{more}")
     unnamed = [path for path in files if path not in lines and has_image_suffix(path)]
-    report_skipped(unnamed, f"below {root} are not in {file.name} and are passed over")
+    report_skipped(unnamed, f"below {root}, but not in {file.name}")
     return parts
 
 
@@ -84,9 +83,8 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         label = 1 - path
     if path is None or label is None:
         missing = "path" if path is None else "label"
-        raise InputError(
-            f"labels {file} has no column {missing}: its first row is {first[:80]!r}; name the columns there"
-        )
+        found = f"its first row is {first[:80]!r}"
+        raise InputError(f"labels {file} has no column {missing}: {found}; name the columns there")
     for line, row in rows[1:]:
         values = row + [""] * len(header)
         if not (values[path] and values[label]):

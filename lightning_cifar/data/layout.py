@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
@@ -59,9 +59,8 @@ def name_folders(folders: Collection[Path]) -> dict[str, str]:
         raise InputError(f"{odd[0]}: the name of a class must be valid text: rename the folder")
     named = {unicodedata.normalize("NFC", one.name): str(one) for one in folders}
     if len(named) < len(folders):
-        raise InputError(
-            f"{next(iter(folders)).parent} has two class folders whose names differ only in Unicode form: merge them"
-        )
+        parent = next(iter(folders)).parent
+        raise InputError(f"{parent} has two class folders whose names differ only in Unicode form: merge them")
     return dict(sorted(named.items()))
 
 
@@ -81,11 +80,11 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
             if not files[part][name]:
                 raise InputError(f"{folder} is empty of images: add images or remove the class from every part")
             skipped += sorted({*paths} - {*files[part][name]})
-    report_skipped(skipped, "are not images and are passed over")
+    report_skipped(skipped, "no image")
     used = {Path(folder) for folders in classes.values() for folder in folders.values()}
     parents = {root, *(folder.parent for folder in used)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
-    report_skipped(loose, "lie in no class folder and are passed over")
+    report_skipped(loose, "in no class folder")
     if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
         print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
     return files
@@ -94,21 +93,25 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
 def report_skipped(paths: list[str], why: str) -> None:
     """Print how many files of which kinds are passed over, and the first of them."""
     if paths:
-        print(f"{len(paths):,} files {why}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
+        skipped = f"{format_count(len(paths), 'file')} passed over ({why})"
+        print(f"{skipped}: {count_kinds(paths)}; the first is {paths[0]}", flush=True)
 
 
-def walk(folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None) -> Iterator[str]:
-    """Yield the files in a folder, with ``deep`` also those in its sub-folders; no hidden ones.
+def walk(
+    folder: Path | str, deep: bool = True, onerror: Callable[[OSError], object] | None = None, hidden: bool = False
+) -> Iterator[str]:
+    """Yield the files in a folder, with ``deep`` also those in its sub-folders; hidden ones only with ``hidden``.
 
     Links are followed, but no folder is entered twice, and none above ``folder``. ``onerror`` gets what hides a folder.
     """
-    real = Path(os.path.realpath(folder))
+    real, skipped = Path(os.path.realpath(folder)), "" if hidden else "."
     seen = {str(one) for one in (real, *real.parents)}
     for parent, folders, files in os.walk(folder, onerror=onerror or fail, followlinks=True):
-        names = {os.path.realpath(os.path.join(parent, one)): one for one in sorted(folders)[::-1] if one[0] != "."}
+        shown = (one for one in sorted(folders)[::-1] if one[0] not in skipped)
+        names = {os.path.realpath(os.path.join(parent, one)): one for one in shown}
         folders[:] = sorted(one for path, one in names.items() if path not in seen) if deep else []
         seen.update(names)
-        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
+        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] not in skipped)
 
 
 def fail(error: OSError) -> None:

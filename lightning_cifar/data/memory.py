@@ -12,10 +12,8 @@ def find_shortage(images: int, side: int) -> str | None:
     needed, free = 3 * side**2 * images, measure_memory()
     if needed <= free / 3:
         return None
-    return (
-        f"{images:,} images of {side}x{side} pixels need {needed / 1e9:.3g} GB, more than a third of the "
-        f"{free / 1e9:.3g} GB of memory that are available"
-    )
+    need = f"{images:,} images of {side}x{side} pixels need {needed / 1e9:.3g} GB"
+    return f"{need}, more than a third of the {free / 1e9:.3g} GB of memory that are available"
 
 
 def measure_memory() -> int:

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_cifar.errors import format_count
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.curves import choose_line_style
@@ -29,7 +30,7 @@ def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     with rc_context({"font.family": choose_fonts(result["per_class"])}):
         for number, draw in enumerate(panels, 1):
             draw(figure.add_subplot(1, len(panels), number), result)
-    which = describe_partial(result) or f"{result['images']:,} images"
+    which = describe_partial(result) or format_count(result["images"], "image")
     # At the left, where no panel's title is.
     figure.suptitle(f"accuracy {result['accuracy']:.2%} on {which}", x=0.01, ha="left", weight="bold")
     write_whole(file, render_figure(figure))

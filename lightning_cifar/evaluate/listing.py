@@ -54,20 +54,29 @@ def find_matches(pattern: str) -> Iterator[str]:
         yield from glob.glob(pattern)
         return
     place, unread = parts.index("**"), list[OSError]()
+    hidden = any(map(is_hidden, parts[place:]))
     for start in glob.glob(os.sep.join([*parts[:place], ""])) if place else ["."]:
-        for path in walk(start, onerror=unread.append):
+        for path in walk(start, onerror=unread.append, hidden=hidden):
             if match_parts(os.path.relpath(path, start).split(os.sep), parts[place:]):
                 yield path if place else os.path.relpath(path)
     yield from (str(error.filename) for error in unread)
 
 
 def match_parts(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number."""
-    if not patterns:
-        return not parts
+    """Return whether the parts of a path match those of a pattern, of which ``**`` matches any number.
+
+    A hidden part matches only a pattern that begins with a dot, as in glob.
+    """
+    if not (parts and patterns):
+        return not parts and {*patterns} <= {"**"}
+    fits = is_hidden(parts[0]) <= is_hidden(patterns[0])
     if patterns[0] == "**":
-        return any(match_parts(parts[start:], patterns[1:]) for start in range(len(parts) + 1))
-    return bool(parts) and fnmatch(parts[0], patterns[0]) and match_parts(parts[1:], patterns[1:])
+        return match_parts(parts, patterns[1:]) or (fits and match_parts(parts[1:], patterns))
+    return fits and fnmatch(parts[0], patterns[0]) and match_parts(parts[1:], patterns[1:])
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def read_pixels(source: str | BinaryIO, square: Square) -> Any:

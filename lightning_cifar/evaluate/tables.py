@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_cifar.errors import format_count
 from lightning_cifar.files import open_atomically
 
 SUBSETS = {
@@ -35,8 +36,8 @@ def format_table(result: dict[str, Any]) -> str:
     lines += [f"{name:<{width}}  {share:>7.2%}" for name, share in totals.items()]
     for key, meaning in SUBSETS.items():
         if found := result.get(key):
-            excluded = result["images"] - found["images"]
-            lines.append(f"{found['accuracy']:.2%} of {found['images']:,} images, without {excluded} {meaning}")
+            excluded, images = result["images"] - found["images"], format_count(found["images"], "image")
+            lines.append(f"{found['accuracy']:.2%} of {images}, without {excluded} {meaning}")
     if found := result.get("without_training_images"):
         rest = f"; {found['accuracy']:.2%} of the others" if found["images"] else ""
         same = result["images"] - found["images"]

@@ -12,7 +12,7 @@ from filelock import BaseFileLock
 
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import acquire, write_whole
-from lightning_cifar.run.process.exit_status import explain, is_out_of_memory
+from lightning_cifar.run.process.exit_status import explain, find_stop, is_out_of_memory
 
 LOCK = ".lock"
 # What a run writes without any result, but for hidden files; every result changes another file too.
@@ -99,8 +99,10 @@ def remove_empty(directories: Sequence[Path]) -> None:
             one.rmdir()
 
 
-def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[..., None]:
+def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = False) -> Callable[..., None]:
     """Return an exit function of a context that ends with an error because of the user's input, or of its size.
+
+    With ``stopped``, also of one that a signal ends: nothing could be resumed there.
 
     It restores the entries that the directory has now, unless there are results by then, and removes those that were
     ``made`` for the run, the innermost first.
@@ -130,7 +132,8 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = ()) -> Callable[...,
         remove_empty(made)
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error)):
+        refused = isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error))
+        if refused or (stopped and find_stop(error)):
             restore()
 
     return end

@@ -14,3 +14,5 @@ class FinalValidation(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True  # Lightning then validates before it ends
+            # Unless these are still to come, which max_steps does not wait for.
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, format_count, reason
 from lightning_cifar.files import compute_digest
 from lightning_cifar.model.named import check_logits
 from lightning_cifar.run.finetuning import start_from
@@ -177,7 +177,7 @@ def choose_batch_size(job: Job) -> None:
     if chosen < size:
         job.data.hparams["batch_size"] = job.settings["data"]["batch_size"] = chosen
         steps = count_batches(job.data)
-        made = f"{count:,} images make {steps} step{'s' if steps > 1 else ''} an epoch"
+        made = f"{format_count(count, 'image makes', 'images make')} {format_count(steps, 'step')} an epoch"
         print(f"batch size {chosen}: {made}; --data.batch_size sets another", flush=True)
 
 
@@ -214,7 +214,8 @@ def check_limit(job: Job, name: str) -> None:
     images = job.data.val if name == "limit_val_batches" else job.data.test
     limit, batches = job.trainer[name], math.ceil(len(images) / job.data.hparams["eval_batch_size"])
     if limit is not None and not (limit if isinstance(limit, int) else limit * batches) >= 1:
-        raise InputError(f"--trainer.{name} {limit} leaves no image: set at least one of {batches:,} batches")
+        available = format_count(batches, "batch", "batches")
+        raise InputError(f"--trainer.{name} {limit} leaves no image: set at least one of {available}")
 
 
 def choose_precision(job: Job) -> None:

@@ -106,7 +106,7 @@ def open_run(
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
     directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
-    hold(directory, job, ending, undo_if_refused(directory, made))
+    hold(directory, job, ending, undo_if_refused(directory, made, stopped=job.command != "fit"))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)
 

@@ -23,7 +23,7 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
-from lightning_cifar.train.objective import ClassWeights, Objective
+from lightning_cifar.train.objective import ClassWeights, Objective, convert_batch
 from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
@@ -115,8 +115,7 @@ class ImageClassifier(LightningModule):
         self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
         freeze_parts(self.networks, freeze)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix, self.hparams["class_weights"])
-        # validate_args would read every batch back from the device.
-        self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)  # no sync
         self.test_outputs = Outputs()
         self.random_state = torch.get_rng_state()
 
@@ -187,9 +186,8 @@ class ImageClassifier(LightningModule):
         images, labels = batch
         pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
-        loss = self.objective.sum_losses(each, targets)
         correct = (torch.stack(each).mean(0).argmax(1) == (labels.argmax(1) if labels.ndim > 1 else labels)).sum()
-        return {"loss": loss, "correct": correct}
+        return {"loss": self.objective.sum_losses(each, targets), "correct": correct}
 
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
@@ -198,6 +196,9 @@ class ImageClassifier(LightningModule):
         start_replay(self, self.datamodule, ImageClassifier)
         if (self.datamodule is None) == isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
             rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:  # on a GPU, a check would wait
+        return super()._on_before_batch_transfer(convert_batch(batch, self, ImageClassifier), dataloader_idx)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch
@@ -230,8 +231,7 @@ class ImageClassifier(LightningModule):
         self.test_outputs.reset()  # not in on_test_epoch_end: they are read after the test
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        self.test_outputs.update(*self.average_views(images), labels)
+        self.test_outputs.update(*self.average_views(batch[0]), batch[1])
 
     def on_test_epoch_end(self) -> None:
         logits, plain, labels = self.test_outputs.compute()

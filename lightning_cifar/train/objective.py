@@ -2,16 +2,41 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from lightning_cifar.errors import InputError
 
+STEPS = {"train": "training_step", "val": "validation_step", "test": "test_step"}
 ClassWeights = Literal["balanced"] | Sequence[float] | None
+
+
+def convert_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Return labels (B,) of any integer type as int64, and soft ones (B, K) as they are; `InputError` for others."""
+    soft, kind = labels.is_floating_point(), f"whole numbers from 0 to {num_classes - 1}"
+    if labels.shape[1:] != ((num_classes,) if soft else ()):
+        found = f"{labels.dtype} {[*labels.shape]}"
+        raise InputError(f"labels must be {kind}, or probabilities (B, {num_classes}), got {found}")
+    if not soft and labels.is_cpu and len(labels):  # a GPU would wait
+        low, high = map(int, labels.long().aminmax())
+        if low < 0 or high >= num_classes:
+            raise InputError(f"labels must be {kind}, got {low if low < 0 else high}")
+    return labels if soft else labels.long()
+
+
+def convert_batch(batch: Any, module: LightningModule, reference: type[LightningModule]) -> Any:
+    """Convert the labels of a batch for a step of ``reference``; other batches, and those to predict, stay as given."""
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        step = STEPS.get(getattr(module.trainer.state.stage, "dataloader_prefix", ""))
+        if step and not is_overridden(step, module, reference):
+            return batch[0], convert_labels(batch[1], module.hparams["num_classes"])
+    return batch
 
 
 class Objective(nn.Module):

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_cifar.callbacks import find_callbacks
-from lightning_cifar.errors import InputError, check_name, reason
+from lightning_cifar.errors import InputError, check_name, format_count, reason
 from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
 
 NAMES = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}  # of torch's classes; any other class has its own
 UNSUITED = ("Optimizer", "LBFGS", "SparseAdam", "Muon")  # no optimiser; one group; sparse gradients; matrices only
 FUSED_DEVICES = ("cpu", "cuda", "mps")
+Groups = list[dict[str, Any]]  # of parameters, each with its options
 ROLES = ("filters", "matrix", "gate", "norm", "head")
 
 
@@ -83,7 +84,7 @@ def prepare_averages(trainer: Trainer) -> None:
         if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:
             start, total = one.update_starting_at_step or 0, trainer.estimated_stepping_batches
             if start >= total:
-                why = f"training ends after {total:,} steps; set a lower one"
+                why = f"training ends after {format_count(int(total), 'step')}; set a lower one"
                 raise InputError(f"update_starting_at_step {start:,}: {why}")
         if (average := one._average_model) is None:
             continue
@@ -101,7 +102,7 @@ def copy_weights(average: AveragedModel, use: Callable[..., None], trainer: Trai
     use(trainer, module, *args)
 
 
-def group_parameters(network: nn.Module, rates: dict[str, float]) -> list[dict[str, Any]]:
+def group_parameters(network: nn.Module, rates: dict[str, float]) -> Groups:
     """Group the trainable parameters of a network or `Ensemble` by role, with the learning rate of each.
 
     ``filters`` are convolutions, ``gate`` the gates of a `GatedBlock`, ``head`` what is named ``classifier``, or else
@@ -141,11 +142,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        groups: list[dict[str, Any]],
-        momentum: float = 0.85,
-        filter_momentum: float = 0.6,
-        weight_decay: float = 0,
+        self, groups: Groups, momentum: float = 0.85, filter_momentum: float = 0.6, weight_decay: float = 0
     ) -> None:
         for group in groups:
             group["momentum"] = filter_momentum if group["role"] == "filters" else momentum
@@ -206,9 +203,8 @@ def newton_schulz(matrices: list[Tensor], iterations: int = 3) -> list[Tensor]:
         results = iterate_by_height(wide, iterations)
     else:  # bfloat16 would be emulated, in 14 times the time
         results = iterate_by_height(wide, iterations, torch.float32)
-    return [
-        result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in zip(matrices, results, strict=True)
-    ]
+    pairs = zip(matrices, results, strict=True)
+    return [result.mT if len(matrix) > matrix.shape[1] else result for matrix, result in pairs]
 
 
 def iterate_padded(matrices: list[Tensor], iterations: int) -> list[Tensor]:

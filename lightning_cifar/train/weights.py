@@ -27,10 +27,8 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained.safetensors"
 SPLIT = ("val_size", "split_seed")  # arguments of the data that choose which images were not trained on
 SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
-NETWORK_OPTIONS = (
-    *("network", "network_args", "members", "image_size", "non_square"),
-    *signature(FiveBlockNet).parameters,
-)
+SHAPING = ("network", "network_args", "members", "image_size", "non_square")
+NETWORK_OPTIONS = (*SHAPING, *signature(FiveBlockNet).parameters)
 
 
 class StoredModel(NamedTuple):

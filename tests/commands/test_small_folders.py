@@ -144,12 +144,12 @@ def test_seeds_share_the_batch_size_and_are_resumed(folder):
 
 
 def test_too_few_steps_get_a_line(folder, capsys):
-    few = "2 epochs of 6 steps are few to train a network: --trainer.max_epochs 17 makes 102 steps"
+    few = "a network needs more than 2 epochs of 6 steps: --trainer.max_epochs 17 makes 102 steps"
     assert fit(folder, "--recipe", "fast") == 0
     assert f"note: {few}" in capsys.readouterr().out.splitlines()
     for options in (["--recipe", "fast", "--trainer.max_epochs", "1"], []):  # by default, 30 epochs
         assert fit(folder, *options, "--trainer.max_time", "00:00:00:00", run_dir=f"run{len(options)}") == 0
-    assert "are few" not in capsys.readouterr().out
+    assert "a network needs more" not in capsys.readouterr().out
 
 
 def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys):

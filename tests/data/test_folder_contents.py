@@ -45,8 +45,11 @@ def test_files_that_are_not_images_are_passed_over_with_a_count(image_folder, re
     (image_folder / "val" / "dog" / "empty").touch()
     status, text = read("--data.in_memory", in_memory, "--data.num_workers", "0")
     assert status == 0
-    assert "4 files are not images and are passed over: 1 .db, 1 .ini, 1 .csv, 1 without suffix" in text
+    assert "4 files passed over (no image): 1 .db, 1 .ini, 1 .csv, 1 without suffix" in text
     assert load_folder(image_folder).fingerprint() == expected
+    for name in ("train/cat/Thumbs.db", "train/cat/desktop.ini", "train/cat/labels.csv"):
+        (image_folder / name).unlink()
+    assert "1 file passed over (no image): 1 without suffix" in read()[1]
 
 
 def test_images_without_suffix_are_read(image_folder):

@@ -9,7 +9,7 @@ import pytest
 from lightning_cifar.evaluate.listing import find_images
 
 FILES = ("a.png", "one/a.png", "one/b.txt", "one/two/c.png", "three/a.png", "one/[x]/d.png")
-FILES += (".hidden/a.png", "one/.b.png")
+FILES += (".hidden/a.png", "one/.b.png", "three/.hidden/e.png", ".hidden/.deep/f.png", ".hidden/deep/g.png")
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "pattern",
     ["files/**", "files/**/*.png", "**/*.png", "files/**/two/*", "f*/**/[ab].*", "files/**/**/a.png", "files/*/*.png",
-     "{tmp}/files/**/a*", "none/**", "files/one/**/"],
+     "{tmp}/files/**/a*", "none/**", "files/one/**/", "**/.hidden/*", "files/**/.hidden/**", "files/**/.*",
+     "files/.hidden/**/*.png", "**/.*/**/[ef].png", "files/**/.hidden/.*/*"],
 )  # fmt: skip
 def test_patterns_match_as_those_of_glob_do(pattern, files):
     pattern = pattern.format(tmp=os.getcwd())

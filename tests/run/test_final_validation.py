@@ -9,10 +9,14 @@ from lightning_cifar import main
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 
-@pytest.mark.parametrize(("steps", "validated"), [(1, [0]), (3, [1, 2]), (4, [1, 3])])
-def test_the_last_weights_are_validated_wherever_max_steps_ends(tiny, steps, validated):
+@pytest.mark.parametrize(
+    ("steps", "validated", "least"),
+    [(1, [0], []), (3, [1, 2], []), (4, [1, 3], []), (3, [1, 2], ["min_epochs", "3"]), (3, [1, 2], ["min_steps", "5"])],
+)
+def test_the_last_weights_are_validated_wherever_max_steps_ends(tiny, steps, validated, least):
     """Two steps make an epoch. `best.ckpt` never has the accuracy of other weights."""
     options = ["--trainer.max_epochs", "9", "--trainer.max_steps", str(steps), "--trainer.log_every_n_steps", "1"]
+    options += [f"--trainer.{least[0]}", least[1]] if least else []
     assert main(["fit", *tiny, *options, "--run_dir", "run"]) == 0
     with open("run/metrics.csv", newline="") as opened:
         accuracies = {int(row["step"]): row["val/accuracy"] for row in csv.DictReader(opened) if row["val/accuracy"]}

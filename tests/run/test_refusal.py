@@ -1,6 +1,7 @@
 """A command that is refused changes nothing: no file and no directory is made, changed or removed."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, name):
     before = list_files(tmp_path)
     assert main([*(word.format(trained) for word in REFUSED[name]), "--run_dir", str(run_dir)]) == 2
     assert list_files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("terminal_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_stopped_evaluation_leaves_no_file(trained, tmp_path, capsys, monkeypatch, command, number):
+    """And says that the same command starts anew, by whichever signal it was stopped."""
+    step = {"test": "test_step", "validate": "validation_step", "predict": "predict_step"}[command]
+    monkeypatch.setattr(ImageClassifier, step, lambda *_: signal.raise_signal(number))
+    before = list_files(tmp_path)
+    for run_dir in ([], ["--run_dir", "a/b"]):
+        assert main([command, "--ckpt_path", str(trained), *run_dir]) == 128 + number
+        assert capsys.readouterr().err.splitlines()[-1] == "interrupted: run the command again"
+        assert list_files(tmp_path) == before
 
 
 def test_corrected_command_can_use_the_same_directory():

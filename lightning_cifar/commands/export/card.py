@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, describe_worse
 from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests
@@ -178,7 +178,7 @@ def format_accuracy(facts: dict[str, Any]) -> str:
         lines.append(f"- {share:.2%} {words}")
         if images := facts.get("images"):
             low, high = estimate_share_interval(share, images)
-            lines[-1] += f", 95 % interval {low:.2%} to {high:.2%} (Wilson, {images:,} images)"
+            lines[-1] += f", 95 % interval {low:.2%} to {high:.2%} (Wilson, {format_count(images, 'image')})"
     seeds = facts.get("recipe_accuracy")
     if seeds and seeds["interval"]:
         low, high = seeds["interval"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning_cifar.data.images import count_kinds, is_image
-from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.errors import InputError, check_range, format_count
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import claim_directory
@@ -82,7 +82,7 @@ def main(args: list[str]) -> int:
     if others:
         print(f"left out{describe_others(others)}", file=sys.stderr)
     if failed:
-        print(f"{failed:,} images could not be read: see the column `error`", file=sys.stderr)
+        print(f"{format_count(failed, 'image')} could not be read: see the column `error`", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -96,7 +96,8 @@ def describe_others(others: list[str]) -> str:
     """Return a clause that counts the files below folders that are no images; nothing if there are none."""
     if not others:
         return ""
-    return f": {len(others):,} files that are not images ({count_kinds(others)}), such as {escape_name(others[0])}"
+    found = format_count(len(others), "file that is not an image", "files that are not images")
+    return f": {found} ({count_kinds(others)}), such as {escape_name(others[0])}"
 
 
 def write_rows(rows: Iterator[dict[str, Any]], opened: IO[str], row_format: str | None, top: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lightning_cifar.errors import InputError, check_range, reason
+from lightning_cifar.errors import InputError, check_range, format_count, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES
 from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
@@ -89,9 +89,10 @@ class SavedRun:
             check_range("steps_per_epoch", steps, "[1, inf)")
             self.steps_per_epoch = float(steps)
         device, data = record["device"], record["data"] or {}
-        size = (
-            f"{device['cores']} cores, {device['threads']} threads" if "cores" in device else f"CUDA {device['cuda']}"
-        )
+        if "cores" in device:
+            size = f"{format_count(device['cores'], 'core')}, {format_count(device['threads'], 'thread')}"
+        else:
+            size = f"CUDA {device['cuda']}"
         sizes = [f"{data[part]:,} {part}" for part in ("train", "val", "test") if part in data]
         facts = {
             "started": record["started"][:16].replace("T", " ") + " UTC",

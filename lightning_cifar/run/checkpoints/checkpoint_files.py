@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.errors import InputError, check_range, format_count
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.records.run_json import count_trained_steps
 from lightning_cifar.run.settings.shell import quote_path
@@ -86,8 +86,8 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     if (directory / BEST).exists() and (steps := count_trained_steps(directory.parent)):
         config = quote_path(directory.parent / "config.yaml")
         raise InputError(
-            f"{directory} has no {LAST}, but the run has trained {steps} steps: put it back, or start anew by "
-            f"fit --config {config}"
+            f"{directory} has no {LAST}, but the run has trained {format_count(steps, 'step')}: put it back, or start "
+            f"anew by fit --config {config}"
         )
     return None
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.run.settings.options import SIGNATURES, TRAINER_COMMANDS, check_option, values_of
+from lightning_cifar.run.settings.options import FLAGS, SIGNATURES, TRAINER_COMMANDS, check_option, values_of
+from lightning_cifar.run.settings.suggestions import USE
 
 # Limits of configurations; aliases of YAML expand to more than there are atoms.
 CONFIG_CHARACTERS, VALUES, VALUE_CHARACTERS = 1_000_000, 10_000, 4_000
@@ -86,6 +87,8 @@ def check_names(stored: dict[str, Any], command: str) -> None:
         if name in TRAINER_COMMANDS:
             raise InputError(f"write the settings without the command, {name}")
         if name not in SIGNATURES:
+            if name in USE and name not in (*FLAGS, "verbose"):
+                raise InputError(f"{name} goes on the command line, with {USE[name]}")
             is_set = value not in (None, False) or name == "verbose"  # --print_config writes the others' defaults
             check_option(f"--{str(name)[:60]}", command if is_set else "")
             if name in ("recipe", "init_from", "ckpt_path") and not isinstance(value, str | None):

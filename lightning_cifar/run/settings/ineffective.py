@@ -5,6 +5,7 @@ from inspect import signature
 from typing import Any
 
 from lightning_cifar.data.images import SIZE
+from lightning_cifar.errors import format_count
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.settings.configurations import list_set_options
@@ -21,7 +22,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
     cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
     five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
     ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
-    equal = f"every class has {class_sizes[0]:,} training images" if len({*class_sizes}) == 1 else ""
+    each = format_count(class_sizes[0], "training image") if len({*class_sizes}) == 1 else ""
+    equal = f"every class has {each}" if each else ""
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",

@@ -236,7 +236,7 @@ def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp
     monkeypatch.setattr("lightning_cifar.evaluate.prediction.rank_classes", stopped)
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
     status, out, err = run(capsys, *args)
-    assert (status, out, err.splitlines()[-1]) == (130, "", "interrupted")
+    assert (status, out, err.splitlines()[-1]) == (130, "", "interrupted: run the command again")
     assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
 
 
@@ -384,6 +384,10 @@ def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
     words = ": 2 files that are not images (1 without suffix, 1 .txt), such as"
     assert (status, len(out.splitlines())) == (1, 4)  # the HEIC file is a row, with its error
     assert f"left out{words} {folder / 'scan'}\n" in err
+    assert "1 image could not be read: see the column `error`\n" in err
+    (folder / "below/notes.txt").unlink()
+    assert "left out: 1 file that is not an image (1 without suffix), such as" in run(capsys, "--images", folder)[2]
+    (folder / "below/notes.txt").touch()
     (folder / "IMG_1.HEIC").unlink()
     for file in folder.glob("*.jpg"):
         file.unlink()

@@ -205,7 +205,7 @@ def test_a_stop_at_the_end_of_a_seed_says_how_to_resume(tmp_path, tiny, capsys, 
 
     monkeypatch.setattr(command_module, "format_seed", stop)
     status, _, err = run(capsys, "repeat", "--n", "2", *tiny, "--run_dir", tmp_path / "run")
-    words = f"stopped in seed 0; to resume: the same command with --run_dir {tmp_path / 'run'}\n"
+    words = f"stopped in seed 0; to resume: the same command with --run_dir {tmp_path / 'run'}\ninterrupted\n"
     assert (status, err) == (143, words)
 
 

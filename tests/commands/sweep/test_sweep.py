@@ -64,7 +64,7 @@ def capture(args, status):
 
 def test_a_stopped_sweep_resumes_within_the_trial(swept):
     run_dir, [(_, err), (out, second_err)] = swept
-    assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\n"
+    assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\ninterrupted\n"
     assert f"resuming from {run_dir}/trial0/checkpoints/last.ckpt, step 1" in out
     assert second_err == ""
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}

@@ -80,6 +80,8 @@ def test_configuration_that_cannot_be_used_is_one_line(tmp_path, capsys, name):
         ("trainer:\n  max_epoch: 1\n", "no option --trainer.max_epoch: did you mean --trainer.max_epochs?"),
         ("optimizer:\n  class_path: torch.optim.Adam\n", "no option --optimizer: did you mean --model.optimizer?"),
         ("resume: runs/x\n", "resume goes on the command line: fit --resume RUN_DIR"),
+        ("n: 3\n", "n goes on the command line, with repeat"),
+        ("images: x\n", "images goes on the command line, with predict"),
         ("model: 3\n", "model must hold options, got 3"),
         ("corruptions: true\n", "--corruptions goes with test --ckpt_path FILE"),
         ("near_duplicates: x.csv\n", "--near_duplicates goes with test --ckpt_path FILE"),

@@ -176,12 +176,14 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
 
 
 @pytest.mark.usefixtures("terminal_signals")
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
     monkeypatch.setattr(Throughput, "on_train_batch_end", lambda *_: os.kill(os.getpid(), sent))
     assert main(["fit", *tiny, *SHORT, "--run_dir", "a run"]) == status
     assert load_checkpoint(Path("a run/checkpoints/last.ckpt"))["global_step"] == 1
-    assert "resume it: python -m lightning_cifar fit --resume 'a run'" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "resume it: python -m lightning_cifar fit --resume 'a run'" in out
+    assert err.splitlines()[-1] == "interrupted"
 
 
 @pytest.mark.usefixtures("terminal_signals")
