@@ -33,16 +33,18 @@ class Shard:
     def of_set(self, size: int) -> slice:
         """Return this shard of ``range(size)``, in order; the shards may differ in length by one. None may be empty."""
         if 0 < size < self.count:
-            few = f"{format_count(size, 'image')} to evaluate"
-            raise InputError(f"{few} cannot be divided among {self.count} processes: use fewer processes")
+            few = format_count(size, "image")
+            raise InputError(f"{few} to evaluate cannot be divided among {self.count} processes: use fewer processes")
         return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     def check(self, batch_size: int, size: int, drop_last: bool) -> None:
         """Raise `InputError` unless all batches of a set of ``size`` divide evenly among the shards."""
         last = 0 if drop_last else size % batch_size
         if batch_size % self.count or last % self.count:
-            too = f"and so must the last batch of {last}, unless drop_last leaves it out"
-            raise InputError(f"batch_size {batch_size} must divide evenly among {self.count} processes, {too}")
+            raise InputError(
+                f"batch_size {batch_size} must divide evenly among {self.count} processes, and so must the last batch "
+                f"of {last}, unless drop_last leaves it out"
+            )
 
 
 def current() -> Shard:

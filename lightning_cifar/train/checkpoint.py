@@ -45,6 +45,12 @@ def make_comment(body: bytes) -> bytes:
     return struct.pack("<H", DIGEST) + sha256(body).hexdigest().encode()
 
 
+def check_checkpoint(path: Any) -> None:
+    """Raise `InputError` if a local file is damaged or no checkpoint; URLs and opened files are not read."""
+    if isinstance(path, str | Path) and "://" not in str(path):
+        load_checkpoint(Path(path))
+
+
 def load_checkpoint(file: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running stored code, and verify its digest if it has one."""
     try:

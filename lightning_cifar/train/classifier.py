@@ -1,7 +1,6 @@
 """ImageClassifier: a network as a LightningModule, with loss, optimiser, metrics and test-time augmentation."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -20,7 +19,7 @@ from lightning_cifar.model.freezing import freeze as freeze_parts
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
-from lightning_cifar.train.checkpoint import load_checkpoint
+from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.objective import ClassWeights, Objective, convert_batch
@@ -122,9 +121,8 @@ class ImageClassifier(LightningModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Call Lightning's method with ``weights_only=True``; refuse a file that would run code or is damaged."""
-        is_local = isinstance(checkpoint_path, str | Path) and "://" not in str(checkpoint_path)
-        if is_local and kwargs.get("weights_only", True):
-            load_checkpoint(Path(checkpoint_path))
+        if kwargs.get("weights_only", True):
+            check_checkpoint(checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **{"weights_only": True, **kwargs})
 
     @property
