@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifar import Throughput, main
-from lightning_cifar.run.process import launcher, messages
+from lightning_cifar.run.process import launcher, state
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -88,7 +88,7 @@ def test_monitor_of_the_worst_is_refused(tiny, capsys, callback):
 
 def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, capsys, caplog):
     """But nothing else that Lightning prints at every start; one GPU's index is one device without a GPU."""
-    levels = [logging.getLogger(name).level for name in messages.SHOWN]
+    levels = [logging.getLogger(name).level for name in state.SHOWN]
     early = [CALLBACKS, "EarlyStopping", f"{CALLBACKS}.monitor", "val/loss", f"{CALLBACKS}.stopping_threshold", "100"]
     shown = [f"{CALLBACKS}.verbose", "true", "--trainer.enable_model_summary", "true", "--trainer.devices", "[0]"]
     assert fit(tiny, *early, *shown, "--trainer.max_epochs", "9") == 0
@@ -96,8 +96,8 @@ def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, c
     summary, reason = (record.message for record in caplog.records)
     assert "Trainable params" in summary
     assert reason.startswith("Stopping threshold reached")
-    assert [logging.getLogger(name).level for name in messages.SHOWN] == levels
-    assert not logging.getLogger(messages.SHARED).filters
+    assert [logging.getLogger(name).level for name in state.SHOWN] == levels
+    assert not logging.getLogger(state.SHARED).filters
 
 
 @pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
