@@ -4,8 +4,9 @@
 
 The working directory holds its images, as `peer_script.write_images` writes them. The script is read and run as it is,
 except where a CPU needs something else: CUDA calls act on the CPU, half precision becomes bfloat16 autocast of float32
-weights, CUDA's clocks become wall clocks, nothing is compiled, and there is no first run that compiles. ``--epochs``
-shortens its training. Prints what the script prints; its seconds are of training, without evaluation.
+weights (float32 on a CPU without instructions for bfloat16, which would be emulated), CUDA's clocks become wall clocks,
+nothing is compiled, and there is no first run that compiles. ``--epochs`` shortens its training. Prints what the script
+prints; its seconds are of training, without evaluation.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_cifar.run.process.hardware import find_processor_precision
 
 EPOCHS = "ceil(8 * len(train_loader))"
 CHANGES = {'main("warmup", model)': "pass", "range(200)": "range(1)"}
@@ -35,14 +38,15 @@ class Clock:
 
 
 def move_to_cpu() -> None:
-    """Let CUDA calls act on the CPU, and the outermost call of a module run under bfloat16 autocast."""
+    """Let CUDA calls act on the CPU, and the outermost call of a module run in the CPU's faster precision."""
     call, load, depth = nn.Module.__call__, torch.load, 0
+    mixed = find_processor_precision() == "bf16-mixed"
 
     def call_mixed(module: nn.Module, *args: Any, **options: Any) -> Any:
         nonlocal depth
         depth += 1
         try:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
                 result = call(module, *args, **options)
         finally:
             depth -= 1
@@ -60,6 +64,8 @@ def move_to_cpu() -> None:
         (torch.cuda, "Event"): Clock,
         (torch.cuda, "synchronize"): lambda: None,
     }
+    if not mixed:
+        stands[Tensor, "bfloat16"] = Tensor.float  # of Newton-Schulz
     for (owner, name), stand in stands.items():
         setattr(owner, name, stand)
 
