@@ -11,6 +11,7 @@ from lightning_cifar.files import acquire
 from lightning_cifar.run.refusal import list_missing, remove_empty
 
 LOCK = ".lock"
+UNFINISHED = ".unfinished"  # in a directory that a command fills, until it ends: it may then be repeated
 
 
 def make_directory(
