@@ -516,6 +516,7 @@ def test_run_dir_with_files_is_refused_and_unchanged(capsys, trained, tiny):
     status, _, err = run(capsys, "fit", *tiny, "--run_dir", trained)
     assert (status, len(err)) == (2, 1)
     assert f"{trained} is not empty" in err[0]
+    assert err[0].endswith(f", or resume its run: fit --resume {trained}")
     assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
 
 

@@ -15,6 +15,7 @@ from lightning_cifar.files import acquire, write_whole
 from lightning_cifar.run.process.exit_status import explain, find_stop, is_out_of_memory
 
 LOCK = ".lock"
+UNFINISHED = ".unfinished"  # in a directory that a command fills, until it ends: it may then be repeated
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 
@@ -102,7 +103,7 @@ def remove_empty(directories: Sequence[Path]) -> None:
 def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = False) -> Callable[..., None]:
     """Return an exit function of a context that ends with an error because of the user's input, or of its size.
 
-    With ``stopped``, also of one that a signal ends: nothing could be resumed there.
+    With ``stopped``, also of one that a signal ends, with its results: nothing could be resumed in this new directory.
 
     It restores the entries that the directory has now, unless there are results by then, and removes those that were
     ``made`` for the run, the innermost first.
@@ -113,12 +114,12 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
         file: (file.read_bytes() if is_of_set_up(file) else b"", file.stat()) for file in entries if file.is_file()
     }
 
-    def restore() -> None:
+    def restore(with_results: bool) -> None:
         if not directory.is_dir():  # deleted while it was in use
             return
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
-        if not all(map(is_of_set_up, changed)):
+        if not (with_results or all(map(is_of_set_up, changed))):
             return
         for one in changed:
             if one in files:
@@ -132,9 +133,9 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
         remove_empty(made)
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:
-        refused = isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error))
-        if refused or (stopped and find_stop(error)):
-            restore()
+        ends = stopped and find_stop(error) is not None
+        if ends or (isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error))):
+            restore(with_results=ends)
 
     return end
 

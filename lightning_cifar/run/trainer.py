@@ -45,6 +45,8 @@ from lightning_cifar.run.records.wandb import finish_wandb
 from lightning_cifar.run.settings.changes import list_changes
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
+from lightning_cifar.run.settings.precedence import find_config
+from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
 
@@ -105,7 +107,12 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
-    directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
+    try:
+        directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
+    except InputError as error:
+        if named is None or job.command != "fit" or find_config(str(named)) is None:
+            raise
+        raise InputError(f"{error}, or resume its run: fit --resume {quote_path(named)}") from error
     hold(directory, job, ending, undo_if_refused(directory, made, stopped=job.command != "fit"))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)

@@ -184,8 +184,9 @@ class ImageClassifier(LightningModule):
         images, labels = batch
         pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
+        loss = self.objective.sum_losses(each, targets)  # checks that they are logits
         correct = (torch.stack(each).mean(0).argmax(1) == (labels.argmax(1) if labels.ndim > 1 else labels)).sum()
-        return {"loss": self.objective.sum_losses(each, targets), "correct": correct}
+        return {"loss": loss, "correct": correct}
 
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device

@@ -105,6 +105,16 @@ def test_stopped_evaluation_leaves_no_file(trained, tmp_path, capsys, monkeypatc
         assert list_files(tmp_path) == before
 
 
+@pytest.mark.usefixtures("terminal_signals")
+def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, tmp_path, monkeypatch):
+    args = ["test", "--ckpt_path", str(trained), "--run_dir", "tested"]
+    with monkeypatch.context() as patched:
+        patched.setattr("lightning_cifar.commands.test.write_logits", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert main(args) == 130
+    assert not Path("tested").exists()
+    assert main(args) == 0
+
+
 def test_corrected_command_can_use_the_same_directory():
     assert main([*REFUSED["more images in a batch than there are"], "--run_dir", "run"]) == 2
     assert (

@@ -15,12 +15,11 @@ from lightning_cifar.data.images import count_kinds, is_image
 from lightning_cifar.errors import InputError, check_range, format_count
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
-from lightning_cifar.run.directory import claim_directory
+from lightning_cifar.run.directory import UNFINISHED, claim_directory
 from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
 
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
-UNFINISHED = ".unfinished"  # in the directory of --explain, until the command ends: it may then be repeated
 FIGURE = re.compile(r"\d{6,}-.*\.png", re.DOTALL)  # of `predict_files`
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from lightning_cifar.run.directory import claim_directory
+from lightning_cifar.files import write_whole
+from lightning_cifar.run.directory import UNFINISHED, claim_directory
 from lightning_cifar.run.settings.options import Arguments
 
 
@@ -30,7 +31,9 @@ def main(args: list[str]) -> int:
     output = claim_directory(options.output or options.runs[0] / "report", "--output", owner=lambda _: True)
     if options.output:
         refuse_other_figures(output)
+    write_whole(output / UNFINISHED, b"")
     page = write_report(runs, output)
+    (output / UNFINISHED).unlink(missing_ok=True)
     for run in runs:
         for problem in run.problems:
             print(f"note: {problem}")

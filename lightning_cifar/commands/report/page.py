@@ -21,6 +21,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
 from lightning_cifar.evaluate.test_results import DAMAGED
 from lightning_cifar.files import read_json, write_whole
+from lightning_cifar.run.directory import UNFINISHED
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
@@ -42,7 +43,7 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
 
     Figures of an earlier report there are deleted.
     """
-    if (output / PAGE).exists():
+    if holds_report(output):
         for file in [one for one in output.iterdir() if FIGURE.fullmatch(one.name)]:
             file.unlink()
     groups = group_runs(runs)
@@ -76,10 +77,15 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
     return page
 
 
+def holds_report(output: Path) -> bool:
+    """Return whether a directory holds a report, or one that was not finished."""
+    return (output / PAGE).exists() or (output / UNFINISHED).exists()
+
+
 def refuse_other_figures(output: Path) -> None:
     """Raise `InputError` if a directory without a report holds images by the names of its figures."""
     others = sorted(one.name for one in output.iterdir() if FIGURE.fullmatch(one.name))
-    if others and not (output / PAGE).exists():
+    if others and not holds_report(output):
         raise InputError(
             f"--output {output}: {others[0]} is of no report and would be replaced; name another directory"
         )

@@ -154,6 +154,22 @@ def test_images_that_are_of_no_report_are_not_replaced(trained, capsys, tmp_path
     assert (tmp_path / "accuracy.png").read_text() == "mine"
 
 
+def test_an_interrupted_report_is_repeated_in_its_directory(copied, capsys, tmp_path, monkeypatch):
+    args = ["report", copied / "demo/run", "--output", tmp_path / "out"]
+
+    def interrupt(figure, **_):
+        if (tmp_path / "out/confusion.png").exists():
+            raise KeyboardInterrupt
+        return b"a figure"
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lightning_cifar.commands.report.page.render_figure", interrupt)
+        assert run(capsys, *args)[0] == 130
+    assert not (tmp_path / "out/report.html").exists()
+    assert run(capsys, *args)[0] == 0
+    assert not (tmp_path / "out/.unfinished").exists()
+
+
 def test_a_test_leads_to_its_run(copied, capsys):
     """And a run to its test."""
     for named in ("demo/run", "test/one"):
