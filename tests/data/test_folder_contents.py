@@ -14,13 +14,30 @@ from lightning_cifar.data.module import CIFAR10DataModule
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "valid", "test"), ("Train", "Validation", "TEST"), ("training", "VAL", "testing")]
+    "names",
+    [
+        ("train", "valid", "test"),
+        ("Train", "Validation", "TEST"),
+        ("training", "VAL", "testing"),
+        ("train_set", "val_images", "Test Set"),
+    ],
 )
 def test_parts_may_have_other_usual_names(image_folder, read, names):
     for part, name in zip(("train", "val", "test"), names, strict=True):
         (image_folder / part).rename(image_folder / name)
     assert read()[0] == 0
     assert len(load_folder(image_folder).val) == 3
+
+
+def test_parts_of_other_names_are_no_classes(image_folder, read):
+    """Kaggle's archives hold ``training_set/training_set/<class>``; a network would learn which part an image is of."""
+    for part, name in (("train", "images-train-v2"), ("test", "images-test-v2")):
+        (image_folder / name).mkdir()
+        (image_folder / part).rename(image_folder / name / name)
+    shutil.rmtree(image_folder / "val")
+    status, text = read()
+    words = "images-test-v2, images-train-v2 all hold folders of cat, dog: name these parts train, val and test"
+    assert (status, words in text) == (2, True), text
 
 
 def test_two_folders_of_one_part_are_refused(image_folder, read):
