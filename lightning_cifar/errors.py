@@ -60,5 +60,6 @@ def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error's message; its type if it has none."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return the first line of an error's message, with the second after a colon; its type if it has none."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))

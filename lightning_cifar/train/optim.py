@@ -54,7 +54,8 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     if name == "muon":
         return Muon
     known = [one for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED]
-    check_name(name, ["muon", *NAMES, *known], "optimizer")
+    yours = "yours by an ImageClassifier with your configure_optimizers, in Python"
+    check_name(name, names := ["muon", *NAMES, *known], "optimizer", f"{', '.join(names)}; {yours}")
     found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, NAMES.get(name, name))
     return found
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning import seed_everything
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.data.dataset import ImageSet
@@ -52,6 +53,24 @@ def test_accuracy_of_soft_labels_is_that_of_their_likeliest_classes(images):
     classes[1::2] = (classes[1::2] + 1) % 10
     soft = 0.8 * F.one_hot(classes, 10) + 0.02
     assert model.training_step((pixels, soft), 0)["correct"] == (images + 1) // 2
+
+
+@pytest.mark.parametrize("tta", ["none", "mirror"])
+def test_soft_labels_are_validated_and_tested(tta):
+    """A loader of the user, such as one with labels of several annotators."""
+    model = ImageClassifier(**SMALL, tta=tta).eval()
+    pixels = torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8)
+    classes = model.average_views(pixels)[0].argmax(1).detach()
+    classes[:3] = (classes[:3] + 1) % 10
+    soft = 0.8 * F.one_hot(classes, 10) + 0.02
+    loader = DataLoader([(pixels[:7], soft[:7]), (pixels[7:], soft[7:])], batch_size=None)
+    trainer = make_quiet_trainer()
+    loss = F.cross_entropy(model(pixels), soft).item()
+    if tta == "none":
+        (found,) = trainer.validate(model, loader, verbose=False)
+        assert (found["val/accuracy"], found["val/loss"]) == (pytest.approx(0.7), pytest.approx(loss))
+    (found,) = trainer.test(model, loader, verbose=False)
+    assert found["test/accuracy"] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
