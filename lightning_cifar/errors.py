@@ -22,6 +22,12 @@ class DivergenceError(RuntimeError):
     """Training cannot recover. The command line exits with status 3."""
 
 
+def list_some(names: Collection[Any], most: int = 10) -> str:
+    """Return the first names, and how many others there are: ``cat, dog and 998 others``."""
+    others = f" and {len(names) - most:,} others" if len(names) > most else ""
+    return ", ".join(map(str, [*names][:most])) + others
+
+
 def check_choice(name: str, value: Any, kinds: Any) -> None:
     """Raise `InputError` unless ``value`` is one of the values of the ``Literal`` ``kinds``."""
     if value not in (choices := get_args(kinds)):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, list_some
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
@@ -103,8 +103,8 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
     parents = {root, *(folder.parent for folder in used)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
     report_skipped(loose, "lie in no class folder and are passed over")
-    if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
-        print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
+    if names := [one.name for one in list_folders(root) if one not in used | parents]:
+        print(f"folders of {root} that are no part and no class are passed over: {list_some(names)}", flush=True)
     return files
 
 

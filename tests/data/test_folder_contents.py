@@ -146,3 +146,22 @@ def test_predict_counts_files_that_are_not_images(image_folder, trained, capsys)
     rows = Path("rows.csv").read_text()
     assert str(folder / "image,") in rows
     assert "left out: 2 files that are not images (1 .txt, 1 without suffix), such as" in capsys.readouterr().err
+
+
+def test_very_many_classes_are_counted_in_messages(read):
+    for number in range(300):  # one of two images is tested, the other validates
+        folder = Path("many", f"class{number:03}")
+        folder.mkdir(parents=True)
+        for name in "ab":
+            Image.new("RGB", (2, 2)).save(folder / f"{name}.png")
+    status, text = read("--data.root", "many", "--data.val_size", "200")
+    assert status == 0
+    assert "is left of class000, class001, class002, class003, class004, class005, class006, class007, " in text
+    assert "class009 and 190 others: add images" in text
+    assert max(map(len, text.splitlines())) < 250
+
+
+def test_a_folder_deep_in_an_archive_is_suggested(image_folder, read):
+    shutil.copytree(image_folder, Path("outer/archive/v2"))
+    status, text = read("--data.root", "outer")
+    assert (status, "or set labels to a CSV file; is outer/archive/v2 the one?" in text) == (2, True), text

@@ -110,7 +110,7 @@ def test_floats_may_exceed_the_range_a_little():
 IMAGES = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
 INTEGERS = (torch.uint16, torch.int16, torch.int64)
 UNSUITABLE = {
-    "an image without batch": (IMAGES[0], r"must be a batch \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
+    "an image without batch": (IMAGES[0], r"must be a tensor \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), r"got torch.uint8 \[2, 32, 32, 3\]"),
     "grey": (IMAGES[:, :1], r"uint8 \[2, 1, 32, 32\]"),
     "transparent": (torch.cat([IMAGES, IMAGES[:, :1]], 1), r"uint8 \[2, 4, 32, 32\]"),
