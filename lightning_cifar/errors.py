@@ -22,6 +22,12 @@ class DivergenceError(RuntimeError):
     """Training cannot recover. The command line exits with status 3."""
 
 
+def list_some(names: Collection[Any], most: int = 10) -> str:
+    """Return the first names, and how many others there are: ``cat, dog and 998 others``."""
+    others = f" and {len(names) - most:,} others" if len(names) > most else ""
+    return ", ".join(map(str, [*names][:most])) + others
+
+
 def check_choice(name: str, value: Any, kinds: Any) -> None:
     """Raise `InputError` unless ``value`` is one of the values of the ``Literal`` ``kinds``."""
     if value not in (choices := get_args(kinds)):
@@ -65,5 +71,6 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error's message; its type if it has none."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return the first line of an error's message, with the second after a colon; its type if it has none."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))

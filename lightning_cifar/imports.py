@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, reason
@@ -38,14 +40,20 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names, from a package that is trusted."""
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
+    if module.endswith(".py") or not attribute or not all(map(str.isidentifier, module.split("."))):
+        such = f"{Path(module).stem}:{attribute or 'build'}"
+        raise InputError(f"{option} {name}: write PACKAGE.MODULE:FUNCTION, such as {such} for a file in this directory")
     if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
         allow = f"add --trust_config {package} (in Python: with lightning_cifar.trust({package!r}))"
         raise InputError(f"{option} {name} is not trusted. Importing it runs its code; to allow that, {allow}")
     try:
         found = import_module(module)
     except Exception as error:
-        raise InputError(f"{option} {name}: {module} cannot be imported ({reason(error)})") from error
+        where = f": is {package}.py in this directory?" if getattr(error, "name", None) == package else ""
+        raise InputError(f"{option} {name}: {module} cannot be imported ({reason(error)}){where}") from error
     function: Callable[..., Any] | None = getattr(found, attribute, None)
     if not callable(function):
-        raise InputError(f"{option} {name}: {module} has no function {attribute!r}")
+        near = get_close_matches(attribute, [one for one, value in vars(found).items() if callable(value)], 1)
+        meant = f": did you mean {near[0]}?" if near else ""
+        raise InputError(f"{option} {name}: {module} has no function {attribute!r}{meant}")
     return function

@@ -83,7 +83,7 @@ def check_images(images: Tensor, channels: int) -> None:
     suits = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == channels and images.numel()
     if not suits or images.dtype == torch.bool:
         found = f"{images.dtype} {[*images.shape]}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be a batch (B, {channels}, H, W), uint8 or floats in [0, 1], got {found}")
+        raise InputError(f"images must be a tensor (B, {channels}, H, W), uint8 or floats in [0, 1], got {found}")
     if images.dtype == torch.uint8 or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     floats = images.is_floating_point()

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.errors import InputError, check_range, list_some
 
 SourceName = Literal["cifar10", "cifar100", "digits", "folder"]
 
@@ -102,8 +101,7 @@ def complete_parts(
         assert train is not None
         size = min(max(len(train) // 5, len(class_names)), len(train) - 1)
         rest, chosen = stratified_split(train.labels, size, split_seed)
-        names = shorten(", ".join(class_names), 80, placeholder=" ...")
-        some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({names})"
+        some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({list_some(class_names)})"
         print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
         train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
     if train is None:
@@ -146,7 +144,7 @@ def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, An
     rest, held_out = stratified_split(dataset.train.labels, size, seed)
     train = dataset.train[rest]
     if empty := [name for index, name in enumerate(dataset.class_names) if index not in train.labels]:
-        print(f"no training image is left of {', '.join(empty)}: add images, or a folder val", flush=True)
+        print(f"no training image is left of {list_some(empty)}: add images, or a folder val", flush=True)
     return train, dataset.train[held_out]
 
 

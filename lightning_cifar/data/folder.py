@@ -20,7 +20,7 @@ from lightning_cifar.data.labels import list_labels, read_labels
 from lightning_cifar.data.layout import find_classes, list_class_files, list_folders
 from lightning_cifar.data.memory import find_shortage
 from lightning_cifar.data.streaming import ImageFiles
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, list_some
 from lightning_cifar.files import one_at_a_time, open_atomically
 
 DECODER = b"5"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
@@ -63,7 +63,7 @@ def list_images(
     names = name_classes(labels or root, paths, class_names)
     for part, found in paths.items():
         if "train" in paths and (missing := [name for name in names if name not in found]):
-            print(f"{part} of {root} has no images of {', '.join(missing)}", flush=True)
+            print(f"{part} of {root} has no images of {list_some(missing)}", flush=True)
     return names, {
         part: [(path, label) for label, name in enumerate(names) for path in sorted(found.get(name, ()))]
         for part, found in paths.items()
@@ -81,8 +81,10 @@ def name_classes(place: Path, parts: Mapping[str, Collection[str]], known: Seque
     if "train" not in parts and known and found <= {*known}:
         return tuple(known)
     if len(found) < 2:
-        inside = [one for one in list_folders(place) if len(list_folders(one)) > 1]
-        hint = f"; is {inside[0]} the one?" if len(inside) == 1 else ""
+        inside = place
+        while len(deeper := [one for one in list_folders(inside) if list_folders(one)]) == 1:
+            inside = deeper[0]
+        hint = f"; is {inside} the one?" if inside != place and len(list_folders(inside)) > 1 else ""
         raise InputError(
             f"{place} needs images of at least two classes, got {len(found)}: set root to a directory with "
             f"train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file{hint}"

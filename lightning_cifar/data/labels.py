@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import has_image_suffix
-from lightning_cifar.data.layout import PARTS, report_skipped, walk
+from lightning_cifar.data.layout import PARTS, find_part, report_skipped, walk
 from lightning_cifar.errors import InputError
 
 COLUMNS = {  # names in any case; of several columns, the one named first here
@@ -90,8 +90,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         if not (values[path] and values[label]):
             raise InputError(f"{file}, line {line}: it lacks a path or a label")
         part = values[split] if split is not None and values[split] else "train"
-        known = next((one for one, names in PARTS.items() if part.lower() in names), None)
-        if known is None:
+        if (known := find_part(part)) is None:
             raise InputError(f"{file}, line {line}: the split {part!r} is none of {', '.join(PARTS)}")
         yield line, values[path].replace("\\", "/"), values[label], known
 

@@ -7,22 +7,28 @@ Class folders may have sub-folders. Files that are not images are passed over, w
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
-from lightning_cifar.errors import InputError, format_count
+from lightning_cifar.errors import InputError, format_count, list_some
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
+def find_part(name: str) -> str | None:
+    """Return the part that a folder or a column names: ``val`` for ``Valid`` or ``validation_set``."""
+    short = re.sub(r"[ _-]?(set|data|images)$", "", name.lower())
+    return next((part for part, names in PARTS.items() if short in names), None)
+
+
 def find_parts(root: Path) -> dict[str, Path]:
-    """Return the directory of each part in `PARTS` that ``root`` has, in upper or lower case."""
+    """Return the directory of each part in `PARTS` that ``root`` has."""
     found: dict[str, Path] = {}
     for path in list_folders(root):
-        part = next((part for part, names in PARTS.items() if path.name.lower() in names), None)
-        if part:
+        if part := find_part(path.name):
             if part in found:
                 raise InputError(f"{found[part]} and {path} are both {part}: keep one of them")
             found[part] = path
@@ -50,7 +56,18 @@ def find_classes(root: Path) -> dict[str, dict[str, str]]:
         raise InputError(f"{parts['train']} and {rivals[0]} hold images: is one a part and one a class? Rename one")
     if parts:
         return {part: name_folders(list_folders(folder)) for part, folder in parts.items()}
-    return {"train": name_folders([one for one in inside if any(map(is_image, walk(one)))])}
+    classes = [one for one in inside if any(map(is_image, walk(one)))]
+    refuse_parts(classes)
+    return {"train": name_folders(classes)}
+
+
+def refuse_parts(folders: Collection[Path]) -> None:
+    """Raise `InputError` if these are parts rather than classes: named so, and all with images of the same folders."""
+    odd = all(re.search("train|test|val|dev", one.name.lower()) for one in folders)
+    inner = [{Path(path).parent.name for path in walk(one) if has_image_suffix(path)} for one in folders] if odd else []
+    if len(inner) > 1 and len(inner[0]) > 1 and all(one == inner[0] for one in inner):
+        parts, classes = (", ".join(sorted(names)[:3]) for names in ([one.name for one in folders], inner[0]))
+        raise InputError(f"{parts} all hold folders of {classes}: name these parts train, val and test")
 
 
 def name_folders(folders: Collection[Path]) -> dict[str, str]:
@@ -85,8 +102,8 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
     parents = {root, *(folder.parent for folder in used)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
     report_skipped(loose, "in no class folder")
-    if names := ", ".join(one.name for one in list_folders(root) if one not in used | parents):
-        print(f"folders of {root} that are no part and no class are passed over: {names}", flush=True)
+    if names := [one.name for one in list_folders(root) if one not in used | parents]:
+        print(f"folders of {root} that are no part and no class are passed over: {list_some(names)}", flush=True)
     return files
 
 

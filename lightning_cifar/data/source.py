@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.folder import list_classes, load_folder
 from lightning_cifar.data.images import SIZE, Square
 from lightning_cifar.data.memory import find_shortage
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, list_some
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10}
 
@@ -42,8 +41,8 @@ def count_classes(options: Mapping[str, Any], root: Path) -> int:
     if count is None:
         count = len(list_classes(root, find_labels(options["labels"], root), known))
     if known and len(known) != count:
-        names = shorten(", ".join(known), 80, placeholder=" ...")
-        raise InputError(f"the model has {len(known)} classes ({names}), the data {count}: name data with its classes")
+        names = f"{len(known)} classes ({list_some(known)})"
+        raise InputError(f"the model has {names}, the data {count}: name data with its classes")
     return count
 
 

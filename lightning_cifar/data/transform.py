@@ -29,14 +29,18 @@ def find_transform(named: str | Transform | None) -> Transform | None:
 
 
 def apply_transform(transform: Transform | None, images: Tensor) -> Tensor:
-    """Return the transformed images; `InputError` if that fails, or changes their shape or type."""
+    """Return the transformed images; `InputError` if that fails, or changes their shape, type or device."""
     if transform is None:
         return images
     try:
         result = transform(images)
     except (AttributeError, LookupError, NameError, TypeError, ValueError) as error:  # RuntimeError may be of the GPU
         raise InputError(f"transform failed on {images.dtype} {list(images.shape)}: {reason(error)}") from error
-    if not isinstance(result, Tensor) or (result.shape, result.dtype) != (images.shape, images.dtype):
-        found = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(f"transform returned {found} for {images.dtype} {list(images.shape)}: it must keep both")
+    if not isinstance(result, Tensor) or describe(result) != describe(images):
+        found = describe(result) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(f"transform returned {found} for {describe(images)}: it must keep type, shape and device")
     return result
+
+
+def describe(images: Tensor) -> str:
+    return f"{images.dtype} {list(images.shape)} on {images.device}"

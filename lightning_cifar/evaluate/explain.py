@@ -69,10 +69,13 @@ def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     # Attention is square too, as feature maps are.
     others = [layer for layer in network.modules() if not isinstance(layer, nn.Dropout | nn.Softmax)]
     layers = network.blocks if isinstance(network, FiveBlockNet) else others
+    if isinstance(network, torch.jit.ScriptModule):  # takes no hooks
+        layers = []
     hooks = [layer.register_forward_hook(lambda _, inputs, output: maps.append(output)) for layer in layers]
     try:
         with torch.enable_grad():
-            score = network(pixels.detach().requires_grad_()).gather(1, classes[:, None]).sum()
+            inputs = pixels.detach().requires_grad_().clone()  # no leaf: the network may change it in place
+            score = network(inputs).gather(1, classes[:, None]).sum()
     finally:
         for hook in hooks:
             hook.remove()

@@ -50,7 +50,7 @@ def build_network(
     if name == FIVE_BLOCK:
         if args:
             raise InputError(f"{FIVE_BLOCK} takes no network_args: use --model.widths, --model.gate and so on")
-        return FiveBlockNet(num_classes, **five_block)
+        return FiveBlockNet(num_classes, **five_block).to(memory_format=torch.channels_last)
     if taken := {"num_classes", *WEIGHTS} & {*args}:
         raise InputError(f"network_args must not have {min(taken)}: classes come from the data, and weights are new")
     if isinstance(name, nn.Module):
@@ -63,7 +63,7 @@ def build_network(
         if not is_custom(name) and not isinstance(network, WideResNet):
             with suppress(RuntimeError, AssertionError, ValueError):  # it takes one size: that of the images or another
                 fit_to_small_images(network, size)
-        check_logits(network, num_classes, size)
+        choose_layout(network, num_classes, size)
     except Exception as error:  # code of the user may fail in any way
         with_args = f" with {args}" if args else ""
         raise InputError(f"network {name}{with_args}: {reason(error)}") from error
@@ -101,11 +101,32 @@ def list_names() -> list[str]:
     return [name for name in torchvision.models.list_models(torchvision.models) if not name.startswith(UNFIT)]
 
 
+def choose_layout(network: nn.Module, num_classes: int, size: int) -> None:
+    """Store filters channels last, for the fast convolutions of oneDNN and cuDNN, if the network gives logits so.
+
+    One that flattens feature maps by ``view`` gets its images, and stays, contiguous.
+    """
+    try:
+        check_logits(network, num_classes, size)
+    except RuntimeError as error:
+        if "view size" not in str(error):
+            raise
+        network.register_forward_pre_hook(make_contiguous)
+        check_logits(network, num_classes, size)
+    else:
+        network.to(memory_format=torch.channels_last)
+
+
+def make_contiguous(network: nn.Module, images: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (images[0].contiguous(),)
+
+
 def check_logits(network: nn.Module, num_classes: int, size: int) -> None:
-    """Raise `InputError` unless the network maps two images to logits."""
-    output = probe(network, 2, size)
-    if not isinstance(output, torch.Tensor) or output.shape != (2, num_classes):
-        found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise InputError(f"it returns {found} for two images, not logits [2, {num_classes}]")
+    """Raise `InputError` unless the network maps two images, and one image, to logits."""
+    for count, words in ((2, "two images"), (1, "one image")):
+        output = probe(network, count, size)
+        if not isinstance(output, torch.Tensor) or output.shape != (count, num_classes):
+            found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise InputError(f"it returns {found} for {words}, not logits [{count}, {num_classes}]")
     if not output.is_meta and bool((output >= 0).all() and ((output.float().sum(1) - 1).abs() < 1e-5).all()):
         raise InputError("it returns probabilities, not logits: leave out its softmax, which the loss computes")

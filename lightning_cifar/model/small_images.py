@@ -40,8 +40,8 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
 @torch.no_grad()
 def probe(network: nn.Module, count: int, size: int) -> Any:
     """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
-    with evaluating(network):
-        return network(torch.zeros(count, 3, size, size))
+    with evaluating(network):  # channels last, as images are
+        return network(torch.zeros(count, 3, size, size).to(memory_format=torch.channels_last))
 
 
 def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:

@@ -1,9 +1,11 @@
 """Checkpoints: written atomically with a digest, verified, and read without running code."""
 
 import io
+import re
 import struct
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,9 +38,22 @@ def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
     """Write a checkpoint atomically, a zip archive whose comment is its SHA-256; create its directory if needed."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
+    buffer.seek(0)
+    check_readable(buffer)
     body = buffer.getvalue()[:-2]  # without the length of the comment, which is 0
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, body + make_comment(body))
+
+
+def check_readable(buffer: io.BytesIO) -> None:
+    """Raise `InputError` if reading this checkpoint would run code, such as that of a class of the user."""
+    try:
+        torch.load(buffer, map_location="meta", weights_only=True)  # without its tensors
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"{found[1]}, which checkpoints" if found else "what checkpoints"
+        remedy = "return numbers, strings and tensors from state_dict and get_extra_state"
+        raise InputError(f"the state of a module, callback or optimiser holds {what} cannot: {remedy}") from error
 
 
 def make_comment(body: bytes) -> bytes:

@@ -22,7 +22,7 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
-from lightning_cifar.train.objective import ClassWeights, Objective, convert_batch
+from lightning_cifar.train.objective import ClassWeights, Objective, convert_batch, find_classes
 from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
@@ -109,9 +109,8 @@ class ImageClassifier(LightningModule):
         five_block = {name: self.hparams[name] for name in five_block}
         mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
         self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
-        # Channels last, for the fast convolutions of oneDNN and cuDNN.
         networks = [build_network(network, num_classes, network_args, size, **five_block) for _ in range(members)]
-        self.network = (networks[0] if members == 1 else Ensemble(networks)).to(memory_format=torch.channels_last)
+        self.network = networks[0] if members == 1 else Ensemble(networks)
         freeze_parts(self.networks, freeze)
         self.objective = Objective(num_classes, label_smoothing, mixup, cutmix, self.hparams["class_weights"])
         self.held_out_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)  # no sync
@@ -185,7 +184,7 @@ class ImageClassifier(LightningModule):
         pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
         loss = self.objective.sum_losses(each, targets)  # checks that they are logits
-        correct = (torch.stack(each).mean(0).argmax(1) == (labels.argmax(1) if labels.ndim > 1 else labels)).sum()
+        correct = (torch.stack(each).mean(0).argmax(1) == find_classes(labels)).sum()
         return {"loss": loss, "correct": correct}
 
     def on_train_start(self) -> None:
@@ -217,9 +216,8 @@ class ImageClassifier(LightningModule):
         self.batch = ()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        logits = self(images)
-        self.held_out_accuracy.update(logits, labels)
+        logits, labels = self(batch[0]), batch[1]
+        self.held_out_accuracy.update(logits, find_classes(labels))
         # `test` in the recipe `report`, which watches the test set as the report did.
         name = self.datamodule.hparams["held_out"] if self.datamodule else "val"
         size: Any = float(len(labels))  # Lightning rounds its mean over processes if the sizes are integers
@@ -235,6 +233,7 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         logits, plain, labels = self.test_outputs.compute()
         self.log("test/loss", F.cross_entropy(logits, labels))
+        labels = find_classes(labels)
         self.log("test/accuracy", (logits.argmax(1) == labels).float().mean())
         if self.hparams["tta"] != "none":
             self.log("test/accuracy_without_tta", (plain.argmax(1) == labels).float().mean())

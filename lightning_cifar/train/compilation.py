@@ -22,11 +22,11 @@ class CompiledNetworks:
         if shutil.which(shlex.split(compiler)[0]) is None:  # CXX may have arguments
             raise InputError(f"compile needs a C++ compiler, and {compiler} was not found: set CXX to one")
         self.eager = networks
-        self.compiled = [torch.compile(network.forward, dynamic=False) for network in networks]
+        self.compiled = [torch.compile(network, dynamic=False) for network in networks]
         self.batch_size = 0
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Return each network's logits (B, num_classes)."""
         self.batch_size = self.batch_size or len(pixels)
-        networks = self.compiled if len(pixels) == self.batch_size else [network.forward for network in self.eager]
-        return [forward(pixels) for forward in networks]
+        networks = self.compiled if len(pixels) == self.batch_size else self.eager
+        return [network(pixels) for network in networks]

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, check_choice, check_name, check_range
+from lightning_cifar.errors import InputError, check_choice, check_name, check_range, list_some
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.objective import balance_classes
 from lightning_cifar.train.optim import find_optimizer
@@ -39,7 +39,7 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and (len(names) != classes or isinstance(names, str) or not {*map(type, names)} <= {str}):
-        given = ", ".join(map(str, names))
+        given = list_some(names)
         raise InputError(f"class_names must have {classes} names (num_classes), got {given}; null: the data's")
     if (weights := values["class_weights"]) not in (None, "balanced"):
         if not isinstance(weights, list | tuple) or len(weights) != classes:
@@ -54,7 +54,9 @@ def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> Non
     if len(names) != values["num_classes"]:
         raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}")
     if known is not None and list(known) != names:
-        raise InputError(f"the model has the classes {', '.join(known)}; the data has {', '.join(names)}")
+        same = next(index for index, pair in enumerate(zip(known, names, strict=True)) if pair[0] != pair[1])
+        own, other = (list_some(ones[same if len(ones) > 10 else 0 :]) for ones in (list(known), names))
+        raise InputError(f"the model has the classes {own}; the data has {other}")
     values["class_names"] = names
     if values["class_weights"] == "balanced":
         values["class_weights"] = balance_classes(data.train.labels, len(names))

@@ -94,6 +94,11 @@ class Objective(nn.Module):
         return total if self.weights is None else total / len(targets)
 
 
+def find_classes(labels: Tensor) -> Tensor:
+    """Return the class (B,) of each label; the likeliest one of soft labels (B, K)."""
+    return labels.argmax(1) if labels.ndim > 1 else labels
+
+
 def balance_classes(labels: Tensor, num_classes: int) -> list[float]:
     """Return weights in inverse proportion to the classes' numbers of images, whose mean over the images is 1.
 

@@ -54,7 +54,8 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     """Return `Muon` or torch's class of this name; `InputError` if there is none."""
     known = {one: kind for one, kind in vars(torch.optim).items() if isinstance(kind, type) and one not in UNSUITED}
     known = {"muon": Muon, **{short: known[one] for short, one in NAMES.items()}, **known}
-    check_name(name, known, "optimizer")
+    yours = "yours by an ImageClassifier with your configure_optimizers, in Python"
+    check_name(name, known, "optimizer", f"{', '.join(known)}; {yours}")
     return known[name]
 
 

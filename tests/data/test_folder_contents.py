@@ -14,13 +14,30 @@ from lightning_cifar.data.module import CIFAR10DataModule
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "valid", "test"), ("Train", "Validation", "TEST"), ("training", "VAL", "testing")]
+    "names",
+    [
+        ("train", "valid", "test"),
+        ("Train", "Validation", "TEST"),
+        ("training", "VAL", "testing"),
+        ("train_set", "val_images", "Test Set"),
+    ],
 )
 def test_parts_may_have_other_usual_names(image_folder, read, names):
     for part, name in zip(("train", "val", "test"), names, strict=True):
         (image_folder / part).rename(image_folder / name)
     assert read()[0] == 0
     assert len(load_folder(image_folder).val) == 3
+
+
+def test_parts_of_other_names_are_no_classes(image_folder, read):
+    """Kaggle's archives hold ``training_set/training_set/<class>``; a network would learn which part an image is of."""
+    for part, name in (("train", "images-train-v2"), ("test", "images-test-v2")):
+        (image_folder / name).mkdir()
+        (image_folder / part).rename(image_folder / name / name)
+    shutil.rmtree(image_folder / "val")
+    status, text = read()
+    words = "images-test-v2, images-train-v2 all hold folders of cat, dog: name these parts train, val and test"
+    assert (status, words in text) == (2, True), text
 
 
 def test_two_folders_of_one_part_are_refused(image_folder, read):
@@ -132,3 +149,22 @@ def test_predict_counts_files_that_are_not_images(image_folder, trained, capsys)
     rows = Path("rows.csv").read_text()
     assert str(folder / "image,") in rows
     assert "left out: 2 files that are not images (1 .txt, 1 without suffix), such as" in capsys.readouterr().err
+
+
+def test_very_many_classes_are_counted_in_messages(read):
+    for number in range(300):  # one of two images is tested, the other validates
+        folder = Path("many", f"class{number:03}")
+        folder.mkdir(parents=True)
+        for name in "ab":
+            Image.new("RGB", (2, 2)).save(folder / f"{name}.png")
+    status, text = read("--data.root", "many", "--data.val_size", "200")
+    assert status == 0
+    assert "is left of class000, class001, class002, class003, class004, class005, class006, class007, " in text
+    assert "class009 and 190 others: add images" in text
+    assert max(map(len, text.splitlines())) < 250
+
+
+def test_a_folder_deep_in_an_archive_is_suggested(image_folder, read):
+    shutil.copytree(image_folder, Path("outer/archive/v2"))
+    status, text = read("--data.root", "outer")
+    assert (status, "or set labels to a CSV file; is outer/archive/v2 the one?" in text) == (2, True), text

@@ -42,6 +42,7 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from torchvision.transforms import v2\n\njitter = v2.ColorJitter(0.4)\n\n\ndef halve(images):\n"
         "    return images[:, :, ::2, ::2]\n\n\nnorm = v2.Normalize([0.5], [0.5])\n\n\n"
+        "def elsewhere(images):\n    return images.to('meta')\n\n\n"
         "def crop(image):\n    return image.getbbox()\n"
     )
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -60,7 +61,11 @@ def test_a_name_needs_trust_in_training_only(mine, tiny, capsys):
     ("name", "words"),
     [
         ("rand_augmnt", "transform must be rand_augment, trivial_augment or PACKAGE.MODULE:FUNCTION"),
-        ("mine:halve", "transform returned torch.uint8 [16, 3, 16, 16] for torch.uint8 [16, 3, 32, 32]"),
+        (
+            "mine:halve",
+            "transform returned torch.uint8 [16, 3, 16, 16] on cpu for torch.uint8 [16, 3, 32, 32]",
+        ),
+        ("mine:elsewhere", "transform returned torch.uint8 [16, 3, 32, 32] on meta for"),
         ("mine:norm", "--data.transform failed on torch.uint8 [16, 3, 32, 32]: Input tensor should be a float tensor"),
         ("mine:crop", "transform failed on torch.uint8 [16, 3, 32, 32]: 'Tensor' object has no attribute 'getbbox'"),
         ("mine:nothing", "mine has no function 'nothing'"),

@@ -67,6 +67,28 @@ class Extra(nn.Module):
         return self.head(pixels.mean((2, 3)))
 
 
+class Unsaved(Extra):
+    # A state that only code could read back.
+    def get_extra_state(self):
+        return {"kind": Extra}
+
+
+class Viewed(nn.Module):
+    # Flattens feature maps by `view`, as many tutorials do, and changes its input.
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 3, 4, 1), nn.Linear(4 * 8 * 8, num_classes)
+
+    def forward(self, pixels):
+        return self.head(self.features(pixels.mul_(2)).view(-1, 4 * 8 * 8))
+
+
+class Branching(Extra):
+    # Its branches depend on values, which torch's exporters do not follow.
+    def forward(self, pixels):
+        return super().forward(pixels) * (2 if pixels.mean() > 0.1 else 1)
+
+
 class Renamed(nn.Module):
     # Its last layer had another name.
     def __init__(self, num_classes):
@@ -192,6 +214,37 @@ def test_extra_states_are_trained_from_and_exported(factory, drawn_folder, capsy
     assert (status, "error: .safetensors files hold tensors only, and network._extra_state of" in err) == (2, True)
     assert not [*Path().glob("extra*")]
     assert run(capsys, *export, "extra.pt2")[0] == 0
+
+
+def test_a_state_that_cannot_be_read_back_is_not_trained_for(factory, capsys):
+    """Its checkpoints would be refused as damaged."""
+    options = ["--model.network", "mine:Unsaved", *TRUSTED, "--run_dir", "run"]
+    status, _, err = run(capsys, "fit", *SHORT, *options)
+    words = "error: the state of a module, callback or optimiser holds mine.Extra, which checkpoints cannot: return num"
+    assert (status, words in err) == (2, True), err
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_network_that_flattens_by_view_goes_through_every_command(factory, photo, capsys, members):
+    options = ["--model.network", "mine:Viewed", *TRUSTED, "--model.members", members]
+    assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
+    checkpoint = ["--ckpt_path", "run"]
+    for command in (
+        ["fit", "--resume", "run", "--trainer.max_epochs", 2],
+        ["test", *checkpoint],
+        ["predict", *checkpoint, "--images", photo, "--explain", "explained"],
+        ["export", *checkpoint, "--output", "viewed.pt2"],
+    ):
+        status, _, err = run(capsys, *command, *TRUSTED)
+        assert status == 0, err
+
+
+def test_a_network_that_cannot_be_exported_is_one_line(factory, capsys):
+    assert run(capsys, "fit", *SHORT, "--model.network", "mine:Branching", *TRUSTED, "--run_dir", "run")[0] == 0
+    status, _, err = run(capsys, "export", "--ckpt_path", "run", *TRUSTED, "--output", "net.pt2")
+    assert (status, len(err.splitlines())) == (2, 1), err
+    assert err.startswith("error: this network cannot be exported as torch.export (Could not guard")
+    assert not [*Path().glob("net.pt2*")]
 
 
 def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):
@@ -363,6 +416,21 @@ class Forward(nn.Module):
         return self.liner(pixels)
 
 
+class Squeezed(Forward):
+    def forward(self, pixels):
+        return self.linear(pixels).squeeze()
+
+
+class Detached(Forward):
+    def forward(self, pixels):
+        return torch.from_numpy(self.linear(pixels).detach().numpy())
+
+
+class Dropped(Forward):
+    def forward(self, pixels):
+        return self.linear(self.dropout(pixels) if self.training else pixels)
+
+
 class Auxiliary(Forward):
     def forward(self, pixels):
         logits = self.linear(pixels)
@@ -388,11 +456,20 @@ def augment(images):
         ("--model.network mine:misspelt", "mine:misspelt: name 'number' is not defined (mine.py, line 10)"),
         ("--model.network mine:Forward", "'Forward' object has no attribute 'liner' (mine.py, line 19)"),
         ("--model.network mine:Auxiliary", "network returns a tuple in training: it must return logits then too"),
+        ("--model.network mine:Squeezed", "it returns [10] for one image, not logits [1, 10]"),
+        ("--model.network mine:Detached", "the loss has no gradient: the network detaches its logits"),
+        (
+            "--model.network mine:Dropped",
+            "error: AttributeError: 'Dropped' object has no attribute 'dropout' (mine.py, line 34); LIGHTNING_CIFAR_",
+        ),
+        ("--model.network mine.py:build", "mine.py:build: write PACKAGE.MODULE:FUNCTION, such as mine:build for a"),
+        ("--model.network mine:Squeezd", "mine has no function 'Squeezd': did you mean Squeezed?"),
+        ("--model.optimizer mine:SAM", "SGD; yours by an ImageClassifier with your configure_optimizers, in Python"),
         ("--model.network mine:freeze", "no parameter of the network is trainable"),
         ("--model.network mine:probabilities", "it returns probabilities, not logits: leave out its softmax"),
         (
             "--data.transform mine:augment",
-            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 37)",
+            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 52)",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning import seed_everything
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.data.dataset import ImageSet
@@ -54,6 +55,24 @@ def test_accuracy_of_soft_labels_is_that_of_their_likeliest_classes(images):
     assert model.training_step((pixels, soft), 0)["correct"] == (images + 1) // 2
 
 
+@pytest.mark.parametrize("tta", ["none", "mirror"])
+def test_soft_labels_are_validated_and_tested(tta):
+    """A loader of the user, such as one with labels of several annotators."""
+    model = ImageClassifier(**SMALL, tta=tta).eval()
+    pixels = torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8)
+    classes = model.average_views(pixels)[0].argmax(1).detach()
+    classes[:3] = (classes[:3] + 1) % 10
+    soft = 0.8 * F.one_hot(classes, 10) + 0.02
+    loader = DataLoader([(pixels[:7], soft[:7]), (pixels[7:], soft[7:])], batch_size=None)
+    trainer = make_quiet_trainer()
+    loss = F.cross_entropy(model(pixels), soft).item()
+    if tta == "none":
+        (found,) = trainer.validate(model, loader, verbose=False)
+        assert (found["val/accuracy"], found["val/loss"]) == (pytest.approx(0.7), pytest.approx(loss))
+    (found,) = trainer.test(model, loader, verbose=False)
+    assert found["test/accuracy"] == pytest.approx(0.7)
+
+
 @pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
 def test_labels_are_mixed_like_pixels(mixing):
     """Images of class k have only pixels k / 10, so ten times the mean pixel is the mean class of the target."""
@@ -91,7 +110,7 @@ def test_floats_may_exceed_the_range_a_little():
 IMAGES = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
 INTEGERS = (torch.uint16, torch.int16, torch.int64)
 UNSUITABLE = {
-    "an image without batch": (IMAGES[0], r"must be a batch \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
+    "an image without batch": (IMAGES[0], r"must be a tensor \(B, 3, H, W\), .* got torch.uint8 \[3, 32, 32\]"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), r"got torch.uint8 \[2, 32, 32, 3\]"),
     "grey": (IMAGES[:, :1], r"uint8 \[2, 1, 32, 32\]"),
     "transparent": (torch.cat([IMAGES, IMAGES[:, :1]], 1), r"uint8 \[2, 4, 32, 32\]"),

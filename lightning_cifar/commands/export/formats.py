@@ -8,7 +8,10 @@ exported; there is no second definition of the network.
 import copy
 import io
 import json
+import logging
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cifar.commands.export.quantise import quantise
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, write_whole
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
@@ -70,7 +73,20 @@ def export_model(
     write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:
         file = Path(folder) / name
-        write(model, file, facts)
+        shown, noise = logging.root.manager.disable, io.StringIO()
+        logging.disable()
+        try:
+            with redirect_stderr(noise):  # torch prints the graph of a network that it cannot export
+                write(model, file, facts)
+        except (InputError, OSError, MemoryError):
+            raise
+        except Exception as error:  # of torch's exporters, about code of the user
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # ONNX's describes its steps
+            remedy = f"export {WEIGHTS}, or keep the checkpoint"
+            raise InputError(f"this network cannot be exported as {file_format} ({reason(cause)}): {remedy}") from error
+        finally:
+            logging.disable(shown)
+        print(noise.getvalue(), end="", file=sys.stderr)
         if calibration is not None:
             quantise(file, calibration)
         return file.read_bytes(), compare_outputs(model, open_model(file), images, calibration is not None)

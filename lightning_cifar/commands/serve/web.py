@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 
 from lightning_cifar.commands.serve.decoder import Decoder
 from lightning_cifar.data.images import MAX_PIXELS
+from lightning_cifar.errors import list_some
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
 from lightning_cifar.evaluate.prediction import predict_batch
 from lightning_cifar.run.figures.png import encode_png, format_data_uri
@@ -97,8 +98,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         page = page.replace(place, text)
     policy = format_security_policy(page)
     classes = get_class_names(model)
-    listed = ", ".join(classes[:NAMED]) + (f" and {len(classes) - NAMED:,} others" if len(classes) > NAMED else "")
-    for place, text in {"MODEL_NAME": name, "CLASS_NAMES": listed}.items():
+    for place, text in {"MODEL_NAME": name, "CLASS_NAMES": list_some(classes, NAMED)}.items():
         page = page.replace(place, escape(text.encode(errors="backslashreplace").decode()))
     one_at_a_time = threading.Lock()  # bounds the memory; torch uses all cores for one request
 

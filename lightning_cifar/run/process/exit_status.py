@@ -40,6 +40,11 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
             "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "
             f"--batch_size in predict --images ({reason(error)})"
         )
+    if isinstance(error, RuntimeError) and "does not require grad and does not have a grad_fn" in str(error):
+        return 2, "the loss has no gradient: the network detaches its logits, by torch.no_grad, detach or NumPy"
+    if find_stop(error) is None and (place := locate(error)):
+        words = f"{type(error).__name__}: {reason(error)}" if str(error) else type(error).__name__
+        return 2, f"{words}{place}; LIGHTNING_CIFAR_TRACEBACK=1 prints the traceback"
     return None, ""
 
 

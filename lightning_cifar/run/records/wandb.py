@@ -27,6 +27,7 @@ SETTINGS = {
     "x_disable_meta": True,  # no command line, paths, user or hardware
     "x_save_requirements": False,  # no list of installed packages
 }
+VARIABLES = {"name": "WANDB_NAME", "tags": "WANDB_TAGS", "group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE"}
 AXIS = "trainer/global_step"  # as in Lightning's logger; wandb's row count restarts in every process
 SUMMARIES = {"val/accuracy": "max", "val/loss": "min"}
 ROWS_PER_SECOND = 100  # more than any run logs
@@ -98,7 +99,9 @@ def make_logger(
     if mode == "online" and earlier:
         same["resume"] = "allow"
     if not (tests and earlier):
-        same |= about | {"group": os.environ.get("WANDB_RUN_GROUP", about.get("group"))}
+        chosen = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
+        tags = {"tags": chosen["tags"].split(",")} if "tags" in chosen else {}
+        same |= about | chosen | tags
     run = wandb.init(dir=run_dir, mode=mode, settings=wandb.Settings(**make_settings()), **same)
     if mode != "online" and earlier:
         # `wandb sync` merges runs of the same id if their row counts do not overlap.

@@ -94,6 +94,17 @@ def test_run_has_name_group_tags_and_configuration(logged, wandb_records):
     )
 
 
+def test_variables_of_the_user_name_the_run(tmp_path, monkeypatch, wandb_records):
+    variables = {"NAME": "my/run", "TAGS": "paper,table 2", "RUN_GROUP": "mine", "JOB_TYPE": "debug"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    about = {"name": "demo/run", "tags": ["demo"], "group": "demo", "job_type": "fit"}
+    wandb_logging.finish_wandb(wandb_logging.start_wandb("offline", tmp_path, **about), failed=False)
+    run = find_run(wandb_records(tmp_path))
+    found = [run.display_name, ",".join(run.tags), run.run_group, run.job_type]
+    assert found == [*variables.values()]
+
+
 def test_curves_and_checkpoint_are_uploaded(logged, wandb_records):
     records = wandb_records(logged)
     row = next(row for row in read_history(records) if "train/curves/path" in row)
