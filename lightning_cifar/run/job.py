@@ -215,7 +215,7 @@ def check_limit(job: Job, name: str) -> None:
     limit, batches = job.trainer[name], math.ceil(len(images) / job.data.hparams["eval_batch_size"])
     if limit is not None and not (limit if isinstance(limit, int) else limit * batches) >= 1:
         available = format_count(batches, "batch", "batches")
-        raise InputError(f"--trainer.{name} {limit} leaves no image: set at least one of {available}")
+        raise InputError(f"--trainer.{name} {limit} leaves no image: set at least 1 of {available}")
 
 
 def choose_precision(job: Job) -> None:

@@ -112,7 +112,7 @@ def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], end
     except InputError as error:
         if named is None or job.command != "fit" or find_config(str(named)) is None:
             raise
-        raise InputError(f"{error}, or resume its run: fit --resume {quote_path(named)}") from error
+        raise InputError(f"{error}, or resume its run: fit --resume {quote_path(str(named))}") from error
     hold(directory, job, ending, undo_if_refused(directory, made, stopped=job.command != "fit"))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)

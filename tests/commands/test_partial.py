@@ -44,7 +44,7 @@ def test_a_complete_test_is_reported_before_a_newer_partial_one(trained, capsys,
 def test_a_limit_of_no_batch_leaves_nothing_behind(trained, capsys, tmp_path, command, option, value):
     name = f"--trainer.limit_{option}_batches"
     status, out, err = run(capsys, command, "--ckpt_path", trained, name, value)
-    assert (status, out, err) == (2, "", f"error: {name} {value} leaves no image: set at least one of 1 batches\n")
+    assert (status, out, err) == (2, "", f"error: {name} {value} leaves no image: set at least 1 of 1 batch\n")
     assert not (tmp_path / "runs").exists()
 
 

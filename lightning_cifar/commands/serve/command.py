@@ -1,6 +1,8 @@
 """``serve``: a local web page and JSON API that classify images."""
 
+import asyncio
 import errno
+import logging
 import socket
 import sys
 
@@ -54,8 +56,14 @@ def main(args: list[str]) -> int:
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=PATIENCE,
         )
+        logging.getLogger("uvicorn.error").addFilter(is_no_cancellation)
         uvicorn.Server(config).run([listener])
     return 0
+
+
+def is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Return whether a record is not the traceback of a request that is cancelled when the server ends."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def open_socket(host: str, port: int) -> socket.socket:

@@ -52,6 +52,23 @@ def test_it_ends_while_an_image_is_decoded(served, slow_jpeg):
         assert time.monotonic() < ends
 
 
+@pytest.mark.slow
+def test_it_ends_without_a_traceback_while_a_request_is_sent(start, eventually):
+    child = start(
+        "serve", "--port", 0, prepare=partial(set_attributes, "lightning_cifar.commands.serve.command", PATIENCE=1)
+    )
+    eventually(lambda: "\n" in child.output.read_text(), child)
+    host = child.output.read_text().split()[0].removeprefix("http://")
+    with socket.create_connection(host.split(":")) as client:
+        head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n"
+        client.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        time.sleep(1)
+        child.send(signal.SIGINT)
+        assert child.wait() == 130
+    assert "Traceback" not in child.output.read_text()
+    assert child.output.read_text().endswith("interrupted\n")
+
+
 def test_a_port_in_use_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
