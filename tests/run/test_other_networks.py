@@ -318,7 +318,10 @@ def test_a_network_by_name_is_exported_repeated_and_compared(capsys, drawn_folde
         (["--model.network", "mnasnet0_5"], "no network 'mnasnet0_5'"),
         (["--model.network", "resnet19"], "did you mean resnet18"),
         (["--model.network", "five_block", "--model.network_args", '{"a": 1}'], "takes no network_args"),
-        (["--model.network", "wide_resnet10_1", "--model.network_args", "[3]"], "[3]: expected a mapping or null"),
+        (
+            ["--model.network", "wide_resnet10_1", "--model.network_args", "{dropout:0}"],
+            "{dropout:0}: expected a mapping (write --model.network_args.NAME VALUE) or null",
+        ),
         (["--model.network", "wide_resnet10_1", "--model.network_args", '{"dropout": 2}'], "dropout must be in [0, 1)"),
         (["--model.optimizer", "adamm"], "did you mean adam"),
         (["--model.optimizer", "SparseAdam"], "no optimizer 'SparseAdam'"),

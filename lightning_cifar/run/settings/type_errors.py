@@ -28,7 +28,7 @@ def shorten_type_error(key: str, text: str) -> str:
         names = re.findall(r"<class '([\w.]+)'>", types[1] if types else text)
         lists = re.findall(r"Sequence\[(\w+)\]", types[1] if types else "")
         names = (
-            ["a mapping"] * ("dict[" in text)
+            [f"a mapping (write --{key}.NAME VALUE)"] * ("dict[" in text)
             + [f"a list of {kind}" for kind in lists]
             + ["null" if name == "NoneType" else name for name in names]
         )
