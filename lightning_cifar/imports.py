@@ -40,8 +40,8 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names, from a package that is trusted."""
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
-    if module.endswith(".py") or not attribute or not all(map(str.isidentifier, module.split("."))):
-        such = f"{Path(module).stem}:{attribute or 'build'}"
+    if module.endswith(".py") or "/" in module or not (package and attribute):
+        such = f"{Path(module).name.removesuffix('.py') or 'mine'}:{attribute or 'build'}"
         raise InputError(f"{option} {name}: write PACKAGE.MODULE:FUNCTION, such as {such} for a file in this directory")
     if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
         allow = f"add --trust_config {package} (in Python: with lightning_cifar.trust({package!r}))"
@@ -49,7 +49,7 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     try:
         found = import_module(module)
     except Exception as error:
-        where = f": is {package}.py in this directory?" if getattr(error, "name", None) == package else ""
+        where = f": install it, or run where {package}.py is" if getattr(error, "name", None) == package else ""
         raise InputError(f"{option} {name}: {module} cannot be imported ({reason(error)}){where}") from error
     function: Callable[..., Any] | None = getattr(found, attribute, None)
     if not callable(function):

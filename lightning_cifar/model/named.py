@@ -102,19 +102,20 @@ def list_names() -> list[str]:
 
 
 def choose_layout(network: nn.Module, num_classes: int, size: int) -> None:
-    """Store filters channels last, for the fast convolutions of oneDNN and cuDNN, if the network gives logits so.
+    """Store filters channels last, for the fast convolutions of oneDNN and cuDNN, if the network works with that.
 
-    One that flattens feature maps by ``view`` gets its images, and stays, contiguous.
+    One that flattens feature maps by ``view`` stays contiguous, and gets contiguous images.
     """
+    check_logits(network, num_classes, size)
+    network.to(memory_format=torch.channels_last)
     try:
-        check_logits(network, num_classes, size)
+        probe(network, 2, size, torch.channels_last)
     except RuntimeError as error:
         if "view size" not in str(error):
             raise
-        network.register_forward_pre_hook(make_contiguous)
-        check_logits(network, num_classes, size)
-    else:
-        network.to(memory_format=torch.channels_last)
+        if isinstance(network, torch.jit.ScriptModule):  # takes no hooks
+            raise InputError("its TorchScript flattens feature maps by view: use flatten or reshape") from error
+        network.to(memory_format=torch.contiguous_format).register_forward_pre_hook(make_contiguous)
 
 
 def make_contiguous(network: nn.Module, images: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

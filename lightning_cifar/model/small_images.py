@@ -38,10 +38,10 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
 
 
 @torch.no_grad()
-def probe(network: nn.Module, count: int, size: int) -> Any:
+def probe(network: nn.Module, count: int, size: int, layout: torch.memory_format = torch.contiguous_format) -> Any:
     """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
-    with evaluating(network):  # channels last, as images are
-        return network(torch.zeros(count, 3, size, size).to(memory_format=torch.channels_last))
+    with evaluating(network):
+        return network(torch.zeros(count, 3, size, size).to(memory_format=layout))
 
 
 def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:
@@ -74,8 +74,7 @@ def replace_layer(network: nn.Module, name: str, stride: int) -> None:
     elif layer.kernel_size in ((1, 1), (3, 3)):
         layer.stride = (stride, stride)
     else:
-        layer = nn.Conv2d(
-            layer.in_channels, layer.out_channels, 3, stride, 1, groups=layer.groups, bias=layer.bias is not None
-        )
+        bias = layer.bias is not None
+        layer = nn.Conv2d(layer.in_channels, layer.out_channels, 3, stride, 1, groups=layer.groups, bias=bias)
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     setattr(network.get_submodule(parent), last, layer)

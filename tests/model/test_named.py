@@ -15,6 +15,18 @@ def build(num_classes, width=4):
     return nn.Sequential(nn.Conv2d(3, width, 8, 8), nn.Flatten(), nn.Linear(16 * width, num_classes))
 
 
+class Viewed(nn.Module):
+    # Flattens feature maps by `view`; with ``own``, the layout of its images is not that of its feature maps.
+    def __init__(self, num_classes, own=False):
+        super().__init__()
+        self.features, self.pool = nn.Conv2d(3, 4, 7, 2, 3), nn.AdaptiveAvgPool2d(4)
+        self.head, self.own = nn.Linear(64, num_classes), own
+
+    def forward(self, pixels):
+        pixels = pixels.contiguous() if self.own else pixels
+        return self.head(self.pool(self.features(pixels)).view(len(pixels), -1))
+
+
 def list_sides(network, size=32):
     """Return the heights of the outputs of a network's convolutions, in order."""
     sides = []
@@ -23,6 +35,38 @@ def list_sides(network, size=32):
             layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[2]))
     network.eval()(torch.zeros(1, 3, size, size))
     return sides
+
+
+def test_a_file_may_have_any_name(tmp_path, monkeypatch):
+    (tmp_path / "my-network.py").write_text(
+        "from torch import nn\n\n\ndef build(num_classes):\n    return nn.Identity()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with (
+        trust("my-network"),
+        pytest.raises(InputError, match=r"it returns \[2, 3, 32, 32\] for two images, not logits"),
+    ):
+        build_network("my-network:build", 10)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_network_that_uses_view_is_contiguous(own):
+    network = build_network(Viewed, 10, {"own": own})
+    images = torch.rand(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    assert network(images).shape == (2, 10)
+    assert network.features.weight.is_contiguous()
+
+
+def test_a_network_that_uses_view_is_fitted_to_small_images():
+    network = Viewed(10)
+    fit_to_small_images(network, 4)
+    assert network.features.stride == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torchscript_that_uses_view_is_one_line():
+    with pytest.raises(InputError, match="its TorchScript flattens feature maps by view: use flatten or reshape"):
+        build_network(lambda num_classes: torch.jit.script(Viewed(num_classes)), 10)
 
 
 def test_resnet18_is_its_cifar_version():
@@ -108,7 +152,7 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         (
             "nowhere:build",
             {},
-            r"nowhere cannot be imported \(No module named 'nowhere'\): is nowhere.py in",
+            r"nowhere cannot be imported \(No module named 'nowhere'\): install it, or run where nowhere.py is",
         ),
         ("torch:nothing", {}, "torch has no function 'nothing'"),
         ("torch:zeros", {}, "network torch:zeros: "),

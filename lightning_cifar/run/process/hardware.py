@@ -29,7 +29,7 @@ def find_fastest_precision(network: nn.Module, device: torch.device, side: int) 
 
 def measure_precision(network: nn.Module, device: torch.device, side: int) -> str:
     """Time both precisions on a copy of the network and random images, for a second."""
-    twin = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
+    twin = copy.deepcopy(network).train()
     seconds: dict[str, float] = {}
     with torch.random.fork_rng([]):  # dropout draws
         batch = torch.rand(IMAGES, 3, side, side).to(device).contiguous(memory_format=torch.channels_last)

@@ -34,6 +34,21 @@ def test_chooses_the_faster_precision(slow, chosen):
     assert measure_precision(Slow(slow), CPU, side=8) == chosen
 
 
+def test_measures_networks_that_use_view():
+    """They would not work with filters that are channels last."""
+
+    class Viewed(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.features, self.head = nn.Conv2d(3, 4, 3), nn.Linear(144, num_classes)
+
+        def forward(self, pixels):
+            return self.head(self.features(pixels).view(len(pixels), -1))
+
+    network = ImageClassifier(network=Viewed, image_size=8).network
+    assert measure_precision(network, CPU, side=8) in ("32-true", "bf16-mixed")
+
+
 def test_leaves_network_and_random_state_unchanged():
     network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
     before = {name: value.clone() for name, value in network.state_dict().items()}
