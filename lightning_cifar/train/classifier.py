@@ -196,7 +196,7 @@ class ImageClassifier(LightningModule):
             rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:  # on a GPU, a check would wait
-        return super()._on_before_batch_transfer(convert_batch(batch, self, ImageClassifier), dataloader_idx)
+        return convert_batch(super()._on_before_batch_transfer(batch, dataloader_idx), self, ImageClassifier)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.batch = batch

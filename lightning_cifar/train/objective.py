@@ -14,13 +14,14 @@ from torchvision.transforms import v2
 from lightning_cifar.errors import InputError
 
 STEPS = {"train": "training_step", "val": "validation_step", "test": "test_step"}
+TRANSFERS = ("transfer_batch_to_device", "on_after_batch_transfer")  # in which a subclass may change labels
 ClassWeights = Literal["balanced"] | Sequence[float] | None
 
 
 def convert_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Return labels (B,) of any integer type as int64, and soft ones (B, K) as they are; `InputError` for others."""
     soft, kind = labels.is_floating_point(), f"whole numbers from 0 to {num_classes - 1}"
-    if labels.shape[1:] != ((num_classes,) if soft else ()):
+    if not labels.ndim or labels.shape[1:] != ((num_classes,) if soft else ()):
         found = f"{labels.dtype} {[*labels.shape]}"
         raise InputError(f"labels must be {kind}, or probabilities (B, {num_classes}), got {found}")
     if not soft and labels.is_cpu and len(labels):  # a GPU would wait
@@ -34,7 +35,7 @@ def convert_batch(batch: Any, module: LightningModule, reference: type[Lightning
     """Convert the labels of a batch for a step of ``reference``; other batches, and those to predict, stay as given."""
     if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
         step = STEPS.get(getattr(module.trainer.state.stage, "dataloader_prefix", ""))
-        if step and not is_overridden(step, module, reference):
+        if step and not any(is_overridden(name, module, reference) for name in (step, *TRANSFERS)):
             return batch[0], convert_labels(batch[1], module.hparams["num_classes"])
     return batch
 

@@ -30,6 +30,7 @@ def make_trainer():
         (torch.tensor([1, 10, 2, 3]), "labels must be whole numbers from 0 to 9, got 10"),
         (torch.tensor([1, -1, 2, 3], dtype=torch.int8), "labels must be whole numbers from 0 to 9, got -1"),
         (torch.tensor([1.0, 2.0]), r"whole numbers from 0 to 9, or probabilities \(B, 10\), got torch.float32 \[2\]"),
+        (torch.ones(4, 10, dtype=torch.int64), r"or probabilities \(B, 10\), got torch.int64 \[4, 10\]"),
         (torch.ones(4, 1, dtype=torch.int64), r"or probabilities \(B, 10\), got torch.int64 \[4, 1\]"),
         (torch.ones(4, 9), r"or probabilities \(B, 10\), got torch.float32 \[4, 9\]"),
     ],
@@ -50,6 +51,17 @@ def test_labels_of_every_integer_type_train_the_same_weights():
         assert make_trainer().test(model, loader, verbose=False)[0]["test/accuracy"] >= 0
         trained.append(model.network.classifier[-1].weight.detach())
     assert all(torch.equal(one, trained[0]) for one in trained)
+
+
+@pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
+def test_labels_are_read_after_the_hooks_that_a_subclass_changes_them_in(hook):
+    class Squeezing(ImageClassifier):
+        pass
+
+    setattr(Squeezing, hook, lambda self, batch, dataloader_idx: (batch[0], batch[1].squeeze(1)))
+    model, loader = Squeezing(**SMALL), make_loader(torch.arange(6)[:, None])
+    make_trainer().fit(model, loader, loader)
+    assert "test/accuracy" in make_trainer().test(model, loader, verbose=False)[0]
 
 
 def test_labels_on_another_device_are_not_read():
