@@ -35,6 +35,13 @@ def find_parts(root: Path) -> dict[str, Path]:
     return {part: found[part] for part in PARTS if part in found}
 
 
+def find_innermost(folder: Path, part: str) -> Path:
+    """Return the folder that holds the classes of a part: in some archives, one of the same part within it."""
+    while len(inside := list_folders(folder)) == 1 and find_part(inside[0].name) == part and list_folders(inside[0]):
+        folder = inside[0]
+    return folder
+
+
 def list_folders(folder: Path) -> list[Path]:
     """Return the sub-folders that are neither hidden nor links to a folder that holds them, sorted."""
     found, real = folder.iterdir() if folder.is_dir() else (), Path(os.path.realpath(folder))
@@ -55,7 +62,7 @@ def find_classes(root: Path) -> dict[str, dict[str, str]]:
     if [*parts] == ["train"] and (rivals := [one for one in others if any(map(has_image_suffix, walk(one)))]):
         raise InputError(f"{parts['train']} and {rivals[0]} hold images: is one a part and one a class? Rename one")
     if parts:
-        return {part: name_folders(list_folders(folder)) for part, folder in parts.items()}
+        return {part: name_folders(list_folders(find_innermost(folder, part))) for part, folder in parts.items()}
     classes = [one for one in inside if any(map(is_image, walk(one)))]
     refuse_parts(classes)
     return {"train": name_folders(classes)}
@@ -99,7 +106,7 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
             skipped += sorted({*paths} - {*files[part][name]})
     report_skipped(skipped, "no image")
     used = {Path(folder) for folders in classes.values() for folder in folders.values()}
-    parents = {root, *(folder.parent for folder in used)}
+    parents = {root, *(one for folder in used for one in folder.parents if root in one.parents)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
     report_skipped(loose, "in no class folder")
     if names := [one.name for one in list_folders(root) if one not in used | parents]:
