@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar import load_pretrained, trust
+from lightning_cifar.commands.export import formats
 from lightning_cifar.train.checkpoint import load_checkpoint
 from tests.commands.command_line import run
 from tests.spectral import Spectral
@@ -245,6 +246,15 @@ def test_a_network_that_cannot_be_exported_is_one_line(factory, capsys):
     assert (status, len(err.splitlines())) == (2, 1), err
     assert err.startswith("error: this network cannot be exported as torch.export (Could not guard")
     assert not [*Path().glob("net.pt2*")]
+
+
+def test_memory_that_an_export_lacks_is_no_fault_of_the_network(capsys, monkeypatch):
+    def write(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setitem(formats.FORMATS, "torch.export", (write, None))
+    status, _, err = run(capsys, "export", "--ckpt_path", "pretrained", "--output", "net.pt2")
+    assert (status, err.startswith("error: out of memory")) == (1, True), err
 
 
 def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import ImageClassifier, main
+from lightning_cifar.run.directory import undo_if_refused
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
 LONG = [*FIT[1:], "--trainer.val_check_interval", "1000"]
@@ -113,6 +114,15 @@ def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, 
         assert main(args) == 130
     assert not Path("tested").exists()
     assert main(args) == 0
+
+
+def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):
+    """As ``test | head -1``, which ends before the results are there."""
+    (run_dir := tmp_path / "run").mkdir()
+    undo = undo_if_refused(run_dir, made=[run_dir], stopped=True)
+    (run_dir / "metrics.csv").touch()
+    undo(BrokenPipeError, BrokenPipeError(), None)
+    assert not run_dir.exists()
 
 
 def test_corrected_command_can_use_the_same_directory():

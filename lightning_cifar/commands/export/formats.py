@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, write_whole
+from lightning_cifar.run.process.exit_status import is_out_of_memory
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
 
@@ -78,11 +79,11 @@ def export_model(
         try:
             with redirect_stderr(noise):  # torch prints the graph of a network that it cannot export
                 write(model, file, facts)
-        except (InputError, OSError, MemoryError):
-            raise
         except Exception as error:  # of torch's exporters, about code of the user
+            if isinstance(error, InputError | OSError) or is_out_of_memory(error):
+                raise
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # ONNX's describes its steps
-            remedy = f"export {WEIGHTS}, or keep the checkpoint"
+            remedy = f"{'' if name.endswith(WEIGHTS) else f'export {WEIGHTS}, or '}keep the checkpoint"
             raise InputError(f"this network cannot be exported as {file_format} ({reason(cause)}): {remedy}") from error
         finally:
             logging.disable(shown)
