@@ -24,7 +24,7 @@ class DivergenceError(RuntimeError):
 
 def list_some(names: Collection[Any], most: int = 10) -> str:
     """Return the first names, and how many others there are: ``cat, dog and 998 others``."""
-    others = f" and {len(names) - most:,} others" if len(names) > most else ""
+    others = f" and {format_count(len(names) - most, 'other')}" if len(names) > most else ""
     return ", ".join(map(str, [*names][:most])) + others
 
 

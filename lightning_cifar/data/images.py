@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, format_count
 
 NonSquare = Literal["crop", "letterbox"]
 SIZE = 32  # pixels along a side, by default
@@ -91,7 +91,8 @@ def count_kinds(paths: Collection[str]) -> str:
     """Count files by suffix: ``2 .db, 1 .csv, 1 without suffix``; the five most frequent kinds."""
     kinds = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in paths).most_common()
     words = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds[:5]]
-    return ", ".join([*words, *([f"{sum(count for _, count in kinds[5:]):,} others"] if len(kinds) > 5 else [])])
+    others = sum(count for _, count in kinds[5:])
+    return ", ".join([*words, format_count(others, "other")] if others else words)
 
 
 def explain_unread(source: str | BinaryIO) -> str:

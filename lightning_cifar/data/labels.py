@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lightning_cifar.data.images import has_image_suffix
 from lightning_cifar.data.layout import PARTS, find_part, report_skipped, walk
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, list_some
 
 COLUMNS = {  # names in any case; of several columns, the one named first here
     "path": ("path", "file", "filename", "file_name", "image", "image_name", "image_id", "id"),
@@ -45,8 +45,7 @@ def read_labels(file: Path, root: Path) -> dict[str, dict[str, list[str]]]:
             lines[found[0]] = line
             parts.setdefault(part, {}).setdefault(label, []).append(found[0])
     if absent:
-        more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
-        raise InputError(f"{file} names images that are not below {root}: {', '.join(absent[:MOST_NAMED])}{more}")
+        raise InputError(f"{file} names images that are not below {root}: {list_some(absent, MOST_NAMED)}")
     unnamed = [path for path in files if path not in lines and has_image_suffix(path)]
     report_skipped(unnamed, f"below {root}, but not in {file.name}")
     return parts
@@ -76,9 +75,8 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"labels {file} cannot be read ({error}): name a CSV file in UTF-8") from None
     header = [name.lower() for name in rows[0][1]]
-    path, label, split = (
-        next((header.index(name) for name in names if name in header), None) for names in COLUMNS.values()
-    )
+    columns = (next((header.index(name) for name in names if name in header), None) for names in COLUMNS.values())
+    path, label, split = columns
     if path is not None and label is None and len(header) == 2:
         label = 1 - path
     if path is None or label is None:

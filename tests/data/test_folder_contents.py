@@ -11,6 +11,7 @@ from PIL import Image
 from lightning_cifar import main
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.errors import list_some
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,23 @@ def test_parts_may_have_other_usual_names(image_folder, read, names):
     assert len(load_folder(image_folder).val) == 3
 
 
+def test_parts_may_lie_in_folders_of_their_names(image_folder, read):
+    """As in ``training_set/training_set/<class>`` of archives on Kaggle."""
+    for part, name in (("train", "training_set"), ("test", "test_set")):
+        (image_folder / part).rename(image_folder / "moved")
+        (image_folder / name).mkdir()
+        (image_folder / "moved").rename(image_folder / name / name)
+    shutil.copy(image_folder / "val" / "dog" / "image-00.bmp", image_folder / "test_set" / "loose.bmp")
+    status, text = read()
+    assert (status, "no part" in text) == (0, False), text
+    assert "1 file passed over (in no class folder): 1 .bmp" in text
+    folder = load_folder(image_folder)
+    assert folder.class_names == ("cat", "dog")
+    assert len(folder.train) > len(folder.test) > 0
+
+
 def test_parts_of_other_names_are_no_classes(image_folder, read):
-    """Kaggle's archives hold ``training_set/training_set/<class>``; a network would learn which part an image is of."""
+    """A network would learn which part an image is of."""
     for part, name in (("train", "images-train-v2"), ("test", "images-test-v2")):
         (image_folder / name).mkdir()
         (image_folder / part).rename(image_folder / name / name)
@@ -161,6 +177,7 @@ def test_very_many_classes_are_counted_in_messages(read):
     assert status == 0
     assert "is left of class000, class001, class002, class003, class004, class005, class006, class007, " in text
     assert "class009 and 190 others: add images" in text
+    assert list_some("abc", 2) == "a, b and 1 other"
     assert max(map(len, text.splitlines())) < 250
 
 
