@@ -41,10 +41,8 @@ class Shard:
         """Raise `InputError` unless all batches of a set of ``size`` divide evenly among the shards."""
         last = 0 if drop_last else size % batch_size
         if batch_size % self.count or last % self.count:
-            raise InputError(
-                f"batch_size {batch_size} must divide evenly among {self.count} processes, and so must the last batch "
-                f"of {last}, unless drop_last leaves it out"
-            )
+            rest = f"and so must the last batch of {last}, unless drop_last leaves it out"
+            raise InputError(f"batch_size {batch_size} must divide evenly among {self.count} processes, {rest}")
 
 
 def current() -> Shard:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,6 @@ from lightning_cifar.errors import InputError
 
 PRETRAINED_NAME = "pretrained"  # stands for the model in this package where a file of one is named
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
-MAX_BYTES = 64 << 20  # of a file that is read again; a run's are smaller
 LONGEST_WAIT = 3600  # seconds
 NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)  # of directories, on CIFS and the like
 
@@ -62,26 +60,6 @@ def write_whole(file: Path, content: bytes) -> None:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write ``content`` atomically, indented by two spaces."""
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def read_text(file: Path, limit: int = MAX_BYTES) -> str:
-    """Return the text of a file that this package has written, after `check_file`."""
-    check_file(file, limit)
-    return file.read_text(encoding="utf-8")
-
-
-def read_json(file: Path) -> Any:
-    """Return the content of a JSON file that this package has written, read by `read_text`."""
-    return json.loads(read_text(file))
-
-
-def check_file(file: Path, limit: int = MAX_BYTES) -> None:
-    """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
-    found = file.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is not a regular file")
-    if found.st_size > limit:
-        raise ValueError(f"{found.st_size:,} bytes are more than {limit:,}")
 
 
 def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> BaseFileLock | None:

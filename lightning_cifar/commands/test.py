@@ -20,9 +20,10 @@ from lightning_cifar.evaluate.test_results import (
     identify_checkpoint,
     write_evaluation,
 )
-from lightning_cifar.files import compute_digest, read_json
+from lightning_cifar.files import compute_digest
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
+from lightning_cifar.run.records.stored_files import read_json
 from lightning_cifar.run.records.wandb import log_test
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.settings.parsing import Precision

@@ -131,11 +131,9 @@ def install_cifar(published: type[CIFAR10], root: Path, url: str | None, archive
                 extract(download(urls, partial, size, digest, remedy), published, root)
                 partial.unlink()
     except OSError as error:
-        free = "free some space, or " if error.errno in DISK_FULL else ""
-        raise InputError(
-            f"cannot write the data directory {root}: {error.strerror or error}; "
-            f"{free}set root or LIGHTNING_CIFAR_DATA to a writable one"
-        ) from error
+        remedy = "set root or LIGHTNING_CIFAR_DATA to a writable one"
+        remedy = f"free some space, or {remedy}" if error.errno in DISK_FULL else remedy
+        raise InputError(f"cannot write the data directory {root}: {error.strerror or error}; {remedy}") from error
 
 
 def check_target(root: Path, published: type[CIFAR10]) -> None:
@@ -155,10 +153,8 @@ def check_archive(archive: Path, name: str, digest: str) -> None:
     if not archive.is_file():
         raise InputError(f"archive {archive}: no such file")
     if not is_intact(archive, digest):
-        raise InputError(
-            f"{archive} is truncated or altered: it is not the published {name}; download it again, "
-            "or set url or archive to another source"
-        )
+        remedy = "download it again, or set url or archive to another source"
+        raise InputError(f"{archive} is truncated or altered: it is not the published {name}; {remedy}")
 
 
 def extract(archive: Path, published: type[CIFAR10], root: Path) -> None:

@@ -85,10 +85,9 @@ def name_classes(place: Path, parts: Mapping[str, Collection[str]], known: Seque
         while len(deeper := [one for one in list_folders(inside) if list_folders(one)]) == 1:
             inside = deeper[0]
         hint = f"; is {inside} the one?" if inside != place and len(list_folders(inside)) > 1 else ""
-        raise InputError(
-            f"{place} needs images of at least two classes, got {len(found)}: set root to a directory with "
-            f"train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file{hint}"
-        )
+        few = f"{place} needs images of at least two classes, got {len(found)}"
+        layouts = "train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file"
+        raise InputError(f"{few}: set root to a directory with {layouts}{hint}")
     for part, names in parts.items():
         if extra := sorted({*names} - found):
             raise InputError(f"{part} has the class {extra[0]!r}, train has not: give both the same classes")
@@ -168,11 +167,8 @@ def read_cache(cache: Path, state: str) -> dict[str, ImageSet] | None:
 
 def write_cache(cache: Path, state: str, parts: dict[str, ImageSet]) -> None:
     """Write the cache atomically; only warn if that fails."""
-    content = {
-        "state": state,
-        "fingerprint": digest_images(parts.values()),
-        "parts": {name: (part.images, part.labels) for name, part in parts.items()},
-    }
+    tensors = {name: (part.images, part.labels) for name, part in parts.items()}
+    content = {"state": state, "fingerprint": digest_images(parts.values()), "parts": tensors}
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(cache, "wb") as file:

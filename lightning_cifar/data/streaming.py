@@ -106,9 +106,8 @@ class FileLoader(DataLoader):
         try:
             [multiprocessing.Lock() for _ in range(20 * self.num_workers)]  # as many as torch needs, and some more
         except OSError as error:
-            raise InputError(
-                f"num_workers {self.num_workers} needs room in /dev/shm ({error.strerror}): enlarge it, or set it to 0"
-            ) from error
+            shortage = f"num_workers {self.num_workers} needs room in /dev/shm ({error.strerror})"
+            raise InputError(f"{shortage}: enlarge it, or set it to 0") from error
         try:
             for batch in super().__iter__():
                 self.batch += 1

@@ -25,7 +25,7 @@ from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import check_file
+from lightning_cifar.run.records.stored_files import check_file
 from lightning_cifar.train.classifier import ImageClassifier
 
 SEVERITIES, BATCH = 5, 1000

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cifar.data.dataset import ImageSet, LabelledImages
 from lightning_cifar.errors import InputError
-from lightning_cifar.files import check_file
+from lightning_cifar.run.records.stored_files import check_file
 
 # Position and label of each test image of CIFAR-10 whose label fewer than three of five reviewers chose (arXiv
 # 2103.14749). From mturk/cifar10_mturk.json of cleanlab/label-errors, Apache License 2.0.

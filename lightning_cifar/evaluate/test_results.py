@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.evaluate.tables import describe_partial
-from lightning_cifar.files import compute_digest, read_json, write_json, write_whole
+from lightning_cifar.files import compute_digest, write_json, write_whole
+from lightning_cifar.run.records.stored_files import read_json
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
 TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it

@@ -77,9 +77,8 @@ class GatedBlock(nn.Module):
         self.register_buffer("partner", partner, persistent=False)
         branches, gated = len(kernel_sizes), out_channels // 2 if flips else out_channels
         self.gate = Gate(gate, in_channels, branches, gated, temperature)
-        self.branches = nn.ModuleList(
-            make_convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes
-        )
+        convolutions = (make_convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes)
+        self.branches = nn.ModuleList(convolutions)
         if dirac:
             start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]

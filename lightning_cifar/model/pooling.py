@@ -69,9 +69,7 @@ class PointwiseMaxPool(torch.autograd.Function):
         batch, channels, height, width = gradient.shape
         corner = torch.arange(4, device=gradient.device).view(2, 1, 2, 1)  # row, -, column, -
         # (B, H/2, 2, W/2, 2, K): both sides doubled, channels last
-        winner, gradient = (
-            t.permute(0, 2, 3, 1)[:, :, None, :, None].expand(batch, height, 2, width, 2, channels)
-            for t in (winner, gradient)
-        )
+        shape = (batch, height, 2, width, 2, channels)
+        winner, gradient = (t.permute(0, 2, 3, 1)[:, :, None, :, None].expand(shape) for t in (winner, gradient))
         spread = torch.where(winner == corner, gradient, 0)
         return spread.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)

@@ -54,8 +54,8 @@ def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> Non
     if len(names) != values["num_classes"]:
         raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}")
     if known is not None and list(known) != names:
-        same = next(index for index, pair in enumerate(zip(known, names, strict=True)) if pair[0] != pair[1])
-        own, other = (list_some(ones[same if len(ones) > 10 else 0 :]) for ones in (list(known), names))
+        first = next(index for index, pair in enumerate(zip(known, names, strict=True)) if pair[0] != pair[1])
+        own, other = (list_some(ones[first if len(ones) > 10 else 0 :]) for ones in (list(known), names))
         raise InputError(f"the model has the classes {own}; the data has {other}")
     values["class_names"] = names
     if values["class_weights"] == "balanced":

@@ -28,11 +28,11 @@ from lightning_cifar.evaluate.test_results import (
     find_tests,
     read_checkpoint_path,
 )
-from lightning_cifar.files import check_file, read_json, read_text
 from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
+from lightning_cifar.run.records.stored_files import check_file, read_json, read_text
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.shell import format_test_command
 

@@ -1,0 +1,28 @@
+"""Files of runs and tests that are read again: regular ones, of bounded size."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 64 << 20  # a run's files are smaller
+
+
+def read_text(file: Path, limit: int = MAX_BYTES) -> str:
+    """Return the text of a file that this package has written, after `check_file`."""
+    check_file(file, limit)
+    return file.read_text(encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file that this package has written, read by `read_text`."""
+    return json.loads(read_text(file))
+
+
+def check_file(file: Path, limit: int = MAX_BYTES) -> None:
+    """Raise a ValueError unless ``file`` is a regular file of at most ``limit`` bytes; an OSError if there is none."""
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"{found.st_size:,} bytes are more than {limit:,}")
