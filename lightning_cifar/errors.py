@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from numbers import Integral, Real
+from textwrap import shorten
 from typing import Any, get_args
 
 # Numbers of OSErrors.
@@ -71,6 +72,6 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error's message, with the second after a colon; its type if it has none."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))
+    """Return the first line of an error's message, after a colon with the start of the next; or its type."""
+    first, *others = str(error).splitlines() or [type(error).__name__]
+    return f"{first} {shorten(others[0], 200, placeholder=' ...')}" if first.endswith(":") and others else first

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import lightning_cifar
+from lightning_cifar.errors import reason
 from lightning_cifar.run.process.exit_status import locate
 
 PACKAGE = Path(lightning_cifar.__file__).parent
@@ -32,3 +33,17 @@ def test_only_code_of_the_user_is_named(file, found):
     error = raised.value
     error.__traceback__ = error.__traceback__.tb_next  # without this test
     assert locate(error) == found
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("", "RuntimeError"),
+        ("one\ntwo", "one"),
+        ("one:", "one:"),
+        ("one:\n\t two three\nfour", "one: two three"),
+        ("one:\n" + "keys " * 1000, f"one: {'keys ' * 39}..."),  # as torch names all weights that a file lacks
+    ],
+)
+def test_a_reason_is_a_line_of_bounded_length(message, words):
+    assert reason(RuntimeError(message)) == words
