@@ -60,8 +60,8 @@ def test(job: Job) -> None:
             print("accuracy without TTA under corruptions of severity 1 to 5:", flush=True)
             result["corruptions"] = evaluate_corruptions(job.model, job.data, trainer)
         keep_result(job, run, result)
-        print(f"table: {run.directory / RESULT}\nplots: {run.directory / FIGURE}")
-        print(f"logits: {run.directory / LOGITS}")
+    print(f"table: {run.directory / RESULT}\nplots: {run.directory / FIGURE}")
+    print(f"logits: {run.directory / LOGITS}")
 
 
 def check_split(job: Job) -> None:

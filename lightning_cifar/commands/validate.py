@@ -13,5 +13,5 @@ def validate(job: Job) -> None:
     choose_precision(job)
     with open_run(job) as run:
         (result,) = run.trainer.validate(job.model, job.data, verbose=False)
-        if job.settings["verbose"]:
-            print("\n".join(f"{name}  {value:.4f}" for name, value in result.items()))
+    if job.settings["verbose"]:
+        print("\n".join(f"{name}  {value:.4f}" for name, value in result.items()))

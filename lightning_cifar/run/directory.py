@@ -103,8 +103,8 @@ def remove_empty(directories: Sequence[Path]) -> None:
 def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = False) -> Callable[..., None]:
     """Return an exit function of a context that ends with an error because of the user's input, or of its size.
 
-    With ``stopped``, also of one that a signal ends, or the end of its output's reader, with its results: nothing could
-    be resumed in this new directory.
+    With ``stopped``, also of one that a signal ends, or the end of its output's reader, with its results: they are not
+    complete, and nothing could be resumed in this new directory.
 
     It restores the entries that the directory has now, unless there are results by then, and removes those that were
     ``made`` for the run, the innermost first.

@@ -125,6 +125,18 @@ def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):
     assert not run_dir.exists()
 
 
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_complete_results_stay_if_their_last_line_is_not_printed(trained, capsys, monkeypatch, command):
+    def print_or_fail(*words, **_):
+        if str(words[0]).startswith(("table:", "predictions:")):
+            raise KeyboardInterrupt
+
+    module = "lightning_cifar.commands." + {"test": "test", "predict": "predict.test_set"}[command]
+    monkeypatch.setattr(f"{module}.print", print_or_fail, raising=False)
+    assert main([command, "--ckpt_path", str(trained), "--run_dir", "tested"]) == 130
+    assert Path("tested", {"test": "test.json", "predict": "predictions.csv"}[command]).exists()
+
+
 def test_corrected_command_can_use_the_same_directory():
     assert main([*REFUSED["more images in a batch than there are"], "--run_dir", "run"]) == 2
     assert (

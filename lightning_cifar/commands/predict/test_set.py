@@ -23,5 +23,5 @@ def predict(job: Job) -> None:
         labels = job.data.test.labels[: len(probabilities)]
         file = run.directory / "predictions.csv"
         write_predictions(file, probabilities, labels, job.data.dataset.class_names)
-        count, every = len(probabilities), len(job.data.test)
-        print(f"predictions: {file}" + (f", of {count:,} of {every:,} test images" if count < every else ""))
+    count, every = len(probabilities), len(job.data.test)
+    print(f"predictions: {file}" + (f", of {count:,} of {every:,} test images" if count < every else ""))
