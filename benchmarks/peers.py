@@ -94,7 +94,8 @@ def keep(options: argparse.Namespace, extra: list[str], runs: list[dict[str, Any
 
 def tabulate(name: str) -> str:
     result, rows, medians = load_result(name), [], []
-    labels = {"recipe": f"`{result['recipe']}`", "script": f"`{result['script']}`, {result['epochs']:g} epochs"}
+    length = f"{result['epochs']:g} epoch{'s' if result['epochs'] != 1 else ''}"
+    labels = {"recipe": f"`{result['recipe']}`", "script": f"`{result['script']}`, {length}"}
     for kind, label in labels.items():
         runs = result["runs"][kind]
         medians.append(statistics.median(run["seconds"] for run in runs))
