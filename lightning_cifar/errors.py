@@ -74,4 +74,4 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
 def reason(error: Exception) -> str:
     """Return the first line of an error's message, after a colon with the start of the next; or its type."""
     first, *others = str(error).splitlines() or [type(error).__name__]
-    return f"{first} {shorten(others[0], 200, placeholder=' ...')}" if first.endswith(":") and others else first
+    return f"{first} {shorten(others[0], 120, placeholder=' ...')}" if first.endswith(":") and others else first

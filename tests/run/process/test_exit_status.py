@@ -42,7 +42,7 @@ def test_only_code_of_the_user_is_named(file, found):
         ("one\ntwo", "one"),
         ("one:", "one:"),
         ("one:\n\t two three\nfour", "one: two three"),
-        ("one:\n" + "keys " * 1000, f"one: {'keys ' * 39}..."),  # as torch names all weights that a file lacks
+        ("one:\n" + "keys " * 1000, f"one: {'keys ' * 23}..."),  # as torch names all weights that a file lacks
     ],
 )
 def test_a_reason_is_a_line_of_bounded_length(message, words):
