@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.commands.export.quantise import quantise
+from lightning_cifar.commands.export.quantise import quantise, silence_logs
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, write_whole
 from lightning_cifar.run.process.exit_status import is_out_of_memory
@@ -74,10 +74,10 @@ def export_model(
     write, open_model = FORMATS[file_format]
     with TemporaryDirectory() as folder:
         file = Path(folder) / name
-        shown, noise = logging.root.manager.disable, io.StringIO()
-        logging.disable()
+        noise = io.StringIO()
         try:
-            with redirect_stderr(noise):  # torch prints the graph of a network that it cannot export
+            # torch logs and prints the graph of a network that it cannot export
+            with silence_logs(logging.CRITICAL), redirect_stderr(noise):
                 write(model, file, facts)
         except Exception as error:  # of torch's exporters, about code of the user
             if isinstance(error, InputError | OSError) or is_out_of_memory(error):
@@ -85,8 +85,6 @@ def export_model(
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # ONNX's describes its steps
             remedy = f"{'' if name.endswith(WEIGHTS) else f'export {WEIGHTS}, or '}keep the checkpoint"
             raise InputError(f"this network cannot be exported as {file_format} ({reason(cause)}): {remedy}") from error
-        finally:
-            logging.disable(shown)
         print(noise.getvalue(), end="", file=sys.stderr)
         if calibration is not None:
             quantise(file, calibration)

@@ -29,7 +29,7 @@ def quantise(file: Path, images: Tensor) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {"images": batch.numpy()}
 
-    with disable_warnings():
+    with silence_logs(logging.WARNING):  # about layers that stay in float32
         quant_pre_process(file, file, skip_symbolic_shape=True)
         quantize_static(
             file,
@@ -43,10 +43,11 @@ def quantise(file: Path, images: Tensor) -> None:
 
 
 @contextmanager
-def disable_warnings() -> Iterator[None]:
-    """Hide warnings about layers that stay in float32."""
-    logging.disable(logging.WARNING)
+def silence_logs(level: int) -> Iterator[None]:
+    """Hide log records of this level and below."""
+    before = logging.root.manager.disable
+    logging.disable(level)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
