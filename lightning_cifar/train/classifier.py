@@ -22,7 +22,7 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
-from lightning_cifar.train.objective import ClassWeights, Objective, convert_batch, find_classes
+from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch
 from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
@@ -184,7 +184,7 @@ class ImageClassifier(LightningModule):
         pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
         loss = self.objective.sum_losses(each, targets)  # checks that they are logits
-        correct = (torch.stack(each).mean(0).argmax(1) == find_classes(labels)).sum()
+        correct = (torch.stack(each).mean(0).argmax(1) == choose_classes(labels)).sum()
         return {"loss": loss, "correct": correct}
 
     def on_train_start(self) -> None:
@@ -217,7 +217,7 @@ class ImageClassifier(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         logits, labels = self(batch[0]), batch[1]
-        self.held_out_accuracy.update(logits, find_classes(labels))
+        self.held_out_accuracy.update(logits, choose_classes(labels))
         # `test` in the recipe `report`, which watches the test set as the report did.
         name = self.datamodule.hparams["held_out"] if self.datamodule else "val"
         size: Any = float(len(labels))  # Lightning rounds its mean over processes if the sizes are integers
@@ -233,7 +233,7 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         logits, plain, labels = self.test_outputs.compute()
         self.log("test/loss", F.cross_entropy(logits, labels))
-        labels = find_classes(labels)
+        labels = choose_classes(labels)
         self.log("test/accuracy", (logits.argmax(1) == labels).float().mean())
         if self.hparams["tta"] != "none":
             self.log("test/accuracy_without_tta", (plain.argmax(1) == labels).float().mean())

@@ -95,7 +95,7 @@ class Objective(nn.Module):
         return total if self.weights is None else total / len(targets)
 
 
-def find_classes(labels: Tensor) -> Tensor:
+def choose_classes(labels: Tensor) -> Tensor:
     """Return the class (B,) of each label; the likeliest one of soft labels (B, K)."""
     return labels.argmax(1) if labels.ndim > 1 else labels
 

@@ -22,8 +22,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
     cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
     five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
     ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
-    each = format_count(class_sizes[0], "training image") if len({*class_sizes}) == 1 else ""
-    equal = f"every class has {each}" if each else ""
+    equal = f"every class has {format_count(class_sizes[0], 'training image')}" if len({*class_sizes}) == 1 else ""
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
