@@ -20,6 +20,7 @@ COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
 # For several configurations.
 MANY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv"  # for more than these
+MARGINS = {"left": 0.08, "right": 0.985, "top": 0.895, "bottom": 0.13, "wspace": 0.26}  # a layout would draw twice
 LARGE_LOSS = 20  # no network that guesses among many classes has it
 
 Series = dict[str, list[tuple[float, float]]]
@@ -46,10 +47,10 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
 
 def plot_metrics(series: Series, title: str = "") -> Figure:
     """Plot loss and accuracy of a run in two panels: points for steps, lines for epochs with the last value."""
-    figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep every figure in memory
+    figure = Figure(figsize=(10, 4))  # pyplot would keep every figure in memory
     if title.isascii():  # the default font lacks many other characters
         figure.suptitle(shorten(title, 80).replace("$", r"\$"))
-    loss, accuracy = figure.subplots(1, 2)
+    loss, accuracy = figure.subplots(1, 2, gridspec_kw=MARGINS)
     plot_losses({"": [series]}, loss)
     plot_accuracies({"": [series]}, accuracy)
     return figure
@@ -59,6 +60,7 @@ def plot_losses(runs: Mapping[str, Sequence[Series]], axes: Axes) -> None:
     """Plot the losses of runs, given by name of configuration; points for training steps only if there is one run."""
     plot_quantity(runs, axes, "loss", "{:.3f}")
     axes.set_ylabel("cross-entropy loss")
+    axes.ticklabel_format(axis="y", scilimits=(-2, 5))  # not 0.000115
     drawn = [value for line in axes.lines for value in np.asarray(line.get_ydata(), float).tolist()]
     values = [value for value in drawn if 0 < value < math.inf]
     if values and max(values) > max(LARGE_LOSS, 100 * min(values)):  # a line would lie on the axis from then on

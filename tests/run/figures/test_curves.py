@@ -102,3 +102,16 @@ def test_a_huge_loss_does_not_hide_the_others(losses, scale):
     figure = plot_metrics({"train/loss_step": [*enumerate(losses)], "val/loss": [*enumerate(losses)]})
     FigureCanvasAgg(figure).draw()
     assert figure.axes[0].get_yscale() == scale
+
+
+@pytest.mark.parametrize("losses", [(0.00012, 0.00011), (123456.0, 123400.0), (1e4, 2.0)])
+def test_labels_of_any_losses_are_in_the_figure(losses):
+    """The margins are fixed: a layout that measures its labels takes half as long again at the end of each run."""
+    accuracies = [(1.0, 0.1234), (2.0, 0.1236)]
+    figure = plot_metrics({"val/loss": [*enumerate(losses)], "val/accuracy": accuracies}, "report/2026-11-25_12-00-00")
+    FigureCanvasAgg(figure).draw()
+    loss, accuracy = (axes.get_tightbbox() for axes in figure.axes)
+    assert loss.x0 > 0
+    assert accuracy.x0 > figure.axes[0].get_window_extent().x1
+    assert min(loss.y0, accuracy.y0) > 0
+    assert max(loss.y1, accuracy.y1) < figure.texts[0].get_window_extent().y0
