@@ -123,11 +123,10 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
         # A class would train on no image: hold out one of the class with the most images instead.
         quota[full.nonzero()[0]] -= 1
         quota[(counts - quota).argmax()] += 1
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    held_out = torch.cat([order[labels[order] == label][:take] for label, take in enumerate(quota.tolist())])
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[held_out] = True
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    classes = order[labels[order].argsort(stable=True)].split(counts.tolist())  # the images of each, in random order
+    held_out = torch.cat([chosen[:take] for chosen, take in zip(classes, quota.tolist(), strict=True)])
+    mask = torch.zeros(len(labels), dtype=torch.bool).index_fill(0, held_out, True)
     return (~mask).nonzero().flatten(), mask.nonzero().flatten()
 
 
@@ -143,7 +142,8 @@ def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, An
     check_range("val_size", size, f"[1, {count - 1}]", whole=True)
     rest, held_out = stratified_split(dataset.train.labels, size, seed)
     train = dataset.train[rest]
-    if empty := [name for index, name in enumerate(dataset.class_names) if index not in train.labels]:
+    present = {*train.labels.tolist()}
+    if empty := [name for index, name in enumerate(dataset.class_names) if index not in present]:
         print(f"no training image is left of {list_some(empty)}: add images, or a folder val", flush=True)
     return train, dataset.train[held_out]
 

@@ -109,7 +109,7 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
     parents = {root, *(one for folder in used for one in folder.parents if root in one.parents)}
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
     report_skipped(loose, "in no class folder")
-    if names := [one.name for one in list_folders(root) if one not in used | parents]:
+    if names := [one.name for one in list_folders(root) if one not in used and one not in parents]:
         print(f"folders of {root} that are no part and no class are passed over: {list_some(names)}", flush=True)
     return files
 

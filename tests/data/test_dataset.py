@@ -1,6 +1,7 @@
 """Tests of the stratified split, the containers and the digits."""
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,15 @@ def test_split_depends_only_on_its_seed():
 def test_split_size_out_of_range_is_named(size):
     with pytest.raises(ValueError, match=f"size .* {size}$"):
         stratified_split(LABELS["balanced"], size, seed=0)
+
+
+def test_a_split_of_very_many_classes_takes_no_time():
+    """Comparing all labels with each class took 20 s."""
+    labels = torch.arange(20_000) % 5_000
+    start = time.perf_counter()
+    _, held_out = stratified_split(labels, 5_000, seed=0)
+    assert time.perf_counter() - start < 3
+    assert torch.equal(labels[held_out].bincount(), torch.ones(5_000, dtype=torch.int64))
 
 
 # ------------------------------------------------------------------------------------------------------------- digits
