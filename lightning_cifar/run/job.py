@@ -92,11 +92,15 @@ class Job:
         """Set the precision of the Trainer and of config.yaml."""
         self.trainer["precision"] = self.settings["trainer"]["precision"] = precision
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The default of every option, as plain values."""
+        return dict(yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_none=False, skip_check=True)))
+
     def complete(self, stored: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a config.yaml, with the defaults of options that its version did not have."""
-        defaults = yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_none=False, skip_check=True))
-        groups = {group: defaults[group] | (stored.get(group) or {}) for group in SIGNATURES}
-        return {"seed_everything": defaults["seed_everything"]} | stored | groups
+        groups = {group: self.defaults[group] | (stored.get(group) or {}) for group in SIGNATURES}
+        return {"seed_everything": self.defaults["seed_everything"]} | stored | groups
 
     def dump(self) -> str:
         """Return every setting as YAML; ``fit --config`` on it repeats the run."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,15 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collect
 def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the settings of every run of the series that has started; `InputError` if a file is damaged."""
     for file in sorted(parent.glob(f"{kind}*/config.yaml")):
-        try:
-            yield dict(yaml.safe_load(file.read_text()))
-        except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise InputError(
-                f"{file} is damaged ({reason(error)}): delete its directory, or name another one"
-            ) from error
+        yield read_config(file, file.stat().st_mtime_ns)
+
+
+@cache  # each run reads those of all before; a file that was replaced has another time
+def read_config(file: Path, modified: int) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(file.read_text()))
+    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{file} is damaged ({reason(error)}): delete its directory, or name another one") from error
 
 
 def train_in_series(job: Job, run: Run) -> None:
