@@ -99,6 +99,7 @@ class Search:
                     if self.trial is not None and not self.has_bad_values(stop):
                         requeue_trial(self.study, self.trial)
                     raise
+                self.write_trials()  # if the sweep is stopped later, its results so far are there
                 return True
         if running != self.awaited:
             print(f"waiting for trials of other processes: {', '.join(map(str, running))}", flush=True)
@@ -149,8 +150,8 @@ class Search:
         directory = self.study.trials[self.trial or 0].user_attrs.get("directory", f"trial{self.trial}")
         return not (self.run_dir / directory / "config.yaml").exists()
 
-    def report(self) -> None:
-        """Print the table and the command of the best trial; write the result, the trials and the plots."""
+    def write_trials(self) -> tuple[list[dict[str, Any]], str | None]:
+        """Write ``sweep.json`` and ``trials.csv``; return the trials and the best one's command."""
         trials = list_trials(self.study)
         best = trials[0]
         command = None
@@ -162,6 +163,11 @@ class Search:
             {"space": self.study.user_attrs["space"], "n": len(trials), "fit": command, "trials": trials},
         )
         write_csv(self.run_dir / "trials.csv", trials)
+        return trials, command
+
+    def report(self) -> None:
+        """Write the trials and the plots; print the table and the command of the best trial."""
+        trials, command = self.write_trials()
         rows = map(format_row, trials[:MAX_ROWS])
         print(align_columns([["trial", *self.space, "accuracy, %", "epochs", "training, s", "fit, s", ""], *rows]))
         if len(trials) > MAX_ROWS:
@@ -171,7 +177,7 @@ class Search:
         if command is None:
             print("no trial was completed: try other values for --search")
         else:
-            print(f"best trial: {best['trial']}\n{command}")
+            print(f"best trial: {trials[0]['trial']}\n{command}")
 
 
 def format_row(trial: dict[str, Any]) -> list[str]:

@@ -70,6 +70,24 @@ def test_a_stopped_sweep_resumes_within_the_trial(swept):
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
 
 
+def test_a_sweep_that_is_stopped_has_the_results_of_the_trials_before(tmp_path, tiny, capsys, monkeypatch):
+    on_train_start, starts = Throughput.on_train_start, []
+
+    def stop_in_the_second_trial(self, *args):
+        on_train_start(self, *args)
+        starts.append(self)
+        if len(starts) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Throughput, "on_train_start", stop_in_the_second_trial)
+    status, out, _ = run(capsys, "sweep", *tiny, *SPACE, "--n_trials", "2", "--run_dir", tmp_path / "run")
+    assert status == 130, out
+    result = json.loads((tmp_path / "run/sweep.json").read_text())
+    assert [one["trial"] for one in result["trials"]] == [0]
+    assert shlex.split(result["fit"])[3] == "fit"
+    assert len((tmp_path / "run/trials.csv").read_text().splitlines()) == 2  # with the header
+
+
 @pytest.mark.parametrize("is_told", [False, True])
 def test_a_sweep_stopped_at_the_end_of_a_trial_resumes(tmp_path, tiny, capsys, monkeypatch, is_told):
     """Optuna's clean-up fails then, which hides Ctrl-C; a trial that has its result is not trained again."""
