@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -38,6 +39,7 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.process.exit_status import explain_callbacks, explain_checkpoint
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
+from lightning_cifar.run.process.ranks import watch_ranks
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
@@ -163,7 +165,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
     """Build the Trainer of a run; ``lines`` of an existing ``metrics.csv`` are kept."""
     settings = dict(job.trainer)
     if settings["barebones"]:  # Lightning's word for nothing but the loop
-        return Run(directory, ConfiguredTrainer(**settings | {"default_root_dir": str(directory)}))
+        return Run(directory, make_trainer(settings | {"default_root_dir": str(directory)}))
     command = ["python", "-m", "lightning_cifar", *job.typed]
     wandb = make_wandb_logger(job, directory) if is_rank_zero() else None
     try:
@@ -173,11 +175,17 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
             "plugins": [*to_list(settings["plugins"]), DurableIO()],
             "default_root_dir": settings["default_root_dir"] or str(directory),
         }
-        return Run(directory, ConfiguredTrainer(**settings), wandb)
+        return Run(directory, make_trainer(settings), wandb)
     except Exception:
         if wandb is not None:
             finish_wandb(wandb, failed=True)
         raise
+
+
+def make_trainer(settings: dict[str, Any]) -> Trainer:
+    trainer = ConfiguredTrainer(**settings)
+    watch_ranks(trainer)
+    return trainer
 
 
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:

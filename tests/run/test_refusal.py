@@ -107,6 +107,17 @@ def test_stopped_evaluation_leaves_no_file(trained, tmp_path, capsys, monkeypatc
 
 
 @pytest.mark.usefixtures("terminal_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_stopped_before_it_began_leaves_no_file(tmp_path, capsys, monkeypatch, number):
+    """There is nothing to resume, and the same command can be typed again."""
+    monkeypatch.setattr(ImageClassifier, "on_fit_start", lambda _: signal.raise_signal(number))
+    before = list_files(tmp_path)
+    assert main([*FIT, "--run_dir", "run"]) == 128 + number
+    assert "resume it" not in capsys.readouterr().out
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("terminal_signals")
 def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, tmp_path, monkeypatch):
     args = ["test", "--ckpt_path", str(trained), "--run_dir", "tested"]
     with monkeypatch.context() as patched:
