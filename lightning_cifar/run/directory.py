@@ -15,7 +15,7 @@ from lightning_cifar.files import acquire, write_whole
 from lightning_cifar.run.process.exit_status import find_stop
 
 LOCK = ".lock"
-UNFINISHED = ".unfinished"  # in a directory that a command fills, until it ends: it may then be repeated
+UNFINISHED = ".unfinished-{}"  # in a directory that a command fills, until it ends: it may then be repeated
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 

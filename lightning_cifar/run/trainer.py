@@ -30,7 +30,7 @@ from lightning_cifar.run.checkpoints.checkpoint_files import (
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
-from lightning_cifar.run.directory import lock, make_directory, undo_if_refused
+from lightning_cifar.run.directory import UNFINISHED, lock, make_directory, undo_if_refused
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.final_validation import FinalValidation
@@ -109,13 +109,18 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
+    evaluates, mark = job.command != "fit", UNFINISHED.format(job.command)
     try:
-        directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
+        parent, named_path = Path("runs", job.group), Path(named) if named else None
+        directory, made = make_directory(named_path, parent, lambda one: evaluates and (one / mark).exists())
     except InputError as error:
-        if named is None or job.command != "fit" or find_config(str(named)) is None:
+        if named is None or evaluates or find_config(str(named)) is None:
             raise
         raise InputError(f"{error}, or resume its run: fit --resume {quote_path(str(named))}") from error
-    hold(directory, job, ending, undo_if_refused(directory, made, stopped=job.command != "fit"))
+    hold(directory, job, ending, undo_if_refused(directory, made, stopped=evaluates))
+    if evaluates:  # again, if it is killed
+        write_whole(directory / mark, b"")
+        ending.push(lambda error, *_: None if error else (directory / mark).unlink(missing_ok=True))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)
 

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.run.directory import undo_if_refused
+from tests.children import Trap
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
 LONG = [*FIT[1:], "--trainer.val_check_interval", "1000"]
@@ -125,6 +126,25 @@ def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, 
         assert main(args) == 130
     assert not Path("tested").exists()
     assert main(args) == 0
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("test", "commands.test:write_logits"),  # between its results
+        pytest.param("validate", "train.classifier:ImageClassifier.validation_step", marks=pytest.mark.slow),
+        pytest.param("predict", "train.classifier:ImageClassifier.predict_step", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_evaluation_is_repeated_in_its_directory(trained, start, capsys, command, function):
+    args = [command, "--ckpt_path", str(trained), "--run_dir", "evaluated"]
+    trap = Trap(f"lightning_cifar.{function}", signal=signal.SIGKILL)
+    assert start(*args, prepare=trap.set).wait() == 137
+    others = {"test": "validate"}.get(command, "test")
+    assert main([others, *args[1:]]) == 2
+    assert "evaluated is not empty" in capsys.readouterr().err
+    assert [main(args), main(args)] == [0, 2]  # once it is complete, it is kept
 
 
 def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):
