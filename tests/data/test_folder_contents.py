@@ -56,6 +56,14 @@ def test_parts_of_other_names_are_no_classes(image_folder, read):
     assert (status, words in text) == (2, True), text
 
 
+def test_classes_whose_names_begin_like_parts_may_have_equal_folders(image_folder, read):
+    for part, name in (("train", "device1"), ("test", "device2")):
+        (image_folder / part).rename(image_folder / name)
+    shutil.rmtree(image_folder / "val")
+    status, text = read()
+    assert status == 0, text
+
+
 def test_two_folders_of_one_part_are_refused(image_folder, read):
     shutil.copytree(image_folder / "val", image_folder / "valid")
     status, text = read()
@@ -114,6 +122,16 @@ def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys
     assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder / folder)]) == 2
     assert "looks like an image folder: add --data.dataset folder" in capsys.readouterr().err
     assert sorted(image_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("names", [["train_data"], ["train", "training"]])
+def test_cifar_is_installed_beside_a_folder_without_images(tmp_path, tiny, capsys, names):
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "prices.csv").touch()
+    args = ["--data.dataset", "cifar10", "--data.root", str(tmp_path / "data"), "--data.url", "http://127.0.0.1:9/x"]
+    assert main(["fit", *tiny, *args]) == 2
+    assert "127.0.0.1:9" in capsys.readouterr().err  # it was to be downloaded
 
 
 @pytest.mark.parametrize(("dataset", "meta"), [("cifar10", "batches.meta"), ("cifar100", "meta")])
