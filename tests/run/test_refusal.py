@@ -1,5 +1,6 @@
 """A command that is refused changes nothing: no file and no directory is made, changed or removed."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -120,12 +121,16 @@ def test_training_stopped_before_it_began_leaves_no_file(tmp_path, capsys, monke
 
 @pytest.mark.usefixtures("terminal_signals")
 def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, tmp_path, monkeypatch):
-    args = ["test", "--ckpt_path", str(trained), "--run_dir", "tested"]
+    """Its run does not list it before."""
+    run_dir = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tests.json"))
+    args = ["test", "--ckpt_path", "run", "--run_dir", "tested"]
     with monkeypatch.context() as patched:
         patched.setattr("lightning_cifar.commands.test.write_logits", lambda *_: signal.raise_signal(signal.SIGINT))
         assert main(args) == 130
     assert not Path("tested").exists()
+    assert not (run_dir / "tests.json").exists()
     assert main(args) == 0
+    assert json.loads((run_dir / "tests.json").read_text()) == ["../tested"]
 
 
 @pytest.mark.fault
