@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
-from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal
+from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal, prints_tracebacks
 from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
@@ -23,7 +23,6 @@ from lightning_cifar.run.settings.options import (
 from lightning_cifar.run.settings.precedence import layer
 
 NO_ADVICE = ("fit", "repeat", "sweep", "serve")  # they say how they are resumed; a server has nothing to resume
-TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -75,7 +74,7 @@ def answer(args: list[str]) -> int:
                 if (stop := find_stop(error)) is None:
                     raise
                 return report_stop(stop, args[0])
-            if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+            if prints_tracebacks():
                 traceback.print_exception(error)
             print("error: " + name_flag(" ".join(message.split())), file=sys.stderr)
             return status

@@ -16,9 +16,11 @@ from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, format_count
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
+from lightning_cifar.run.directory import has_results
 from lightning_cifar.run.figures.curves import METRICS
 from lightning_cifar.run.figures.live_figure import CURVES
 from lightning_cifar.run.job import Job, choose_precision, load_data, load_weights
+from lightning_cifar.run.process.exit_status import RankError
 from lightning_cifar.run.records.wandb import log_checkpoint, log_curves
 from lightning_cifar.run.settings.ineffective import list_ineffective
 from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
@@ -47,8 +49,8 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             train(job, run)
             for line in describe_end(job, run):
                 print(line)
-        except (KeyboardInterrupt, SystemExit):  # a signal, or a second one
-            if trial is None and run.trainer.checkpoint_callbacks:
+        except (KeyboardInterrupt, SystemExit, RankError):  # a signal, or a second one
+            if trial is None and run.trainer.checkpoint_callbacks and has_results(run.directory.iterdir()):
                 trust = list_trust(job.settings["trust_config"])
                 print(f"resume it: {format_command('fit', '--resume', run.directory, *trust)}")
             raise

@@ -105,8 +105,8 @@ def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:
     images = None
     if positions := [mistake["index"] for mistake in result["mistakes"]]:
         images = job.data.test[torch.tensor(positions)].sample(len(positions)).images.permute(0, 2, 3, 1).cpu().numpy()
-    write_evaluation(run.directory, result, images)
     write_logits(run.directory / LOGITS, job.model.test_outputs.compute(), job.data.dataset.class_names)
+    write_evaluation(run.directory, result, images)  # last, for it also names the test in the tested run
     if run.wandb is not None:
         log_test(run.wandb, result, images, run.directory / FIGURE)
 

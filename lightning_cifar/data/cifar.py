@@ -22,7 +22,7 @@ from torchvision.datasets.utils import check_integrity
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.data.download import download
 from lightning_cifar.data.images import has_image_suffix
-from lightning_cifar.data.layout import find_parts, list_folders, walk
+from lightning_cifar.data.layout import find_part, list_folders, walk
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import compute_digest, one_at_a_time
 
@@ -140,8 +140,8 @@ def check_target(root: Path, published: type[CIFAR10]) -> None:
     """Raise `InputError` if the archive would be downloaded into an image folder, or into the dataset's own folder."""
     if (root / published.meta["filename"]).is_file():
         raise InputError(f"root {root} holds the files themselves: name the directory with {published.base_folder}")
-    classes = [one for one in list_folders(root) if any(map(has_image_suffix, walk(one, deep=False)))]
-    if "train" in find_parts(root) or len(classes) > 1:
+    held = [one for one in list_folders(root) if any(map(has_image_suffix, walk(one, find_part(one.name) == "train")))]
+    if len(held) > 1 or any(find_part(one.name) == "train" for one in held):
         raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
 
 

@@ -70,7 +70,7 @@ def find_classes(root: Path) -> dict[str, dict[str, str]]:
 
 def refuse_parts(folders: Collection[Path]) -> None:
     """Raise `InputError` if these are parts rather than classes: named so, and all with images of the same folders."""
-    odd = all(re.search("train|test|val|dev", one.name.lower()) for one in folders)
+    odd = all(any(map(find_part, re.split("[^a-z]+", one.name.lower()))) for one in folders)
     inner = [{Path(path).parent.name for path in walk(one) if has_image_suffix(path)} for one in folders] if odd else []
     if len(inner) > 1 and len(inner[0]) > 1 and all(one == inner[0] for one in inner):
         parts, classes = (", ".join(sorted(names)[:3]) for names in ([one.name for one in folders], inner[0]))

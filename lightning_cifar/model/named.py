@@ -66,7 +66,8 @@ def build_network(
         choose_layout(network, num_classes, size)
     except Exception as error:  # code of the user may fail in any way
         with_args = f" with {args}" if args else ""
-        raise InputError(f"network {name}{with_args}: {reason(error)}") from error
+        remedy = ": leave its weights float32" if re.search("dtype|scalar type|(weight|bias) type", str(error)) else ""
+        raise InputError(f"network {name}{with_args}: {reason(error)}{remedy}") from error
     return network
 
 

@@ -3,19 +3,19 @@
 import datetime
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
 
-from lightning_cifar.errors import DISK_FULL, InputError
+from lightning_cifar.errors import DISK_FULL, DivergenceError, InputError
 from lightning_cifar.files import acquire, write_whole
-from lightning_cifar.run.process.exit_status import explain, find_stop, is_out_of_memory
+from lightning_cifar.run.process.exit_status import find_stop
 
 LOCK = ".lock"
-UNFINISHED = ".unfinished"  # in a directory that a command fills, until it ends: it may then be repeated
+UNFINISHED = ".unfinished-{}"  # in a directory that a command fills, until it ends: it may then be repeated
 # What a run writes without any result, but for hidden files; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 
@@ -101,13 +101,11 @@ def remove_empty(directories: Sequence[Path]) -> None:
 
 
 def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = False) -> Callable[..., None]:
-    """Return an exit function of a context that ends with an error because of the user's input, or of its size.
-
-    With ``stopped``, also of one that a signal ends, or the end of its output's reader, with its results: they are not
-    complete, and nothing could be resumed in this new directory.
+    """Return an exit function of a context that may end with an error, or by a signal.
 
     It restores the entries that the directory has now, unless there are results by then, and removes those that were
-    ``made`` for the run, the innermost first.
+    ``made`` for the run, the innermost first. With ``stopped``, a signal, or the end of the output's reader, also
+    removes results: they are not complete, and nothing could be resumed in this new directory.
     """
     entries = set(directory.iterdir())
     # Only what a set-up may write is restored; others may be large.
@@ -120,7 +118,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
             return
         changed = set(directory.iterdir()) - entries
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
-        if not (with_results or all(map(is_of_set_up, changed))):
+        if has_results(changed) and not with_results:
             return
         for one in changed:
             if one in files:
@@ -134,11 +132,15 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
         remove_empty(made)
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:
-        ends = stopped and (find_stop(error) is not None or isinstance(error, BrokenPipeError))
-        if ends or (isinstance(error, Exception) and (explain(error)[0] == 2 or is_out_of_memory(error))):
-            restore(with_results=ends)
+        if error is not None and not isinstance(error, DivergenceError):
+            restore(stopped and (find_stop(error) is not None or isinstance(error, BrokenPipeError)))
 
     return end
+
+
+def has_results(entries: Iterable[Path]) -> bool:
+    """Return whether a run has written more than its set-up does."""
+    return not all(map(is_of_set_up, entries))
 
 
 def is_of_set_up(file: Path) -> bool:

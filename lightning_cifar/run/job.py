@@ -80,9 +80,9 @@ class Job:
         return list_set_options(self.typed)
 
     def has_set(self, *names: str) -> bool:
-        """Whether flags, a configuration or a run to resume set one of these options."""
+        """Whether flags, a configuration or ``fit --resume`` set one of these options; a series sets them anew."""
         groups = {name.partition(".")[0] for name in names}  # files of options
-        return bool({*names, *groups} & self.set_options) or self.settings["resume"] is not None
+        return bool({*names, *groups, "resume"} & self.set_options)
 
     def leaves_to_data(self, *names: str) -> bool:
         """Whether the images of a folder decide these options."""

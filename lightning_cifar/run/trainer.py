@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -29,7 +30,7 @@ from lightning_cifar.run.checkpoints.checkpoint_files import (
 from lightning_cifar.run.checkpoints.ended_early import EndedEarly
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
-from lightning_cifar.run.directory import lock, make_directory, undo_if_refused
+from lightning_cifar.run.directory import UNFINISHED, lock, make_directory, undo_if_refused
 from lightning_cifar.run.figures.batch_figure import BatchFigure
 from lightning_cifar.run.figures.live_figure import LiveFigure
 from lightning_cifar.run.final_validation import FinalValidation
@@ -38,6 +39,7 @@ from lightning_cifar.run.job import Job
 from lightning_cifar.run.process.exit_status import explain_callbacks, explain_checkpoint
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
+from lightning_cifar.run.process.ranks import watch_ranks
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
@@ -107,13 +109,18 @@ def open_run(
 
 def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], ending: ExitStack) -> Run:
     """Start a run in a new directory, which is removed again if the run cannot start."""
+    evaluates, mark = job.command != "fit", UNFINISHED.format(job.command)
     try:
-        directory, made = make_directory(Path(named) if named else None, Path("runs", job.group))
+        parent, named_path = Path("runs", job.group), Path(named) if named else None
+        directory, made = make_directory(named_path, parent, lambda one: evaluates and (one / mark).exists())
     except InputError as error:
-        if named is None or job.command != "fit" or find_config(str(named)) is None:
+        if named is None or evaluates or find_config(str(named)) is None:
             raise
         raise InputError(f"{error}, or resume its run: fit --resume {quote_path(str(named))}") from error
-    hold(directory, job, ending, undo_if_refused(directory, made, stopped=job.command != "fit"))
+    hold(directory, job, ending, undo_if_refused(directory, made, stopped=evaluates))
+    if evaluates:  # again, if it is killed
+        write_whole(directory / mark, b"")
+        ending.push(lambda error, *_: None if error else (directory / mark).unlink(missing_ok=True))
     write_whole(directory / "config.yaml", job.dump().encode())
     return build_run(job, directory, callbacks)
 
@@ -163,7 +170,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
     """Build the Trainer of a run; ``lines`` of an existing ``metrics.csv`` are kept."""
     settings = dict(job.trainer)
     if settings["barebones"]:  # Lightning's word for nothing but the loop
-        return Run(directory, ConfiguredTrainer(**settings | {"default_root_dir": str(directory)}))
+        return Run(directory, make_trainer(settings | {"default_root_dir": str(directory)}))
     command = ["python", "-m", "lightning_cifar", *job.typed]
     wandb = make_wandb_logger(job, directory) if is_rank_zero() else None
     try:
@@ -173,11 +180,17 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
             "plugins": [*to_list(settings["plugins"]), DurableIO()],
             "default_root_dir": settings["default_root_dir"] or str(directory),
         }
-        return Run(directory, ConfiguredTrainer(**settings), wandb)
+        return Run(directory, make_trainer(settings), wandb)
     except Exception:
         if wandb is not None:
             finish_wandb(wandb, failed=True)
         raise
+
+
+def make_trainer(settings: dict[str, Any]) -> Trainer:
+    trainer = ConfiguredTrainer(**settings)
+    watch_ranks(trainer)
+    return trainer
 
 
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:

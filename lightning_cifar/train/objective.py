@@ -27,7 +27,7 @@ def convert_labels(labels: Tensor, num_classes: int) -> Tensor:
     if not soft and labels.is_cpu and len(labels):  # a GPU would wait
         low, high = map(int, labels.long().aminmax())
         if low < 0 or high >= num_classes:
-            raise InputError(f"labels must be {kind}, got {low if low < 0 else high}")
+            raise InputError(f"labels must be {kind}, got {f'{low}: leave out unlabelled images' if low < 0 else high}")
     return labels if soft else labels.long()
 
 

@@ -1,6 +1,7 @@
 """Folders of few images: the batch size that is chosen where none was set, and a line about too few steps."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lightning_cifar import main
+from lightning_cifar import ImageClassifier, main
 from lightning_cifar.run.job import Job, choose_batch_size
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -85,7 +86,7 @@ def test_a_batch_is_never_larger_than_the_folder(image_folder):
 def test_batch_size_by_number_of_images(dataset, images, chosen):
     hparams = {"dataset": dataset, "batch_size": 250, "drop_last": False}
     data = SimpleNamespace(train=range(images), hparams=hparams)
-    job = SimpleNamespace(data=data, set_options=set(), settings={"data": {}, "resume": None})
+    job = SimpleNamespace(data=data, set_options=set(), settings={"data": {}})
     job.has_set = partial(Job.has_set, job)
     job.leaves_to_data = partial(Job.leaves_to_data, job)
     choose_batch_size(job)
@@ -164,3 +165,28 @@ def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys)
     for option, value in (("data.batch_size", "5"), ("data.cutout", "3")):
         assert main([*words, f"--{option}", value]) == 2
         assert f"error: --{option} {value}: the seeds in repeated are trained with" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("terminal_signals")
+@pytest.mark.parametrize("command", ["repeat", pytest.param("sweep", marks=pytest.mark.slow)])
+def test_a_seed_or_trial_that_is_resumed_keeps_what_its_images_decided(image_folder, capsys, monkeypatch, command):
+    """Batch size and interval of logging, as if it had not been stopped."""
+    count = {"repeat": ["--n", "1"], "sweep": ["--n_trials", "1", "--search", "model.dropout=0.1,0.2"]}[command]
+    options = ["--data.dataset", "folder", "--data.root", str(image_folder), "--model.widths", "[2,2,2,2,2]"]
+    options += ["--trainer.max_epochs", "3", "--data.held_out", "val"]
+    args = [command, "--recipe", "demo", *count, *options, "--run_dir", "series"]
+    with monkeypatch.context() as patched:
+        step = ImageClassifier.training_step
+
+        def stop(*batch):
+            signal.raise_signal(signal.SIGINT)
+            return step(*batch)
+
+        patched.setattr(ImageClassifier, "training_step", stop)
+        assert main(args) == 130
+    (file,) = Path("series").glob("*/config.yaml")
+    before = yaml.safe_load(file.read_text())
+    assert before["data"]["batch_size"] == 16
+    assert main(args) == 0, capsys.readouterr().err
+    assert "changed: " not in capsys.readouterr().out
+    assert yaml.safe_load(file.read_text()) == before

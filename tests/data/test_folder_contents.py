@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from lightning_cifar import main
+from lightning_cifar.data import cifar
 from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import list_some
+from lightning_cifar.errors import InputError, list_some
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,14 @@ def test_parts_of_other_names_are_no_classes(image_folder, read):
     status, text = read()
     words = "images-test-v2, images-train-v2 all hold folders of cat, dog: name these parts train, val and test"
     assert (status, words in text) == (2, True), text
+
+
+def test_classes_whose_names_begin_like_parts_may_have_equal_folders(image_folder, read):
+    for part, name in (("train", "device1"), ("test", "device2")):
+        (image_folder / part).rename(image_folder / name)
+    shutil.rmtree(image_folder / "val")
+    status, text = read()
+    assert status == 0, text
 
 
 def test_two_folders_of_one_part_are_refused(image_folder, read):
@@ -114,6 +123,19 @@ def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys
     assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder / folder)]) == 2
     assert "looks like an image folder: add --data.dataset folder" in capsys.readouterr().err
     assert sorted(image_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("names", [["train_data"], ["train", "training"]])
+def test_cifar_is_installed_beside_a_folder_without_images(tmp_path, tiny, capsys, monkeypatch, names):
+    def refuse(*_):
+        raise InputError("no network")
+
+    monkeypatch.setattr(cifar, "download", refuse)
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "prices.csv").touch()
+    assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(tmp_path / "data")]) == 2
+    assert capsys.readouterr().err == "error: no network\n"
 
 
 @pytest.mark.parametrize(("dataset", "meta"), [("cifar10", "batches.meta"), ("cifar100", "meta")])

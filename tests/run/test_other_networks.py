@@ -458,6 +458,14 @@ def probabilities(num_classes):
     return nn.Sequential(build(num_classes), nn.Softmax(1))
 
 
+def half(num_classes):
+    return build(num_classes).half()
+
+
+def double(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 3, 1, bias=False).double(), build(num_classes))
+
+
 def augment(images):
     return images.flip(9)
 """
@@ -480,9 +488,11 @@ def augment(images):
         ("--model.optimizer mine:SAM", "SGD; yours by an ImageClassifier with your configure_optimizers, in Python"),
         ("--model.network mine:freeze", "no parameter of the network is trainable"),
         ("--model.network mine:probabilities", "it returns probabilities, not logits: leave out its softmax"),
+        ("--model.network mine:half", "but got Float and Half: leave its weights float32"),
+        ("--model.network mine:double", "found Double: leave its weights float32"),
         (
             "--data.transform mine:augment",
-            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 52)",
+            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 60)",
         ),
     ],
 )

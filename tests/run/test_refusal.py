@@ -1,5 +1,6 @@
 """A command that is refused changes nothing: no file and no directory is made, changed or removed."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.run.directory import undo_if_refused
+from tests.children import Trap
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
 LONG = [*FIT[1:], "--trainer.val_check_interval", "1000"]
@@ -107,13 +109,47 @@ def test_stopped_evaluation_leaves_no_file(trained, tmp_path, capsys, monkeypatc
 
 
 @pytest.mark.usefixtures("terminal_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_stopped_before_it_began_leaves_no_file(tmp_path, capsys, monkeypatch, number):
+    """There is nothing to resume, and the same command can be typed again."""
+    monkeypatch.setattr(ImageClassifier, "on_fit_start", lambda _: signal.raise_signal(number))
+    before = list_files(tmp_path)
+    assert main([*FIT, "--run_dir", "run"]) == 128 + number
+    assert "resume it" not in capsys.readouterr().out
+    assert list_files(tmp_path) == before
+
+
+@pytest.mark.usefixtures("terminal_signals")
 def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, tmp_path, monkeypatch):
-    args = ["test", "--ckpt_path", str(trained), "--run_dir", "tested"]
+    """Its run does not list it before."""
+    run_dir = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tests.json"))
+    args = ["test", "--ckpt_path", "run", "--run_dir", "tested"]
     with monkeypatch.context() as patched:
         patched.setattr("lightning_cifar.commands.test.write_logits", lambda *_: signal.raise_signal(signal.SIGINT))
         assert main(args) == 130
     assert not Path("tested").exists()
+    assert not (run_dir / "tests.json").exists()
     assert main(args) == 0
+    assert json.loads((run_dir / "tests.json").read_text()) == ["../tested"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("test", "commands.test:write_logits"),  # between its results
+        pytest.param("validate", "train.classifier:ImageClassifier.validation_step", marks=pytest.mark.slow),
+        pytest.param("predict", "train.classifier:ImageClassifier.predict_step", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_evaluation_is_repeated_in_its_directory(trained, start, capsys, command, function):
+    args = [command, "--ckpt_path", str(trained), "--run_dir", "evaluated"]
+    trap = Trap(f"lightning_cifar.{function}", signal=signal.SIGKILL)
+    assert start(*args, prepare=trap.set).wait() == 137
+    others = {"test": "validate"}.get(command, "test")
+    assert main([others, *args[1:]]) == 2
+    assert "evaluated is not empty" in capsys.readouterr().err
+    assert [main(args), main(args)] == [0, 2]  # once it is complete, it is kept
 
 
 def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):

@@ -29,6 +29,7 @@ def make_trainer():
     [
         (torch.tensor([1, 10, 2, 3]), "labels must be whole numbers from 0 to 9, got 10"),
         (torch.tensor([1, -1, 2, 3], dtype=torch.int8), "labels must be whole numbers from 0 to 9, got -1"),
+        (torch.tensor([1, -100, 2, 3]), "from 0 to 9, got -100: leave out unlabelled images"),  # an ignore_index
         (torch.tensor([1.0, 2.0]), r"whole numbers from 0 to 9, or probabilities \(B, 10\), got torch.float32 \[2\]"),
         (torch.ones(4, 10, dtype=torch.int64), r"or probabilities \(B, 10\), got torch.int64 \[4, 10\]"),
         (torch.ones(4, 1, dtype=torch.int64), r"or probabilities \(B, 10\), got torch.int64 \[4, 1\]"),

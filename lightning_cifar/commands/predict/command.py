@@ -21,6 +21,7 @@ from lightning_cifar.run.settings.options import Arguments, add_checkpoint, chec
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
 FIGURE = re.compile(r"\d{6,}-.*\.png", re.DOTALL)  # of `predict_files`
+MARK = UNFINISHED.format("explain")
 PRECISIONS = ("32-true", "bf16-mixed", "auto")
 
 
@@ -72,11 +73,11 @@ def main(args: list[str]) -> int:
     with open_output(options.output) as opened:  # may be refused, and must then leave no directory
         if options.explain:
             claim_directory(options.explain, "--explain", holds_unfinished)
-            write_whole(options.explain / UNFINISHED, b"")
+            write_whole(options.explain / MARK, b"")
         rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
         failed = write_rows(rows, opened, options.format, top)
     if options.explain:
-        (options.explain / UNFINISHED).unlink(missing_ok=True)
+        (options.explain / MARK).unlink(missing_ok=True)
         print(f"explanations: {options.explain}", file=sys.stderr)
     if others:
         print(f"left out{describe_others(others)}", file=sys.stderr)
@@ -88,7 +89,7 @@ def main(args: list[str]) -> int:
 def holds_unfinished(directory: Path) -> bool:
     """Return whether a directory holds an unfinished ``--explain``, and nothing else, such as a later run."""
     shown = (file.name for file in directory.iterdir() if not file.name.startswith("."))
-    return (directory / UNFINISHED).exists() and all(FIGURE.fullmatch(name) for name in shown)
+    return (directory / MARK).exists() and all(FIGURE.fullmatch(name) for name in shown)
 
 
 def describe_others(others: list[str]) -> str:

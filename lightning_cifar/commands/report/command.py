@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_cifar.files import write_whole
-from lightning_cifar.run.directory import UNFINISHED, claim_directory
+from lightning_cifar.run.directory import claim_directory
 from lightning_cifar.run.settings.options import Arguments
 
 
@@ -23,7 +23,7 @@ def parser() -> Arguments:
 def main(args: list[str]) -> int:
     """Run the command and return its exit status."""
     options = parser().parse_args(args)
-    from lightning_cifar.commands.report.page import refuse_other_figures, write_report
+    from lightning_cifar.commands.report.page import MARK, refuse_other_figures, write_report
     from lightning_cifar.commands.report.runs import read_runs
 
     runs = read_runs(options.runs)
@@ -31,9 +31,9 @@ def main(args: list[str]) -> int:
     output = claim_directory(options.output or options.runs[0] / "report", "--output", owner=lambda _: True)
     if options.output:
         refuse_other_figures(output)
-    write_whole(output / UNFINISHED, b"")
+    write_whole(output / MARK, b"")
     page = write_report(runs, output)
-    (output / UNFINISHED).unlink(missing_ok=True)
+    (output / MARK).unlink(missing_ok=True)
     for run in runs:
         for problem in run.problems:
             print(f"note: {problem}")

@@ -35,6 +35,7 @@ PANELS = {
     "risk": draw_risk,
     "corruptions": draw_corruptions,
 }
+MARK = UNFINISHED.format("report")
 CURVES = {"loss": plot_losses, "accuracy": plot_accuracies}
 FIGURE = re.compile(rf"({'|'.join(CURVES)}|({'|'.join(PANELS)})(-\d+)?)\.png")
 
@@ -80,7 +81,7 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
 
 def holds_report(output: Path) -> bool:
     """Return whether a directory holds a report, or one that was not finished."""
-    return (output / PAGE).exists() or (output / UNFINISHED).exists()
+    return (output / PAGE).exists() or (output / MARK).exists()
 
 
 def refuse_other_figures(output: Path) -> None:

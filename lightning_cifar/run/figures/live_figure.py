@@ -47,7 +47,7 @@ class LiveFigure(Callback):
         if time.monotonic() > self.next_drawing:
             self.draw(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # a complete run does not train
         self.draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -14,10 +14,23 @@ from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputE
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py", "last_checkpoint.py"}  # of Lightning and this package
 
 
+TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
+
+
+class RankError(RuntimeError):
+    """Another process of the run has failed; ``status`` is the exit status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     """Return the exit status and a message for an error that users can understand; None for any other error."""
     if isinstance(error, DivergenceError):
         return 3, str(error)
+    if isinstance(error, RankError):
+        return error.status, str(error)
     if is_about_input(error):
         return 2, str(error) + locate(error.__cause__)
     if isinstance(error, PackageNotFoundError):
@@ -44,8 +57,12 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         return 2, "the loss has no gradient: the network detaches its logits, by torch.no_grad, detach or NumPy"
     if find_stop(error) is None and (place := locate(error)):
         words = f"{type(error).__name__}: {reason(error)}" if str(error) else type(error).__name__
-        return 2, f"{words}{place}; LIGHTNING_CIFAR_TRACEBACK=1 prints the traceback"
+        return 2, f"{words}{place}; {TRACEBACK}=1 prints the traceback"
     return None, ""
+
+
+def prints_tracebacks() -> bool:
+    return os.environ.get(TRACEBACK, "0") not in ("", "0")
 
 
 def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:

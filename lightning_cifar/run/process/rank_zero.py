@@ -16,7 +16,7 @@ def is_rank_zero() -> bool:
 
 def pass_on(**values: Any) -> None:
     """Pass plain values on to the processes that Lightning will start by this process's command line."""
-    os.environ[FROM_RANK_ZERO] = json.dumps(values)
+    os.environ[FROM_RANK_ZERO] = json.dumps(json.loads(os.environ.get(FROM_RANK_ZERO, "{}")) | values)
 
 
 def values_of_rank_zero() -> dict[str, Any]:

@@ -57,8 +57,9 @@ def end_output(error: OSError) -> int:
 
 @contextlib.contextmanager
 def rank_zero_output() -> Iterator[None]:
-    """Let only rank 0 print; a process that rank 0 started ends in silence, for it is killed with rank 0's report."""
+    """Let only rank 0 print; a process that rank 0 started ends in silence, with its error left to rank 0."""
     from lightning_cifar.run.process.rank_zero import is_rank_zero, values_of_rank_zero
+    from lightning_cifar.run.process.ranks import report_failure
 
     if is_rank_zero():
         yield
@@ -69,7 +70,11 @@ def rank_zero_output() -> Iterator[None]:
         except SystemExit:
             if not values_of_rank_zero():
                 raise
-            # When a process that rank 0 started fails, Lightning kills rank 0, which may be writing a checkpoint.
+            # Not a failure, of which rank 0 would hear: it may be writing a checkpoint.
+        except Exception as error:
+            if (status := report_failure(error)) is None:
+                raise
+            raise SystemExit(status) from error
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ class RunRecord(Callback):
         self.recipe = recipe
         self.init_from = init_from
         self.fit_seconds = 0.0
+        self.metrics: dict[str, float] = {}  # of earlier parts
         self.fit_started: float | None = None  # minus the seconds of earlier parts; None: not training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -79,6 +80,7 @@ class RunRecord(Callback):
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
+        self.metrics = earlier.get("metrics", {})
         before, now = (one.get("data") or {} for one in (earlier, self.record))
         if before and before.get("fingerprint") != now.get("fingerprint"):
             print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
@@ -108,9 +110,9 @@ class RunRecord(Callback):
             self.record["timings"] |= {"fit_seconds": round(self.count_fit_seconds(), 3)}
             self.record["timings"] |= {"epochs": count_trained_epochs(trainer), "steps": trainer.global_step}
             self.record["timings"] |= {"steps_per_epoch": count_epoch_steps(trainer)}
-        self.record["metrics"] = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if not name.endswith("_step")
-        }
+        logged = trainer.callback_metrics.items()
+        metrics = {name: float(value) for name, value in logged if not name.endswith("_step")}
+        self.record["metrics"] = metrics or self.metrics  # a complete run that is resumed logs none
         self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -201,7 +201,7 @@ def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
     assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
     for file in (tmp_path / "why").iterdir():
         file.unlink()
-    (tmp_path / "why/.unfinished").touch()  # interrupted before the first figure
+    (tmp_path / "why/.unfinished-explain").touch()  # interrupted before the first figure
     assert main(["report", str(trained), "--output", str(tmp_path / "why")]) == 0
     before = {file.name for file in (tmp_path / "why").iterdir()}
     assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")

@@ -190,10 +190,16 @@ def test_resumed_run_equals_uninterrupted_run_on_a_gpu(recipe, tmp_path, monkeyp
 
 
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
+    """It draws the figure, which a run that was killed after its last checkpoint lacks, and keeps the numbers."""
     run_dir = shutil.copytree(trained, tmp_path / "run")
+    before = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "curves.png").unlink()
     assert main(["fit", "--resume", str(run_dir)]) == 0
     assert "nothing left to train: this run is complete; raise --trainer.max_epochs" in capsys.readouterr().out
-    assert json.loads((run_dir / "run.json").read_text())["timings"]["epochs"] == 1
+    record = json.loads((run_dir / "run.json").read_text())
+    assert (record["timings"]["epochs"], record["metrics"]) == (1, before["metrics"])
+    assert record["metrics"]
+    assert (run_dir / "curves.png").exists()
     assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 0
     out = capsys.readouterr().out
     assert "changed: --trainer.max_epochs 2, before 1" in out

@@ -1,0 +1,132 @@
+"""The processes of a run that Lightning starts: a stop, or the end of one of them, ends all, with one line."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from lightning_cifar.run.process import ranks
+from lightning_cifar.run.process.exit_status import RankError
+from tests.children import redirect
+
+TWO = ["--data.drop_last", "true", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--run_dir", "run"]
+RUN = ["-m", "lightning_cifar", "fit", "--recipe", "demo", "--trainer.max_epochs", "200", *TWO]
+RUN += ["--trainer.callbacks", "lightning_cifar.LastCheckpoint", "--trainer.callbacks.minutes", "0"]
+NETWORK = """
+import os
+from torch import nn
+
+class Failing(nn.Linear):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 5 and os.environ["LOCAL_RANK"] == "1":
+            raise RuntimeError("no such pixel")
+        return super().forward(x.flatten(1))
+
+def make(num_classes):
+    return Failing(3 * 32 * 32, num_classes)
+"""
+
+
+@pytest.fixture
+def start_two(start_python):
+    """Starts a run of two processes; its output is written to a file."""
+
+    def start(*args: str) -> subprocess.Popen:
+        with Path("output").open("w") as output:
+            return start_python(*RUN, *args, stdout=output, stderr=subprocess.STDOUT)
+
+    return start
+
+
+def find_rank_one(job: subprocess.Popen) -> int | None:
+    """Return the process id of rank 1 of a run, once it runs Python."""
+    lists = [file.read_text().split() for file in Path(f"/proc/{job.pid}/task").glob("*/children")]
+    found = (int(one) for one in chain(*lists) if b"LOCAL_RANK=1" in Path(f"/proc/{one}/environ").read_bytes())
+    return next(found, None)
+
+
+def has_ended(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("number", "target"),
+    [
+        pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),
+        *(pytest.param(signal.SIGTERM, target, marks=pytest.mark.long) for target in ("rank 0", "all")),
+    ],
+)
+def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventually, number, target):
+    """As a terminal, a scheduler and `kill` send it. Rank 1 would be importing torch for seconds."""
+    job = start_two()
+    eventually(lambda: find_rank_one(job), job)
+    rank_one = find_rank_one(job)
+    os.kill(job.pid, number) if target == "rank 0" else os.killpg(job.pid, number)
+    assert job.wait(60) == 128 + number
+    eventually(lambda: has_ended(rank_one))
+    assert Path("output").read_text().splitlines() == ["run directory: run", "interrupted"]
+    assert not Path("run").exists()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.long)])
+def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually, rank):
+    """As by the kernel for lack of memory; the other process waits for it in torch."""
+    job = start_two()
+    eventually(Path("run/checkpoints/last.ckpt").exists, job)
+    rank_one = find_rank_one(job)
+    os.kill(rank_one if rank else job.pid, signal.SIGKILL)
+    killed = "rank 1 was ended by SIGKILL, perhaps for lack of memory"
+    assert job.wait(60) == (1 if rank else -signal.SIGKILL)
+    eventually(lambda: has_ended(rank_one))
+    output = Path("output").read_text()
+    assert [line for line in output.splitlines() if line.startswith("error")] == [
+        f"error: {killed}" if rank else "error: rank 0 has ended, so rank 1 ends too"
+    ]
+    assert "Traceback" not in output
+    assert ("resume it: python -m lightning_cifar fit --resume run" in output) == bool(rank)
+    assert Path("run/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_another_rank_is_one_line_of_rank_zero(start_two):
+    Path("mine.py").write_text(NETWORK)
+    job = start_two("--model.network", "mine:make", "--trust_config", "mine")
+    assert job.wait(120) == 2
+    (line,) = [line for line in Path("output").read_text().splitlines() if "rror" in line]
+    assert line.startswith("error: rank 1: RuntimeError: no such pixel (mine.py, line 10); ")
+    assert not Path("run").exists()
+
+
+def wait_in_vain(output: Path) -> None:
+    """In a child: wait for a rank that has failed, as a GPU does."""
+    redirect(2, output)
+    ranks.PATIENCE = 0
+    ranks.run_watched(lambda: RankError(1, "rank 1 has failed"), 0, threading.Event().wait)
+
+
+def test_a_process_that_waits_for_a_failed_one_without_an_error_is_ended(tmp_path):
+    (output := tmp_path / "output").touch()
+    child = multiprocessing.get_context("forkserver").Process(target=wait_in_vain, args=(output,))
+    child.start()
+    child.join(60)
+    assert (child.exitcode, output.read_text()) == (1, "error: rank 1 has failed\n")
+
+
+def test_an_error_for_which_no_other_rank_is_the_cause_stays(monkeypatch):
+    def fail() -> None:
+        raise OSError("mine")
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(OSError, match="mine"):
+        ranks.run_watched(lambda: None, 0.1, fail)
