@@ -1,6 +1,7 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -26,13 +27,13 @@ NO_ADVICE = ("fit", "repeat", "sweep", "serve")  # they say how they are resumed
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | str | None = None) -> int:
     """Run the command line and return the exit status.
 
     Every error is one line on standard error. Set ``LIGHTNING_CIFAR_TRACEBACK=1`` to see its traceback too.
 
     Args:
-        args: the words after ``python -m lightning_cifar``; default: those of this process.
+        args: the words after ``python -m lightning_cifar``, in a list or as typed; default: those of this process.
 
     Returns:
         0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a
@@ -40,7 +41,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     prepare_output()
     try:
-        status = answer([expand_home(str(word)) for word in (sys.argv[1:] if args is None else args)])
+        words = sys.argv[1:] if args is None else shlex.split(args) if isinstance(args, str) else args
+        status = answer([expand_home(str(word)) for word in words])
         sys.stdout.flush()
         return status
     except OSError as error:  # of the output; `answer` explains others
