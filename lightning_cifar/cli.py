@@ -12,7 +12,7 @@ from importlib.metadata import version
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
 from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal
-from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
+from lightning_cifar.run.process.state import alone, end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
@@ -69,7 +69,7 @@ def answer(args: list[str]) -> int:
     packages = last_value(args, "--trust_config")
     with process_settings():
         try:
-            with trust(*(packages.split(",") if packages else ())):
+            with trust(*(packages.split(",") if packages else ())), alone(args):
                 run(args)
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))

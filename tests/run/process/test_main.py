@@ -3,10 +3,13 @@
 import runpy
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
 from lightning_cifar import main
+from lightning_cifar.commands import fit
 
 RUN = "import runpy, sys; sys.argv = ['x', *{args}]; {change}; runpy.run_module('lightning_cifar', run_name='__main__')"
 
@@ -39,3 +42,26 @@ def test_the_module_runs_the_command_line(monkeypatch, capsys):
         runpy.run_module("lightning_cifar", run_name="__main__")
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("lightning-cifar ")
+
+
+def test_a_second_thread_does_not_train_beside_the_first(tiny, monkeypatch, capsys):
+    """The parser changes the working directory for a moment: the other run was written into the package."""
+    found = []
+
+    def start_another(job):
+        thread = threading.Thread(target=lambda: found.append(main(["fit", *tiny, "--run_dir", "second"])))
+        thread.start()
+        thread.join()
+        found.append(main(["predict", "--images", "nothing.jpg"]))  # needs no Trainer
+        return load_data(job)
+
+    load_data = fit.load_data
+    monkeypatch.setattr(fit, "load_data", start_another)
+    assert main(["fit", *tiny, "--run_dir", "first"]) == 0
+    assert found == [2, 1]
+    second, predicted = capsys.readouterr().err.splitlines()
+    assert second.startswith("error: fit: another thread of this process trains or tests")
+    assert predicted.startswith("1 image could not be read")
+    assert not Path("second").exists()
+    monkeypatch.setattr(fit, "load_data", load_data)
+    assert main(["fit", *tiny, "--run_dir", "second"]) == 0
