@@ -1,6 +1,7 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -11,7 +12,7 @@ from importlib.metadata import version
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
 from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal, prints_tracebacks
-from lightning_cifar.run.process.state import end_output, prepare_output, process_settings, rank_zero_output
+from lightning_cifar.run.process.state import alone, end_output, prepare_output, process_settings, rank_zero_output
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
@@ -25,13 +26,13 @@ from lightning_cifar.run.settings.precedence import layer
 NO_ADVICE = ("fit", "repeat", "sweep", "serve")  # they say how they are resumed; a server has nothing to resume
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | str | None = None) -> int:
     """Run the command line and return the exit status.
 
     Every error is one line on standard error. Set ``LIGHTNING_CIFAR_TRACEBACK=1`` to see its traceback too.
 
     Args:
-        args: the words after ``python -m lightning_cifar``; default: those of this process.
+        args: the words after ``python -m lightning_cifar``, in a list or as typed; default: those of this process.
 
     Returns:
         0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a
@@ -39,7 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     prepare_output()
     try:
-        status = answer([expand_home(str(word)) for word in (sys.argv[1:] if args is None else args)])
+        words = sys.argv[1:] if args is None else shlex.split(args) if isinstance(args, str) else args
+        status = answer([expand_home(str(word)) for word in words])
         sys.stdout.flush()
         return status
     except OSError as error:  # of the output; `answer` explains others
@@ -66,7 +68,7 @@ def answer(args: list[str]) -> int:
     packages = last_value(args, "--trust_config")
     with process_settings():
         try:
-            with trust(*(packages.split(",") if packages else ())):
+            with trust(*(packages.split(",") if packages else ())), alone(args):
                 run(args)
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))

@@ -51,9 +51,15 @@ def check_range(name: str, value: Any, interval: str, whole: bool = False) -> No
         raise InputError(f"{name} must be {words}, got {value}")
 
 
+def check_list(name: str, value: Any) -> None:
+    """Raise `InputError` unless ``value`` is a list or a tuple."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(f"{name} must be a list, got {value!r}")
+
+
 def check_name(name: str, known: Collection[str], kind: str, examples: str = "") -> None:
     """Raise `InputError`, with the nearest name, unless ``name`` is known; ``examples`` stand for too many names."""
-    if name not in known:
+    if (name := str(name)) not in known:
         found = (get_close_matches(word, known, 1) for word in (COMMANDS.get(name, name), name.rpartition(".")[2]))
         near = next(filter(None, found), [])
         meant = f"did you mean {near[0]}? " if near else ""

@@ -27,6 +27,8 @@ def test_notebooks_are_stored_with_their_outputs(name):
     assert {output.output_type for output in outputs} <= {"display_data", "execute_result", "stream"}
     errors = [output.text for output in outputs if output.get("name") == "stderr"]
     assert errors == (["explanations: why\n"] if name == "own_data" else [])  # predict's table is on standard output
+    ends = [cell.source.splitlines()[-1] for cell in cells]
+    assert [end for end in ends if end.startswith("main(") and end[-1] != ";"] == []  # it would show its exit status
     assert "site-packages" not in file.read_text()
     assert file.stat().st_size < 1_500_000
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError, check_choice, check_list, check_range
 from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, pair_halves
 from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.parallel import BatchNorm
@@ -61,6 +61,7 @@ class GatedBlock(nn.Module):
         partner: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_list("kernel_sizes", kernel_sizes)
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise InputError(f"kernel_sizes must be odd numbers, got {list(kernel_sizes)}")
         if "sum" not in order or len(set(order)) != len(order) or not set(order) <= {*get_args(Step)}:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError, check_choice, check_list, check_range
 from lightning_cifar.model.blocks import Activation, GatedBlock, Step
 from lightning_cifar.model.flip_equivariance import FlipMean, pair_halves
 from lightning_cifar.model.gates import GateName
@@ -42,6 +42,7 @@ class Backbone(nn.Sequential):
         **block: Any,
     ) -> None:
         for name, values in (("widths", widths), ("pools", pools), ("depths", depths)):
+            check_list(name, values)
             if len(values) != BLOCKS:
                 raise InputError(f"{name} must have one value for each of five blocks, got {list(values)}")
         for width in widths:

@@ -1,6 +1,7 @@
 """Checkpoints: written atomically with a digest, verified, and read without running code."""
 
 import io
+import re
 import struct
 from hashlib import sha256
 from pathlib import Path
@@ -59,8 +60,8 @@ def make_comment(body: bytes) -> bytes:
 
 def check_checkpoint(path: Any) -> None:
     """Raise `InputError` if a local file is damaged or no checkpoint; URLs and opened files are not read."""
-    if isinstance(path, str | Path) and "://" not in str(path):
-        load_checkpoint(Path(path))
+    if isinstance(path, str | Path) and "://" not in str(path) and "state_dict" not in load_checkpoint(Path(path)):
+        raise InputError(f"{path} is no checkpoint: it has no state_dict. For weights alone, use model.load_state_dict")
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
@@ -74,7 +75,11 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"it holds a {type(checkpoint).__name__}")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except Exception as error:  # damage raises many types of errors
         line = f"{type(error).__name__} {error}".splitlines()[0]
+        if found := re.search(r"global: (?:GLOBAL )?(\S+)", str(error)):  # torch's, with escape codes and wrong advice
+            line = f"it holds {found[1]}, whose code reading it would run: leave it out of save_hyperparameters"
         raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error
     return checkpoint

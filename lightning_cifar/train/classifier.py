@@ -5,13 +5,12 @@ from typing import Any, Literal, Self
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_cifar.data.images import SIZE, NonSquare
-from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_steps
 from lightning_cifar.model.ensemble import Ensemble
@@ -22,10 +21,10 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
-from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch
+from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch, split_batch
 from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
-from lightning_cifar.train.replay import start_replay, stop_replay
+from lightning_cifar.train.replay import start_replay, stop_replay, warn_of_losses
 from lightning_cifar.train.schedule import Schedule, build_schedule
 from lightning_cifar.train.tta import Tta, make_views
 from lightning_cifar.train.whitening import whiten_stems
@@ -180,7 +179,7 @@ class ImageClassifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the sum of the networks' losses, and the number of images that their mean logits classify right."""
-        images, labels = batch
+        images, labels = split_batch(batch)
         pixels, targets = self.objective.mix(self.normalise(images), labels)
         each = self.forward_members(pixels)
         loss = self.objective.sum_losses(each, targets)  # checks that they are logits
@@ -192,8 +191,7 @@ class ImageClassifier(LightningModule):
         prepare_averages(self.trainer)
         nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()  # also if resumed within an epoch
         start_replay(self, self.datamodule, ImageClassifier)
-        if (self.datamodule is None) == isinstance(getattr(self.trainer.train_dataloader, "sampler", None), Order):
-            rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
+        warn_of_losses(self, self.datamodule, ImageClassifier)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:  # on a GPU, a check would wait
         return convert_batch(super()._on_before_batch_transfer(batch, dataloader_idx), self, ImageClassifier)
@@ -203,7 +201,7 @@ class ImageClassifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         # Not in `training_step`: a replay repeats only what that does on the device.
-        size, parts = len(batch[1]), self.trainer.accumulate_grad_batches  # Lightning has divided the loss by these
+        size, parts = extract_batch_size(batch), self.trainer.accumulate_grad_batches  # by these, the loss is divided
         for key, name, n in (("loss", "train/loss", len(self.networks) / parts), ("correct", "train/accuracy", size)):
             if key in outputs:  # a subclass may return less
                 self.log(name, outputs[key] / n, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
@@ -216,7 +214,8 @@ class ImageClassifier(LightningModule):
         self.batch = ()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        logits, labels = self(batch[0]), batch[1]
+        images, labels = split_batch(batch)
+        logits = self(images)
         self.held_out_accuracy.update(logits, choose_classes(labels))
         # `test` in the recipe `report`, which watches the test set as the report did.
         name = self.datamodule.hparams["held_out"] if self.datamodule else "val"
@@ -228,15 +227,12 @@ class ImageClassifier(LightningModule):
         self.test_outputs.reset()  # not in on_test_epoch_end: they are read after the test
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.test_outputs.update(*self.average_views(batch[0]), batch[1])
+        images, labels = split_batch(batch)
+        self.test_outputs.update(*self.average_views(images), labels)
 
     def on_test_epoch_end(self) -> None:
-        logits, plain, labels = self.test_outputs.compute()
-        self.log("test/loss", F.cross_entropy(logits, labels))
-        labels = choose_classes(labels)
-        self.log("test/accuracy", (logits.argmax(1) == labels).float().mean())
-        if self.hparams["tta"] != "none":
-            self.log("test/accuracy_without_tta", (plain.argmax(1) == labels).float().mean())
+        loaders = len(self.trainer.num_test_batches)
+        self.log_dict(self.test_outputs.measure(loaders, augmented=self.hparams["tta"] != "none"))
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return probabilities (B, num_classes) in float32 for a batch of images, with or without labels."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, check_choice, check_name, check_range, list_some
+from lightning_cifar.errors import InputError, check_choice, check_list, check_name, check_range, list_some
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.objective import balance_classes
 from lightning_cifar.train.optim import find_optimizer
@@ -21,6 +21,7 @@ RANGES = {
     "[0, 1)": ("momentum", "label_smoothing"),
     "[0, 1]": ("warmup",),
 }
+OPTIONAL = ("gate_rate", "norm_rate", "head_rate", "image_size", "warmup")  # None: another value, or none
 
 
 def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str] = ()) -> None:
@@ -30,15 +31,22 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
         check_name(name, known, "argument", "those of ImageClassifier and of FiveBlockNet")
     for name, choices in (("schedule", Schedule), ("tta", Tta)):
         check_choice(name, values[name], choices)
+    for name in ("network_args", "optimizer_args"):
+        if not isinstance(values[name], Mapping | None):
+            raise InputError(f"{name} must be a mapping or null, got {values[name]!r}")
+    for name in ("class_names", "mean", "std"):
+        check_list(name, values[name] or [])
     for interval, names in RANGES.items():
         for name in names:
-            if values[name] is not None:
+            if values[name] is not None or name not in OPTIONAL:
                 check_range(name, values[name], interval, whole=interval[1] == "1")
     find_optimizer(values["optimizer"])
     if values["replay"] not in (True, False, "auto"):
         raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
+    if values["compile"] not in (True, False):
+        raise InputError(f"compile must be true or false, got {values['compile']!r}")
     names, classes = values["class_names"], values["num_classes"]
-    if names is not None and (len(names) != classes or isinstance(names, str) or not {*map(type, names)} <= {str}):
+    if names is not None and (len(names) != classes or not {*map(type, names)} <= {str}):
         given = list_some(names)
         raise InputError(f"class_names must have {classes} names (num_classes), got {given}; null: the data's")
     if (weights := values["class_weights"]) not in (None, "balanced"):
@@ -51,12 +59,13 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
 def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> None:
     """Take class names, size, rule and balanced class weights from the data; `InputError` if the model has others."""
     names, known = list(data.dataset.class_names), values["class_names"]
+    remedy = "to train on these, start from its weights by fine_tune or --init_from"
     if len(names) != values["num_classes"]:
-        raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}")
+        raise InputError(f"the model has {values['num_classes']} classes, the data {len(names)}; {remedy}")
     if known is not None and list(known) != names:
         first = next(index for index, pair in enumerate(zip(known, names, strict=True)) if pair[0] != pair[1])
         own, other = (list_some(ones[first if len(ones) > 10 else 0 :]) for ones in (list(known), names))
-        raise InputError(f"the model has the classes {own}; the data has {other}")
+        raise InputError(f"the model has the classes {own}; the data has {other}; {remedy}")
     values["class_names"] = names
     if values["class_weights"] == "balanced":
         values["class_weights"] = balance_classes(data.train.labels, len(names))

@@ -40,6 +40,15 @@ def convert_batch(batch: Any, module: LightningModule, reference: type[Lightning
     return batch
 
 
+def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and the labels of a batch; `InputError` for one that has other parts."""
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    found = ", ".join(type(one).__name__ for one in (batch if isinstance(batch, tuple | list) else [batch]))
+    remedy = "return such pairs from the dataset, or override training_step, validation_step and test_step"
+    raise InputError(f"a batch must be a tensor of images and one of labels, got {found}: {remedy}")
+
+
 class Objective(nn.Module):
     """Loss of one or several networks on a batch.
 

@@ -24,14 +24,22 @@ DATASETS = {
 }
 HELD_OUT = {"test": ": all training images.", "val": "; a part was held out to validate.", None: "."}
 TEST_FACTS = ("accuracy", "accuracy_without_tta", "images", "test_images", "loss", "calibration_error", "temperature")
+IMAGE = """\
+upright = ImageOps.exif_transpose(Image.open("my.jpg")).convert("RGB")  # 8 bits per channel, opaque
+image = MAKE_SQUARE
+"""
 USES = {
-    "safetensors": """\
+    "safetensors": f"""\
+import numpy as np
+import torch
 from lightning_cifar import load_pretrained
+from PIL import Image, ImageOps
 
 model = load_pretrained("FILE")
-logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
+{IMAGE}images = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
+print(model.hparams["class_names"][model(images).argmax()])
 """,
-    "onnx": """\
+    "onnx": f"""\
 import json
 import numpy as np
 import onnxruntime
@@ -39,17 +47,21 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("FILE")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-upright = ImageOps.exif_transpose(Image.open("my.jpg")).convert("RGB")  # 8 bits per channel, opaque
-image = MAKE_SQUARE
-images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
-(logits,) = session.run(["logits"], {"images": images})
+{IMAGE}images = np.asarray(image).transpose(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
+(logits,) = session.run(["logits"], {{"images": images}})
 print(classes[logits[0].argmax()])
 """,
-    "torch.export": """\
+    "torch.export": f"""\
+import json
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 
-model = torch.export.load("FILE").module()
-logits = model(images)  # uint8 (B, 3, SIDE, SIDE)
+facts = {{"facts.json": ""}}
+model = torch.export.load("FILE", extra_files=facts).module()
+classes = json.loads(facts["facts.json"])["classes"]
+{IMAGE}images = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
+print(classes[model(images).argmax()])
 """,
 }
 SQUARES = {

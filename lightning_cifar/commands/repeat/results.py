@@ -174,7 +174,9 @@ def read_result(file: Path) -> dict[str, Any]:
         [describe_run(run) for run in result["seeds"]]
         describe_diverged(result)
     except OSError as error:
-        raise InputError(f"--compare {path} cannot be read: {error.strerror}") from error
+        is_single = any((file / name).exists() for name in ("config.yaml", "test.json"))
+        hint = "; it holds one run: report compares single runs" if is_single else ""
+        raise InputError(f"--compare {path} cannot be read: {error.strerror}{hint}") from error
     except DAMAGED as error:
         raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
     if (count := len(numbers) // len(MEASURES)) < 2:

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lightning_cifar.errors import InputError, check_range, format_count, reason
+from lightning_cifar.errors import DivergenceError, InputError, check_range, format_count, reason
 from lightning_cifar.evaluate.charts import CAPTION_LINES
 from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
@@ -34,8 +34,9 @@ from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.run.records.stored_files import check_file, read_json, read_text
 from lightning_cifar.run.settings.options import SIGNATURES
-from lightning_cifar.run.settings.shell import format_test_command
+from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 
+DIVERGED = DivergenceError.__name__  # in run.json
 STARTS = ("init_from", "ckpt_path")  # options that name the weights from which training started
 MAX_CONFIG = 1 << 20  # bytes
 MAX_VALUES = 20_000  # in a configuration, and in a test besides those of each class
@@ -107,6 +108,12 @@ class SavedRun:
             **record["versions"],
         }
         self.environment = {name: str(value) for name, value in facts.items() if value is not None}
+        ended, resume = record.get("ended"), format_command("fit", "--resume", self.directory, *self.list_trust())
+        if record["stage"] != "fit" or (timings and ended is None):
+            return
+        why = "was stopped in training" if timings else "is still being trained, or was killed"
+        diverged = "diverged: its loss or weights became NaN or infinite, or the gates of a block all zero"
+        self.problems.append(f"{self.directory} {diverged if ended == DIVERGED else f'{why}: {resume}'}")
 
     def take_series(self, file: Path) -> None:
         self.series = read_metrics(file, self.steps_per_epoch)
@@ -142,8 +149,12 @@ class SavedRun:
     def format_test(self) -> str:
         """Return the command that tests this run."""
         root, labels = (self.settings.get(name) for name in ("data.root", "data.labels"))
+        return format_test_command(self.directory, root, labels, ",".join(self.list_trust()[1:]))
+
+    def list_trust(self) -> list[str]:
+        """Return the option by which a command trusts the network's package, if the network is the user's."""
         package, colon, _ = str(self.settings.get("model.network")).partition(":")
-        return format_test_command(self.directory, root, labels, package.partition(".")[0] if colon else None)
+        return list_trust(package.partition(".")[0] if colon else None)
 
     def seconds(self) -> float | None:
         """Return the sum of the epochs' times, without validation; None if unknown."""
@@ -207,7 +218,8 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     test = find_current_test(tests)
     if test is None:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
-        run.problems.append(f"{problem}: {run.format_test()}")
+        has_checkpoint = any(directory.glob("checkpoints/*.ckpt"))
+        run.problems.append(f"{problem}{f': {run.format_test()}' if has_checkpoint else ', and has no checkpoint'}")
         return run
     run.read(test / RESULT, run.take_test)
     if run.test and "mistakes" not in run.test:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import TypeGuard
 
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
 
@@ -31,10 +33,11 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         return 3, str(error)
     if isinstance(error, RankError):
         return error.status, str(error)
+    if isinstance(error, PackageNotFoundError) or is_missing(error):
+        name, remedy = str(error.name).partition(".")[0], "activate another environment; for a checkout, pip install -e"
+        return 2, f"the package {name} is not installed: pip install it for {sys.executable}, or {remedy} DIRECTORY"
     if is_about_input(error):
         return 2, str(error) + locate(error.__cause__)
-    if isinstance(error, PackageNotFoundError):
-        return 2, f"the package {error.name} is not installed: pip install it; for a checkout, pip install -e DIRECTORY"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         remedy = "a checkpoint, if any, is complete: fit --resume continues" if trains else "then run the command again"
@@ -63,6 +66,13 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
 
 def prints_tracebacks() -> bool:
     return os.environ.get(TRACEBACK, "0") not in ("", "0")
+
+
+def is_missing(error: Exception) -> TypeGuard[ModuleNotFoundError]:
+    """Whether a package that this one imports is not installed, as where an environment was not activated."""
+    places = traceback.extract_tb(error.__traceback__)
+    is_ours = bool(places) and Path(places[-1].filename).is_relative_to(Path(__file__).parents[2])
+    return isinstance(error, ModuleNotFoundError) and is_ours
 
 
 def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:

@@ -8,11 +8,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_cifar.errors import DISK_FULL
+from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.run.process.output import drop_output, has_no_reader
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
@@ -28,6 +28,10 @@ IRRELEVANT = (
 QUIET = ("lightning.pytorch", "lightning.fabric")
 SHARED = "lightning.pytorch.utilities.rank_zero"  # callbacks log by it, and so does the Trainer at every start
 SHOWN = ("lightning.pytorch.callbacks", "lightning.pytorch.tuner", SHARED)
+
+
+RUNNING = threading.RLock()  # held by the thread whose command trains or tests
+SHARING = ("export", "report", "serve", "doctor", "completion")  # commands that do neither
 
 
 def prepare_output() -> None:
@@ -93,6 +97,24 @@ def process_settings() -> Iterator[None]:
             if name not in environment:
                 del os.environ[name]
         os.environ.update(environment)
+
+
+@contextlib.contextmanager
+def alone(args: Sequence[str]) -> Iterator[None]:
+    """Refuse a command that trains or tests while another thread's does: random numbers belong to the whole process.
+
+    So does the working directory, which the parser changes for a moment.
+    """
+    if not args or args[0] in SHARING or any(word.startswith("--images") for word in args):
+        yield
+        return
+    if not RUNNING.acquire(blocking=False):
+        why = "random numbers and the working directory belong to the whole process"
+        raise InputError(f"{args[0]}: another thread of this process trains or tests, and {why}: start a process")
+    try:
+        yield
+    finally:
+        RUNNING.release()
 
 
 @contextlib.contextmanager

@@ -323,13 +323,15 @@ def test_the_page_and_the_card_have_the_same_examples(models):
 
 
 @pytest.mark.slow
-def test_the_example_for_onnx_needs_no_torch(models, drawn_folder, capsys):
-    """And names the class that `predict` does, of a picture that is neither square nor of 32 pixels."""
+@pytest.mark.parametrize(("form", "suffix"), FORMATS)
+def test_the_example_names_the_class_that_predict_does(models, drawn_folder, capsys, form, suffix):
+    """Of a picture that is neither square nor of 32 pixels, without torch for ONNX, without this package for torch."""
     picture = Image.open(drawn_folder / "frog/0000.jpg").resize((90, 64))
-    weights, folder = models(".safetensors"), models(".onnx").parent
+    weights, folder = models(".safetensors"), models(suffix).parent
     picture.save(folder / "my.jpg")
     capsys.readouterr()
-    code = write_example("onnx", "model.onnx", 32, "crop") + "import sys\nassert 'torch' not in sys.modules\n"
+    needless = {".onnx": "torch", ".pt2": "lightning_cifar", ".safetensors": "onnxruntime"}[suffix]
+    code = write_example(form, f"model{suffix}", 32, "crop") + f"import sys\nassert {needless!r} not in sys.modules\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     args = ["--images", str(folder / "my.jpg"), "--format", "jsonl", "--top", "1"]
     assert main(["predict", "--ckpt_path", str(weights), *args]) == 0

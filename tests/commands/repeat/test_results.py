@@ -116,6 +116,12 @@ def test_results_that_cannot_be_compared_are_explained(capsys, tmp_path, accurac
     assert (status, err) == (2, f"error: --compare {words.format(bad, bad)}\n")
 
 
+def test_a_single_run_is_not_compared(capsys, trained, tmp_path):
+    good = write_result(tmp_path / "a", [0.1, 0.2], "fast")
+    status, _, err = run(capsys, "repeat", "--compare", good, trained)
+    assert (status, err.endswith("; it holds one run: report compares single runs\n")) == (2, True)
+
+
 def test_results_of_different_data_get_a_line(capsys, tmp_path):
     words = "the fingerprints of their data differ"
     files = [write_result(tmp_path / name, [0.1, 0.2 + number / 10], "fast") for number, name in enumerate("ab")]

@@ -217,6 +217,30 @@ def test_a_run_without_a_test(trained, capsys, tmp_path):
     assert "Test results" not in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ended": "DivergenceError"}, "diverged: its loss or weights became NaN or infinite, or"),
+        ({"ended": "SIGTERMException"}, "was stopped in training: python -m lightning_cifar fit --resume {run}"),
+        ({"timings": {}}, "is still being trained, or was killed: python -m lightning_cifar fit --resume {run}"),
+    ],
+)
+def test_how_a_run_ended_unless_in_order(copied, capsys, change, words):
+    run_dir = copied / "demo/run"
+    change_json(run_dir / "run.json", **change)
+    status, out, _ = run(capsys, "report", run_dir)
+    first, *others = out.splitlines()
+    assert (status, len(others)) == (0, 1)
+    assert first.startswith(f"note: {run_dir} {words.format(run=run_dir)}")
+    assert words.split(":")[0] in (run_dir / "report/report.html").read_text()
+
+
+def test_a_run_without_a_checkpoint_is_not_to_be_tested(trained, capsys, tmp_path):
+    copied = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("tests.json", "checkpoints"))
+    status, out, _ = run(capsys, "report", copied)
+    assert (status, out.splitlines()[0]) == (0, f"note: {copied} was not tested, and has no checkpoint")
+
+
 def test_names_are_escaped(copied, capsys):
     evil = "<script>alert('1')</script>"
     file = copied / "test/one/test.json"
