@@ -21,10 +21,11 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
+from lightning_cifar.train.left_out import warn_of_what_is_left_out
 from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch, split_batch
 from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
 from lightning_cifar.train.outputs import Outputs
-from lightning_cifar.train.replay import start_replay, stop_replay, warn_of_losses
+from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.schedule import Schedule, build_schedule
 from lightning_cifar.train.tta import Tta, make_views
 from lightning_cifar.train.whitening import whiten_stems
@@ -191,7 +192,7 @@ class ImageClassifier(LightningModule):
         prepare_averages(self.trainer)
         nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()  # also if resumed within an epoch
         start_replay(self, self.datamodule, ImageClassifier)
-        warn_of_losses(self, self.datamodule, ImageClassifier)
+        warn_of_what_is_left_out(self, self.datamodule, ImageClassifier)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:  # on a GPU, a check would wait
         return convert_batch(super()._on_before_batch_transfer(batch, dataloader_idx), self, ImageClassifier)

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from lightning_cifar.callbacks import find_callbacks
-from lightning_cifar.data.loader import Order
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.train.optim import Muon
 
@@ -175,17 +174,6 @@ def start_replay(module: LightningModule, data: CIFAR10DataModule | None, refere
     module.optimizer_step = ReplayedOptimization(recorder, module)  # type: ignore[method-assign, assignment]
     if data is not None and data.transform is None:  # which may draw on the host
         data.augment = replay_augmentation(data)
-
-
-def warn_of_losses(module: LightningModule, data: CIFAR10DataModule | None, reference: type[LightningModule]) -> None:
-    """Warn of what a training loses: augmentation, a ``forward`` unlike that of ``reference``, loadable checkpoints."""
-    if (data is None) == isinstance(getattr(module.trainer.train_dataloader, "sampler", None), Order):
-        rank_zero_warn("training without augmentation: pass trainer.fit the data module, with its own loader")
-    if is_overridden("forward", module, reference) and not is_overridden("training_step", module, reference):
-        unused = f"{type(module).__name__}.forward, which training_step and test_step do not call"
-        rank_zero_warn(f"training without {unused}: pass a network that does the same, or override them too")
-    if any(type(one).__name__ == "OptimizedModule" for one in module.modules()):
-        rank_zero_warn("no checkpoint of torch.compile(network) can be loaded: set compile=True, or network.compile()")
 
 
 def replay_augmentation(data: CIFAR10DataModule) -> Callable[[Tensor, Tensor], Tensor]:

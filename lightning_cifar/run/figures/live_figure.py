@@ -39,16 +39,22 @@ class LiveFigure(Callback):
         without_loggers = getattr(trainer, "fast_dev_run", False)  # Lightning removes them
         if stage == "fit" and not without_loggers and find_csv_logger(trainer) is None:
             raise InputError("LiveFigure plots metrics.csv: give the Trainer a CSVLogger")
+        self.trains = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trains = True
         self.next_drawing = time.monotonic() + self.interval
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if time.monotonic() > self.next_drawing:
             self.draw(trainer)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # a complete run does not train
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.trains:  # a complete run that is resumed: a kill may have left an older figure
+            self.draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.draw(trainer)
