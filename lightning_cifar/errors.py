@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 # Numbers of OSErrors.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 COMMANDS = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "classify": "predict"}  # as typed
 
 

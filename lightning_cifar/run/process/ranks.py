@@ -73,7 +73,7 @@ def follow(launch: Callable[..., Any], function: Callable[..., Any], *args: Any,
 def run_watched(
     find: Callable[[], RankError | None], seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """Run ``function``; raise what ``find`` returns if it fails because another process has ended.
+    """Run ``function``; if it fails for no known reason, raise what ``find`` returns of another process.
 
     ``seconds`` is how long the other process may take to end. A process that waits for it without an error is ended.
     """
@@ -82,11 +82,11 @@ def run_watched(
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        end = time.monotonic() + seconds * (explain(error)[0] is None)
-        while (failure := find()) is None and time.monotonic() < end:
+        end = time.monotonic() + seconds
+        while explain(error)[0] is None and time.monotonic() < end:
+            if failure := find():
+                raise failure from error
             time.sleep(0.05)
-        if failure:
-            raise failure from error
         raise
     finally:
         done.set()

@@ -484,3 +484,17 @@ def test_too_little_memory_to_resume_is_not_a_damaged_checkpoint(trained, tmp_pa
     monkeypatch.setattr("lightning_cifar.run.checkpoints.resume.try_step", fail)
     assert resume(shutil.copytree(trained, tmp_path / "run"), "--trainer.max_epochs", "2") == 1
     assert "out of memory: lower --data.batch_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "run.json", "curves.png", "checkpoints"])
+def test_a_file_in_place_of_a_directory_or_the_reverse_is_one_line(trained, tmp_path, capsys, name):
+    place = shutil.copytree(trained, tmp_path / "run") / name
+    if place.is_dir():
+        shutil.rmtree(place)
+        place.touch()
+    else:
+        place.unlink()
+        place.mkdir()
+    assert main(["fit", "--resume", str(tmp_path / "run"), "--trainer.max_epochs", "2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line in (f"error: {place}: {reason}" for reason in ("Is a directory", "Not a directory", "File exists"))

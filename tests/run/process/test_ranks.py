@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from lightning_cifar.errors import InputError
 from lightning_cifar.run.process import ranks
 from lightning_cifar.run.process.exit_status import RankError
 from tests.children import redirect
@@ -123,10 +123,10 @@ def test_a_process_that_waits_for_a_failed_one_without_an_error_is_ended(tmp_pat
     assert (child.exitcode, output.read_text()) == (1, "error: rank 1 has failed\n")
 
 
-def test_an_error_for_which_no_other_rank_is_the_cause_stays(monkeypatch):
+@pytest.mark.parametrize(("error", "failure"), [(OSError("mine"), None), (InputError("mine"), RankError(1, "theirs"))])
+def test_an_error_for_which_no_other_rank_is_the_cause_stays(error, failure):
     def fail() -> None:
-        raise OSError("mine")
+        raise error
 
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    with pytest.raises(OSError, match="mine"):
-        ranks.run_watched(lambda: None, 0.1, fail)
+    with pytest.raises(type(error), match="mine"):
+        ranks.run_watched(lambda: failure, 0.1, fail)
