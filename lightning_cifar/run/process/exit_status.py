@@ -36,6 +36,9 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     if isinstance(error, PackageNotFoundError) or is_missing(error):
         name, remedy = str(error.name).partition(".")[0], "activate another environment; for a checkout, pip install -e"
         return 2, f"the package {name} is not installed: pip install it for {sys.executable}, or {remedy} DIRECTORY"
+    if isinstance(error, ValueError) and str(error).startswith("Key backend: "):  # matplotlib cannot be imported
+        why = str(error).removeprefix("Key backend: ").partition(";")[0]
+        return 2, f"MPLBACKEND, or backend in a matplotlibrc: {why}; unset it, or set it to agg"
     if is_about_input(error):
         return 2, str(error) + locate(error.__cause__)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
