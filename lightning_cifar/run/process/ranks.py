@@ -44,10 +44,10 @@ def lead(launcher: Any, launch: Callable[..., Any], function: Callable[..., Any]
         find = partial(find_failed_rank, launcher, Path(folder))
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            restore()
             started, launcher.procs = launcher.procs, [*launcher.procs]
             started.clear()  # of Lightning's observer, which then ends
             try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a Ctrl-C that has come is raised here
                 while len([*Path(folder).glob("*.ready")]) < len(launcher.procs):
                     if failure := find():
                         raise failure
@@ -58,12 +58,17 @@ def lead(launcher: Any, launch: Callable[..., Any], function: Callable[..., Any]
                 raise
 
         pass_on(parent=os.getpid(), folder=folder)
-        restore = ignore_interrupts()  # in the other processes, until training: this one ends them
-        return launch(run, *args, **kwargs)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the other processes: this one ends them
+        try:
+            return launch(run, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def follow(launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run ``function`` in a process that rank 0 has started."""
+    """Run ``function`` in a process that rank 0 has started; Ctrl-C has no effect until training handles it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if failure := find_lost_parent():
         raise failure
     Path(values_of_rank_zero()["folder"], f"{os.environ['LOCAL_RANK']}.ready").touch()
@@ -132,10 +137,3 @@ def report_failure(error: Exception) -> int | None:
     except OSError:  # rank 0 needs this process no more
         return None
     return status
-
-
-def ignore_interrupts() -> Callable[[], object]:
-    """Ignore Ctrl-C until the returned function is called; processes that are started meanwhile ignore it too."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    return partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.SIG_IGN))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -46,16 +47,22 @@ def start_two(start_python):
     return start
 
 
+def read(file: Path) -> str:
+    """Return what /proc says of a process or a thread; nothing if it has ended meanwhile."""
+    with suppress(OSError):
+        return file.read_text(errors="replace")
+    return ""
+
+
 def find_rank_one(job: subprocess.Popen) -> int | None:
     """Return the process id of rank 1 of a run, once it runs Python."""
-    lists = [file.read_text().split() for file in Path(f"/proc/{job.pid}/task").glob("*/children")]
-    found = (int(one) for one in chain(*lists) if b"LOCAL_RANK=1" in Path(f"/proc/{one}/environ").read_bytes())
+    lists = [read(file).split() for file in Path(f"/proc/{job.pid}/task").glob("*/children")]
+    found = (int(one) for one in chain(*lists) if "LOCAL_RANK=1" in read(Path(f"/proc/{one}/environ")))
     return next(found, None)
 
 
 def has_ended(process: int) -> bool:
-    stat = Path(f"/proc/{process}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    return read(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()[:1] in ([], ["Z"])
 
 
 @pytest.mark.fault
@@ -67,10 +74,11 @@ def has_ended(process: int) -> bool:
     ],
 )
 def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventually, number, target):
-    """As a terminal, a scheduler and `kill` send it. Rank 1 would be importing torch for seconds."""
+    """As a terminal, a scheduler and `kill` send it. Rank 1 imports torch, and rank 0 waits for it."""
     job = start_two()
     eventually(lambda: find_rank_one(job), job)
     rank_one = find_rank_one(job)
+    eventually(lambda: "libtorch" in read(Path(f"/proc/{rank_one}/maps")), job)
     os.kill(job.pid, number) if target == "rank 0" else os.killpg(job.pid, number)
     assert job.wait(60) == 128 + number
     eventually(lambda: has_ended(rank_one))
