@@ -1,7 +1,6 @@
 """``python -m lightning_cifar COMMAND``: dispatch, one-line errors and exit statuses."""
 
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -22,6 +21,7 @@ from lightning_cifar.run.settings.options import (
     name_flag,
 )
 from lightning_cifar.run.settings.precedence import layer
+from lightning_cifar.run.settings.shell import split_command
 
 NO_ADVICE = ("fit", "repeat", "sweep", "serve")  # they say how they are resumed; a server has nothing to resume
 
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | str | None = None) -> int:
     """
     prepare_output()
     try:
-        words = sys.argv[1:] if args is None else shlex.split(args) if isinstance(args, str) else args
+        words = sys.argv[1:] if args is None else split_command(args) if isinstance(args, str) else args
         status = answer([expand_home(str(word)) for word in words])
         sys.stdout.flush()
         return status

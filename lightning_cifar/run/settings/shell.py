@@ -10,6 +10,14 @@ def quote_path(path: str | Path) -> str:
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
+def split_command(command: str) -> list[str]:
+    """Return the words of a command as a shell would; with a quote that is not closed, those between spaces."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
 def format_command(*words: str | Path) -> str:
     """Return a command of this package as it is typed in a shell."""
     typed = (quote_path(word) if isinstance(word, Path) else shlex.quote(word) for word in words)

@@ -50,6 +50,8 @@ def test_a_command_may_be_one_string(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert "--model.learning_rate" in first
     assert first == second
+    assert main("'fit") == 2
+    assert capsys.readouterr().err.startswith('error: no command "\'fit": did you mean fit?')
 
 
 def test_the_module_runs_the_command_line(monkeypatch, capsys):
