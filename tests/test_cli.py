@@ -111,6 +111,7 @@ def test_config_of_a_run_reproduces_its_weights(trained, capsys, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_test_prints_a_table_and_writes_test_json(trained, capsys, tmp_path):
     checkpoint = trained / "checkpoints/best.ckpt"
     status, out, err = run(capsys, "test", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "t")
@@ -129,6 +130,7 @@ def test_test_prints_a_table_and_writes_test_json(trained, capsys, tmp_path):
     assert sum(line.startswith("accuracy ") for line in out) == 1
 
 
+@pytest.mark.slow
 def test_validate_prints_the_accuracy(trained, capsys):
     command = ["validate", "--ckpt_path", trained / "checkpoints/last.ckpt"]
     status, out, _ = run(capsys, *command)
@@ -152,6 +154,7 @@ def test_best_checkpoint_is_chosen_by_validation(trained):
     assert not (trained / "checkpoints/best.ckpt").samefile(trained / "checkpoints/last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, monkeypatch, linked):
     """The test set never selects; also after a resume, and where the file system has no hard links."""
@@ -170,6 +173,7 @@ def test_best_checkpoint_without_validation_is_the_last(capsys, tmp_path, tiny, 
     assert {file.name for file in best.parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 def test_stopped_run_without_validation_has_a_best_checkpoint(capsys, tmp_path, tiny, monkeypatch):
     def stop_at_step_1(callback, trainer, *_):
@@ -223,6 +227,7 @@ def test_configurations_are_not_read_from_the_network(capsys):
     assert "http://127.0.0.1:9/config.yaml" in err[0]
 
 
+@pytest.mark.slow
 def test_precision_is_recorded(capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--trainer.precision", "bf16-mixed", "--run_dir", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
@@ -274,6 +279,7 @@ def test_logger_of_a_missing_package_is_bad_input(capsys, tiny, monkeypatch):
     assert (status, len(err), "mlflow" in err[0]) == (2, 1, True)
 
 
+@pytest.mark.slow
 def test_ckpt_path_continues_training(trained, capsys, tmp_path, tiny):
     args = [*tiny, "--trainer.max_epochs", "2", "--ckpt_path", trained / "checkpoints/last.ckpt"]
     status, out, err = run(capsys, "fit", *args, "--run_dir", tmp_path / "run")
@@ -301,6 +307,7 @@ def test_checkpoint_refuses_another_architecture(trained, capsys, option, words)
     assert err[0].startswith(f"error: {words}")
 
 
+@pytest.mark.slow
 def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_cifar.evaluate.evaluation.FEWEST_HELD_OUT", 1)
     data = ["--data.dataset", "folder", "--data.root", image_folder, "--data.in_memory", "false"]
@@ -451,6 +458,7 @@ def make_folder(root, names):
     return root
 
 
+@pytest.mark.slow
 def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypatch, tiny):
     folder = make_folder(tmp_path / "ants", ["ant", "bee", "cow"])
     images = ["--data.dataset", "folder", "--data.val_size", "3", "--trainer.log_every_n_steps", "1"]
@@ -471,6 +479,7 @@ def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypat
         assert words in err[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 @pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_test_reads_a_checkpoint_of_a_plain_trainer(capsys, tmp_path):
@@ -500,6 +509,7 @@ def test_trainer_options_turn_checkpoints_off(capsys, tmp_path, tiny, flags):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_limits_of_batches_select_test_images(capsys, trained, tmp_path):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]
     for limit, images in (("1", 100), ("0.5", 200), ("1.0", 360)):

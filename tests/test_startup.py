@@ -65,6 +65,7 @@ def test_help_of_a_command_has_every_option_on_one_screen(subcommand, run_withou
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_closed_output_pipe_is_not_an_error():
     shell = f"{sys.executable} -m lightning_cifar --help | head -c 1; echo ${{PIPESTATUS[0]}}"
     for _ in range(3):

@@ -45,6 +45,7 @@ def test_this_machine_can_train(tmp_path, start):
     assert out.endswith("training is possible\n")
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_old_is_named(capsys, pretend):
     pretend(torch="2.9.0", optuna=None)
     assert main(["doctor"]) == 1

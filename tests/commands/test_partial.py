@@ -11,6 +11,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.commands.command_line import run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [["--trainer.limit_test_batches", "1"], pytest.param(["--trainer.fast_dev_run", "true"], marks=pytest.mark.slow)],
@@ -28,6 +29,7 @@ def test_a_partial_test_is_called_partial(trained, capsys, tmp_path, option):
     assert "on 50 of 360 test images, 95 % interval" in (tmp_path / "x.safetensors.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_complete_test_is_reported_before_a_newer_partial_one(trained, capsys, tmp_path):
     shutil.copytree(trained, "run")
     for name, limit in (("complete", "1.0"), ("partial", "1")):
@@ -48,6 +50,7 @@ def test_a_limit_of_no_batch_leaves_nothing_behind(trained, capsys, tmp_path, co
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "helps"), [(0.001, False), (None, True)])
 def test_a_temperature_that_does_not_help_is_named(trained, capsys, tmp_path, monkeypatch, temperature, helps):
     """Of a model that is far too sure."""

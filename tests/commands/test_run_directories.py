@@ -13,6 +13,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.commands.command_line import run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", ["", pytest.param("checkpoints", marks=pytest.mark.slow)])
 def test_a_run_directory_is_a_checkpoint(trained, capsys, tmp_path, drawn_folder, below):
     status, *_ = run(capsys, "test", "--ckpt_path", trained / below, "--run_dir", tmp_path / "test")
@@ -27,6 +28,7 @@ def test_a_run_directory_is_a_checkpoint(trained, capsys, tmp_path, drawn_folder
     assert main(["export", "--ckpt_path", str(trained / below), "--output", str(tmp_path / "x.safetensors")]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_without_best_has_its_last(trained, capsys, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run/checkpoints/best.ckpt").unlink()
@@ -67,11 +69,13 @@ def test_a_device_that_holds_no_values_is_refused(capsys):
     assert (status, err.startswith("error: --device meta: ")) == (2, True)
 
 
+@pytest.mark.slow
 def test_images_are_classified_by_the_pretrained_model_unless_another_is_named(capsys, drawn_folder):
     args = ["predict", "--images", drawn_folder / "cat/0000.jpg"]
     assert run(capsys, *args) == run(capsys, *args, "--ckpt_path", "pretrained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [pytest.param("runs/test/one", marks=pytest.mark.slow), "elsewhere/a test"])
 def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path, where):
     shutil.copytree(trained, "demo/run")
@@ -82,6 +86,7 @@ def test_report_and_card_find_a_test_wherever_it_lies(trained, capsys, tmp_path,
     assert "Not tested" not in (tmp_path / "x.safetensors.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["test", "predict", *(pytest.param(one, marks=pytest.mark.slow) for one in ("validate", "export", "fit"))],

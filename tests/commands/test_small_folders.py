@@ -41,6 +41,7 @@ def read_batch_size(run_dir: str = "run") -> int:
     return stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [pytest.param("report", marks=pytest.mark.slow), "fast"])
 def test_a_batch_size_that_fits_is_chosen_and_kept(folder, capsys, recipe):
     """By a resumed run and a run on its configuration too, which print nothing of it."""
@@ -55,6 +56,7 @@ def test_a_batch_size_that_fits_is_chosen_and_kept(folder, capsys, recipe):
     assert read_batch_size() == read_batch_size("again") == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--data.batch_size", "300"], ["--data.batch_size=300"], ["--config", "mine.yaml"]])
 def test_a_batch_size_that_was_set_is_kept(folder, capsys, option):
     Path("mine.yaml").write_text("data: {batch_size: 300}\n")
@@ -63,6 +65,7 @@ def test_a_batch_size_that_was_set_is_kept(folder, capsys, option):
     assert read_batch_size() == 300
 
 
+@pytest.mark.slow
 def test_a_configuration_without_a_batch_size_does_not_set_it(folder, capsys):
     Path("mine.yaml").write_text("recipe: report\nmodel: {dropout: 0.1}\ntrainer: {max_epochs: 1}\n")
     assert fit(folder, "--config", "mine.yaml") == 0
@@ -70,6 +73,7 @@ def test_a_configuration_without_a_batch_size_does_not_set_it(folder, capsys):
     assert read_batch_size() == 64
 
 
+@pytest.mark.slow
 def test_a_batch_is_never_larger_than_the_folder(image_folder):
     """Of 18 images; the recipe leaves out a batch that is not full."""
     assert fit(image_folder, "--recipe", "fast", "--trainer.max_epochs", "1") == 0
@@ -93,6 +97,7 @@ def test_batch_size_by_number_of_images(dataset, images, chosen):
     assert hparams["batch_size"] == chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "interval"), [("report", 7), ("fast94", 6)])
 def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
     """Lightning would warn, which is an error in these tests."""
@@ -102,6 +107,7 @@ def test_few_batches_are_logged_in_every_epoch(folder, recipe, interval):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["log_every_n_steps"] == interval
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["--trainer.limit_train_batches", "--trainer.overfit_batches"])
 def test_a_few_batches_of_any_dataset_are_logged_in_every_epoch(capsys, limit):
     """Also in each seed of `repeat`, and when that is started again, without training."""
@@ -112,6 +118,7 @@ def test_a_few_batches_of_any_dataset_are_logged_in_every_epoch(capsys, limit):
     assert "from an earlier start" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_keeps_its_batch_size(folder):
     assert fit(folder, "--data.batch_size", "20", "--trainer.max_epochs", "1") == 0
     go_on = ["--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]
@@ -119,6 +126,7 @@ def test_a_training_that_goes_on_keeps_its_batch_size(folder):
     assert read_batch_size("longer") == 20
 
 
+@pytest.mark.slow
 def test_of_equal_validation_accuracies_the_latest_is_best(image_folder):
     """With few validation images, all may be right from the first epoch on."""
     options = ["--model.widths", "[2,2,2,2,2]", "--data.batch_size", "6", "--model.learning_rate", "1e-9"]
@@ -129,6 +137,7 @@ def test_of_equal_validation_accuracies_the_latest_is_best(image_folder):
     assert (best["epoch"], float(state["best_model_score"])) == (2, pytest.approx(2 / 3))
 
 
+@pytest.mark.slow
 def test_few_held_out_images_give_no_temperature(image_folder):
     options = ["--model.widths", "[2,2,2,2,2]", "--data.batch_size", "6", "--trainer.max_epochs", "1"]
     data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "val"]
@@ -137,6 +146,7 @@ def test_few_held_out_images_give_no_temperature(image_folder):
     assert json.loads(Path("test/test.json").read_text())["temperature"] is None
 
 
+@pytest.mark.slow
 def test_seeds_share_the_batch_size_and_are_resumed(folder):
     args = ["--data.dataset", "folder", "--data.root", str(folder), *NETWORK, "--trainer.max_epochs", "1"]
     for count in ("1", "2"):
@@ -144,6 +154,7 @@ def test_seeds_share_the_batch_size_and_are_resumed(folder):
     assert read_batch_size("seeds/seed0") == read_batch_size("seeds/seed1") == 64
 
 
+@pytest.mark.slow
 def test_too_few_steps_get_a_line(folder, capsys):
     few = "a network needs more than 2 epochs of 6 steps: --trainer.max_epochs 17 makes 102 steps"
     assert fit(folder, "--recipe", "fast") == 0
@@ -153,6 +164,7 @@ def test_too_few_steps_get_a_line(folder, capsys):
     assert "a network needs more" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys):
     options = ["--data.dataset", "folder", "--data.root", str(image_folder), "--recipe", "demo", *NETWORK[:2]]
     words = ["repeat", "--n", "1", *options, "--trainer.max_epochs", "1", "--run_dir", "repeated"]
@@ -167,6 +179,7 @@ def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys)
         assert f"error: --{option} {value}: the seeds in repeated are trained with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize("command", ["repeat", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_a_seed_or_trial_that_is_resumed_keeps_what_its_images_decided(image_folder, capsys, monkeypatch, command):

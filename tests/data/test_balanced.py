@@ -115,6 +115,7 @@ def test_two_remedies_at_once_get_a_line(image_folder, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_training_draws_each_class_equally_often(image_folder, in_memory, monkeypatch):
     seen = Counter()

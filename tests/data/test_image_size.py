@@ -176,12 +176,14 @@ def run(tall, tiny, tmp_path_factory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_a_checkpoint_knows_its_size(run):
     hyper_parameters = load_checkpoint(run / "checkpoints/last.ckpt")["hyper_parameters"]
     assert (hyper_parameters["image_size"], hyper_parameters["non_square"]) == (64, "letterbox")
     assert json.loads((run / "run.json").read_text())["data"]["image_size"] == 64
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_bits(run, tall, tiny):
     words = ["--data.root", str(tall), "--run_dir", "run"]
     assert main(["fit", *tiny, *SIZE_64, *STEPS, *words, "--trainer.max_epochs", "1"]) == 0
@@ -191,6 +193,7 @@ def test_a_resumed_run_has_the_same_bits(run, tall, tiny):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_test_takes_size_and_rule_from_the_checkpoint(run, tall):
     assert main(["test", "--ckpt_path", str(run), "--data.root", str(tall), "--run_dir", "tested"]) == 0
     result = json.loads(Path("tested/test.json").read_text())
@@ -216,6 +219,7 @@ def test_data_of_another_size_is_refused(run, tall, capsys, command, options, pr
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_predict_reads_images_as_in_training(run, tall, capsys):
     paths = sorted(map(str, tall.glob("*/*.png")))
     assert main(["predict", "--ckpt_path", str(run), "--images", *paths, "--format", "jsonl", "--explain", "why"]) == 0
@@ -244,6 +248,7 @@ def test_serve_reads_images_as_predict_does(run, tall):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix",
     [".safetensors", pytest.param(".pt2", marks=pytest.mark.slow), pytest.param(".onnx", marks=pytest.mark.long)],
@@ -271,6 +276,7 @@ def test_exports_take_images_of_the_size(run, tall, capsys, suffix):
         assert json.loads(capsys.readouterr().out)["classes"][0][0] == names["name"]
 
 
+@pytest.mark.slow
 def test_export_checks_on_the_models_own_images(run, tall, capsys, monkeypatch):
     monkeypatch.setenv("LIGHTNING_CIFAR_DATA", str(tall))
     assert main(["export", "--ckpt_path", str(run), "--output", "model.safetensors"]) == 0

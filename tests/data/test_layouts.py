@@ -77,6 +77,7 @@ def test_without_test_the_validation_images_are_tested(image_folder, fit, test):
     assert f"{image_folder} has no test images: test evaluates the validation images" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", ["flat", pytest.param("train only", marks=pytest.mark.slow)])
 def test_images_without_parts_are_split_by_seed(flat, fit, test, folders):
     root = flat
@@ -116,6 +117,7 @@ def test_a_split_that_has_changed_since_training_is_a_warning(flat, fit, test):
     assert f"warning: {flat} has changed since training" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [pytest.param("", marks=pytest.mark.slow), "dog"])
 def test_a_folder_with_test_images_only_is_tested(image_folder, fit, test, missing):
     fit(image_folder)
@@ -353,6 +355,7 @@ def test_labels_are_read_from_a_csv_file(loose, header, write, sep):
     assert [(Path(path).name[:3], label) for path, label in files["train"]] == [("cat", 0)] * 16 + [("dog", 1)] * 8
 
 
+@pytest.mark.slow
 def test_a_csv_file_may_have_parts(loose, fit, test):
     parts = {"0": "Train", "1": "training", "2": "valid", "3": "TEST"}
     write_labels(loose, "path,label,split", lambda path, name: f"{path},{name},{parts[str(len(path.stem) % 4)]}")

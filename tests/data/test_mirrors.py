@@ -206,6 +206,7 @@ def test_the_next_mirror_is_tried_by_default(published, start_mirror, tiny, monk
         assert "s left" in out
 
 
+@pytest.mark.slow
 def test_the_error_names_all_that_was_tried_and_the_official_host_last(
     published, start_mirror, tiny, monkeypatch, capsys
 ):
@@ -221,6 +222,7 @@ def test_the_error_names_all_that_was_tried_and_the_official_host_last(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_when_all_mirrors_are_slow_the_download_goes_on(published, start_mirror, tiny, monkeypatch):
     def serve_slowly(handler: Handler, content: bytes, first: int) -> None:
         handler.start(content, first)

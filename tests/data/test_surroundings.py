@@ -23,6 +23,7 @@ def home(tmp_path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.slow
 def test_home_is_expanded_wherever_a_path_is_taken(image_folder, tiny, home, monkeypatch):
     shutil.move(image_folder, home / "images")
     data = ["--data.dataset", "folder", "--trainer.log_every_n_steps", "1", "--data.batch_size", "9"]
@@ -207,6 +208,7 @@ def test_links_in_place_of_temporary_files_are_not_followed():
     assert (Path("mine").read_text(), Path("out").read_text()) == ("mine", "new")
 
 
+@pytest.mark.slow
 def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     left = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123.partial"

@@ -48,6 +48,7 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
+@pytest.mark.slow
 def test_a_name_needs_trust_in_training_only(mine, tiny, capsys):
     fit = ["fit", *tiny, *STEPS, "--data.transform", "mine:jitter", "--run_dir", "run"]
     assert main(fit) == 2

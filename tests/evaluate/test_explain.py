@@ -30,6 +30,7 @@ def without(model, images, cells):
     return torch.where(hidden, (255 * model.normalise.mean).round().to(torch.uint8)[:, None, None], images)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained, drawn_images):
     logits = pretrained(drawn_images)
@@ -47,6 +48,7 @@ def test_hiding_the_hottest_places_costs_more_than_hiding_the_coldest(pretrained
     assert lost[1].mean() < 0.15
 
 
+@pytest.mark.slow
 def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, drawn_images):
     """Zhou et al. 2016: the maps, weighted by the row of the head that belongs to the class."""
     with torch.no_grad():

@@ -112,6 +112,7 @@ def test_wrong_lists_are_refused(trained, text, message, tmp_path, capsys):
     assert not (tmp_path / "test").exists()
 
 
+@pytest.mark.slow
 def test_test_images_that_were_trained_on_are_counted(image_folder, capsys):
     """A copy of a training image makes the accuracy too high; with copies only, there is no other."""
     options = [*TINY, "--data.dataset", "folder", "--data.root", str(image_folder), "--run_dir", "run"]

@@ -48,6 +48,7 @@ def test_members_start_from_different_weights():
     assert not torch.equal(one.blocks[0].branches[0].weight, other.blocks[0].branches[0].weight)
 
 
+@pytest.mark.slow
 def test_each_member_is_trained_like_a_single_model(ensemble_and_members):
     ensemble, singles, (together, *apart) = ensemble_and_members
     for member, model in zip(ensemble.networks, singles, strict=True):

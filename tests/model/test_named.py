@@ -69,6 +69,7 @@ def test_torchscript_that_uses_view_is_one_line():
         build_network(lambda num_classes: torch.jit.script(Viewed(num_classes)), 10)
 
 
+@pytest.mark.slow
 def test_resnet18_is_its_cifar_version():
     """He et al. 2016: a 3x3 convolution of stride 1, no pool, then stages of 32, 16, 8 and 4 pixels."""
     torch.manual_seed(0)
@@ -95,6 +96,7 @@ def test_one_stride_of_four_is_reduced_to_what_is_needed():
     assert isinstance(network[2], nn.AvgPool2d)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1"])
 def test_other_families_end_in_four_pixels_or_about(name):
     assert max(list_sides(build_network(name, 7))) >= 30
@@ -179,6 +181,7 @@ def test_a_network_in_place_of_its_function_is_named():
         build_network(nn.Flatten(), 10)
 
 
+@pytest.mark.slow
 def test_a_network_of_timm():
     assert list_sides(build_network("timm/test_resnet", 4))[0] == 32
     with pytest.raises(InputError, match="did you mean timm/"):

@@ -60,6 +60,7 @@ def test_a_callback_works_with_other_modules_and_batches(tmp_path, name, batches
         assert callback.epoch_images == len(ROWS)
 
 
+@pytest.mark.slow
 def test_the_classifier_on_a_plain_loader_is_saved_and_resumed(tmp_path):
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
     loader = DataLoader([(image, 0) for image in images], batch_size=4)

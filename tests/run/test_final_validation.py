@@ -9,6 +9,7 @@ from lightning_cifar import main
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "validated", "least"),
     [(1, [0], []), (3, [1, 2], []), (4, [1, 3], []), (3, [1, 2], ["min_epochs", "3"]), (3, [1, 2], ["min_steps", "5"])],

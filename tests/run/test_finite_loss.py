@@ -29,6 +29,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, change) -> None:
     monkeypatch.setattr(ImageClassifier, "training_step", spoiled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "at", "lines"), [("nan", 7, 5), ("inf", 7, 15), pytest.param("nan", 20, 15, marks=pytest.mark.slow)]
 )  # 15 steps: more than an epoch
@@ -47,6 +48,7 @@ def test_error_gives_step_and_learning_rate(tmp_path, capsys, monkeypatch, facto
         assert all(value.isfinite().all() for value in load_checkpoint(last)["state_dict"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", ["0", "1.0"])
 def test_infinite_weights_are_not_saved(tmp_path, capsys, monkeypatch, validation):
     def overflow(loss, model):
@@ -60,6 +62,7 @@ def test_infinite_weights_are_not_saved(tmp_path, capsys, monkeypatch, validatio
     assert not [*tmp_path.rglob("*.ckpt")]
 
 
+@pytest.mark.slow
 def test_too_high_learning_rate_stops_training(tmp_path, capsys):
     options = ["--model.learning_rate", "1e30", "--model.optimizer", "sgd", "--run_dir", str(tmp_path / "run")]
     assert main([*SMALL, *options]) == 3

@@ -53,6 +53,7 @@ def test_training_stops_if_a_block_has_zero_gates_for_every_image(members, tmp_p
         train(tmp_path / "run", model, max_epochs=2)
 
 
+@pytest.mark.slow
 def test_callback_does_not_change_training(tmp_path):
     def train_weights(callback):
         torch.manual_seed(0)

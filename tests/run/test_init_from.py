@@ -49,6 +49,7 @@ def list_changed(one: dict, other: dict) -> set[str]:
     return {name for name in one if not torch.equal(one[name], other[name])}
 
 
+@pytest.mark.slow
 def test_only_a_new_last_layer_is_trained_where_all_blocks_are_frozen(trained, pets, capsys):
     command = ["fit", "--init_from", str(trained), "--model.freeze", "5", *pets, *SHORT, "--run_dir", "run"]
     assert main([*command, "--model.schedule", "constant"]) == 0
@@ -78,6 +79,7 @@ def test_the_same_classes_keep_the_last_layer(trained):
     assert not list_changed(model.state_dict(), read_weights(trained))
 
 
+@pytest.mark.slow
 def test_the_packaged_model_gets_a_new_last_layer():
     model, packaged = fine_tune(num_classes=10, learning_rate=1e-3), load_pretrained()
     assert model.training
@@ -144,6 +146,7 @@ def test_another_network_starts_from_its_own(pets):
     assert changed == set()  # all of `features` is one part
 
 
+@pytest.mark.slow
 def test_the_size_of_the_images_is_that_of_the_weights(pets):
     size = [*pets, "--data.image_size", "64", "--data.non_square", "letterbox", *SHORT]
     assert main(["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", *size, "--run_dir", "first"]) == 0
@@ -213,6 +216,7 @@ def test_a_configuration_may_name_the_weights_and_flags_win_wherever_they_are_ty
     assert config["model"]["widths"] == [4, 4, 8, 8, 8]
 
 
+@pytest.mark.slow
 def test_a_test_on_the_configuration_needs_no_first_weights(trained, pets, capsys):
     model = ImageClassifier.load_from_checkpoint(trained / "checkpoints/last.ckpt")
     save_weights(model, Path("first.safetensors"), held_out=None)

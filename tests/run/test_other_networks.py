@@ -148,6 +148,7 @@ def photo(tmp_path, drawn_images):
     return file
 
 
+@pytest.mark.slow
 def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsys):
     status, _, err = run(capsys, "fit", *SHORT, *MINE, "--run_dir", "run")
     assert (status, err.splitlines()[-1].endswith("lightning_cifar.trust('mine'))")) == (2, True)
@@ -180,6 +181,7 @@ def test_a_function_from_a_file_goes_through_every_command(factory, photo, capsy
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_complex_weights_are_trained_resumed_and_tested(factory, capsys):
     options = ["--model.network", "mine:Spectral", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
@@ -194,6 +196,7 @@ def test_complex_weights_are_trained_resumed_and_tested(factory, capsys):
         assert (status, "wrong.ckpt holds no model of this package" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_lazy_modules_and_extra_states_are_trained_resumed_and_tested(factory, capsys):
     options = ["--model.network", "mine:Lazy", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
@@ -202,6 +205,7 @@ def test_lazy_modules_and_extra_states_are_trained_resumed_and_tested(factory, c
     assert status == 0, err
 
 
+@pytest.mark.slow
 def test_extra_states_are_trained_from_and_exported(factory, drawn_folder, capsys):
     """But not as safetensors, which holds tensors only."""
     start = ["fit", *SHORT, *TRUSTED]
@@ -225,6 +229,7 @@ def test_a_state_that_cannot_be_read_back_is_not_trained_for(factory, capsys):
     assert (status, words in err) == (2, True), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_network_that_flattens_by_view_goes_through_every_command(factory, photo, capsys, members):
     options = ["--model.network", "mine:Viewed", *TRUSTED, "--model.members", members]
@@ -240,6 +245,7 @@ def test_a_network_that_flattens_by_view_goes_through_every_command(factory, pho
         assert status == 0, err
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_exported_is_one_line(factory, capsys):
     assert run(capsys, "fit", *SHORT, "--model.network", "mine:Branching", *TRUSTED, "--run_dir", "run")[0] == 0
     status, _, err = run(capsys, "export", "--ckpt_path", "run", *TRUSTED, "--output", "net.pt2")
@@ -257,6 +263,7 @@ def test_memory_that_an_export_lacks_is_no_fault_of_the_network(capsys, monkeypa
     assert (status, err.startswith("error: out of memory")) == (1, True), err
 
 
+@pytest.mark.slow
 def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):
     options = ["--model.network", "mine:Renamed", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
@@ -273,6 +280,7 @@ def test_a_network_that_renames_its_weights_reads_older_files(factory, capsys):
     assert torch.equal(model.network.head.bias, weights["network.fc.bias"])
 
 
+@pytest.mark.slow
 def test_weights_that_layers_share_are_exported(factory, capsys):
     options = ["--model.network", "mine:build_shared", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0
@@ -363,6 +371,7 @@ def test_a_checkpoint_of_another_network_is_refused(trained, capsys):
     assert (status, "--model.network wide_resnet10_1: the checkpoint was trained with five_block" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_options_without_effect_say_so(capsys):
     named = ["--model.network", "wide_resnet10_1", "--model.gate_rate", "0.1", "--model.momentum", "0.5"]
     status, out, err = run(capsys, "fit", *SHORT, *named, "--model.hidden", "3", "--run_dir", "run")

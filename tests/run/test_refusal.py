@@ -58,6 +58,7 @@ def test_refused_command_leaves_no_file(trained, tmp_path, capsys, name, kind):
     assert list_files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if "interval" in name else pytest.mark.slow) for name in RESUMED]
 )
@@ -94,6 +95,7 @@ def test_refused_command_leaves_a_directory_with_a_run(trained, tmp_path, name):
     assert list_files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
@@ -119,6 +121,7 @@ def test_training_stopped_before_it_began_leaves_no_file(tmp_path, capsys, monke
     assert list_files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, tmp_path, monkeypatch):
     """Its run does not list it before."""
@@ -133,6 +136,7 @@ def test_test_stopped_between_its_results_is_repeated_in_its_directory(trained, 
     assert json.loads((run_dir / "tests.json").read_text()) == ["../tested"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("command", "function"),
@@ -173,6 +177,7 @@ def test_complete_results_stay_if_their_last_line_is_not_printed(trained, capsys
     assert Path("tested", {"test": "test.json", "predict": "predictions.csv"}[command]).exists()
 
 
+@pytest.mark.slow
 def test_corrected_command_can_use_the_same_directory():
     assert main([*REFUSED["more images in a batch than there are"], "--run_dir", "run"]) == 2
     assert (

@@ -200,6 +200,7 @@ def fitted(tmp_path_factory):
     return model.eval(), data, file
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_self_contained(fitted):
     model, data, file = fitted
     loaded = ImageClassifier.load_from_checkpoint(file).eval()
@@ -210,6 +211,7 @@ def test_a_checkpoint_is_self_contained(fitted):
     assert torch.equal(loaded(batch), model(batch))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_only_plain_values(fitted):
     checkpoint = torch.load(fitted[2], weights_only=True)
     for values in (checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]):
@@ -258,6 +260,7 @@ def test_metrics_equal_a_plain_count(fitted):
     assert result["val/accuracy"] == pytest.approx(right.float().mean().item())
 
 
+@pytest.mark.slow
 def test_validation_and_test_have_the_same_loss_in_bfloat16(fitted):
     """Logits of bfloat16 have three digits; their loss is computed with more."""
     model = copy.deepcopy(fitted[0])

@@ -43,6 +43,7 @@ def test_labels_that_do_not_fit_are_one_line(labels, words):
             call(model, loader)
 
 
+@pytest.mark.slow
 def test_labels_of_every_integer_type_train_the_same_weights():
     trained = []
     for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):

@@ -76,6 +76,7 @@ def test_balanced_weights_are_numbers_in_a_checkpoint(image_folder):
     assert json.loads(Path("test/test.json").read_text())["balanced_accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_weights(image_folder):
     """Even if the command says `balanced` again, and to the bit."""
     balanced = ["--model.class_weights", "balanced"]

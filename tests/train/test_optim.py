@@ -70,6 +70,7 @@ def test_newton_schulz_equals_the_reference(shape, processor, tolerance, monkeyp
         torch.testing.assert_close(result.float(), newton_schulz_reference(matrix), atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_newton_schulz_in_one_padded_stack_has_the_same_bits():
     """On the smaller filters of `fast94`."""
     widths = (24, 32, 64, 128)
@@ -226,6 +227,7 @@ class WithSmallBatches(CIFAR10DataModule):
         return torch.utils.data.DataLoader(pairs, batch_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
 @pytest.mark.filterwarnings("ignore:training without augmentation")
 def test_a_schedule_has_the_length_of_the_loader_of_a_subclass():

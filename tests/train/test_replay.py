@@ -108,6 +108,7 @@ QUICK = "fast94"
 LONG = ("class weights, balanced classes", "clipped gradients", "SGD", "fast")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -153,6 +154,7 @@ def fit(replayed, *options):
 reported = pytest.mark.filterwarnings("default:replay is off", "default:the training step cannot be recorded")
 
 
+@pytest.mark.slow
 @reported
 @pytest.mark.parametrize("spoilt", [pytest.param("number", marks=pytest.mark.slow), "wait"])
 def test_what_a_graph_cannot_do_is_noticed(spoilt, emulated, tmp_path, monkeypatch, capsys):
@@ -239,6 +241,7 @@ class Interrupt(Callback):
             raise ArithmeticError
 
 
+@pytest.mark.slow
 def test_a_model_trains_again_after_an_exception(emulated):
     """After an exception, Lightning calls no `teardown`: the module still has the recordings."""
     found = []
@@ -257,6 +260,7 @@ def test_a_model_trains_again_after_an_exception(emulated):
     assert Emulator.recordings == 6  # of step and augmentation
 
 
+@pytest.mark.slow
 @reported
 def test_replay_on_a_cpu_is_refused_in_one_line_only_if_requested(capsys):
     assert fit("true") == 0
@@ -304,6 +308,7 @@ class OneDevice(TorchDispatchMode):
 CALLS = {"report": 258, "fast": 406, "fast94": 376, "accurate": 613}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", [pytest.param(name, marks=pytest.mark.slow if name == "accurate" else []) for name in CALLS]
 )

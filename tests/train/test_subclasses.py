@@ -112,6 +112,7 @@ def test_what_a_training_loses_is_a_warning(make, words):
         make_trainer().fit(make(), make_loader(zip(IMAGES, LABELS, strict=True)))
 
 
+@pytest.mark.slow
 def test_a_network_that_is_compiled_in_place_has_loadable_checkpoints(tmp_path):
     model, trainer = ImageClassifier(**SMALL), make_trainer()
     model.network.compile(backend="eager")

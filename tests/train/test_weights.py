@@ -80,6 +80,7 @@ def test_metadata_has_the_given_facts(exported):
         assert json.loads(opened.metadata()["known"]) == {"held_out": "val", "recipe": "demo"}
 
 
+@pytest.mark.slow
 def test_command_line_tests_weights_like_the_checkpoint(exported, trained, tmp_path):
     accuracies = []
     for number, checkpoint in enumerate([exported[1], trained / "checkpoints/last.ckpt"]):
@@ -125,6 +126,7 @@ def test_temperature_scales_probabilities_and_no_class(exported, calibrated):
     assert probabilities.max(1).values.mean() > logits.softmax(1).max(1).values.mean()
 
 
+@pytest.mark.slow
 def test_commands_apply_the_temperature(exported, calibrated, drawn_folder, tmp_path, capsys):
     found = []
     for file in (exported[1], calibrated):
@@ -229,6 +231,7 @@ def test_photos_of_the_docs_are_classified(capsys):
         assert re.search(rf"^{photo.name} .*CC0;", sources, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):
     folders = [drawn_folder / "cat", drawn_folder / "ship"]
     assert main(["predict", "--ckpt_path", "pretrained", "--images", *map(str, folders), "--top", "1"]) == 0
@@ -251,6 +254,7 @@ def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
             load_pretrained(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_checkpoint_of_another_precision_is_used_in_single(trained, drawn_folder, dtype):
     """As after ``--trainer.precision bf16-true`` or ``64-true``."""

@@ -76,6 +76,7 @@ def test_of_the_model_in_the_package():
     assert (facts["recipe"], facts["data"], facts["seed"]) == ("accurate", "CIFAR-10", 0)
 
 
+@pytest.mark.slow
 def test_of_a_run_and_its_test(trained, tmp_path):
     checkpoint = tmp_path / "runs/demo/TIME/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)

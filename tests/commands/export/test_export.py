@@ -53,6 +53,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "suffix"),
     [pytest.param(*one, marks=[] if one[1] == ".safetensors" else pytest.mark.slow) for one in FORMATS],
@@ -102,6 +103,7 @@ def test_each_file_holds_facts_and_no_local_path(models):
         assert not any(path in content for path in (str(ROOT).encode(), str(models(suffix).parent).encode()))
 
 
+@pytest.mark.slow
 def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsys):
     weights = models(".safetensors")
     assert (
@@ -113,6 +115,7 @@ def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsy
     assert all(second.tensors[name].equal(value) for name, value in first.tensors.items())
 
 
+@pytest.mark.slow
 def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, tmp_path, capsys):
     args = ["--ckpt_path", models(".safetensors"), "--output"]
     _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
@@ -130,6 +133,7 @@ def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, 
     assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
 
 
+@pytest.mark.slow
 def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
     stored = load_checkpoint(checkpoint) | {"datamodule_hyper_parameters": {"dataset": "mine", "pixels": 3}}
     save_checkpoint(stored, tmp_path / "other.ckpt")
@@ -145,6 +149,7 @@ def test_images_of_other_classes_are_not_the_models_own(image_folder, monkeypatc
     assert find_data(options, ["cat", "cow"]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix",
     [".safetensors", pytest.param(".pt2", marks=pytest.mark.slow), pytest.param(".onnx", marks=pytest.mark.long)],
@@ -166,6 +171,7 @@ def test_temperature_is_applied_in_a_file_of_any_name(checkpoint, suffix, drawn_
     assert f"`my\\udcff{suffix}`" in card
 
 
+@pytest.mark.slow
 def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
     def spoil(model, file, facts):
         model = copy.deepcopy(model)
@@ -361,6 +367,7 @@ def test_weights_know_their_dataset(image_folder, tiny):
     assert one["confusion"] == other["confusion"]
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_tested_on_the_images_that_its_run_held_out(drawn_folder, tiny, tmp_path, capsys):
     """Its file says how images were chosen; others have been trained on."""
     data = ["--data.dataset", "folder", "--data.root", str(drawn_folder), "--data.val_size", "2"]

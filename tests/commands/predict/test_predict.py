@@ -179,6 +179,7 @@ def test_explanations(checkpoint, pictures, capsys, tmp_path):
     assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory; name another directory\n")
 
 
+@pytest.mark.slow
 def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
     checkpoint, pictures, trained, capsys, tmp_path, monkeypatch
 ):
@@ -208,6 +209,7 @@ def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
     assert {file.name for file in (tmp_path / "why").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
     folders = drawn_folder / "automobile", drawn_folder / "bird"
     args = ["--ckpt_path", "pretrained", "--images", *folders, "--top", "1", "--tta"]
@@ -375,6 +377,7 @@ def test_a_closed_pipe_is_no_error(checkpoint, pictures, tmp_path, start):
     assert (child.wait(), child.output.read_text()) == (141, "")
 
 
+@pytest.mark.slow
 def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
     folder = shutil.copytree(drawn_folder / "cat", tmp_path / "images")
     for name in ("IMG_1.HEIC", "scan", "below/notes.txt", ".hidden"):
@@ -418,6 +421,7 @@ def test_a_refused_output_leaves_no_directory_of_figures(pictures, capsys, outpu
     assert not Path("why").exists()
 
 
+@pytest.mark.slow
 def test_figures_in_a_folder_of_images_are_not_classified(checkpoint, pictures, capsys):
     for number in range(AHEAD + 2):  # the folder below is listed after the first figure was written
         shutil.copy(pictures / "a.jpg", pictures / f"{number}.jpg")

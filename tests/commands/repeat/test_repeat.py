@@ -18,6 +18,7 @@ from tests.commands.command_line import run
 FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"
 
 
+@pytest.mark.slow
 def test_a_seed_equals_fit_and_test(repeated, capsys, tmp_path, tiny):
     assert run(capsys, "fit", *tiny, "--seed_everything", "1", "--run_dir", tmp_path / "fit")[0] == 0
     checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
@@ -57,6 +58,7 @@ def test_training_time_and_fit_time_are_printed(repeated, capsys, tiny):
     assert [line.split(",")[0] for line in out.splitlines() if ", s " in line] == ["training time", "fit time"]
 
 
+@pytest.mark.slow
 def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeated, capsys, tiny):
     before = json.loads((repeated / "seed1.json").read_text())
     (repeated / "seed1.json").unlink()
@@ -209,6 +211,7 @@ def test_a_stop_at_the_end_of_a_seed_says_how_to_resume(tmp_path, tiny, capsys, 
     assert (status, err) == (143, words)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 def test_an_interrupted_seed_resumes(tmp_path, tiny, capsys, monkeypatch):
     run_dir, on_train_batch_end = tmp_path / "run", Throughput.on_train_batch_end
@@ -266,6 +269,7 @@ def test_unwritable_paths_are_named(capsys, tmp_path, tiny):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["barebones", "fast_dev_run"])
 def test_trials_without_a_record_are_refused(capsys, tmp_path, tiny, option):
     for command in ("repeat", "sweep"):
@@ -320,6 +324,7 @@ def test_a_damaged_configuration_of_a_seed_is_named(capsys, tmp_path, tiny):
     assert "seeds/seed0/config.yaml is damaged" in err
 
 
+@pytest.mark.slow
 def test_seeds_that_diverge_are_reported_and_do_not_end_the_others(tmp_path, tiny, capsys, monkeypatch):
     step = ImageClassifier.training_step
 

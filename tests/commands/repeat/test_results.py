@@ -134,6 +134,7 @@ def test_results_of_different_data_get_a_line(capsys, tmp_path):
     assert words in run(capsys, "repeat", "--compare", *files)[1]
 
 
+@pytest.mark.slow
 def test_intervals_of_two_seeds_are_possible_and_marked(repeated, capsys, tmp_path, tiny):
     run_dir = shutil.copytree(repeated, tmp_path / "run")
     for seed, accuracy in ((0, 0.9), (1, 1.0)):
@@ -176,6 +177,7 @@ def test_numbers_that_are_texts_are_not_compared(capsys, tmp_path):
     assert run(capsys, "repeat", "--compare", good, bad) == (2, "", message)
 
 
+@pytest.mark.slow
 def test_only_files_of_seeds_are_summarised(repeated, capsys, tmp_path, tiny):
     """No copies of them; and a summary does not replace one."""
     run_dir = shutil.copytree(repeated, tmp_path / "run")
@@ -191,6 +193,7 @@ def test_only_files_of_seeds_are_summarised(repeated, capsys, tmp_path, tiny):
     assert (run_dir / "seed1.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_seeds_of_different_data_get_a_line(repeated, capsys, tmp_path, tiny):
     """Images were added between them, say; then the predictions are not compared."""
     words = "the fingerprints of the seeds' data differ"

@@ -36,6 +36,7 @@ def run(runs, tmp_path):
     return directory
 
 
+@pytest.mark.slow
 def test_files_that_are_not_regular_are_not_opened(run, capsys):
     files = [run / name for name in ("config.yaml", "run.json", "metrics.csv", "mistakes.png")]
     for file in files:
@@ -55,6 +56,7 @@ def test_files_that_are_not_regular_are_not_opened(run, capsys):
     assert f"note: {run / 'test.json'} is damaged: ValueError it is not a regular file" in report(capsys, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -74,6 +76,7 @@ def test_endless_texts_are_listed(run, capsys, name, content, words):
     assert words in first
 
 
+@pytest.mark.slow
 def test_long_names_are_shortened(run, capsys):
     long = "x" * 1_000_000
     test = json.loads((run / "test.json").read_text())

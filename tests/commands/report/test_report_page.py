@@ -51,6 +51,7 @@ def cells(page, name):
     return [re.sub("<[^>]+>", " ", cell).strip() for cell in re.findall("<td>(.*?)</td>", row, re.DOTALL)]
 
 
+@pytest.mark.slow
 def test_one_run(runs, capsys, tmp_path, drawn_figures):
     status, out, err = run(capsys, "report", runs / "demo/run", "--output", tmp_path / "out")
     assert (status, out, err) == (0, f"report: {tmp_path / 'out/report.html'}\n", "")
@@ -178,6 +179,7 @@ def test_a_test_leads_to_its_run(copied, capsys):
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["test/two", pytest.param("demo/run/tested", marks=pytest.mark.slow)])
 def test_the_test_is_found_from_anywhere(copied, capsys, monkeypatch, place):
     shutil.rmtree(copied / "test/one")
@@ -314,6 +316,7 @@ def test_a_test_that_is_partly_damaged(copied, capsys, field):
     assert cells((copied / "demo/run/report/report.html").read_text(), "training loss, last epoch")
 
 
+@pytest.mark.slow
 def test_very_many_classes_have_recalls_without_a_confusion_matrix(copied, capsys):
     """As `test` writes those of more than 1,000 classes; here two seeds, and a single one."""
     file = copied / "test/one/test.json"

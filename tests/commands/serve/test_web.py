@@ -62,6 +62,7 @@ def sent(drawn_folder):
     return lambda *names: [("files", (name, (drawn_folder / name).read_bytes())) for name in names]
 
 
+@pytest.mark.slow
 def test_classes_as_predict_says_them(client, model, sent, drawn_folder):
     names = ["cat/0000.jpg", "ship/0001.jpg", "frog/0000.jpg"]
     answer = client.post("/predict?top=2", files=sent(*names))
@@ -316,6 +317,7 @@ def test_too_many_pixels_are_refused_by_the_header(client):
     assert answer.json()["error"].startswith("large.png: 9000x9000 pixels are more than")
 
 
+@pytest.mark.slow
 def test_requests_at_once_are_each_answered_by_their_own(client, sent):
     names = [f"{kind}/000{number}.jpg" for kind in ("cat", "ship", "frog", "horse") for number in (0, 1)]
     alone = {name: client.post("/predict", files=sent(name)).json() for name in names}
@@ -360,6 +362,7 @@ def test_a_model_whose_name_is_no_text_is_named(model):
         assert "Model: my\\udcff." in opened.get("/").text
 
 
+@pytest.mark.slow
 def test_the_decoder_imports_nothing_from_the_working_directory(drawn_folder):
     Path("PIL.py").write_text("raise SystemExit")
     reader = decoder.Decoder(SQUARE)
@@ -369,6 +372,7 @@ def test_the_decoder_imports_nothing_from_the_working_directory(drawn_folder):
     assert np.array_equal(found, read_image(str(drawn_folder / "cat/0000.jpg")))
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_no_answer_is_closed(monkeypatch):
     """Before it has the answer, which would wait for it in memory."""
 

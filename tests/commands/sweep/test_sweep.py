@@ -62,6 +62,7 @@ def capture(args, status):
     return out.getvalue(), err.getvalue()
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_resumes_within_the_trial(swept):
     run_dir, [(_, err), (out, second_err)] = swept
     assert err == f"stopped in trial 0; to resume: the same command with --run_dir {run_dir}\ninterrupted\n"
@@ -70,6 +71,7 @@ def test_a_stopped_sweep_resumes_within_the_trial(swept):
     assert {path.name for path in run_dir.glob("trial*")} == {"trial0", "trial2", "trials.csv"}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_has_the_results_of_the_trials_before(tmp_path, tiny, capsys, monkeypatch):
     on_train_start, starts = Throughput.on_train_start, []
 
@@ -88,6 +90,7 @@ def test_a_sweep_that_is_stopped_has_the_results_of_the_trials_before(tmp_path, 
     assert len((tmp_path / "run/trials.csv").read_text().splitlines()) == 2  # with the header
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_told", [False, True])
 def test_a_sweep_stopped_at_the_end_of_a_trial_resumes(tmp_path, tiny, capsys, monkeypatch, is_told):
     """Optuna's clean-up fails then, which hides Ctrl-C; a trial that has its result is not trained again."""
@@ -109,6 +112,7 @@ def test_a_sweep_stopped_at_the_end_of_a_trial_resumes(tmp_path, tiny, capsys, m
     assert (status, len({trial["directory"] for trial in trials})) == (0, 2), out
 
 
+@pytest.mark.slow
 def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):
     run_dir, _ = swept
     result = json.loads((run_dir / "sweep.json").read_text())
@@ -131,12 +135,14 @@ def test_the_result_lists_every_trial_and_the_best_command(swept, tiny, capsys):
         assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_trial_equals_fit_with_its_values(swept, tiny, tmp_path, capsys):
     best = json.loads((swept[0] / "sweep.json").read_text())["trials"][0]
     assert run(capsys, "fit", *tiny, *format_options(best["values"]), "--run_dir", tmp_path / "fit")[0] == 0
     assert json.loads((tmp_path / "fit/run.json").read_text())["metrics"]["val/accuracy"] == best["accuracy"]
 
 
+@pytest.mark.slow
 def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     run_dir, _ = swept
     args = ("sweep", *tiny, "--n_trials", "9", "--run_dir", run_dir)
@@ -155,6 +161,7 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     assert (run_dir / "sweep.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_batch_sizes_of_few_batches_are_no_other_settings(tmp_path, capsys):
     """The interval of logging follows them: 23 batches of 64 images, three of 512."""
     (tmp_path / "few.yaml").write_text(
@@ -405,6 +412,7 @@ def test_an_error_in_every_trial_ends_the_sweep(capsys, tmp_path, tiny):
     assert (status, len(err.splitlines())) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_refused_first_trial_leaves_no_sweep(tiny, capsys, tmp_path):
     """The corrected command may search other values in the same directory."""
     for run_dir in (["--run_dir", tmp_path / "run"], []):

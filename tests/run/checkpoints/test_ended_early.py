@@ -20,6 +20,7 @@ def count_steps(run_dir: str) -> int:
     return load_checkpoint(Path(run_dir, "checkpoints/last.ckpt"))["global_step"]
 
 
+@pytest.mark.slow
 def test_run_that_ended_in_its_first_epoch_stays_as_it_is(tiny, capsys):
     """There Lightning's `stopped_epoch` is 0, as of a run that was not stopped."""
     early = [*EARLY, f"{STOPPING}.stopping_threshold", "100", "--trainer.max_epochs", "5"]

@@ -20,6 +20,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint
 CALLBACKS = "--trainer.callbacks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "minutes", "epochs"),
     [
@@ -64,6 +65,7 @@ ENDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end", [pytest.param(end, marks=pytest.mark.slow if end == "max_time" else []) for end in ENDS]
 )
@@ -81,6 +83,7 @@ def test_negative_minutes_are_refused():
         LastCheckpoint(minutes=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize(
     ("sent", "status"),
@@ -105,6 +108,7 @@ def test_a_second_signal_of_a_user_ends_training_at_once(tiny, monkeypatch):
     assert not Path("run/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_between_accumulated_batches_is_kept(tiny, monkeypatch):
     """Of five batches, in groups of two; the third is half a group."""
 
@@ -133,6 +137,7 @@ def make_best():
     return ModelCheckpoint(monitor="val/accuracy", mode="max", filename="best")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*called with Trainer configured with multiple")
 @pytest.mark.parametrize("callbacks", [[], [make_best]], ids=["last", "best"])
 def test_trainer_tests_the_best_checkpoint(tmp_path, callbacks):
@@ -143,6 +148,7 @@ def test_trainer_tests_the_best_checkpoint(tmp_path, callbacks):
     assert Path(trainer.ckpt_path).name == ("best.ckpt" if callbacks else "last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_scores_survive_a_resume_by_another_path():
@@ -155,6 +161,7 @@ def test_scores_survive_a_resume_by_another_path():
     assert scores[1] == scores[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [True, False], ids=["Ctrl-C", "reader ends"])
 def test_training_is_saved_if_the_reader_of_its_output_ends(tiny, monkeypatch, stops):
     """As `tee` does by the same Ctrl-C, here in a validation."""

@@ -189,6 +189,7 @@ def test_resumed_run_equals_uninterrupted_run_on_a_gpu(recipe, tmp_path, monkeyp
         torch.use_deterministic_algorithms(False)  # Lightning leaves them on
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     """It draws the figure, which a run that was killed after its last checkpoint lacks, and keeps the numbers."""
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -206,6 +207,7 @@ def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     assert "2/2" in out
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_starts_from_the_beginning(trained, tmp_path, capsys):
     run_dir = tmp_path / "run"
     run_dir.mkdir()
@@ -216,6 +218,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(trained, tmp_path
     assert_same(found, expected)
 
 
+@pytest.mark.slow
 def test_run_directory_in_use_is_refused(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     other = lock(run_dir)
@@ -226,6 +229,7 @@ def test_run_directory_in_use_is_refused(trained, tmp_path, capsys):
     assert main(["fit", "--resume", str(run_dir)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
 def test_resume_falls_back_to_the_previous_checkpoint(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -242,6 +246,7 @@ def test_resume_falls_back_to_the_previous_checkpoint(trained, tmp_path, capsys)
     assert "has no readable checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "restart", ["SLURM_RESTART_COUNT", pytest.param("TORCHELASTIC_RESTART_COUNT", marks=pytest.mark.slow)]
 )
@@ -255,6 +260,7 @@ def test_restarted_job_resumes(trained, tmp_path, capsys, monkeypatch, restart, 
     assert layer(["fit", *tiny, "--run_dir", str(run_dir), *options])[-len(options) :] == options
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_restarted_gets_a_line(tiny, monkeypatch, capsys):
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     for options in ([], ["--run_dir", "run"]):
@@ -262,6 +268,7 @@ def test_a_job_that_cannot_be_restarted_gets_a_line(tiny, monkeypatch, capsys):
         assert ("note: if SLURM restarts this job" in capsys.readouterr().out) == (not options)
 
 
+@pytest.mark.slow
 def test_second_fit_of_a_trainer_saves_as_often_as_the_first(monkeypatch):
     saves = []
     monkeypatch.setattr(LastCheckpoint, "save", lambda callback: saves.append(1))
@@ -288,6 +295,7 @@ def test_resume_does_not_need_the_initial_checkpoint(trained, tmp_path, tiny):
     assert load_checkpoint(run_dir / "checkpoints/last.ckpt")["global_step"] == 3 * 2
 
 
+@pytest.mark.slow
 def test_fit_runs_in_a_thread(tiny, tmp_path):
     """Signal handlers cannot be set outside the main thread."""
     ended = []

@@ -39,6 +39,7 @@ def state_of_model_checkpoint(content: dict) -> dict:
 # A stranger's run: what its checkpoint names is not deleted.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "named",
     [
@@ -67,6 +68,7 @@ def test_resume_deletes_only_files_of_its_own_run(trained, tmp_path, capsys, nam
 # Checkpoints that are damaged, and a stop in the next save.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
 @pytest.mark.parametrize("damage", [b"half", pytest.param(b"", marks=pytest.mark.slow)])
 def test_a_failed_save_keeps_the_only_good_checkpoint(trained, tmp_path, capsys, monkeypatch, damage):
@@ -98,6 +100,7 @@ def uninterrupted(tiny, tmp_path_factory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "more"),
     [
@@ -130,6 +133,7 @@ def test_training_that_ended_within_an_epoch_is_resumed_there(tiny, tmp_path, mo
 # Where the directory lies, and how it is named.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_best_checkpoint_survives_a_resume_by_another_path(tiny, tmp_path, capsys, move):
     assert fit(*tiny, *SHORT, "--run_dir", "run") == 0
@@ -273,6 +277,7 @@ LONG = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -296,6 +301,7 @@ def test_checkpoint_that_does_not_fit_is_refused_in_one_line(trained, tmp_path, 
     assert (run_dir / "config.yaml").read_bytes() == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -317,6 +323,7 @@ def test_damaged_files_of_a_run_do_not_stop_it(trained, tmp_path, capsys, name, 
     assert (run_dir / "run.json").read_text().startswith("{")
 
 
+@pytest.mark.slow
 def test_configured_csv_logger_keeps_its_rows(tiny):
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logs"]
     assert fit(*tiny, *SHORT, *logger, "--run_dir", "run") == 0
@@ -356,6 +363,7 @@ def test_a_run_that_is_resumed_from_within_keeps_its_name(tiny, tmp_path, monkey
     ]
 
 
+@pytest.mark.slow
 def test_a_trained_run_without_its_last_checkpoint_is_not_begun_anew(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     (run_dir / "checkpoints/last.ckpt").unlink()
@@ -371,6 +379,7 @@ def test_a_trained_run_without_its_last_checkpoint_is_not_begun_anew(trained, tm
     assert "training starts from the beginning" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*; trying the checkpoint before")
 def test_a_resumed_run_follows_no_link_and_waits_for_no_pipe(trained, tmp_path, capsys):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -387,6 +396,7 @@ def test_a_resumed_run_follows_no_link_and_waits_for_no_pipe(trained, tmp_path, 
     assert load_last(run_dir)["global_step"] == 2 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["url", "archive"])
 def test_the_source_of_the_data_may_change(trained, tmp_path, capsys, option):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -466,6 +476,7 @@ def train_in_python(model: ImageClassifier, directory: str, steps: int, **option
     return load_checkpoint(Path(directory, "checkpoints/last.ckpt"))["state_dict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NoisyClassifier, SearchingClassifier])
 def test_optimizers_of_subclasses_are_resumed_exactly(kind):
     """Also if their steps draw random numbers or need more than their state, and if a schedule has not begun."""

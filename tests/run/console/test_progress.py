@@ -38,6 +38,7 @@ def fitted(tmp_path_factory):
     return directory, data, out.getvalue(), err.getvalue()
 
 
+@pytest.mark.slow
 def test_throughput_counts_every_image(fitted):
     directory, data, *_ = fitted
     series = read_metrics(directory / "run/metrics.csv")
@@ -61,6 +62,7 @@ def test_one_plain_row_per_epoch(fitted):
     assert not err
 
 
+@pytest.mark.slow
 def test_rows_in_a_terminal_end_in_a_plot_and_fit_its_width(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
@@ -72,6 +74,7 @@ def test_rows_in_a_terminal_end_in_a_plot_and_fit_its_width(tmp_path, capsys, mo
     assert len(header) < 80
 
 
+@pytest.mark.slow
 def test_progress_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
@@ -89,6 +92,7 @@ def test_remaining_time_counts_to_max_steps(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")
 
 
+@pytest.mark.slow
 def test_epoch_without_validation_has_empty_cells(tmp_path, capsys):
     fit(tmp_path, Progress(), max_epochs=3, check_val_every_n_epoch=2)
     header, first, new_header, second, third = capsys.readouterr().out.splitlines()
@@ -97,6 +101,7 @@ def test_epoch_without_validation_has_empty_cells(tmp_path, capsys):
     assert len(second) == len(third)
 
 
+@pytest.mark.slow
 def test_epoch_time_excludes_validation(tmp_path, monkeypatch):
     skipped, clock = [0], time.perf_counter
     monkeypatch.setattr(progress.time, "perf_counter", lambda: clock() + skipped[0])

@@ -21,6 +21,7 @@ def read_tiles(png, count):
     return [np.asarray(tile)[::3, ::3].transpose(2, 0, 1) for tile in tiles[:count]]
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_first_batch(tiny, drawn_figures):
     options = ["--data.dataset", "digits", "--data.flip", "false", "--data.crop_padding", "0", *STEP]
     assert main(["fit", *tiny, *options, "--run_dir", "run"]) == 0

@@ -32,6 +32,7 @@ def test_run_writes_curves_png(tmp_path, drawn_figures):
     assert not (tmp_path / "run/.curves.png.partial").exists()
 
 
+@pytest.mark.slow
 def test_first_drawing_waits_for_the_interval(tiny, tmp_path, monkeypatch, drawn_figures):
     """A shorter training is drawn once, at its end."""
     drawn, draw = [], LiveFigure.draw

@@ -49,6 +49,7 @@ def test_measures_networks_that_use_view():
     assert measure_precision(network, CPU, side=8) in ("32-true", "bf16-mixed")
 
 
+@pytest.mark.slow
 def test_leaves_network_and_random_state_unchanged():
     network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -14,6 +14,7 @@ from lightning_cifar.commands import fit
 RUN = "import runpy, sys; sys.argv = ['x', *{args}]; {change}; runpy.run_module('lightning_cifar', run_name='__main__')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "args", "words"),
     [
@@ -62,6 +63,7 @@ def test_the_module_runs_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("lightning-cifar ")
 
 
+@pytest.mark.slow
 def test_a_second_thread_does_not_train_beside_the_first(tiny, monkeypatch, capsys):
     """The parser changes the working directory for a moment: the other run was written into the package."""
     found = []

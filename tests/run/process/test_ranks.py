@@ -123,6 +123,7 @@ def wait_in_vain(output: Path) -> None:
     ranks.run_watched(lambda: RankError(1, "rank 1 has failed"), 0, threading.Event().wait)
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_for_a_failed_one_without_an_error_is_ended(tmp_path):
     (output := tmp_path / "output").touch()
     child = multiprocessing.get_context("forkserver").Process(target=wait_in_vain, args=(output,))

@@ -16,6 +16,7 @@ def fit(tiny: list[str], logger: str, save_dir: str, run_dir: str, *args: str) -
     return main(["fit", *tiny, LOGGER, logger, f"{LOGGER}.save_dir", save_dir, "--run_dir", run_dir, *args])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["CSVLogger", pytest.param("TensorBoardLogger", marks=pytest.mark.slow)])
 def test_two_runs_of_one_name_do_not_share_a_log(tiny, tmp_path, capsys, logger):
     assert fit(tiny, logger, "logs", "a/run") == 0
@@ -101,6 +102,7 @@ def resume(capsys, epochs: int, *args: str) -> str:
     return "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_mlflow_run_or_begins_another(tiny, server, capsys):
     """Also if it was resumed without the logger, and if its run was deleted, as in the web interface, or is gone."""
     mlflow = (LOGGER, "MLFlowLogger")
@@ -119,6 +121,7 @@ def test_a_resumed_run_continues_its_mlflow_run_or_begins_another(tiny, server, 
     assert "the MLflow run run1 was deleted" in resume(capsys, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always:MLFlow")
 def test_a_server_that_goes_away_ends_no_run(tiny, server, capsys, monkeypatch):
     server.answers = False

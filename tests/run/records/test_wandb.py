@@ -21,6 +21,7 @@ def find_offline_files(directory):
     return list(directory.glob("wandb/offline-run-*/run-*.wandb"))
 
 
+@pytest.mark.slow
 def test_runs_are_offline_without_an_api_key(tmp_path, eventually, finish):
     with pytest.warns(UserWarning, match="W&B is not online: no API key"):
         logger = wandb_logging.start_wandb("auto", tmp_path, name="name")
@@ -31,6 +32,7 @@ def test_runs_are_offline_without_an_api_key(tmp_path, eventually, finish):
     eventually(lambda: b"val/accuracy" in file.read_bytes())  # written by a process of wandb
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["argument", "WANDB_MODE"])
 def test_offline_mode_can_be_chosen(tmp_path, monkeypatch, how):
     if how == "WANDB_MODE":

@@ -44,6 +44,7 @@ def find_run(records):
     return next(record.run for record in records if record.HasField("run"))
 
 
+@pytest.mark.slow
 def test_metric_names_are_grouped(logged, wandb_records):
     names = {name for row in read_history(wandb_records(logged)) for name in row if not name.startswith("_")}
     names = {name for name in names if name.split("/")[:2] != ["train", "curves"]}
@@ -58,6 +59,7 @@ def test_metric_names_are_grouped(logged, wandb_records):
     } <= names
 
 
+@pytest.mark.slow
 def test_metrics_are_over_steps_and_the_summary_keeps_the_best(logged, wandb_records):
     records = wandb_records(logged)
     metrics = {
@@ -83,6 +85,7 @@ def test_summary_of_a_sweep_keeps_the_last_value(tmp_path, monkeypatch, wandb_re
     assert (read_summary(records)["val/accuracy"], records[-1].exit.exit_code) == (0.8, 1)
 
 
+@pytest.mark.slow
 def test_run_has_name_group_tags_and_configuration(logged, wandb_records):
     run = find_run(wandb_records(logged))
     assert (run.display_name, run.run_group, list(run.tags), run.job_type) == ("demo/run", "demo", ["demo"], "fit")
@@ -105,6 +108,7 @@ def test_variables_of_the_user_name_the_run(tmp_path, monkeypatch, wandb_records
     assert found == [*variables.values()]
 
 
+@pytest.mark.slow
 def test_curves_and_checkpoint_are_uploaded(logged, wandb_records):
     records = wandb_records(logged)
     row = next(row for row in read_history(records) if "train/curves/path" in row)
@@ -115,6 +119,7 @@ def test_curves_and_checkpoint_are_uploaded(logged, wandb_records):
     assert (artifact.type, content.path) == ("model", "best.ckpt")
 
 
+@pytest.mark.slow
 def test_private_data_is_not_sent(tiny, tmp_path, wandb_records):
     """No command line, paths, user, host, packages, commit, output, code or checkpoints."""
     args = [*tiny, "--wandb", "offline", "--run_dir", str(tmp_path / "hidden-directory/run")]
@@ -167,6 +172,7 @@ def test_wandb_checkpoints_needs_wandb(tiny, tmp_path, capsys):
     assert capsys.readouterr().err == "error: --wandb_checkpoints uploads to W&B: add --wandb\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[" * 100_000, None], ids=["nested too deep", "a pipe"])
 def test_a_damaged_record_of_the_tested_run_names_no_group(logged, tmp_path, wandb_records, content):
     run_dir = shutil.copytree(logged, tmp_path / "run")
@@ -177,6 +183,7 @@ def test_a_damaged_record_of_the_tested_run_names_no_group(logged, tmp_path, wan
     assert find_run(wandb_records(directory)).run_group == "test"
 
 
+@pytest.mark.slow
 def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_records):
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))
     run_dir = tmp_path / "test"

@@ -155,6 +155,7 @@ def test_configuration_that_is_no_regular_file_is_refused(tmp_path, capsys):
         assert f"{path} is not a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["model", "data", "trainer"])
 def test_option_that_an_older_version_did_not_have_has_its_default(trained, tmp_path, capsys, group):
     run_dir = shutil.copytree(trained, tmp_path / "run")
@@ -197,6 +198,7 @@ def test_of_several_configurations_the_last_recipe_counts(tmp_path, capsys):
     assert (settings["recipe"], settings["data"]["dataset"]) == ("demo", "digits")
 
 
+@pytest.mark.slow
 def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
         f"recipe: demo\nckpt_path: {trained}\n"
@@ -211,6 +213,7 @@ def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
         assert not Path("series").exists()
 
 
+@pytest.mark.slow
 def test_option_of_a_configuration_without_effect_gets_a_line(tiny, capsys):
     Path("mine.yaml").write_text("model: {warmup: 0.3}\n")
     assert main(["fit", *tiny, "--config", "mine.yaml", "--run_dir", "run"]) == 0
@@ -241,6 +244,7 @@ def test_text_that_an_option_or_a_configuration_names_is_limited(tmp_path, capsy
     assert len(line) < 300
 
 
+@pytest.mark.slow
 def test_very_many_classes_are_left_out_of_settings(tiny, monkeypatch, capsys):
     """Their parsing would take minutes; here more than five are many. A run on them is resumed and tested as any."""
     monkeypatch.setattr(from_checkpoint, "MOST_NAMES", 5)

@@ -36,6 +36,7 @@ def test_processes_of_a_launcher_need_as_many_devices(tiny, capsys, monkeypatch,
     assert (fit(tiny), capsys.readouterr().err) == (2, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "last"), [(3, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 1), (4, 3)))]
 )
@@ -53,6 +54,7 @@ def test_last_group_of_accumulated_gradients_is_divided_by_its_batches(tiny, mon
     assert scaled == pytest.approx([size / last] * last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("callback", "options"),
     [
@@ -100,6 +102,7 @@ def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, c
     assert not logging.getLogger(state.SHARED).filters
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:.*could not find the monitored key")  # training ends before a validation
 @pytest.mark.parametrize(
     ("limit", "value"),
@@ -127,6 +130,7 @@ def test_run_that_early_stopping_ended_stays_as_it_is_until_the_patience_is_rais
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 4 * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limit",
     ["max_epochs", *(pytest.param(one, marks=pytest.mark.slow) for one in ("max_steps", "limit_train_batches"))],
@@ -138,6 +142,7 @@ def test_a_training_of_nothing_is_refused(tiny, capsys, limit):
         assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_of_one_batch_keeps_no_files(tiny, trained, capsys):
     assert fit(tiny, "--trainer.fast_dev_run", "true") == 0
     out = capsys.readouterr().out
@@ -205,6 +210,7 @@ def test_stopped_run_without_checkpoints_cannot_be_resumed(tiny, capsys, monkeyp
     assert ("if training stops, it starts from the beginning" in out) == ("checkpointing" in option)
 
 
+@pytest.mark.slow
 def test_learning_rate_finder_runs_before_training(tiny):
     assert fit(tiny, CALLBACKS, "LearningRateFinder", f"{CALLBACKS}.num_training_steps", "5") == 0
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 3
@@ -287,6 +293,7 @@ def test_run_directory_that_cannot_be_used_is_refused(tiny, tmp_path, capsys, na
     assert list(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_printed_commands_can_be_typed(tiny, capsys):
     assert main(["fit", *tiny, *SHORT, "--run_dir=--a b"]) == 0
     assert "test --ckpt_path './--a b/checkpoints/best.ckpt'" in capsys.readouterr().out

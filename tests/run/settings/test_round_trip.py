@@ -55,6 +55,7 @@ def test_configuration_is_read_back_as_it_was_written():
 SLOW = [["0x1F", "12:30", "on"], ["-1E9", "a: b", "#c"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [["1e5", "null", "yes"], *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
 )
@@ -99,6 +100,7 @@ def test_values_of_other_types_become_plain_values():
     assert type(model["optimizer_args"]) is dict
 
 
+@pytest.mark.slow
 def test_values_of_other_libraries_become_plain_values_in_checkpoints(tmp_path):
     data = {"root": Path("here"), "archive": Path("x.tar.gz"), "flip": np.bool_(True), "cutout": torch.tensor(4)}
     data |= {"val_size": np.int64(100), "batch_size": np.int32(200)}
