@@ -98,6 +98,17 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually,
     assert Path("run/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.fault
+@pytest.mark.slow
+def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventually):
+    """All must be alive then, for they wait for each other."""
+    job = start_two("--trainer.callbacks", "OnExceptionCheckpoint", "--trainer.callbacks.dirpath", "stopped")
+    eventually(Path("run/checkpoints/last.ckpt").exists, job)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 128 + signal.SIGTERM
+    assert Path("stopped/on_exception.ckpt").exists()
+
+
 @pytest.mark.slow
 def test_an_error_of_another_rank_is_one_line_of_rank_zero(start_two):
     Path("mine.py").write_text(NETWORK)
