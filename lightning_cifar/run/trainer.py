@@ -118,6 +118,8 @@ def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], end
             raise
         raise InputError(f"{error}, or resume its run: fit --resume {quote_path(str(named))}") from error
     hold(directory, job, ending, undo_if_refused(directory, made, stopped=evaluates))
+    for stale in directory.glob(UNFINISHED.format("*")):  # of a command whose other files were removed
+        stale.unlink()
     if evaluates:  # again, if it is killed
         write_whole(directory / mark, b"")
         ending.push(lambda error, *_: None if error else (directory / mark).unlink(missing_ok=True))
