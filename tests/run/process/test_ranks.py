@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.process import ranks
 from lightning_cifar.run.process.exit_status import RankError
-from tests.children import redirect
+from tests.children import LIMIT, redirect
 
 TWO = ["--data.drop_last", "true", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--run_dir", "run"]
 RUN = ["-m", "lightning_cifar", "fit", "--recipe", "demo", "--trainer.max_epochs", "200", *TWO]
@@ -49,13 +50,21 @@ def start_two(start_python):
 def find_rank_one(job: subprocess.Popen) -> int | None:
     """Return the process id of rank 1 of a run, once it runs Python."""
     lists = [file.read_text().split() for file in Path(f"/proc/{job.pid}/task").glob("*/children")]
-    found = (int(one) for one in chain(*lists) if b"LOCAL_RANK=1" in Path(f"/proc/{one}/environ").read_bytes())
+    found = (int(one) for one in chain(*lists) if "LOCAL_RANK=1" in read_state(int(one), "environ"))
     return next(found, None)
 
 
+def read_state(process: int, name: str) -> str:
+    """Return a file of a process in ``/proc``; nothing once the process has ended, as `git` soon does."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def has_ended(process: int) -> bool:
-    stat = Path(f"/proc/{process}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    state = read_state(process, "stat")
+    return not state or state.rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.fault
@@ -71,8 +80,9 @@ def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventuall
     job = start_two()
     eventually(lambda: find_rank_one(job), job)
     rank_one = find_rank_one(job)
+    time.sleep(0.5)  # rank 0 ignores Ctrl-C until it has started the others
     os.kill(job.pid, number) if target == "rank 0" else os.killpg(job.pid, number)
-    assert job.wait(60) == 128 + number
+    assert job.wait(LIMIT) == 128 + number
     eventually(lambda: has_ended(rank_one))
     assert Path("output").read_text().splitlines() == ["run directory: run", "interrupted"]
     assert not Path("run").exists()
@@ -87,7 +97,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually,
     rank_one = find_rank_one(job)
     os.kill(rank_one if rank else job.pid, signal.SIGKILL)
     killed = "rank 1 was ended by SIGKILL, perhaps for lack of memory"
-    assert job.wait(60) == (1 if rank else -signal.SIGKILL)
+    assert job.wait(LIMIT) == (1 if rank else -signal.SIGKILL)
     eventually(lambda: has_ended(rank_one))
     output = Path("output").read_text()
     assert [line for line in output.splitlines() if line.startswith("error")] == [
@@ -105,7 +115,7 @@ def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventu
     job = start_two("--trainer.callbacks", "OnExceptionCheckpoint", "--trainer.callbacks.dirpath", "stopped")
     eventually(Path("run/checkpoints/last.ckpt").exists, job)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(60) == 128 + signal.SIGTERM
+    assert job.wait(LIMIT) == 128 + signal.SIGTERM
     assert Path("stopped/on_exception.ckpt").exists()
 
 
@@ -113,7 +123,7 @@ def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventu
 def test_an_error_of_another_rank_is_one_line_of_rank_zero(start_two):
     Path("mine.py").write_text(NETWORK)
     job = start_two("--model.network", "mine:make", "--trust_config", "mine")
-    assert job.wait(120) == 2
+    assert job.wait(LIMIT) == 2
     (line,) = [line for line in Path("output").read_text().splitlines() if "rror" in line]
     assert line.startswith("error: rank 1: RuntimeError: no such pixel (mine.py, line 10); ")
     assert not Path("run").exists()
@@ -130,7 +140,7 @@ def test_a_process_that_waits_for_a_failed_one_without_an_error_is_ended(tmp_pat
     (output := tmp_path / "output").touch()
     child = multiprocessing.get_context("forkserver").Process(target=wait_in_vain, args=(output,))
     child.start()
-    child.join(60)
+    child.join(LIMIT)
     assert (child.exitcode, output.read_text()) == (1, "error: rank 1 has failed\n")
 
 
