@@ -12,6 +12,8 @@ except ModuleNotFoundError as error:
     from lightning_cifar.run.process.exit_status import explain
 
     status, message = explain(error)
+    if status is None:
+        raise
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(status) from None
 raise SystemExit(main())

@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import version
 
@@ -66,10 +67,11 @@ def answer(args: list[str]) -> int:
         print(format_short_help(args[0]))
         return 0
     packages = last_value(args, "--trust_config")
-    with process_settings():
+    with ExitStack() as ending:
         try:
-            with trust(*(packages.split(",") if packages else ())), alone(args):
-                run(args)
+            for context in (alone(args), process_settings(), trust(*(packages.split(",") if packages else ()))):
+                ending.enter_context(context)  # `alone` first: a thread that is refused changes no settings
+            run(args)
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))
             if status is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
 from lightning_cifar.errors import InputError, format_count, list_some
 
-PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 
 
 def find_part(name: str) -> str | None:

@@ -66,7 +66,7 @@ def build_network(
         choose_layout(network, num_classes, size)
     except Exception as error:  # code of the user may fail in any way
         with_args = f" with {args}" if args else ""
-        remedy = ": leave its weights float32" if re.search("dtype|scalar type|(weight|bias) type", str(error)) else ""
+        remedy = ": leave its weights float32" if re.search("[Hh]alf|[Dd]ouble|BFloat16", str(error)) else ""
         raise InputError(f"network {name}{with_args}: {reason(error)}{remedy}") from error
     return network
 

@@ -121,14 +121,14 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
         if has_results(changed) and not with_results:
             return
         for one in changed:
-            if one in files:
+            if one in files and is_of_set_up(one):
                 content, before = files[one]
                 write_whole(one, content)
                 os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
             elif one.is_dir() and not one.is_symlink():
                 shutil.rmtree(one)
             else:
-                one.unlink()
+                one.unlink(missing_ok=True)
         remove_empty(made)
 
     def end(_: Any, error: BaseException | None, __: Any) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -98,6 +97,7 @@ def open_run(
             run = build_run(job, find_directory_of_rank_zero(job), callbacks)
         if (wandb := run.wandb) is not None:
             ending.push(lambda error, *_: finish_wandb(wandb, failed=error is not None))
+        ending.enter_context(watch_ranks(run.trainer))
         try:
             yield run
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -118,6 +118,8 @@ def start_run(job: Job, named: str | Path | None, callbacks: list[Callback], end
             raise
         raise InputError(f"{error}, or resume its run: fit --resume {quote_path(str(named))}") from error
     hold(directory, job, ending, undo_if_refused(directory, made, stopped=evaluates))
+    for stale in directory.glob(UNFINISHED.format("*")):  # of a command whose other files were removed
+        stale.unlink()
     if evaluates:  # again, if it is killed
         write_whole(directory / mark, b"")
         ending.push(lambda error, *_: None if error else (directory / mark).unlink(missing_ok=True))
@@ -170,7 +172,7 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
     """Build the Trainer of a run; ``lines`` of an existing ``metrics.csv`` are kept."""
     settings = dict(job.trainer)
     if settings["barebones"]:  # Lightning's word for nothing but the loop
-        return Run(directory, make_trainer(settings | {"default_root_dir": str(directory)}))
+        return Run(directory, ConfiguredTrainer(**settings | {"default_root_dir": str(directory)}))
     command = ["python", "-m", "lightning_cifar", *job.typed]
     wandb = make_wandb_logger(job, directory) if is_rank_zero() else None
     try:
@@ -180,17 +182,11 @@ def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int =
             "plugins": [*to_list(settings["plugins"]), DurableIO()],
             "default_root_dir": settings["default_root_dir"] or str(directory),
         }
-        return Run(directory, make_trainer(settings), wandb)
+        return Run(directory, ConfiguredTrainer(**settings), wandb)
     except Exception:
         if wandb is not None:
             finish_wandb(wandb, failed=True)
         raise
-
-
-def make_trainer(settings: dict[str, Any]) -> Trainer:
-    trainer = ConfiguredTrainer(**settings)
-    watch_ranks(trainer)
-    return trainer
 
 
 def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> list[Callback]:

@@ -80,6 +80,6 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     except Exception as error:  # damage raises many types of errors
         line = f"{type(error).__name__} {error}".splitlines()[0]
         if found := re.search(r"global: (?:GLOBAL )?(\S+)", str(error)):  # torch's, with escape codes and wrong advice
-            line = f"it holds {found[1]}, whose code reading it would run: leave it out of save_hyperparameters"
+            line = f"it holds {found[1]}, which runs code: save a state_dict, or leave it out of save_hyperparameters"
         raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error
     return checkpoint

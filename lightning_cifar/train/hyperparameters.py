@@ -41,10 +41,9 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
             if values[name] is not None or name not in OPTIONAL:
                 check_range(name, values[name], interval, whole=interval[1] == "1")
     find_optimizer(values["optimizer"])
-    if values["replay"] not in (True, False, "auto"):
-        raise InputError(f"replay must be true, false or auto, got {values['replay']!r}")
-    if values["compile"] not in (True, False):
-        raise InputError(f"compile must be true or false, got {values['compile']!r}")
+    for name, others, words in (("replay", ["auto"], "true, false or auto"), ("compile", [], "true or false")):
+        if values[name] not in (True, False, *others):
+            raise InputError(f"{name} must be {words}, got {values[name]!r}")
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and (len(names) != classes or not {*map(type, names)} <= {str}):
         given = list_some(names)

@@ -18,4 +18,4 @@ def warn_of_what_is_left_out(
         unused = f"{type(module).__name__}.forward, which training_step and test_step do not call"
         rank_zero_warn(f"training without {unused}: pass a network that does the same, or override them too")
     if any(type(one).__name__ == "OptimizedModule" for one in module.modules()):
-        rank_zero_warn("no checkpoint of torch.compile(network) can be loaded: set compile=True, or network.compile()")
+        rank_zero_warn("a checkpoint of torch.compile(network) fits no other: set compile=True, or network.compile()")

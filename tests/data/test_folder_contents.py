@@ -21,6 +21,7 @@ from lightning_cifar.errors import InputError, list_some
         ("train", "valid", "test"),
         ("Train", "Validation", "TEST"),
         ("training", "VAL", "testing"),
+        ("train", "dev", "test"),
         ("train_set", "val_images", "Test Set"),
     ],
 )

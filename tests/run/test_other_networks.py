@@ -475,6 +475,10 @@ def double(num_classes):
     return nn.Sequential(nn.Conv2d(3, 3, 1, bias=False).double(), build(num_classes))
 
 
+def misnamed(num_classes):
+    return nn.Linear(3, num_classes, dtype_=None)
+
+
 def augment(images):
     return images.flip(9)
 """
@@ -498,10 +502,11 @@ def augment(images):
         ("--model.network mine:freeze", "no parameter of the network is trainable"),
         ("--model.network mine:probabilities", "it returns probabilities, not logits: leave out its softmax"),
         ("--model.network mine:half", "but got Float and Half: leave its weights float32"),
+        ("--model.network mine:misnamed", "got an unexpected keyword argument 'dtype_' (mine.py, line 60)"),
         ("--model.network mine:double", "found Double: leave its weights float32"),
         (
             "--data.transform mine:augment",
-            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 60)",
+            "Dimension out of range (expected to be in range of [-4, 3], but got 9) (mine.py, line 64)",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """A command that is refused changes nothing: no file and no directory is made, changed or removed."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -154,6 +155,23 @@ def test_killed_evaluation_is_repeated_in_its_directory(trained, start, capsys, 
     assert main([others, *args[1:]]) == 2
     assert "evaluated is not empty" in capsys.readouterr().err
     assert [main(args), main(args)] == [0, 2]  # once it is complete, it is kept
+
+
+def test_a_mark_whose_results_were_removed_gives_no_right_to_those_of_another_command(trained, capsys):
+    Path("evaluated").mkdir()
+    Path("evaluated/.unfinished-test").touch()
+    args = ["--ckpt_path", str(trained), "--run_dir", "evaluated"]
+    assert [main([command, *args]) for command in ("validate", "test")] == [0, 2]
+    assert "evaluated is not empty" in capsys.readouterr().err
+
+
+def test_results_of_a_killed_evaluation_that_is_stopped_are_not_emptied(tmp_path):
+    (result := tmp_path / "test.json").write_text("old")
+    undo = undo_if_refused(tmp_path, stopped=True)
+    result.write_text("new")
+    os.utime(result, ns=(0, 0))  # a clock may be coarse
+    undo(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert not result.exists()
 
 
 def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):

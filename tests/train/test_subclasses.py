@@ -104,7 +104,7 @@ def compile_network():
     ("make", "words"),
     [
         (lambda: WithForward(**SMALL), "without WithForward.forward, which training_step and test_step do not call"),
-        (compile_network, r"no checkpoint of torch.compile\(network\) can be loaded: set compile=True"),
+        (compile_network, r"a checkpoint of torch.compile\(network\) fits no other: set compile=True"),
     ],
 )
 def test_what_a_training_loses_is_a_warning(make, words):

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,45 +25,50 @@ from lightning_cifar.run.process.rank_zero import pass_on, values_of_rank_zero
 MOMENT, PATIENCE = 2.0, 10.0
 
 
-def watch_ranks(trainer: Trainer) -> None:
-    """Let the Trainer's processes watch each other, if Lightning starts them, in place of Lightning's observer."""
+@contextmanager
+def watch_ranks(trainer: Trainer) -> Iterator[None]:
+    """Let the Trainer's processes watch each other, if Lightning starts them, in place of Lightning's observer.
+
+    An error ends the others only when it leaves this context: callbacks may save a checkpoint of all processes before.
+    """
     launcher: Any = trainer.strategy.launcher
-    if not hasattr(launcher, "cluster_environment"):  # one process
-        return
-    if not launcher.cluster_environment.creates_processes_externally:
-        launcher.launch = partial(lead, launcher, launcher.launch)
-    elif "parent" in values_of_rank_zero():
-        launcher.launch = partial(follow, launcher.launch)
+    with ExitStack() as ending:
+        if not hasattr(launcher, "cluster_environment"):  # one process
+            pass
+        elif not launcher.cluster_environment.creates_processes_externally:
+            folder = Path(ending.enter_context(TemporaryDirectory()))
+            ending.push(lambda error, *_: launcher.kill(signal.SIGKILL) if error else None)
+            launcher.launch = partial(lead, launcher, folder, launcher.launch)
+        elif "parent" in values_of_rank_zero():
+            launcher.launch = partial(follow, launcher.launch)
+        yield
 
 
-def lead(launcher: Any, launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def lead(
+    launcher: Any, folder: Path, launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     """Start the other processes and, once they have started, run ``function`` in this one, which is rank 0.
 
     Until then this process waits in Python, where a signal can end it, and not in torch.
     """
-    with TemporaryDirectory() as folder:
-        find = partial(find_failed_rank, launcher, Path(folder))
+    find = partial(find_failed_rank, launcher, folder)
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            started, launcher.procs = launcher.procs, [*launcher.procs]
-            started.clear()  # of Lightning's observer, which then ends
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a Ctrl-C that has come is raised here
-                while len([*Path(folder).glob("*.ready")]) < len(launcher.procs):
-                    if failure := find():
-                        raise failure
-                    time.sleep(0.05)
-                return run_watched(find, MOMENT, function, *args, **kwargs)
-            except BaseException:
-                launcher.kill(signal.SIGKILL)
-                raise
+    def run(*args: Any, **kwargs: Any) -> Any:
+        started, launcher.procs = launcher.procs, [*launcher.procs]
+        started.clear()  # of Lightning's observer, which then ends
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a Ctrl-C that has come is raised here
+        while len([*folder.glob("*.ready")]) < len(launcher.procs):
+            if failure := find():
+                raise failure
+            time.sleep(0.05)
+        return run_watched(find, MOMENT, function, *args, **kwargs)
 
-        pass_on(parent=os.getpid(), folder=folder)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the other processes: this one ends them
-        try:
-            return launch(run, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    pass_on(parent=os.getpid(), folder=str(folder))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in the other processes: this one ends them
+    try:
+        return launch(run, *args, **kwargs)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def follow(launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

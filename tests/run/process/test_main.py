@@ -1,5 +1,6 @@
 """``python -m lightning_cifar`` where Python or its packages cannot run it."""
 
+import logging
 import runpy
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from lightning_cifar import main
 from lightning_cifar.commands import fit
+from lightning_cifar.run.process.state import SHARED, is_of_callback
 
 RUN = "import runpy, sys; sys.argv = ['x', *{args}]; {change}; runpy.run_module('lightning_cifar', run_name='__main__')"
 
@@ -72,6 +74,7 @@ def test_a_second_thread_does_not_train_beside_the_first(tiny, monkeypatch, caps
         thread = threading.Thread(target=lambda: found.append(main(["fit", *tiny, "--run_dir", "second"])))
         thread.start()
         thread.join()
+        assert is_of_callback in logging.getLogger(SHARED).filters  # what is set for the first is not restored yet
         found.append(main(["predict", "--images", "nothing.jpg"]))  # needs no Trainer
         return load_data(job)
 

@@ -14,7 +14,7 @@ import pytest
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.process import ranks
 from lightning_cifar.run.process.exit_status import RankError
-from tests.children import redirect
+from tests.children import LIMIT, redirect
 
 TWO = ["--data.drop_last", "true", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--run_dir", "run"]
 RUN = ["-m", "lightning_cifar", "fit", "--recipe", "demo", "--trainer.max_epochs", "200", *TWO]
@@ -80,7 +80,7 @@ def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventuall
     rank_one = find_rank_one(job)
     eventually(lambda: "libtorch" in read(Path(f"/proc/{rank_one}/maps")), job)
     os.kill(job.pid, number) if target == "rank 0" else os.killpg(job.pid, number)
-    assert job.wait(60) == 128 + number
+    assert job.wait(LIMIT) == 128 + number
     eventually(lambda: has_ended(rank_one))
     assert Path("output").read_text().splitlines() == ["run directory: run", "interrupted"]
     assert not Path("run").exists()
@@ -95,7 +95,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually,
     rank_one = find_rank_one(job)
     os.kill(rank_one if rank else job.pid, signal.SIGKILL)
     killed = "rank 1 was ended by SIGKILL, perhaps for lack of memory"
-    assert job.wait(60) == (1 if rank else -signal.SIGKILL)
+    assert job.wait(LIMIT) == (1 if rank else -signal.SIGKILL)
     eventually(lambda: has_ended(rank_one))
     output = Path("output").read_text()
     assert [line for line in output.splitlines() if line.startswith("error")] == [
@@ -106,11 +106,22 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually,
     assert Path("run/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.fault
+@pytest.mark.slow
+def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventually):
+    """All must be alive then, for they wait for each other."""
+    job = start_two("--trainer.callbacks", "OnExceptionCheckpoint", "--trainer.callbacks.dirpath", "stopped")
+    eventually(Path("run/checkpoints/last.ckpt").exists, job)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(LIMIT) == 128 + signal.SIGTERM
+    assert Path("stopped/on_exception.ckpt").exists()
+
+
 @pytest.mark.slow
 def test_an_error_of_another_rank_is_one_line_of_rank_zero(start_two):
     Path("mine.py").write_text(NETWORK)
     job = start_two("--model.network", "mine:make", "--trust_config", "mine")
-    assert job.wait(120) == 2
+    assert job.wait(LIMIT) == 2
     (line,) = [line for line in Path("output").read_text().splitlines() if "rror" in line]
     assert line.startswith("error: rank 1: RuntimeError: no such pixel (mine.py, line 10); ")
     assert not Path("run").exists()
@@ -128,7 +139,7 @@ def test_a_process_that_waits_for_a_failed_one_without_an_error_is_ended(tmp_pat
     (output := tmp_path / "output").touch()
     child = multiprocessing.get_context("forkserver").Process(target=wait_in_vain, args=(output,))
     child.start()
-    child.join(60)
+    child.join(LIMIT)
     assert (child.exitcode, output.read_text()) == (1, "error: rank 1 has failed\n")
 
 
