@@ -66,7 +66,7 @@ def test_steps_of_a_subclass_take_any_batches_and_log_the_same():
 
 class WithOwnTest(ImageClassifier):
     def test_step(self, batch, batch_idx):
-        self.log("test/mine", 0.25)
+        self.log("test/mine", 0.25, sync_dist=True)
 
 
 def test_a_subclass_may_test_in_its_own_way():
