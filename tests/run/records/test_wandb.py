@@ -50,6 +50,7 @@ def test_unreachable_server_falls_back_to_offline(tmp_path, monkeypatch):
     assert find_offline_files(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:W&B is not offline")  # in a process that has not used wandb before
 def test_bad_settings_give_a_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "nonsense")
     with pytest.warns(UserWarning, match="W&B is not nonsense: .* 'online', 'offline'"):
