@@ -66,12 +66,9 @@ def has_ended(process: int) -> bool:
 
 
 @pytest.mark.fault
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("number", "target"),
-    [
-        pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),
-        *(pytest.param(signal.SIGTERM, target, marks=pytest.mark.long) for target in ("rank 0", "all")),
-    ],
+    ("number", "target"), [(signal.SIGINT, "all"), (signal.SIGTERM, "rank 0"), (signal.SIGTERM, "all")]
 )
 def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventually, number, target):
     """As a terminal, a scheduler and `kill` send it. Rank 1 imports torch, and rank 0 waits for it."""
@@ -107,7 +104,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually,
 
 
 @pytest.mark.fault
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventually):
     """All must be alive then, for they wait for each other."""
     job = start_two("--trainer.callbacks", "OnExceptionCheckpoint", "--trainer.callbacks.dirpath", "stopped")
@@ -117,7 +114,7 @@ def test_a_callback_may_save_a_checkpoint_of_stopped_processes(start_two, eventu
     assert Path("stopped/on_exception.ckpt").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_error_of_another_rank_is_one_line_of_rank_zero(start_two):
     Path("mine.py").write_text(NETWORK)
     job = start_two("--model.network", "mine:make", "--trust_config", "mine")

@@ -59,6 +59,7 @@ def test_bad_settings_give_a_warning(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:W&B is not online")
 def test_variables_without_effect(tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb_logging, "INIT_TIMEOUT", 1)  # another test may have given this process a key
     monkeypatch.setenv("WANDB_MODE", "")  # as if it was not set
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
     with pytest.warns(UserWarning, match="WANDB_DIR has no effect: W&B's files go to .*/run/wandb"):
