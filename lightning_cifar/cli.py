@@ -20,6 +20,7 @@ from lightning_cifar.run.settings.options import (
     format_short_help,
     last_value,
     name_flag,
+    predicts_files,
 )
 from lightning_cifar.run.settings.precedence import layer
 from lightning_cifar.run.settings.shell import split_command
@@ -120,8 +121,3 @@ def run(args: list[str]) -> None:
             print(format_layers(job.model, job.data.hparams["image_size"]))
         else:
             execute(job)
-
-
-def predicts_files(args: list[str]) -> bool:
-    """Whether this is ``predict --images``, which needs neither Trainer nor dataset."""
-    return args[0] == "predict" and any(word.split("=")[0] == "--images" for word in args)

@@ -48,10 +48,8 @@ def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
 def check_readable(buffer: io.BytesIO) -> None:
     """Raise `InputError` if reading this checkpoint would run code, such as that of a class of the user."""
     if unsafe := get_unsafe_globals_in_checkpoint(buffer):
-        remedy = "return numbers, strings and tensors from state_dict and get_extra_state"
-        raise InputError(
-            f"the state of a module, callback or optimiser holds {unsafe[0]}, which checkpoints cannot: {remedy}"
-        )
+        problem = f"the state of a module, callback or optimiser holds {unsafe[0]}, which checkpoints cannot"
+        raise InputError(f"{problem}: return numbers, strings and tensors from state_dict and get_extra_state")
 
 
 def make_comment(body: bytes) -> bytes:

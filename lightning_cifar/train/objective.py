@@ -33,16 +33,19 @@ def convert_labels(labels: Tensor, num_classes: int) -> Tensor:
 
 def convert_batch(batch: Any, module: LightningModule, reference: type[LightningModule]) -> Any:
     """Convert the labels of a batch for a step of ``reference``; other batches, and those to predict, stay as given."""
-    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        step = STEPS.get(getattr(module.trainer.state.stage, "dataloader_prefix", ""))
-        if step and not any(is_overridden(name, module, reference) for name in (step, *TRANSFERS)):
-            return batch[0], convert_labels(batch[1], module.hparams["num_classes"])
+    step = STEPS.get(getattr(module.trainer.state.stage, "dataloader_prefix", "")) if is_pair(batch) else None
+    if step and not any(is_overridden(name, module, reference) for name in (step, *TRANSFERS)):
+        return batch[0], convert_labels(batch[1], module.hparams["num_classes"])
     return batch
+
+
+def is_pair(batch: Any) -> bool:
+    return isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
     """Return the images and the labels of a batch; `InputError` for one that has other parts."""
-    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+    if is_pair(batch):
         return batch[0], batch[1]
     found = ", ".join(type(one).__name__ for one in (batch if isinstance(batch, tuple | list) else [batch]))
     remedy = "return such pairs from the dataset, or override training_step, validation_step and test_step"

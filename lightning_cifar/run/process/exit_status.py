@@ -14,8 +14,6 @@ from typing import TypeGuard
 from lightning_cifar.errors import DISK_FULL, FORBIDDEN, DivergenceError, InputError, reason
 
 RESTORING = {"checkpoint_connector.py", "checkpoint_files.py", "last_checkpoint.py"}  # of Lightning and this package
-
-
 TRACEBACK = "LIGHTNING_CIFAR_TRACEBACK"  # environment variable: also print the traceback of an explained error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.run.process.output import drop_output, has_no_reader
+from lightning_cifar.run.settings.options import TRAINER_COMMANDS, predicts_files
 
 # Warnings of the libraries at every start, of no use here. All others are shown.
 IRRELEVANT = (
@@ -29,9 +30,7 @@ QUIET = ("lightning.pytorch", "lightning.fabric")
 SHARED = "lightning.pytorch.utilities.rank_zero"  # callbacks log by it, and so does the Trainer at every start
 SHOWN = ("lightning.pytorch.callbacks", "lightning.pytorch.tuner", SHARED)
 
-
 RUNNING = threading.RLock()  # held by the thread whose command trains or tests
-SHARING = ("export", "report", "serve", "doctor", "completion")  # commands that do neither
 
 
 def prepare_output() -> None:
@@ -105,7 +104,7 @@ def alone(args: Sequence[str]) -> Iterator[None]:
 
     So does the working directory, which the parser changes for a moment.
     """
-    if not args or args[0] in SHARING or any(word.startswith("--images") for word in args):
+    if not args or args[0] not in (*TRAINER_COMMANDS, "repeat", "sweep") or predicts_files(args):
         yield
         return
     if not RUNNING.acquire(blocking=False):

@@ -53,7 +53,6 @@ class RunRecord(Callback):
         self.recipe = recipe
         self.init_from = init_from
         self.fit_seconds = 0.0
-        self.metrics: dict[str, float] = {}  # of earlier parts
         self.fit_started: float | None = None  # minus the seconds of earlier parts; None: not training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -80,7 +79,6 @@ class RunRecord(Callback):
         # The records of a resumed run before each resume, oldest first.
         self.record["resumed"] = [*earlier.pop("resumed", []), earlier] if earlier else []
         self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
-        self.metrics = earlier.get("metrics", {})
         before, now = (one.get("data") or {} for one in (earlier, self.record))
         if before and before.get("fingerprint") != now.get("fingerprint"):
             print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
@@ -112,7 +110,8 @@ class RunRecord(Callback):
             self.record["timings"] |= {"steps_per_epoch": count_epoch_steps(trainer)}
         logged = trainer.callback_metrics.items()
         metrics = {name: float(value) for name, value in logged if not name.endswith("_step")}
-        self.record["metrics"] = metrics or self.metrics  # a complete run that is resumed logs none
+        before: dict[str, Any] = next(reversed(self.record["resumed"]), {})
+        self.record["metrics"] = metrics or before.get("metrics", {})  # a complete run that is resumed logs none
         self.write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -185,6 +185,11 @@ def name_flag(message: str) -> str:
     first = message.partition(" ")[0]
     groups = [group for group in ("data", "model") if first in list_parameters(group)]
     return f"--{groups[0]}.{message}" if groups else message
+
+
+def predicts_files(args: Sequence[str]) -> bool:
+    """Whether this is ``predict --images``, which needs neither Trainer nor dataset."""
+    return args[0] == "predict" and any(word.split("=")[0] == "--images" for word in args)
 
 
 def last_value(flags: list[str], *names: str) -> str | None:
