@@ -62,8 +62,8 @@ def check_name(name: str, known: Collection[str], kind: str, examples: str = "")
     if (name := str(name)) not in known:
         found = (get_close_matches(word, known, 1) for word in (COMMANDS.get(name, name), name.rpartition(".")[2]))
         near = next(filter(None, found), [])
-        meant = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}: {meant}There are {examples or ', '.join(known)}")
+        meant = f"did you mean {near[0]}? There" if near else "there"
+        raise InputError(f"no {kind} {name!r}: {meant} are {examples or ', '.join(known)}")
 
 
 def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:

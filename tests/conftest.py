@@ -143,10 +143,15 @@ def cached() -> Callable[[Callable], Callable]:
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def fresh_torch() -> Iterator[None]:
+    """Random numbers of seed 0. No test may leave what changes later ones: deterministic algorithms, a process group."""
     import torch
+    import torch.distributed as dist
 
     torch.manual_seed(0)
+    yield
+    assert torch.get_deterministic_debug_mode() == 0
+    assert not dist.is_initialized()
 
 
 @pytest.fixture(scope="session")

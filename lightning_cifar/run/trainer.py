@@ -39,6 +39,7 @@ from lightning_cifar.run.process.exit_status import explain_callbacks, explain_c
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.process.ranks import watch_ranks
+from lightning_cifar.run.process.state import restored_torch
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
@@ -89,6 +90,7 @@ def open_run(
     """
     callbacks = make_callbacks(job, callbacks, epoch_rows)
     with ExitStack() as ending:
+        ending.enter_context(restored_torch())
         if job.settings["resume"] is not None:
             run = resume_run(job, callbacks, ending)
         elif is_rank_zero():

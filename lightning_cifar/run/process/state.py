@@ -99,6 +99,27 @@ def process_settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def restored_torch() -> Iterator[None]:
+    """Restore afterwards, for notebooks, what a Trainer sets in torch, and end the process group that it leaves."""
+    import torch
+    import torch.distributed as dist
+
+    mode, benchmark, hook = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark, sys.excepthook
+    may_join = dist.is_available() and not dist.is_initialized()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
+        sys.excepthook = hook  # a process group sets one that names the rank
+        # After a failure of several processes this might wait for one that has ended.
+        if may_join and dist.is_initialized() and (dist.get_world_size() == 1 or not failed):
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
 def alone(args: Sequence[str]) -> Iterator[None]:
     """Refuse a command that trains or tests while another thread's does: random numbers belong to the whole process.
 
