@@ -144,7 +144,7 @@ def cached() -> Callable[[Callable], Callable]:
 
 @pytest.fixture(autouse=True)
 def fresh_torch() -> Iterator[None]:
-    """Random numbers of seed 0. No test may leave what changes later ones: deterministic algorithms, a process group."""
+    """Random numbers of seed 0. No test may leave deterministic algorithms or a process group to later ones."""
     import torch
     import torch.distributed as dist
 

@@ -212,11 +212,7 @@ def test_option_makes_another_run_or_a_line(name, tiny, capsys, caplog, monkeypa
     monkeypatch.setattr(torch, "compile", lambda network, **_: print("compiled") or network)
     value, *context = VALUES[name].split(" --")
     words = [word for option in context for word in f"--{option}".split(" ", 1)]
-    try:
-        changed = observe(capsys, caplog, tiny, [f"--{name}", *([value] if value else []), *words])
-    finally:
-        torch.use_deterministic_algorithms(False)  # Lightning leaves them on
-        torch.backends.cudnn.benchmark = False
+    changed = observe(capsys, caplog, tiny, [f"--{name}", *([value] if value else []), *words])
     found = attributes.copy()
     attributes.clear()
     if name in SEEN or tuple(words) not in observed:
