@@ -509,6 +509,18 @@ def test_trainer_options_turn_checkpoints_off(capsys, tmp_path, tiny, flags):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
+def test_a_barebones_trainer_needs_nothing_but_its_option(capsys, tmp_path):
+    """The log interval of a recipe, which the user did not type, was refused."""
+    short = ["--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
+    short += ["--trainer.limit_train_batches", "2", "--trainer.barebones", "true", "--run_dir", tmp_path / "run"]
+    assert run(capsys, "fit", *short)[0] == 0
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path]
+    status, _, err = run(capsys, "fit", *short[:-1], tmp_path / "other", *logger)
+    assert (status, len(err)) == (2, 1)
+    assert err[0].startswith("error: `Trainer(barebones=True, logger=CSVLogger)`")
+
+
 @pytest.mark.slow
 def test_limits_of_batches_select_test_images(capsys, trained, tmp_path):
     args = ["--ckpt_path", trained / "checkpoints/last.ckpt", "--data.eval_batch_size", "100"]

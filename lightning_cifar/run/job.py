@@ -186,11 +186,19 @@ def choose_batch_size(job: Job) -> None:
 
 
 def choose_log_interval(job: Job) -> None:
-    """Log in every epoch, also one of few batches, unless the user has set an interval; Lightning would warn."""
+    """Log in every epoch, also one of few batches, unless the user has set an interval; Lightning would warn.
+
+    A barebones Trainer logs nothing, and would refuse the interval of a recipe.
+    """
+    if job.has_set("trainer.log_every_n_steps"):
+        return
+    if job.trainer["barebones"]:
+        job.trainer["log_every_n_steps"] = 0
+        return
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
     for limit in filter(None, (job.trainer["limit_train_batches"], job.trainer["overfit_batches"])):
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if 0 < batches < (50 if interval is None else interval) and not job.has_set("trainer.log_every_n_steps"):
+    if 0 < batches < (50 if interval is None else interval):
         job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches  # 50: the default
 
 

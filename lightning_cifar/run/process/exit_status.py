@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -38,7 +39,8 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
         why = str(error).removeprefix("Key backend: ").partition(";")[0]
         return 2, f"MPLBACKEND, or backend in a matplotlibrc: {why}; unset it, or set it to agg"
     if is_about_input(error):
-        return 2, str(error) + locate(error.__cause__)
+        words = re.sub(r"<[\w.]*?(\w+) object at 0x\w+>", r"\1", str(error))  # in messages of Lightning
+        return 2, words + locate(error.__cause__)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         remedy = "a checkpoint, if any, is complete: fit --resume continues" if trains else "then run the command again"
