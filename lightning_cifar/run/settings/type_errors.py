@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from lightning.pytorch import callbacks, loggers, profilers, strategies
 
 PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__})
+# Types that have another name for users, or a form that is easily mistyped.
+WORDS = {"NoneType": "null", "datetime.timedelta": "hours:minutes:seconds", "dict": "a mapping, such as '{0: 2}'"}
 
 
 def shorten_type_error(key: str, text: str) -> str:
@@ -14,6 +16,9 @@ def shorten_type_error(key: str, text: str) -> str:
         return f"--{key} names a file of settings; to set one option write --{key}.NAME VALUE"
     if why := explain_class(key, text):
         return why
+    if nested := re.search(r"NestedArg\(key='([\w.]+)'", text):  # an argument of a class
+        about = re.search(r"Errors:; (.*?(?:Got|Given) value: [^;]*)", text)
+        return shorten_type_error(f"{key}.{nested[1]}", about[1] if about else text.partition("Errors:; ")[2])
     found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before
     choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
     if found is None or ("." not in key and key != "seed_everything") or "init_args" in found[1] or "required" in text:
@@ -30,7 +35,7 @@ def shorten_type_error(key: str, text: str) -> str:
         names = (
             [f"a mapping (write --{key}.NAME VALUE)"] * ("dict[" in text)
             + [f"a list of {kind}" for kind in lists]
-            + ["null" if name == "NoneType" else name for name in names]
+            + [WORDS.get(name, name) for name in names]
         )
         expected = "expected " + " or ".join(dict.fromkeys(names))
     return f"--{key} {found[1][:60]}: {expected}"

@@ -249,6 +249,20 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.filename last", "name another filename or dirpath"),
         ("--trainer.callbacks EarlyStoping", "no such class; did you mean EarlyStopping?"),
         ("--trainer.logger CSVLogger --trainer.logger.sav x", "--trainer.logger.sav: the class has no such argument"),
+        ("--trainer.callbacks EarlyStopping --trainer.callbacks.patience x", "callbacks.patience x: expected int"),
+        ("--trainer.callbacks EarlyStopping --trainer.callbacks.divergence_threshold x", "x: expected float or null"),
+        (
+            "--trainer.callbacks ModelCheckpoint --trainer.callbacks.train_time_interval 3",
+            "--trainer.callbacks.train_time_interval 3: expected hours:minutes:seconds or null",
+        ),
+        (
+            "--trainer.callbacks GradientAccumulationScheduler --trainer.callbacks.scheduling {0:2}",
+            "--trainer.callbacks.scheduling {0:2}: expected a mapping, such as '{0: 2}'",
+        ),
+        (
+            "--trainer.logger CSVLogger --trainer.logger.flush_logs_every_n_steps y",
+            "--trainer.logger.flush_logs_every_n_steps y: expected int",
+        ),
         ("--trainer.accumulate_grad_batches 9999999999999999999", "accumulate_grad_batches must be below 2**63"),
         ("--trainer.accumulate_grad_batches 0", "--trainer.accumulate_grad_batches must be at least 1, got 0"),
         ("--trainer.check_val_every_n_epoch 0", "--trainer.check_val_every_n_epoch must be at least 1, got 0"),
