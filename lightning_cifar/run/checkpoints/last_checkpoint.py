@@ -91,6 +91,7 @@ class LastCheckpoint(Checkpoint):
             resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
             if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
                 resume.try_step(trainer)
+        resume.begin_epoch(trainer)
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.find_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}

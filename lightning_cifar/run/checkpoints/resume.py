@@ -24,6 +24,8 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/on_advance_end": "runs last in an epoch: `follow` continues it",
     "fit_loop/epoch_loop/batch_progress/is_last_batch": "the end of the epoch is near, and saves what is due",
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
+    "fit_loop/epoch_loop/batch_progress/current/ready": "batches taken of this epoch: 0 at its beginning",
+    "fit_loop/epoch_loop/restarting": "with max_steps, Lightning takes the beginning of an epoch for its end",
     "fit_loop/epoch_loop/_num_ready_batches_reached": "whether the end of training is also that of an epoch",
     "fit_loop/epoch_loop/_should_accumulate": "gradients half accumulated are in no checkpoint",
     "fit_loop/epoch_loop/_should_check_val_fx": "a validation that is due would be left out",
@@ -60,6 +62,13 @@ def stop_following(trainer: Trainer) -> None:
     """Undo `follow`."""
     for loop in (trainer.fit_loop.epoch_loop, trainer.fit_loop):
         loop.__dict__.pop("on_advance_end", None)
+
+
+def begin_epoch(trainer: Trainer) -> None:
+    """Begin with a step if the checkpoint is of an epoch's end; with max_steps, Lightning would count one untaken."""
+    loop = trainer.fit_loop.epoch_loop
+    if not loop.batch_progress.current.ready:
+        loop.restarting = False
 
 
 def is_resumable(trainer: Trainer, fetcher: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import shutil
 import signal
 import threading
@@ -35,6 +36,14 @@ CONFIGURATIONS = {
     ],
     "accumulated gradients": ["--recipe", "report", "--trainer.accumulate_grad_batches", "2"],
     "max_steps within an epoch": ["--recipe", "fast", "--trainer.max_steps", "10", *ALIVE],
+    "max_steps within an epoch, validation": [
+        "--recipe",
+        "report",
+        "--data.held_out",
+        "val",
+        "--trainer.max_steps",
+        "10",
+    ],
     "image sizes that change within an epoch": ["--recipe", "fast", "--data.sizes", "[16,24,32]", *ALIVE],
     "a wide ResNet, AdamW, cosine": [
         "--recipe",
@@ -89,6 +98,17 @@ def assert_same(found: object, expected: object, path: str = "") -> None:
         assert found == expected, path
 
 
+# Options that change what a resumed run must restore; each seed draws five.
+DRAWN = [
+    *("--data.flip true", "--data.crop_padding 2", "--data.cutout 8", "--data.transform rand_augment"),
+    *("--data.sizes [16,32]", "--data.drop_last true", "--data.balanced true", "--data.held_out val"),
+    *("--model.optimizer muon", "--model.optimizer RMSprop", "--model.schedule triangular", "--model.mixup 0.5"),
+    *("--model.cutmix 0.5", "--model.class_weights balanced", "--model.members 2", "--model.flip_equivariant true"),
+    *("--model.gate softmax", "--model.norm_scale false", "--model.dirac true", "--model.label_smoothing 0.2"),
+    *("--trainer.accumulate_grad_batches 2", "--trainer.gradient_clip_val 0.1", "--trainer.val_check_interval 2"),
+    *("--trainer.precision bf16-mixed", "--trainer.max_steps 10", "--trainer.check_val_every_n_epoch 2"),
+    *(f"--trainer.callbacks+ {EMA}", "--trainer.num_sanity_val_steps 2", "--data.eval_batch_size 7"),
+]
 QUICK = "Adam, dropout, test set as held-out split"
 LONG = ("balanced classes", "accumulated gradients", "gradients accumulated", "max_steps", "a wide", "a network of")
 
@@ -134,11 +154,24 @@ def test_resumed_run_equals_uninterrupted_run(name, tmp_path, monkeypatch):
     copies = train_with_copies([*args[:2], *SMALL, *OFTEN, *args[2:]], run_dir, monkeypatch)
     expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), read_rows(run_dir)
     assert len(copies) >= 6
-    for copy in copies[1:-1:5]:
+    for copy in copies[3:-1:5]:  # at the end of an epoch and within one
         assert_same(resume(copy, run_dir), expected)
         assert read_rows(run_dir) == expected_rows
         lines = (run_dir / "metrics.csv").read_bytes().splitlines(keepends=True)
         assert {line[-2:] for line in lines} == {b"\r\n"}  # also in lines from before the resume
+
+
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), *range(1, 12)])
+@pytest.mark.long
+def test_runs_of_drawn_options_resume_to_the_bit(seed, tmp_path, monkeypatch):
+    """From any checkpoint; the draw is named by the options in config.yaml."""
+    run_dir, draw = tmp_path / "run", random.Random(seed)
+    options = " ".join(draw.sample(DRAWN, 5)).split()
+    copies = train_with_copies(["--recipe", "report", *SMALL, *OFTEN, *options, *ALIVE], run_dir, monkeypatch)
+    expected, expected_rows = load_checkpoint(run_dir / "checkpoints/last.ckpt"), read_rows(run_dir)
+    for copy in draw.sample(copies[:-1], 2):
+        assert_same(resume(copy, run_dir), expected)
+        assert read_rows(run_dir) == expected_rows
 
 
 @pytest.mark.parametrize(
