@@ -72,6 +72,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         resume.check_types("loops.fit_loop", checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict())
+        resume.end_epoch(checkpoint)
         resumes = Path(str(trainer.ckpt_path)).parent.resolve() == self.directory.resolve()
         for callback in find_callbacks(trainer, ModelCheckpoint):
             if state := checkpoint["callbacks"].get(callback.state_key):

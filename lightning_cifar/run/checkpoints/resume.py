@@ -40,6 +40,7 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "result/value": "its sum",
     "checkpoint/loops/fit_loop/state_dict/combined_loader": "how many batches of the epoch were taken",
     "checkpoint/loops/fit_loop/epoch_loop.batch_progress/current": "counts of the epoch that has ended",
+    "checkpoint/loops/fit_loop/epoch_progress/total/completed": "whether it has ended",
 }
 Reduce = Callable[[Any], Any]
 
@@ -183,6 +184,19 @@ def start_next_epoch(checkpoint: dict[str, Any]) -> None:
             forget_current(progress)
     if "combined_loader" in (state := loops["state_dict"]):  # a plain DataLoader has no state
         state["combined_loader"] = [{"batch": 0} for _ in state["combined_loader"]]
+
+
+def end_epoch(checkpoint: dict[str, Any]) -> None:
+    """Let a checkpoint that was saved by a hook at an epoch's end, such as ``best.ckpt``, begin the next epoch.
+
+    With max_steps, Lightning would end the epoch once more.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+    total, current = progress["total"], progress["current"]
+    if total["ready"] == total["processed"] == total["completed"] + 1:
+        total["completed"] = total["processed"]
+        current["completed"] = current["processed"]
+        start_next_epoch(checkpoint)
 
 
 def forget_current(progress: dict[str, Any]) -> None:

@@ -220,6 +220,18 @@ def test_resumed_run_equals_uninterrupted_run_on_a_gpu(recipe, tmp_path, monkeyp
 
 
 @pytest.mark.slow
+def test_training_from_the_best_checkpoint_begins_with_the_next_epoch(tmp_path):
+    """With max_steps, the end of its epoch was logged once more, and all steps were counted one too high."""
+    args = ["--recipe", "report", *SMALL, "--data.held_out", "val", *ALIVE]
+    assert main(["fit", *args, "--trainer.max_steps", "8", "--run_dir", str(tmp_path / "first")]) == 0
+    best = tmp_path / "first/checkpoints/best.ckpt"
+    further = ["--ckpt_path", str(best), "--trainer.max_steps", "12", "--run_dir", str(tmp_path / "second")]
+    assert main(["fit", *args, *further]) == 0
+    steps = [int(row["step"]) for row in read_rows(tmp_path / "second") if "train/loss_step" in row]
+    assert steps == [*range(load_checkpoint(best)["global_step"], 12)]
+
+
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     """It draws the figure, which a run that was killed after its last checkpoint lacks, and keeps the numbers."""
     run_dir = shutil.copytree(trained, tmp_path / "run")
