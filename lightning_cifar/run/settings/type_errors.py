@@ -8,8 +8,6 @@ from lightning.pytorch import callbacks, loggers, profilers, strategies
 PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__})
 # Types that have another name for users, or a form that is easily mistyped.
 WORDS = {"NoneType": "null", "datetime.timedelta": "hours:minutes:seconds", "dict": "a mapping, such as '{0: 2}'"}
-
-
 EXTRAS = {"MLFlowLogger": "mlflow", "TensorBoardLogger": "tensorboard"}
 
 
