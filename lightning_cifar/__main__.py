@@ -16,4 +16,6 @@ except ModuleNotFoundError as error:
         raise
     sys.stderr.write(f"error: {message}\n")
     raise SystemExit(status) from None
-raise SystemExit(main())
+status = main()
+if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+    raise SystemExit(status)  # which IPython's `%run -m` would show as a traceback

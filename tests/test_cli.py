@@ -18,6 +18,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import Callback
+from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
@@ -273,10 +274,16 @@ def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
     assert len(losses) == 2
 
 
-def test_logger_of_a_missing_package_is_bad_input(capsys, tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", "MLFlowLogger")
-    assert (status, len(err), "mlflow" in err[0]) == (2, 1, True)
+@pytest.mark.parametrize(
+    ("name", "missing"), [("MLFlowLogger", "_MLFLOW_AVAILABLE"), ("TensorBoardLogger", "_TENSORBOARD_AVAILABLE")]
+)
+def test_logger_of_a_missing_package_names_the_extra(capsys, tiny, monkeypatch, name, missing):
+    for module in ("lightning.pytorch.loggers.mlflow", "lightning.fabric.loggers.tensorboard"):
+        monkeypatch.setattr(f"{module}.{missing}", RequirementCache("absent-package"), raising=False)
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", name, "--trainer.logger.save_dir", "logs")
+    words = f"error: --trainer: {name} needs the extra: pip install 'lightning-cifar[{name[:-6].lower()}]'"
+    assert (status, err) == (2, [words])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from lightning_cifar.evaluate.test_results import (
     DAMAGED,
     FIGURE,
     LOGITS,
+    MISTAKES,
     RESULT,
     identify_checkpoint,
     write_evaluation,
@@ -61,19 +62,23 @@ def test(job: Job) -> None:
             result["corruptions"] = evaluate_corruptions(job.model, job.data, trainer)
         keep_result(job, run, result)
     print(f"table: {run.directory / RESULT}\nplots: {run.directory / FIGURE}")
+    if result["mistakes"]:
+        print(f"mistakes: {run.directory / MISTAKES}")
     print(f"logits: {run.directory / LOGITS}")
 
 
 def check_split(job: Job) -> None:
-    """Print a warning if a folder without test images has changed since training, and with it which ones are tested."""
+    """Print a warning if a folder without test images has changed in training or since: others may be tested now."""
     assert job.ckpt_path is not None
     try:
-        trained = read_json(job.ckpt_path.parent.parent / RECORD)["data"]["split"]
+        record = read_json(job.ckpt_path.parent.parent / RECORD)
+        trained = {one["data"]["split"] for one in (record, *record.get("resumed", []))} - {None}
     except (OSError, *DAMAGED):  # the run is not here, or of another version
         return
-    if trained and job.data.dataset.split not in (None, trained):
+    if job.data.dataset.split and trained - {job.data.dataset.split}:
         print(
-            f"warning: {job.data.root} has changed since training: tested images may have been trained on", flush=True
+            f"warning: {job.data.root} has changed since training began: tested images may have been trained on",
+            flush=True,
         )
 
 

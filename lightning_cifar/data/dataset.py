@@ -58,7 +58,7 @@ def select_evenly(length: int, size: int) -> Tensor:
 class Dataset:
     """Training and test images, validation images if the source has them, and the class names.
 
-    ``split`` says how, if the source has no test images, they were chosen among its others.
+    ``split`` says how, if the source has no test images, they were chosen; ``test_files`` names those of a folder.
     """
 
     train: LabelledImages
@@ -66,6 +66,7 @@ class Dataset:
     test: LabelledImages
     class_names: tuple[str, ...]
     split: str | None = None
+    test_files: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of class names, pixels and labels: equal fingerprints mean equal data.
@@ -85,14 +86,16 @@ def digest_images(parts: Iterable[LabelledImages | None], start: str = "") -> st
 
 
 def complete_parts(
-    parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, digest: str
+    parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, listed: list[Any]
 ) -> Dataset:
     """Return the dataset of a folder that has some of the parts ``train``, ``val`` and ``test``.
 
     Without ``test``, a line says which images are tested: those of ``val``; or, of ``train`` only, a stratified fifth,
-    at least one for each class. ``split_seed`` and the list of files, whose ``digest`` is recorded, decide which.
+    at least one for each class. ``split_seed`` and the ``listed`` part, label and name of each file decide which.
     """
     train, val, test = (parts.get(part) for part in ("train", "val", "test"))
+    tested = next(one for one in ("test", "val", "train") if one in parts)
+    files = [name for part, _, name in listed if part == tested]
     split = None
     if test is None and val is not None:
         print(f"{root} has no test images: test evaluates the validation images", flush=True)
@@ -103,10 +106,12 @@ def complete_parts(
         rest, chosen = stratified_split(train.labels, size, split_seed)
         some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({list_some(class_names)})"
         print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
+        files = [files[one] for one in chosen.tolist()]
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()
         train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
     if train is None:
         train, val = test[:0], test[:0] if val is None else val
-    return Dataset(train, val, test, class_names, split)
+    return Dataset(train, val, test, class_names, split, tuple(files))
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

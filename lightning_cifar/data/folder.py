@@ -43,16 +43,15 @@ def load_folder(
     """
     names, files = list_images(root, labels, class_names)
     if in_memory == "auto":
-        shortage = find_shortage(sum(map(len, files.values())), square.side)
-        in_memory = not shortage
-        if shortage:
+        if shortage := find_shortage(sum(map(len, files.values())), square.side):
             print(f"{shortage}: they are read from their files in every epoch", flush=True)
-    parts: dict[str, LabelledImages]
+        in_memory = not shortage
     if in_memory:
-        parts = {**load_parts(root, files, square)}
+        parts: Mapping[str, LabelledImages] = load_parts(root, files, square)
     else:
         parts = {part: ImageFiles.make(found, square) for part, found in files.items()}
-    return complete_parts(parts, names, split_seed, root, digest_names(root, files))
+    listed = [(part, label, make_relative(root, path)) for part, found in files.items() for path, label in found]
+    return complete_parts(parts, names, split_seed, root, listed)
 
 
 def list_images(
@@ -61,6 +60,9 @@ def list_images(
     """Return the class names, and the images of each part, sorted by label and path."""
     paths = list_class_files(root) if labels is None else read_labels(labels, root)
     names = name_classes(labels or root, paths, class_names)
+    plain = {name.strip().lower(): name for name in names}
+    if alike := sorted({*names} - {*plain.values()}):
+        print(f"warning: {alike[0]!r} differs from another class in case or spaces only: are they one?", flush=True)
     for part, found in paths.items():
         if "train" in paths and (missing := [name for name in names if name not in found]):
             print(f"{part} of {root} has no images of {list_some(missing)}", flush=True)
@@ -85,12 +87,12 @@ def name_classes(place: Path, parts: Mapping[str, Collection[str]], known: Seque
         while len(deeper := [one for one in list_folders(inside) if list_folders(one)]) == 1:
             inside = deeper[0]
         hint = f"; is {inside} the one?" if inside != place and len(list_folders(inside)) > 1 else ""
-        few = f"{place} needs images of at least two classes, got {len(found)}"
+        few = f"{place} needs images of at least two classes, got {', '.join(found) or 'none'}"
         layouts = "train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file"
         raise InputError(f"{few}: set root to a directory with {layouts}{hint}")
     for part, names in parts.items():
         if extra := sorted({*names} - found):
-            raise InputError(f"{part} has the class {extra[0]!r}, train has not: give both the same classes")
+            raise InputError(f"{part} has the class {extra[0]!r}, train only {list_some(sorted(found))}: rename one")
     return tuple(sorted(found))
 
 
@@ -133,12 +135,6 @@ def digest_stats(root: Path, files: Files) -> str:
 
 def make_relative(root: Path, path: str) -> str:
     return path.removeprefix(str(root)).lstrip(os.sep)
-
-
-def digest_names(root: Path, files: Files) -> str:
-    """Return the SHA-256 of part, label and name of all files, on which a split depends."""
-    names = [(part, label, make_relative(root, path)) for part, found in files.items() for path, label in found]
-    return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
 def locate_cache(root: Path, square: Square = SQUARE) -> Path:

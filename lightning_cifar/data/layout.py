@@ -83,8 +83,7 @@ def name_folders(folders: Collection[Path]) -> dict[str, str]:
         raise InputError(f"{odd[0]}: the name of a class must be valid text: rename the folder")
     named = {unicodedata.normalize("NFC", one.name): str(one) for one in folders}
     if len(named) < len(folders):
-        parent = next(iter(folders)).parent
-        raise InputError(f"{parent} has two class folders whose names differ only in Unicode form: merge them")
+        raise InputError(f"{next(iter(folders)).parent} has class folders that differ only in Unicode form: merge them")
     return dict(sorted(named.items()))
 
 
@@ -110,7 +109,8 @@ def list_class_files(root: Path) -> dict[str, dict[str, list[str]]]:
     loose = [path for one in sorted(parents) for path in walk(one, deep=False) if has_image_suffix(path)]
     report_skipped(loose, "in no class folder")
     if names := [one.name for one in list_folders(root) if one not in used and one not in parents]:
-        print(f"folders of {root} that are no part and no class are passed over: {list_some(names)}", flush=True)
+        kind = "without images" if root in {one.parent for one in used} else f"other than {', '.join(classes)}"
+        print(f"folders of {root} {kind} are left out: {list_some(names)}", flush=True)
     return files
 
 

@@ -53,7 +53,7 @@ def evaluate_test(model: ImageClassifier, data: CIFAR10DataModule, trainer: Trai
         "accuracy_without_tta": float((plain.argmax(1) == labels).double().mean()),
         "without_label_errors": evaluate_without_label_errors(logits, labels),
         "without_training_images": evaluate_without_training_images(data.train, data.test, logits, labels),
-        "mistakes": find_mistakes(logits, labels, data.dataset.class_names),
+        "mistakes": find_mistakes(logits, labels, data.dataset.class_names, data.dataset.test_files),
     }
 
 
@@ -148,8 +148,10 @@ def risk_coverage(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {"coverage": COVERAGES, "risk": [float(risks[count - 1]) for count in counts], "aurc": float(risks.mean())}
 
 
-def find_mistakes(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the 24 most confident wrong predictions; ``index`` is the position in the test set."""
+def find_mistakes(
+    logits: Tensor, labels: Tensor, class_names: tuple[str, ...], files: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Return the 24 most confident wrong predictions: ``index`` is the position in the test set and its ``files``."""
     probabilities = logits.float().softmax(1)
     confidence, predicted = probabilities.max(1)
     order = confidence.argsort(descending=True, stable=True)
@@ -158,6 +160,7 @@ def find_mistakes(logits: Tensor, labels: Tensor, class_names: tuple[str, ...]) 
     return [
         {
             "index": index,
+            **({"file": files[index]} if files else {}),
             "label": class_names[label],
             "prediction": class_names[prediction],
             "probability": probability,

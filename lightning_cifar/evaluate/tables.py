@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import combining, east_asian_width
 
 import numpy as np
 
@@ -27,11 +28,11 @@ def format_table(result: dict[str, Any]) -> str:
         totals["without TTA"] = result["accuracy_without_tta"]
     if top5 := result.get("accuracy_top5"):
         totals["top 5"] = top5
-    width = max(map(len, ("accuracy", *totals, *result["per_class"])))
+    width = max(map(count_columns, ("accuracy", *totals, *result["per_class"])))
     lines = [f"{'class':<{width}}   recall  images"]
     for name, row in result["per_class"].items():
         recall = "-" if row["recall"] is None else f"{row['recall']:.2%}"
-        lines.append(f"{name:<{width}}  {recall:>7}  {row['images']:>6,}")
+        lines.append(f"{name}{' ' * (width - count_columns(name))}  {recall:>7}  {row['images']:>6,}")
     lines.append(f"{'accuracy':<{width}}  {result['accuracy']:>7.2%}  {result['images']:>6,}")
     lines += [f"{name:<{width}}  {share:>7.2%}" for name, share in totals.items()]
     for key, meaning in SUBSETS.items():
@@ -53,6 +54,11 @@ def format_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def count_columns(name: str) -> int:
+    """Return the columns of a terminal that a name takes: two for a Chinese letter, none for a combining accent."""
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in name)
+
+
 def format_scores(result: dict[str, Any]) -> str:
     words = {"loss": "loss", "brier": "Brier score", "calibration_error": "calibration error"}
     return ", ".join(f"{name} {result[key]:.4f}" for key, name in words.items())
@@ -71,18 +77,21 @@ def describe_partial(result: dict[str, Any]) -> str:
     return f"{result['images']:,} of {every:,} test images" if result["images"] < every else ""
 
 
-def write_predictions(file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...]) -> None:
+def write_predictions(
+    file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...], files: tuple[str, ...] = ()
+) -> None:
     """Write a CSV file with a row for each image, in the order of the data, atomically.
 
-    ``probabilities`` are (N, classes), ``labels`` the true classes (N,).
+    ``probabilities`` are (N, classes), ``labels`` the true classes (N,), ``files`` the names of a folder's images.
     """
     confidence, predicted = probabilities.max(1)
     with open_atomically(file, newline="", encoding="utf-8", errors="backslashreplace") as opened:
         writer = csv.writer(opened)
-        writer.writerow(["index", "label", "prediction", "probability"])
+        writer.writerow(["index", "label", "prediction", "probability", *(["file"] if files else [])])
         rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
         for index, (label, prediction, probability) in enumerate(rows):
-            writer.writerow([index, class_names[label], class_names[prediction], f"{probability:.6f}"])
+            shown = [index, class_names[label], class_names[prediction], f"{probability:.6f}"]
+            writer.writerow([*shown, *files[index : index + 1]])
 
 
 def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_names: tuple[str, ...]) -> None:

@@ -431,11 +431,19 @@ def add_class(part: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        pytest.param(lambda root: add_class(root / "test"), ["test has", "'eel'", "same"], id="extra test class"),
-        pytest.param(lambda root: add_class(root / "val"), ["val has", "'eel'", "same"], id="extra val class"),
+        pytest.param(
+            lambda root: add_class(root / "test"),
+            ["test has", "'eel'", "train only cat, dog: rename one"],
+            id="extra test class",
+        ),
+        pytest.param(
+            lambda root: add_class(root / "val"),
+            ["val has", "'eel'", "train only cat, dog: rename one"],
+            id="extra val class",
+        ),
         pytest.param(
             lambda root: [shutil.rmtree(root / part / "dog") for part in ("train", "val", "test")],
-            ["images needs images of at least two classes, got 1"],
+            ["images needs images of at least two classes, got cat"],
             id="one class",
         ),
         pytest.param(

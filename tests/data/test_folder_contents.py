@@ -77,7 +77,28 @@ def test_other_folders_are_named(image_folder, read):
     shutil.copytree(image_folder / "val", image_folder / "holdout")
     status, text = read()
     assert status == 0
-    assert "passed over: holdout" in text
+    assert "other than train, val, test are left out: holdout" in text
+
+
+def test_a_class_folder_without_images_is_named(image_folder, read):
+    """In ``<class>/*``, where any folder may be something else; in a part it is refused."""
+    for part in ("val", "test"):
+        shutil.rmtree(image_folder / part)
+    for name in ("cat", "dog"):
+        (image_folder / "train" / name).rename(image_folder / name)
+    (image_folder / "train").rename(image_folder / "eel")
+    status, text = read()
+    assert (status, f"folders of {image_folder} without images are left out: eel\n" in text) == (0, True)
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat "])
+def test_classes_that_differ_in_case_or_spaces_get_a_warning(image_folder, read, other):
+    assert "differs" not in read()[1]
+    for part in ("train", "val", "test"):
+        shutil.copytree(image_folder / part / "dog", image_folder / part / other)
+    status, text = read()
+    assert status == 0
+    assert f"warning: {min(other, 'cat')!r} differs from another class in case or spaces only" in text
 
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -114,7 +115,17 @@ def test_a_split_that_has_changed_since_training_is_a_warning(flat, fit, test):
     (flat / "cat" / "image-00.bmp").unlink()
     status, text, _ = test(flat)
     assert status == 0
-    assert f"warning: {flat} has changed since training" in text
+    assert f"warning: {flat} has changed since training began" in text
+
+
+@pytest.mark.slow
+def test_a_split_that_has_changed_in_training_is_a_warning(flat, fit, test, capsys):
+    """After a resume on the changed images, whose split is then the run's newest."""
+    fit(flat)
+    (flat / "cat" / "image-00.bmp").unlink()
+    assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
+    assert re.search(r"changed: the data \(fingerprint \w{12} before, \w{12} now\)\n", capsys.readouterr().out)
+    assert f"warning: {flat} has changed since training began" in test(flat)[1]
 
 
 @pytest.mark.slow
@@ -216,7 +227,7 @@ def test_unlabelled_test_images_are_passed_over(image_folder, read):
     shutil.rmtree(image_folder / "val")
     status, text = read()
     assert status == 0
-    assert "are no part and no class are passed over: test" in text
+    assert "other than train are left out: test" in text
     assert "split_seed 0 chooses 3 of its 18 images" in text
 
 
@@ -225,7 +236,7 @@ def test_unlabelled_test_images_are_passed_over(image_folder, read):
     [
         pytest.param(
             lambda root: [shutil.rmtree(one) for one in root.iterdir()],
-            "needs images of at least two classes, got 0",
+            "needs images of at least two classes, got none",
             id="empty",
         ),
         pytest.param(shutil.rmtree, "is not a directory: name one with train/<class>/* or <class>/*", id="absent"),
@@ -418,8 +429,11 @@ def test_labels_that_change_replace_the_cache(loose):
         ("path,label\nother/cat1.bmp,cat\ndog20,dog", "names images that are not below ROOT: other/cat1.bmp"),
         ("path,label\ncat1,", "line 2: it lacks a path or a label"),
         ("path,label,split\ncat1,cat,holdout", "line 2: the split 'holdout' is none of train, val, test"),
-        ("path,label\ncat1,cat", "error: ROOT/labels.csv needs images of at least two classes, got 1"),
-        ("path,label,split\ncat1,cat,train\ncat2,dog,train\ncat3,eel,test", "test has the class 'eel', train has not"),
+        ("path,label\ncat1,cat", "error: ROOT/labels.csv needs images of at least two classes, got cat"),
+        (
+            "path,label,split\ncat1,cat,train\ncat2,dog,train\ncat3,eel,test",
+            "test has the class 'eel', train only cat, dog: rename",
+        ),
         ("path,label\nsame,cat\ndog20,dog", "line 2: same may be ROOT/images/same.bmp or ROOT/images/deep/same.bmp"),
         (b"\xff\xfe", "cannot be read ("),
         (None, "cannot be read ("),

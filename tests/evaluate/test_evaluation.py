@@ -97,7 +97,7 @@ def test_a_probability_of_zero_has_a_finite_temperature(outputs):
         val=SimpleNamespace(labels=labels),
         test=labels,
         val_dataloader=lambda: None,
-        dataset=SimpleNamespace(class_names=NAMES),
+        dataset=SimpleNamespace(class_names=NAMES, test_files=()),
     )
     model = SimpleNamespace(temperature=1.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
     result = module.evaluate_test(model, data, SimpleNamespace(predict=lambda *_: [sure]))
@@ -157,7 +157,7 @@ def test_no_temperature_is_fitted_where_all_are_right(outputs):
         val=SimpleNamespace(labels=logits.argmax(1)),
         test=labels,
         val_dataloader=lambda: None,
-        dataset=SimpleNamespace(class_names=NAMES),
+        dataset=SimpleNamespace(class_names=NAMES, test_files=()),
     )
     model = SimpleNamespace(temperature=1.0, test_outputs=SimpleNamespace(compute=lambda: (logits, logits, labels)))
     trainer = SimpleNamespace(predict=lambda *_: [logits.softmax(1)])

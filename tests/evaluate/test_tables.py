@@ -61,3 +61,17 @@ def test_predictions(tmp_path):
             {"index": "0", "label": "a,b", "prediction": "a,b", "probability": "0.750000"},
             {"index": "1", "label": "a,b", "prediction": "cat", "probability": "0.900000"},
         ]
+
+
+def test_predictions_of_a_folder_name_its_files(tmp_path):
+    file = tmp_path / "predictions.csv"
+    write_predictions(file, torch.tensor([[0.25, 0.75]]), torch.tensor([1]), ("cat", "dog"), ("dog/1.png", "dog/2.png"))
+    assert file.read_text().splitlines() == ["index,label,prediction,probability,file", "0,dog,dog,0.750000,dog/1.png"]
+
+
+def test_a_table_is_straight_on_a_terminal():
+    """Chinese letters are twice as wide, and a combining accent takes no column."""
+    names = ("\u732b\u732b", "e\u0301t\u00e9")
+    lines = format_table(evaluate_logits(LOGITS, LABELS, names, None)).splitlines()
+    assert lines[1] == names[0] + 13 * " " + "   80.00%      10"
+    assert lines[2] == names[1] + 14 * " " + "   96.67%      30"

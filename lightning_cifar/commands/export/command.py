@@ -73,7 +73,7 @@ def main(args: list[str]) -> int:
     checked = check.describe(which)
     if not check.passed:
         raise SystemExit(f"{options.output} was not written because it disagrees with the model: {checked}")
-    text = format_card(facts, *about, checked)
+    text = format_card(facts, *about, check.describe(which.partition(" (")[0]))  # without the advice
     with open_atomically(options.output, "wb") as file:  # both files or none
         file.write(content)
         write_whole(card, text.encode(errors="backslashreplace"))

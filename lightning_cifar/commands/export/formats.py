@@ -51,9 +51,11 @@ class Check:
 
     def describe(self, which: str) -> str:
         """Return one line; ``which`` names the images."""
-        same = "all" if self.agreement == 1 else f"{self.agreement:.2%}"
+        same = f"{'all' if self.agreement == 1 else f'{self.agreement:.2%}'} of {self.images:,} {which}"
+        if self.images == self.agreement == 1:
+            same = f"the only {which.replace('images', 'image', 1)}"
         return (
-            f"{'int8, ' if self.int8 else ''}same class on {same} of {self.images:,} {which}, "
+            f"{'int8, ' if self.int8 else ''}same class on {same}, "
             f"largest logit difference {self.difference:.1e} (largest logit {self.largest:.1f})"
         )
 

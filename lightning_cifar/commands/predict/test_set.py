@@ -22,6 +22,6 @@ def predict(job: Job) -> None:
         probabilities = torch.cat(batches)
         labels = job.data.test.labels[: len(probabilities)]
         file = run.directory / "predictions.csv"
-        write_predictions(file, probabilities, labels, job.data.dataset.class_names)
+        write_predictions(file, probabilities, labels, job.data.dataset.class_names, job.data.dataset.test_files)
     count, every = len(probabilities), len(job.data.test)
     print(f"predictions: {file}" + (f", of {count:,} of {every:,} test images" if count < every else ""))

@@ -131,9 +131,9 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
             found["seed"] = run.seed
             images = [format_data_uri(tile) for tile in run.tiles] or [""] * len(run.test["mistakes"])
             found["mistakes"] = [
-                {name: mistake[name] for name in ("index", "label", "prediction")}
+                {name: mistake[name] for name in ("label", "prediction")}
                 | {name: 100 * float(mistake[name]) for name in ("probability", "probability_of_label")}
-                | {"image": image}
+                | {"image": image, "source": shorten(str(mistake.get("file", f"test image {mistake['index']}")), 80)}
                 for image, mistake in zip(images, run.test["mistakes"], strict=True)
             ]
     except DAMAGED as error:

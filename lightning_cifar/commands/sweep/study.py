@@ -149,7 +149,10 @@ def write_plots(study: optuna.Study, directory: Path) -> list[Path]:
     pyplot.switch_backend("agg")  # no window
     try:
         for name, plot in kinds.items():
-            with pyplot.rc_context({"figure.figsize": (8, 4.8)}), warnings.catch_warnings():
+            panels = len(complete[0].params) if name == "contour" else 1  # in a row and in a column; of two options one
+            size = (8, 4.8) if panels < 3 else (3.2 * panels, 2.6 * panels)
+            layout: Any = {"figure.figsize": size, "figure.constrained_layout.use": panels > 2}
+            with pyplot.rc_context(layout), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as for an option with a single value so far
                 plot(study, target_name="share of importance" if name == "importances" else "validation accuracy")
                 for axes in pyplot.gcf().axes:

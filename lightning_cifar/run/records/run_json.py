@@ -81,7 +81,8 @@ class RunRecord(Callback):
         self.fit_seconds = earlier.get("timings", {}).get("fit_seconds", 0.0)
         before, now = (one.get("data") or {} for one in (earlier, self.record))
         if before and before.get("fingerprint") != now.get("fingerprint"):
-            print(f"changed: the data, {before.get('fingerprint')} before, {now.get('fingerprint')} now")
+            changes = (f"{str(one.get('fingerprint'))[:12]} {when}" for one, when in ((before, "before"), (now, "now")))
+            print(f"changed: the data (fingerprint {', '.join(changes)})")
         self.write(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -199,8 +199,9 @@ def log_test(logger: WandbLogger, result: dict[str, Any], images: np.ndarray | N
         recalls = [[name, scores["recall"]] for name, scores in result["per_class"].items()]
         scale = 1 if images is None else max(1, SHOWN // images.shape[1])
         large: Any = [] if images is None else images.repeat(scale, 1).repeat(scale, 2)
-        columns = list(result["mistakes"][0]) if result["mistakes"] else []
-        mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, result["mistakes"], strict=True)]
+        rows = [{name: value for name, value in row.items() if name != "file"} for row in result["mistakes"]]
+        columns = [*rows[0]] if rows else []
+        mistakes = [[wandb.Image(pixels), *row.values()] for pixels, row in zip(large, rows, strict=True)]
         run = logger.experiment
         run.summary.update({f"test/{name}": result[name] for name in NUMBERS})
         logged: dict[str, Any] = {

@@ -22,7 +22,7 @@ from lightning_cifar.run.records.wandb import WandbMode
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, read_network_config
 from lightning_cifar.run.settings.options import FLAGS, LINKED, RECIPES, SEEDS, SIGNATURES, to_list
 from lightning_cifar.run.settings.restrictions import refuse_functions, refuse_objects
-from lightning_cifar.run.settings.type_errors import shorten_type_error
+from lightning_cifar.run.settings.type_errors import shorten_part_error, shorten_type_error
 from lightning_cifar.train.classifier import ImageClassifier
 from lightning_cifar.train.weights import NETWORK_OPTIONS
 
@@ -192,7 +192,7 @@ class Parsed(LightningCLI):
                 raise
             cause = find_reason(self.config["trainer"]["callbacks"]) or error.__cause__
             words = str(cause) if isinstance(cause, Exception) else "a callback or logger cannot be built"
-            raise InputError(f"--trainer: {' '.join(words.split())[:LONGEST_REASON]}") from error
+            raise InputError(f"--trainer: {shorten_part_error(words)[:LONGEST_REASON]}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build none: `run.trainer.open_run` does, when the run has its directory."""

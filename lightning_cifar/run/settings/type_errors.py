@@ -8,6 +8,17 @@ from lightning.pytorch import callbacks, loggers, profilers, strategies
 PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__})
 # Types that have another name for users, or a form that is easily mistyped.
 WORDS = {"NoneType": "null", "datetime.timedelta": "hours:minutes:seconds", "dict": "a mapping, such as '{0: 2}'"}
+EXTRAS = {"MLFlowLogger": "mlflow", "TensorBoardLogger": "tensorboard"}
+
+
+def shorten_part_error(text: str) -> str:
+    """Return why a callback or logger cannot be built; for a missing package, its extra."""
+    text = " ".join(text.split())
+    if not (named := re.match(r"Problem with given class_path '[\w.]*?(\w+)': (.*)", text)):
+        return text
+    if named[1] in EXTRAS and re.match("Requirement|Neither|No module", named[2]):
+        return f"{named[1]} needs the extra: pip install 'lightning-cifar[{EXTRAS[named[1]]}]'"
+    return f"{named[1]}: {named[2]}"
 
 
 def shorten_type_error(key: str, text: str) -> str:

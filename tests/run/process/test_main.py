@@ -5,7 +5,9 @@ import runpy
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +57,16 @@ def test_a_command_may_be_one_string(capsys):
     assert first == second
     assert main("'fit") == 2
     assert capsys.readouterr().err.startswith('error: no command "\'fit": did you mean fit?')
+
+
+@pytest.mark.parametrize("shell", [None, "ZMQInteractiveShell"])
+def test_an_error_in_a_notebook_is_one_line(monkeypatch, capsys, shell):
+    """``%run -m lightning_cifar fit ...``: IPython shows the traceback of an exit."""
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(sys, "argv", ["x", "fit", "--recipe", "absent"])
+    with nullcontext() if shell else pytest.raises(SystemExit, match="2"):
+        runpy.run_module("lightning_cifar", run_name="__main__")
+    assert capsys.readouterr().err.startswith("error: no recipe 'absent': ")
 
 
 def test_the_module_runs_the_command_line(monkeypatch, capsys):

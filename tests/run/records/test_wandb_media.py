@@ -1,5 +1,7 @@
 """log_test without mistakes and with missing files; test_wandb_records.py checks the logged tables."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,16 @@ def test_result_without_mistakes_is_logged(result, tmp_path, wandb_records, recw
     assert (logger.broken, len(recwarn)) == (False, 0)
     finish_wandb(logger, failed=False)
     assert "test/mistakes" in str(wandb_records(tmp_path))
+
+
+def test_names_of_files_are_not_sent(result, tmp_path, wandb_records):
+    mistake = {"index": 0, "file": "secret/1.png", "label": "ant", "prediction": "bee"}
+    logger = start_wandb("offline", tmp_path)
+    log_test(logger, result | {"mistakes": [mistake]}, np.zeros((1, 32, 32, 3), np.uint8), tmp_path / "test.png")
+    finish_wandb(logger, failed=False)
+    assert "test/mistakes" in str(wandb_records(tmp_path))
+    (table,) = tmp_path.rglob("mistakes*.table.json")
+    assert json.loads(table.read_text())["columns"] == ["image", "index", "label", "prediction"]
 
 
 def test_very_many_classes_have_no_confusion_matrix(result, tmp_path, monkeypatch, recwarn):
