@@ -26,7 +26,7 @@ from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
 from lightning_cifar.run.records.stored_files import read_json
-from lightning_cifar.run.settings.shell import format_command, format_test_command
+from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"
 PANELS = {
@@ -194,10 +194,10 @@ def collect_commands(group: Group) -> dict[str, Any]:
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
         typed = [read_json(group.directory / "repeat.json")["command"]]
     checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
-    root, labels = (first.settings.get(f"data.{name}") for name in ("root", "labels"))
+    again = format_command("fit", "--config", first.directory / "config.yaml", *list_trust(first.trusted))
     return {
         "typed": typed,
-        "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,
-        "test": format_test_command(Path(checkpoint), root, labels, None) if checkpoint else None,
+        "again": again if first.config else None,
+        "test": first.format_test(Path(checkpoint)) if checkpoint else None,
         "config": first.config,
     }

@@ -422,14 +422,16 @@ def test_a_test_that_names_no_file_is_reported_without_it(copied, capsys, checkp
     assert run(capsys, "report", copied / "test/one")[0] == 0
 
 
-def test_the_printed_test_command_says_where_the_data_lies(copied, capsys, tmp_path):
+def test_the_printed_commands_say_where_the_data_lies_and_whom_to_trust(copied, capsys, tmp_path):
     config = copied / "demo/run/config.yaml"
     settings = yaml.safe_load(config.read_text())
     settings["data"] |= {"root": "my images", "labels": "labels.csv"}
     config.write_text(yaml.safe_dump(settings))
+    change_json(copied / "demo/run/run.json", command=["fit", "--trust_config", "mine,theirs"])
     assert run(capsys, "report", copied / "demo/run", "--output", tmp_path / "out")[0] == 0
     page = html.unescape((tmp_path / "out/report.html").read_text())
-    assert "last.ckpt --data.root 'my images' --data.labels labels.csv" in page
+    assert f"fit --config {config} --trust_config mine,theirs\n" in page
+    assert "last.ckpt --data.root 'my images' --data.labels labels.csv --trust_config mine,theirs</pre>" in page
 
 
 def test_training_that_ended_within_an_epoch_is_drawn_there(trained, capsys, tiny, tmp_path):
