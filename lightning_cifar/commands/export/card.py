@@ -9,10 +9,10 @@ import yaml
 from lightning_cifar.errors import InputError, format_count
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, describe_worse
-from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests
+from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.train.weights import SPLIT, get_square, read_weights
 

@@ -19,13 +19,12 @@ from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.test_results import DAMAGED
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.directory import UNFINISHED
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"

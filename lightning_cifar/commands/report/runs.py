@@ -19,10 +19,8 @@ from lightning_cifar.evaluate.charts import CAPTION_LINES
 from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
-    DAMAGED,
     MISTAKES,
     RESULT,
-    check_size,
     find_current_test,
     find_tested_run,
     find_tests,
@@ -32,7 +30,7 @@ from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
-from lightning_cifar.run.records.stored_files import check_file, read_json, read_text
+from lightning_cifar.run.records.stored_files import DAMAGED, check_file, check_size, read_json, read_text
 from lightning_cifar.run.settings.options import SIGNATURES, last_value
 from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 
@@ -217,7 +215,8 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     if test is None:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
         has_checkpoint = any(directory.glob("checkpoints/*.ckpt"))
-        run.problems.append(f"{problem}{f': {run.format_test(directory)}' if has_checkpoint else ', and has no checkpoint'}")
+        remedy = f": {run.format_test(directory)}" if has_checkpoint else ", and has no checkpoint"
+        run.problems.append(problem + remedy)
         return run
     run.read(test / RESULT, run.take_test)
     if run.test and "mistakes" not in run.test:
