@@ -18,7 +18,7 @@ from lightning_cifar.commands.report.measures import compare_groups, summarise_g
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
+from lightning_cifar.evaluate.charts import PANELS, list_panels
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.directory import UNFINISHED
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
@@ -28,12 +28,6 @@ from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"
-PANELS = {
-    "confusion": draw_confusion,
-    "calibration": draw_calibration,
-    "risk": draw_risk,
-    "corruptions": draw_corruptions,
-}
 MARK = UNFINISHED.format("report")
 CURVES = {"loss": plot_losses, "accuracy": plot_accuracies}
 FIGURE = re.compile(rf"({'|'.join(CURVES)}|({'|'.join(PANELS)})(-\d+)?)\.png")
@@ -118,9 +112,7 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
     try:
         pooled = pool_tests(tests)
         found["recalls"] = list_recalls(pooled, len(tests))
-        for name, draw in PANELS.items():
-            if name in ("confusion", "corruptions") and not pooled.get(name):
-                continue
+        for name, draw in list_panels(pooled).items():
             file = output / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             found["panels"].append(
                 draw_panel(partial(draw, result=pooled), file, f"{name} of {group.label}", pooled["per_class"])
