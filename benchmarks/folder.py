@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import torch
+from formatting import write_result
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import describe_device
 
 REPEATS = 5
@@ -58,7 +58,7 @@ def main(root: str) -> None:
         "cached_seconds": {"median": statistics.median(later), "all": later},
         "device": describe_device(torch.device("cpu")),
     }
-    write_json(Path(__file__).parent / "results/folder.json", result)
+    write_result("folder", result)
     print(f"{files:,} files: first {first:.1f} s, from the cache {statistics.median(later):.2f} s")
 
 

@@ -15,25 +15,22 @@ Prints both tables and updates ``benchmarks/results/trainer.json``; ``--only`` m
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from formatting import format_table, load_result
+from formatting import RESULTS, format_table, load_result, print_tables, write_result
 from lightning import Callback, Trainer
 from torch.nn import functional as F
 from training_step import DEVICE, build, wait
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
-from lightning_cifar.files import write_json
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
@@ -47,7 +44,6 @@ RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}
 TINY = ({"batch_size": 10}, {"widths": [8] * 5})
 PRECISION = "bf16-mixed"
-RESULT = Path(__file__).parent / "results/trainer.json"
 EPOCH_END_RECIPE, EPOCHS = "fast94", 12
 PARTS = {  # what our callbacks do at the end of an epoch
     "throughput": (Throughput, ("on_train_epoch_end",)),
@@ -188,7 +184,7 @@ def measure_steps(root: str) -> dict[str, Any]:
 
 def main(root: str, only: str | None) -> None:
     keep_freed_memory()
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result = load_result("trainer") if (RESULTS / "trainer.json").exists() else {}
     result |= {
         "question": "What does Lightning cost over a raw loop of the same steps, and our callbacks per epoch?",
         "command": "python benchmarks/trainer.py --root DIR",
@@ -200,9 +196,8 @@ def main(root: str, only: str | None) -> None:
         result["epoch_end"] = {
             "recipe": EPOCH_END_RECIPE, "milliseconds": found, "device": describe_device(DEVICE)
         }  # fmt: skip
-    write_json(RESULT, result)
-    for name, table in TABLES.items():
-        print(f"{name}\n{table()}\n")
+    write_result("trainer", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:
