@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from formatting import MISSING, format_table, load_result, print_tables, write_result
+from formatting import MISSING, format_table, keep_median, load_result, print_tables, write_result
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -82,8 +82,8 @@ def compare(data: ImageSet, device: str) -> dict[str, Any]:
         runs["torchvision"].append(measure_speed(lambda: run_per_sample(per_sample, device)))
     ratios = [a / b for a, b in zip(runs["ours"], runs["torchvision"], strict=True)]
     return {
-        "images_per_second": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in runs.items()},
-        "ratio": {"median": statistics.median(ratios), "all": ratios},
+        "images_per_second": {name: keep_median(all_) for name, all_ in runs.items()},
+        "ratio": keep_median(ratios),
         "milliseconds_per_batch": 1000 * BATCH / statistics.median(runs["ours"]),
         "device": describe_device(torch.device(device)),
     }

@@ -9,7 +9,6 @@ writes ``benchmarks/results/export.json``.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from formatting import RESULTS, format_percent, format_table, load_result
+from formatting import RESULTS, format_percent, format_table, keep_median, load_result
 from torch import Tensor
 
 from lightning_cifar import CIFAR10DataModule, load_pretrained
@@ -89,10 +88,7 @@ def measure(train: ImageSet, test: ImageSet, folder: Path) -> dict[str, Any]:
             name: {
                 "accuracy": float((predicted[name] == test.labels).double().mean()),
                 "same_class": float((predicted[name] == first).double().mean()),
-                "images_per_second": {
-                    str(size): {"median": statistics.median(taken[name]), "all": taken[name]}
-                    for size, taken in timed.items()
-                },
+                "images_per_second": {str(size): keep_median(taken[name]) for size, taken in timed.items()},
             }
             for name in answers
         },

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from formatting import write_result
+from formatting import keep_median, write_result
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule
@@ -55,7 +55,7 @@ def main(root: str) -> None:
         "command": "python benchmarks/folder.py --root DIR",
         "data": f"CIFAR-10, {files:,} PNG files",
         "first_seconds": first,
-        "cached_seconds": {"median": statistics.median(later), "all": later},
+        "cached_seconds": keep_median(later),
         "device": describe_device(torch.device("cpu")),
     }
     write_result("folder", result)

@@ -1,6 +1,7 @@
 """Results of the benchmarks: their JSON files, and cells and tables in Markdown."""
 
 import json
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ def load_result(name: str) -> dict[str, Any]:
 
 def write_result(name: str, result: dict[str, Any]) -> None:
     write_json(RESULTS / f"{name}.json", result)
+
+
+def keep_median(values: list[float]) -> dict[str, Any]:
+    """Return the median of repeated measurements, and all of them, for a result."""
+    return {"median": statistics.median(values), "all": values}
 
 
 def print_tables(tables: dict[str, Callable[[], str]]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from folder import write_folder
-from formatting import RESULTS, format_table, load_result
+from formatting import RESULTS, format_table, keep_median, load_result
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
@@ -80,7 +80,7 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
     first = FORMS[0]
     forms = {
         form: {
-            "images_per_second": {"median": statistics.median(all_), "all": all_},
+            "images_per_second": keep_median(all_),
             "ratio": statistics.median(a / b for a, b in zip(all_, speeds[first], strict=True)),
             "other_classes": sum(a != b for a, b in zip(classes[form], classes[first], strict=True)),
         }

@@ -8,14 +8,13 @@ interleaved runs on a CPU; writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
 import torch
-from formatting import format_table, load_result, print_tables, write_result
+from formatting import format_table, keep_median, load_result, print_tables, write_result
 
 from lightning_cifar.run.records.run_json import describe_device
 
@@ -76,7 +75,7 @@ def main(root: str, run_dir: str) -> None:
     result = {
         "question": "How long does one wait: for help, the answer to a typo, a first training step, a report?",
         "command": "python benchmarks/startup.py --root DIR --run_dir RUN_DIR",
-        "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in times.items()},
+        "seconds": {name: keep_median(all_) for name, all_ in times.items()},
         "device": describe_device(torch.device("cpu")),
     }
     write_result("startup", result)

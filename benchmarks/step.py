@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from formatting import format_milliseconds, format_table, load_result, print_tables, write_result
+from formatting import format_milliseconds, format_table, keep_median, load_result, print_tables, write_result
 from plain import WIDTHS, PlainBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,8 +61,8 @@ def measure_step(recipe: str) -> dict[str, Any]:
         "batch_size": batch,
         "precision": "bf16-mixed" if step.mixed else "32-true",
         "megaflop_per_image": flop / batch / 1e6,
-        "step_seconds": {"median": statistics.median(whole), "all": whole},
-        "convolutions_seconds": {"median": statistics.median(alone), "all": alone},
+        "step_seconds": keep_median(whole),
+        "convolutions_seconds": keep_median(alone),
         "ratio": statistics.median(a / b for a, b in zip(whole, alone, strict=True)),
         "images_per_second": batch / statistics.median(whole),
         "gigaflop_per_second": flop / statistics.median(whole) / 1e9,
@@ -81,8 +81,8 @@ def measure_compilation(recipe: str) -> dict[str, Any]:
     gain = statistics.median(plain) - statistics.median(faster)
     return {
         "first_step_seconds": first,
-        "step_seconds": {"median": statistics.median(faster), "all": faster},
-        "eager_step_seconds": {"median": statistics.median(plain), "all": plain},
+        "step_seconds": keep_median(faster),
+        "eager_step_seconds": keep_median(plain),
         "ratio": statistics.median(a / b for a, b in zip(plain, faster, strict=True)),
         "pays_after_steps": first / gain if gain > 0 else None,
     }
@@ -109,8 +109,8 @@ def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
         size //= 2
     reference, fused = interleaved(lambda: [run() for run in plain], lambda: [run() for run in ours])
     return {
-        "reference_seconds": {"median": statistics.median(reference), "all": reference},
-        "fused_seconds": {"median": statistics.median(fused), "all": fused},
+        "reference_seconds": keep_median(reference),
+        "fused_seconds": keep_median(fused),
         "ratio": statistics.median(a / b for a, b in zip(reference, fused, strict=True)),
     }
 

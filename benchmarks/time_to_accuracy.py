@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from data import PerSample
-from formatting import MISSING, format_percent, format_spread, format_table, load_result, write_result
+from formatting import MISSING, format_percent, format_spread, format_table, keep_median, load_result, write_result
 from plain import build_plain_network
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -79,7 +79,7 @@ def run(root: str, seeds: int, extra: list[str]) -> None:
         "data": "CIFAR-10",
         "target": TARGET,
         "plain": {
-            "images_per_second": {"median": statistics.median(speeds), "all": speeds},
+            "images_per_second": keep_median(speeds),
             "epochs": EPOCHS,
             "seconds": plain_seconds,
             "extrapolated_from": f"{STEPS} steps of {BATCH} images, {len(speeds)} times",

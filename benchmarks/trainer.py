@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from formatting import RESULTS, format_table, load_result, print_tables, write_result
+from formatting import RESULTS, format_table, keep_median, load_result, print_tables, write_result
 from lightning import Callback, Trainer
 from torch.nn import functional as F
 from training_step import DEVICE, build, wait
@@ -129,11 +129,8 @@ def measure(root: str, size: str) -> dict[str, Any]:
     for name, times in taken.items():
         ratios = [time / raw for (time, _), (raw, _) in zip(times, taken["raw loop"], strict=True)]
         table[name] = {
-            "step_seconds": {
-                "median": statistics.median(time for time, _ in times) / counted,
-                "all": [time / counted for time, _ in times],
-            },
-            "ratio": {"median": statistics.median(ratios), "all": ratios},
+            "step_seconds": keep_median([time / counted for time, _ in times]),
+            "ratio": keep_median(ratios),
             "end_seconds": statistics.median(end for _, end in times),
         }
     return table
@@ -165,7 +162,7 @@ def measure_epoch_end(root: str) -> dict[str, Any]:
             for name in names:
                 patches.enter_context(patch.object(owner, name, clock(part, getattr(owner, name))))
         fit(parse(layer(["fit", "--recipe", EPOCH_END_RECIPE, *options, "--run_dir", f"{run_dir}/run"])))
-    return {part: {"median": statistics.median(times), "all": times} for part, times in taken.items()}
+    return {part: keep_median(times) for part, times in taken.items()}
 
 
 def measure_steps(root: str) -> dict[str, Any]:
