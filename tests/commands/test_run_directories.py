@@ -10,7 +10,7 @@ import yaml
 
 from lightning_cifar import main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.mark.slow

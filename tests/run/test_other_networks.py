@@ -13,7 +13,7 @@ from PIL import Image
 from lightning_cifar import load_pretrained, trust
 from lightning_cifar.commands.export import formats
 from lightning_cifar.train.checkpoint import load_checkpoint
-from tests.commands.command_line import run
+from tests.command_line import run
 from tests.spectral import Spectral
 
 FACTORY = """\

@@ -18,7 +18,7 @@ from lightning_cifar.commands.report.runs import read_runs
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.run.figures.image_sheet import cut_sheet
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from lightning_cifar.commands.sweep.study import make_record, open_study
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.settings.options import RECIPES
 from tests.children import Trap, call_each, set_attributes
-from tests.commands.command_line import run
+from tests.command_line import run
 
 SPACE = ("--search", "model.learning_rate=log:1e-4:1e-2", "--search", "data.crop_padding=1,2")
 WORDS = {"model.learning_rate": "0.0001 to 0.01, logarithmic", "data.crop_padding": "1, 2"}
