@@ -63,7 +63,7 @@ def test_huge_sizes_are_refused_before_they_are_allocated(name, small, limited_m
     started = time.process_time()
     with pytest.raises(InputError, match=r"small\.safetensors holds no model") as caught:
         check_network(stored._replace(hyper_parameters=stored.hyper_parameters | SIZES[name]))
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # the first one imports timm
     assert "allocate" not in str(caught.value)
 
 
