@@ -234,52 +234,6 @@ def test_precision_is_recorded(capsys, tmp_path, tiny):
 
 
 @pytest.mark.slow
-def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
-    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    (file,) = (tmp_path / "tb/demo/run").glob("events.out.tfevents.*")
-    events = reader.EventAccumulator(str(file))
-    events.Reload()
-    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == read_metric_names(tmp_path / "run")
-    assert run(capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", 2)[0] == 0
-    assert len([*(tmp_path / "tb").rglob("events.out.tfevents.*")]) == len([*file.parent.glob("events*")]) == 2
-
-
-def read_metric_names(run_dir):
-    return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow"
-)  # raised in mlflow's code
-def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
-    pytest.importorskip("mlflow")
-    logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", tmp_path / "ml"]
-    status, _, err = run(capsys, "fit", *tiny, *logger)
-    if status:  # newer versions need this variable to write files
-        assert (status, len(err), "`MLFLOW_ALLOW_FILE_STORE=true`" in err[0]) == (2, 1, True)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    (directory,) = (tmp_path / "ml").glob("*/*/metrics")
-    files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
-    assert {*files, "step"} == read_metric_names(tmp_path / "run")
-    status, _, _ = run(
-        capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2", "--data.root", "elsewhere"
-    )
-    assert (status, [*(tmp_path / "ml").glob("*/*/metrics")]) == (0, [directory])  # the same run
-    losses = (directory / "train/loss_epoch").read_text().splitlines()
-    assert len(losses) == 2
-
-
-def test_logger_of_a_missing_package_is_bad_input(capsys, tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", "MLFlowLogger")
-    assert (status, len(err), "mlflow" in err[0]) == (2, 1, True)
-
-
-@pytest.mark.slow
 def test_ckpt_path_continues_training(trained, capsys, tmp_path, tiny):
     args = [*tiny, "--trainer.max_epochs", "2", "--ckpt_path", trained / "checkpoints/last.ckpt"]
     status, out, err = run(capsys, "fit", *args, "--run_dir", tmp_path / "run")
