@@ -4,11 +4,11 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,6 +43,26 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
             file.unlink()
     groups = group_runs(runs)
     tests = [draw_tests(group, number, output) for number, group in enumerate(groups, 1)]
+    text = load_template().render(
+        title=", ".join(group.label for group in groups),
+        groups=groups,
+        means=summarise_groups(groups),
+        differences=[line for group in groups[1:] if (line := compare_groups(groups[0], group))],
+        every_run=tabulate_runs(groups),
+        curves=draw_curves(groups, output),
+        tests=tests,
+        settings=find_differing_settings(groups),
+        environment=collect_environments(groups),
+        commands=[collect_commands(group) for group in groups],
+        problems=[problem for run in runs for problem in run.problems],
+    )
+    page = output / PAGE
+    write_whole(page, text.encode(errors="backslashreplace"))
+    return page
+
+
+@cache
+def load_template() -> Template:
     environment = Environment(
         loader=PackageLoader("lightning_cifar.commands.report", ""),
         autoescape=True,
@@ -50,26 +70,7 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = output / PAGE
-    write_whole(
-        page,
-        environment.get_template("page.html.jinja")
-        .render(
-            title=", ".join(group.label for group in groups),
-            groups=groups,
-            means=summarise_groups(groups),
-            differences=[line for group in groups[1:] if (line := compare_groups(groups[0], group))],
-            every_run=tabulate_runs(groups),
-            curves=draw_curves(groups, output),
-            tests=tests,
-            settings=find_differing_settings(groups),
-            environment=collect_environments(groups),
-            commands=[collect_commands(group) for group in groups],
-            problems=[problem for run in runs for problem in run.problems],
-        )
-        .encode(errors="backslashreplace"),
-    )
-    return page
+    return environment.get_template("page.html.jinja")
 
 
 def holds_report(output: Path) -> bool:
