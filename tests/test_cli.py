@@ -347,12 +347,6 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start, eventually):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["train"], ["did you mean fit?"]),
-        (["fit", "--lr", "1"], ["did you mean --model.learning_rate?"]),
-        (["fit", "--model.lr=1"], ["did you mean --model.learning_rate?"]),
-        (["fit", "--batch_size", "1"], ["did you mean --data.batch_size?"]),
-        (["fit", "--epochs", "1"], ["did you mean --trainer.max_epochs?"]),
-        (["fit", "--trainer.widths", "1"], ["did you mean --model.widths?"]),
         (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
         (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),
         (["fit", "--model.widths", "[1,2]"], ["--model.widths must have one value for each of five blocks", "[1, 2]"]),
