@@ -66,6 +66,13 @@ def test_the_example_reads_a_photograph_as_predict_does(rule):
     assert (np.asarray(names["image"]) == read_image("my.jpg", Square(32, rule))).all()
 
 
+def test_the_example_trusts_the_package_of_a_network_that_is_imported():
+    code = write_example("safetensors", "x.safetensors", 32, "crop", "mine.nets:build")
+    assert "from lightning_cifar import load_pretrained, trust\n" in code
+    assert 'with trust("mine"):  # runs its code\n    model = load_pretrained("x.safetensors")\n' in code
+    assert "trust" not in write_example("onnx", "x.onnx", 32, "crop", "mine.nets:build")
+
+
 def test_of_several_seeds():
     _, body = card(WHOLE | {"recipe_accuracy": {"n": 3, "mean": 0.9055, "interval": [0.9005, 0.9105]}})
     assert "- the recipe, over 3 seeds: 90.55%, 95 % interval 90.05% to 91.05%" in body
