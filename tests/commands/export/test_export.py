@@ -68,7 +68,7 @@ def test_answers_as_the_model_does(checkpoint, models, form, suffix):
         assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
 
 
-def test_says_what_it_did(checkpoint, tmp_path, capsys):
+def test_the_agreement_and_both_files_are_printed(checkpoint, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     status, out, _ = export(capsys, "--ckpt_path", checkpoint, "--output", file)
     assert status == 0

@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
     assert peaks[1] - peaks[0] < 10_000
 
 
-def test_explanations(checkpoint, pictures, capsys, tmp_path):
+def test_each_image_that_can_be_read_is_explained_in_a_figure(checkpoint, pictures, capsys, tmp_path):
     folder = tmp_path / "why/these"
     shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
     (pictures / "b.png").write_bytes(b"")
@@ -310,7 +310,7 @@ NOT_READ = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_hostile_files(checkpoint, tmp_path, capsys, form):
+def test_files_that_are_no_images_get_a_row_with_the_reason(checkpoint, tmp_path, capsys, form):
     folder = tmp_path / "ill"
     folder.mkdir()
     for name, content in {**READ, **{name: content for name, (content, _) in NOT_READ.items()}}.items():
