@@ -12,10 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from formatting import format_percent, format_table, load_result
+from formatting import format_percent, format_table, load_result, print_tables, write_result
 
 from lightning_cifar import main
-from lightning_cifar.files import write_json
 
 KEPT = ("images", "accuracy", "accuracy_without_tta", "loss", "brier", "calibration_error", "corruptions")
 
@@ -34,7 +33,8 @@ def measure(root: str, extra: list[str]) -> None:
         "model_sha256": found["checkpoint_sha256"],
         **{name: found[name] for name in KEPT},
     }
-    write_json(Path(__file__).parent / "results/corruptions.json", result)
+    write_result("corruptions", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

@@ -10,11 +10,10 @@ interleaved runs; prints a table and writes ``benchmarks/results/data.json``.
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import format_table, load_result
+from formatting import MISSING, format_table, keep_median, load_result, print_tables, write_result
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -22,7 +21,6 @@ from torchvision.transforms import v2
 from lightning_cifar.data import augment
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.files import write_json
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD
 from lightning_cifar.run.records.run_json import describe_device
 
@@ -84,8 +82,8 @@ def compare(data: ImageSet, device: str) -> dict[str, Any]:
         runs["torchvision"].append(measure_speed(lambda: run_per_sample(per_sample, device)))
     ratios = [a / b for a, b in zip(runs["ours"], runs["torchvision"], strict=True)]
     return {
-        "images_per_second": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in runs.items()},
-        "ratio": {"median": statistics.median(ratios), "all": ratios},
+        "images_per_second": {name: keep_median(all_) for name, all_ in runs.items()},
+        "ratio": keep_median(ratios),
         "milliseconds_per_batch": 1000 * BATCH / statistics.median(runs["ours"]),
         "device": describe_device(torch.device(device)),
     }
@@ -94,25 +92,14 @@ def compare(data: ImageSet, device: str) -> dict[str, Any]:
 def main() -> None:
     torch.manual_seed(0)
     data = ImageSet(torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (IMAGES,)))
-    results = {
-        "cpu": compare(data, "cpu"),
-        "gpu": compare(data, "cuda") if torch.cuda.is_available() else "not measured",
-    }
     result = {
         "question": "How fast are loading, crop, flip and normalisation of whole batches against image by image?",
         "command": "python benchmarks/data.py",
-        **results,
+        "cpu": compare(data, "cpu"),
+        "gpu": compare(data, "cuda") if torch.cuda.is_available() else MISSING,
     }
-    write_json(Path(__file__).parent / "results/data.json", result)
-    print(f"{'':<24}" + "".join(f"{device:>14}" for device in results))
-    for name, value in {
-        "ours, images/s": lambda found: f"{found['images_per_second']['ours']['median']:,.0f}",
-        "torchvision, images/s": lambda found: f"{found['images_per_second']['torchvision']['median']:,.0f}",
-        "ratio": lambda found: f"{found['ratio']['median']:.1f}",
-        "ours, ms for a batch": lambda found: f"{found['milliseconds_per_batch']:.2f}",
-    }.items():
-        cells = [found if isinstance(found, str) else value(found) for found in results.values()]
-        print(f"{name:<24}" + "".join(f"{cell:>14}" for cell in cells))
+    write_result("data", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import format_table, load_result
+from formatting import MISSING, format_table, load_result, print_tables, write_result
 
-from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import find_commit, find_cpu_name
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -96,7 +95,8 @@ def measure_throughput(folder: Path, data: list[object]) -> dict[str, Any]:
                 speeds = [float(row["time/images_per_second"] or 0) for row in csv.DictReader(opened)]
             found[name].append(max(speeds))
     medians = {name: statistics.median(values) for name, values in found.items()}
-    return {"images_per_second": found, "median": medians, "ratio": medians["two processes"] / medians["one process, two threads"]}  # fmt: skip  # noqa: E501
+    ratio = medians["two processes"] / medians["one process, two threads"]
+    return {"images_per_second": found, "median": medians, "ratio": ratio}
 
 
 def main() -> None:
@@ -115,8 +115,8 @@ def main() -> None:
             "right_answers": count_correct(Path(folder)),
             "throughput": measure_throughput(Path(folder), data),
         }
-    write_json(Path(__file__).parent / "results/distributed.json", result)
-    print(json.dumps(result, indent=2))
+    write_result("distributed", result)
+    print_tables(TABLES)
 
 
 def tabulate_differences() -> str:
@@ -124,7 +124,7 @@ def tabulate_differences() -> str:
     for recipe, found in result["difference"].items():
         row = [f"`{recipe}`"]
         for how in ("two_processes_float64", "two_processes", "two_threads"):
-            row.append(f"{found[how]['all']:.0e} ({found[how]['worst']:.0e})" if how in found else "not measured")
+            row.append(f"{found[how]['all']:.0e} ({found[how]['worst']:.0e})" if how in found else MISSING)
         rows.append(row)
     head = ["all weights (the worst tensor)", "two processes, float64", "float32", "two threads, float32"]
     return format_table(head, rows, result["command"])

@@ -9,7 +9,6 @@ writes ``benchmarks/results/export.json``.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from formatting import format_percent, format_table, load_result
+from formatting import RESULTS, format_percent, format_table, keep_median, load_result
 from torch import Tensor
 
 from lightning_cifar import CIFAR10DataModule, load_pretrained
@@ -89,10 +88,7 @@ def measure(train: ImageSet, test: ImageSet, folder: Path) -> dict[str, Any]:
             name: {
                 "accuracy": float((predicted[name] == test.labels).double().mean()),
                 "same_class": float((predicted[name] == first).double().mean()),
-                "images_per_second": {
-                    str(size): {"median": statistics.median(taken[name]), "all": taken[name]}
-                    for size, taken in timed.items()
-                },
+                "images_per_second": {str(size): keep_median(taken[name]) for size, taken in timed.items()},
             }
             for name in answers
         },
@@ -114,15 +110,11 @@ def main(root: str, images: int | None, output: Path) -> None:
         "device": describe_device(torch.device("cpu")),
     }
     write_json(output, result)
-    print(f"{'':<26}{'batches of 256':>18}{'of 1':>16}{'accuracy':>11}{'same class':>12}")
-    for name, row in found["ways"].items():
-        large, one = (f"{row['images_per_second'][str(size)]['median']:,.0f} images/s" for size in BATCHES)
-        print(f"{name:<26}{large:>18}{one:>16}{row['accuracy']:>11.2%}{row['same_class']:>12.2%}")
-    print("MB: " + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in found["bytes"].items()))
+    print(tabulate(result))
 
 
-def tabulate() -> str:
-    result, rows = load_result("export"), []
+def tabulate(result: dict[str, Any]) -> str:
+    rows = []
     files = {"ONNX Runtime, float32": "onnx", "ONNX Runtime, int8": "onnx, int8", "torch, float32": "safetensors"}
     for way, found in result["ways"].items():
         size = f"{result['bytes'][files[way]] / 1e6:.1f} MB" if way in files else ""
@@ -133,7 +125,7 @@ def tabulate() -> str:
 
 
 TABLES = {
-    "export": tabulate,
+    "export": lambda: tabulate(load_result("export")),
 }
 
 
@@ -141,6 +133,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--images", type=int, help="number of test images; default: all")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/export.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "export.json")
     known = parser.parse_args()
     main(known.root, known.images, known.output)

@@ -15,9 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from formatting import format_table, load_result
+from formatting import format_table, load_result, print_tables, write_result
 
-from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import find_commit, find_cpu_name
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +40,8 @@ def main() -> None:
         "cpu": find_cpu_name(),
         "faults": dict(sorted(found.items())),
     }
-    write_json(ROOT / "benchmarks/results/faults.json", result)
+    write_result("faults", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

@@ -16,12 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from formatting import RESULTS, format_table, load_result
+from formatting import MISSING, format_table, load_result, print_tables, write_result
 
 from lightning_cifar import main
 from lightning_cifar.data.layout import list_class_files
 from lightning_cifar.evaluate.statistics import summarise
-from lightning_cifar.files import write_json
 
 # How each kind of training starts.
 STARTS = {
@@ -77,8 +76,8 @@ def keep(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "starts": {name: " ".join(words) for name, words in STARTS.items()},
         "rows": rows,
     }
-    write_json(RESULTS / "finetuning.json", result)
-    print(tabulate(), flush=True)
+    write_result("finetuning", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:
@@ -89,7 +88,7 @@ def tabulate() -> str:
             found = summarise([run["accuracy"] for run in row["runs"]], (0, 1))
             low, high = found["interval"] or (found["mean"], found["mean"])
             cells.append(f"{100 * found['mean']:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
-        rows.append(cells + ["not measured"] * (1 + len(result["starts"]) - len(cells)))
+        rows.append(cells + [MISSING] * (1 + len(result["starts"]) - len(cells)))
     return format_table(["images of each class", *result["starts"]], rows, result["command"])
 
 

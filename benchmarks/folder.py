@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import torch
+from formatting import keep_median, write_result
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import describe_device
 
 REPEATS = 5
@@ -55,10 +55,10 @@ def main(root: str) -> None:
         "command": "python benchmarks/folder.py --root DIR",
         "data": f"CIFAR-10, {files:,} PNG files",
         "first_seconds": first,
-        "cached_seconds": {"median": statistics.median(later), "all": later},
+        "cached_seconds": keep_median(later),
         "device": describe_device(torch.device("cpu")),
     }
-    write_json(Path(__file__).parent / "results/folder.json", result)
+    write_result("folder", result)
     print(f"{files:,} files: first {first:.1f} s, from the cache {statistics.median(later):.2f} s")
 
 

@@ -1,9 +1,12 @@
-"""Cells and tables in Markdown, as the benchmarks' tables use them."""
+"""Results of the benchmarks: their JSON files, and cells and tables in Markdown."""
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from lightning_cifar.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 MISSING = "not measured"
@@ -12,6 +15,21 @@ MEASURES = ("accuracy_without_tta", "accuracy")  # of each seed trained by ``rep
 
 def load_result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    write_json(RESULTS / f"{name}.json", result)
+
+
+def keep_median(values: list[float]) -> dict[str, Any]:
+    """Return the median of repeated measurements, and all of them, for a result."""
+    return {"median": statistics.median(values), "all": values}
+
+
+def print_tables(tables: dict[str, Callable[[], str]]) -> None:
+    """Print the tables of a script as the docs will show them."""
+    for tabulate in tables.values():
+        print(tabulate(), end="\n\n", flush=True)
 
 
 def format_table(head: list[str], rows: Iterable[list[str]], command: str | None = None) -> str:

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from formatting import keep_median
 from measurement import KEPT_CHARACTERS, Measurement
 from torch import Tensor
 from torch.autograd import DeviceType
@@ -143,10 +143,7 @@ def time_calls(run: Callable[[], Any], calls: int, repeats: int, warmup: int) ->
         run()
         host.append(1e3 * (time.perf_counter() - started))
         wait()
-    return {
-        f"{name}_ms": {"median": statistics.median(times), "all": times}
-        for name, times in (("wall", wall), ("host", host))
-    }
+    return {f"{name}_ms": keep_median(times) for name, times in (("wall", wall), ("host", host))}
 
 
 def keep_profile(measurement: Measurement, recipe: str, batch: int, compiled: bool = False) -> None:

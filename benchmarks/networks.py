@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import yaml
-from formatting import MEASURES, RESULTS, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, format_interval, format_spread, format_table, load_result, print_tables, write_result
 
 from lightning_cifar import main
 from lightning_cifar.evaluate.statistics import compare as compare_means
@@ -103,8 +103,8 @@ def keep(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         "git_commit": find_commit(),
         "networks": rows,
     }
-    write_json(RESULTS / "networks.json", result)
-    print(tabulate())
+    write_result("networks", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import MEASURES, MISSING, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_spread, format_table, load_result, write_result
 from peer_script import COLUMNS, read_runs, write_images
 
 from lightning_cifar import CIFAR10DataModule, main
@@ -29,7 +29,6 @@ from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import describe_device, find_commit
 
-RESULTS = Path(__file__).parent / "results"
 SHIM = Path(__file__).parent / "peer_on_cpu.py"
 
 
@@ -88,7 +87,7 @@ def keep(options: argparse.Namespace, extra: list[str], runs: list[dict[str, Any
         "epochs": options.epochs,
         "runs": {"recipe": own, "script": runs},
     }
-    write_json(RESULTS / f"{name}.json", result)
+    write_result(name, result)
     print(tabulate(name))
 
 

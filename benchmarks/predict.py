@@ -18,11 +18,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from folder import write_folder
-from formatting import format_table, load_result
+from formatting import RESULTS, format_table, keep_median, load_result
 from PIL import Image
 
 from lightning_cifar import load_pretrained, main
@@ -79,7 +80,7 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
     first = FORMS[0]
     forms = {
         form: {
-            "images_per_second": {"median": statistics.median(all_), "all": all_},
+            "images_per_second": keep_median(all_),
             "ratio": statistics.median(a / b for a, b in zip(all_, speeds[first], strict=True)),
             "other_classes": sum(a != b for a, b in zip(classes[form], classes[first], strict=True)),
         }
@@ -95,14 +96,11 @@ def measure(files: list[str], rounds: int, result_file: Path) -> None:
         "device": describe_device(model.device),
     }
     write_json(result_file, result)
-    print(f"{'':<14} images/s  ratio  other classes")
-    for form, found in forms.items():
-        speed = found["images_per_second"]["median"]
-        print(f"{form:<14} {speed:>8,.0f}  {found['ratio']:>5.2f}  {found['other_classes']:>13,}")
+    print(tabulate(result))
 
 
-def tabulate() -> str:
-    result, rows = load_result("predict"), []
+def tabulate(result: dict[str, Any]) -> str:
+    rows = []
     for form, found in result["forms"].items():
         speed = f"{found['images_per_second']['median']:,.0f} images/s"
         rows.append([form, speed, f"{found['ratio']:.2f}x", f"{found['other_classes']:,}"])
@@ -111,7 +109,7 @@ def tabulate() -> str:
 
 
 TABLES = {
-    "own_images": tabulate,
+    "own_images": lambda: tabulate(load_result("predict")),
 }
 
 
@@ -120,7 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--files", type=int, help="only so many, for a trial")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/predict.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "predict.json")
     known = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_folder(known.root, folder, ("test",))

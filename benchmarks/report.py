@@ -11,11 +11,8 @@ import csv
 import shutil
 from pathlib import Path
 
-from formatting import format_percent, format_table, load_result
+from formatting import format_percent, format_table, load_result, print_tables, write_result
 
-from lightning_cifar.files import write_json
-
-HERE = Path(__file__).parent
 COLUMNS = ("train/loss_epoch", "train/accuracy_epoch", "test/loss", "test/accuracy")
 
 
@@ -28,8 +25,9 @@ def take(run_dir: Path) -> None:
         "seed": 0,
         "epochs": read_epochs(first / "metrics.csv"),
     }
-    write_json(HERE / "results/report_epochs.json", result)
-    shutil.copy(first / "curves.png", HERE.parent / "docs/report.png")
+    write_result("report_epochs", result)
+    shutil.copy(first / "curves.png", Path(__file__).parents[1] / "docs/report.png")
+    print_tables(TABLES)
 
 
 def read_epochs(file: Path) -> list[dict[str, float]]:

@@ -10,14 +10,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from formatting import format_percent, format_table, load_result
+from formatting import format_percent, format_table, load_result, print_tables, write_result
 
 from lightning_cifar import LastCheckpoint
 from lightning_cifar.commands.fit import fit
-from lightning_cifar.files import write_json
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
 from lightning_cifar.run.records import run_json
@@ -68,19 +66,16 @@ def main(root: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         throughput = Throughput()
         fit(parse(layer(["fit", "--recipe", RECIPE, *options, f"{folder}/run"])), [throughput])
-    share = sum(clock.seconds.values()) / throughput.seconds
     result = {
         "command": "python benchmarks/safety.py --root DIR",
         "recipe": RECIPE,
         "train_seconds": throughput.seconds,
         "seconds": clock.seconds,
-        "share": share,
+        "share": sum(clock.seconds.values()) / throughput.seconds,
         "cpu": find_cpu_name(),
     }
-    write_json(Path(__file__).parent / "results/safety.json", result)
-    for part, seconds in clock.seconds.items():
-        print(f"{part:<45}{seconds:>8.3f} s")
-    print(f"{'of the training time':<45}{100 * share:>8.2f} %")
+    write_result("safety", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

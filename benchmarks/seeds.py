@@ -13,11 +13,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from formatting import MEASURES, MISSING, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_interval, format_spread, format_table, load_result, write_result
 
 from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.evaluate.statistics import compare
-from lightning_cifar.files import write_json
 
 CIFAR10 = "bcc192dc7d5791490f85a7afeadee0a7f2b29a2834565c6e70594ba0b6339198"  # the fingerprint of the original images
 STEPS = {"report": 196}  # of an epoch, where a batch has not 250 images
@@ -29,14 +28,14 @@ def take(run_dir: Path, name: str | None, shared: bool) -> None:
     (recipe,) = {run["recipe"] for run in runs}
     assert {run["data"]["fingerprint"] for run in runs} == {CIFAR10}, "these are not the original images"
     gpus = sorted({run["device"]["name"] for run in runs if run["device"]["type"] == "cuda"})
-    gpu = ", ".join(gpus) or "not measured"
+    gpu = ", ".join(gpus) or MISSING
     words = shlex.split(result["command"])
     for option, stands in (("--data.root", "DIR"), ("--run_dir", "RUN_DIR")):
         if option in words:
             words[words.index(option) + 1] = stands
     evidence = result | {"command": " ".join(words), "data": "CIFAR-10", "gpu": gpu}
     evidence["shared"] = shared
-    write_json(Path(__file__).parent / f"results/{name or recipe}.json", evidence)
+    write_result(name or recipe, evidence)
     print(format_summary(evidence))
 
 

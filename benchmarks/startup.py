@@ -8,17 +8,14 @@ interleaved runs on a CPU; writes ``benchmarks/results/startup.json``.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
-from formatting import format_table, load_result
+from formatting import format_table, keep_median, load_result, print_tables, write_result
 
-from lightning_cifar.files import write_json
 from lightning_cifar.run.records.run_json import describe_device
 
 REPEATS = 7
@@ -78,12 +75,11 @@ def main(root: str, run_dir: str) -> None:
     result = {
         "question": "How long does one wait: for help, the answer to a typo, a first training step, a report?",
         "command": "python benchmarks/startup.py --root DIR --run_dir RUN_DIR",
-        "seconds": {name: {"median": statistics.median(all_), "all": all_} for name, all_ in times.items()},
+        "seconds": {name: keep_median(all_) for name, all_ in times.items()},
         "device": describe_device(torch.device("cpu")),
     }
-    write_json(Path(__file__).parent / "results/startup.json", result)
-    for name, all_ in times.items():
-        print(f"{name:<24}{statistics.median(all_):>7.2f} s")
+    write_result("startup", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

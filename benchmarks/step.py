@@ -11,11 +11,10 @@ if there is one; prints tables and writes ``benchmarks/results/step.json``.
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import format_milliseconds, format_table, load_result
+from formatting import format_milliseconds, format_table, keep_median, load_result, print_tables, write_result
 from plain import WIDTHS, PlainBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_step import DEVICE, Step, interleaved, seconds
 
 from lightning_cifar import GatedBlock
-from lightning_cifar.files import write_json
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.records.run_json import describe_device
 from lightning_cifar.train.compilation import CompiledNetworks
@@ -63,8 +61,8 @@ def measure_step(recipe: str) -> dict[str, Any]:
         "batch_size": batch,
         "precision": "bf16-mixed" if step.mixed else "32-true",
         "megaflop_per_image": flop / batch / 1e6,
-        "step_seconds": {"median": statistics.median(whole), "all": whole},
-        "convolutions_seconds": {"median": statistics.median(alone), "all": alone},
+        "step_seconds": keep_median(whole),
+        "convolutions_seconds": keep_median(alone),
         "ratio": statistics.median(a / b for a, b in zip(whole, alone, strict=True)),
         "images_per_second": batch / statistics.median(whole),
         "gigaflop_per_second": flop / statistics.median(whole) / 1e9,
@@ -83,8 +81,8 @@ def measure_compilation(recipe: str) -> dict[str, Any]:
     gain = statistics.median(plain) - statistics.median(faster)
     return {
         "first_step_seconds": first,
-        "step_seconds": {"median": statistics.median(faster), "all": faster},
-        "eager_step_seconds": {"median": statistics.median(plain), "all": plain},
+        "step_seconds": keep_median(faster),
+        "eager_step_seconds": keep_median(plain),
         "ratio": statistics.median(a / b for a, b in zip(plain, faster, strict=True)),
         "pays_after_steps": first / gain if gain > 0 else None,
     }
@@ -111,43 +109,25 @@ def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
         size //= 2
     reference, fused = interleaved(lambda: [run() for run in plain], lambda: [run() for run in ours])
     return {
-        "reference_seconds": {"median": statistics.median(reference), "all": reference},
-        "fused_seconds": {"median": statistics.median(fused), "all": fused},
+        "reference_seconds": keep_median(reference),
+        "fused_seconds": keep_median(fused),
         "ratio": statistics.median(a / b for a, b in zip(reference, fused, strict=True)),
     }
 
 
 def main(recipes: list[str]) -> None:
     keep_freed_memory()
-    steps = {recipe: measure_step(recipe) for recipe in recipes}
-    print(f"{'':<10}{'step':>10}{'convolutions':>14}{'ratio':>7}{'GFLOP/s':>9}{'alone':>7}{'images/s':>10}  the rest")
-    for recipe, found in steps.items():
-        rest = [f"{kind} {share:.0%}" for kind, share in found["parts"].items() if kind != "convolutions"]
-        print(
-            f"{recipe:<10}{1000 * found['step_seconds']['median']:>7.0f} ms"
-            f"{1000 * found['convolutions_seconds']['median']:>11.0f} ms{found['ratio']:>7.2f}"
-            f"{found['gigaflop_per_second']:>9.0f}{found['convolutions_gigaflop_per_second']:>7.0f}"
-            f"{found['images_per_second']:>10,.0f}  {', '.join(rest)}"
-        )
-    compilations = {recipe: measure_compilation(recipe) for recipe in recipes}
-    for recipe, found in compilations.items():
-        steps_, ratio = found["pays_after_steps"], found["ratio"]
-        after = f"pays after {steps_:,.0f} steps" if steps_ else "never pays"
-        print(f"{recipe}, compiled: {found['first_step_seconds']:.0f} s for the first step, {ratio:.2f}x, {after}")
-    blocks = {name: measure_blocks(mixed) for name, mixed in (("32-true", False), ("bf16-mixed", True))}
-    for precision, found in blocks.items():
-        fused, reference = (1000 * found[f"{name}_seconds"]["median"] for name in ("fused", "reference"))
-        print(f"blocks, {precision}: {fused:.0f} ms, plainly {reference:.0f} ms, ratio {found['ratio']:.2f}")
     result = {
         "question": "How near is a training step to its convolutions alone, and where does the rest of its time go?",
         "command": "python benchmarks/step.py",
-        "steps": steps,
-        "compilations": compilations,
-        "blocks": blocks,
+        "steps": {recipe: measure_step(recipe) for recipe in recipes},
+        "compilations": {recipe: measure_compilation(recipe) for recipe in recipes},
+        "blocks": {name: measure_blocks(mixed) for name, mixed in (("32-true", False), ("bf16-mixed", True))},
         "device": describe_device(DEVICE),
         "torch": torch.__version__,
     }
-    write_json(Path(__file__).parent / "results/step.json", result)
+    write_result("step", result)
+    print_tables(TABLES)
 
 
 def tabulate_steps() -> str:

@@ -18,14 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
-from formatting import MEASURES, MISSING, RESULTS, format_interval, format_spread, format_table, load_result
+from formatting import MEASURES, MISSING, format_interval, format_spread, format_table, load_result, write_result
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cifar import ImageClassifier, main
 from lightning_cifar.evaluate.statistics import compare
-from lightning_cifar.files import write_json
-from lightning_cifar.run.console.columns import align_columns
 
 DIVERGED = 3  # exit status of `repeat`, whose other seeds are trained
 
@@ -90,33 +88,14 @@ def run(name: str, root: str, seeds: int, where: Path, shared: bool, extra: list
             "shared": shared,
             "forms": forms,
         }
-        write_json(RESULTS / f"{name}.json", result)
-    print(align_columns([["", *HEAD], *([describe(form, found), *cells(found)] for form, found in forms.items())]))
+        write_result(name, result)
+    print(tabulate(name))
 
 
 def describe(form: str, found: dict[str, Any]) -> str:
     """Return the name of a variant, with its number of seeds and those that diverged, if any did."""
     numbers = [str(one["seed"]) for one in found.get("diverged", [])]  # older results lack it
     return f"{form} (n = {found['n']}; diverged: {', '.join(numbers)})" if numbers else form
-
-
-HEAD = ["MFLOP", "training, s", "without TTA, %", "difference", "with TTA, %", "difference"]
-
-
-def cells(found: dict[str, Any]) -> list[str]:
-    """Return cells of the cost, and of each accuracy with its difference."""
-    row = [f"{found['megaflop_per_image']:.0f}"]
-    if not found["seeds"]:
-        return [*row, *[""] * (len(HEAD) - 1)]
-    row.append(f"{found['train_seconds']['median']:.0f}")
-    for key in MEASURES:
-        row.append(f"{100 * found[key]['mean']:.2f} ± {100 * (found[key]['std'] or 0):.2f}")
-        if gap := found.get("difference", {}).get(key):
-            low, high = gap["interval"]
-            row.append(f"{100 * gap['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})")
-        else:
-            row.append("")
-    return row
 
 
 def megaflop(run_dir: Path) -> float:

@@ -23,17 +23,14 @@ from pathlib import Path
 
 import torch
 from data import PerSample
-from formatting import MISSING, format_percent, format_spread, format_table, load_result
+from formatting import MISSING, format_percent, format_spread, format_table, keep_median, load_result, write_result
 from plain import build_plain_network
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule
-from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.files import write_json
 
-RESULTS = Path(__file__).parent / "results"
 TARGET = 0.835
 EPOCHS, BATCH, STEPS = 30, 512, 4
 
@@ -76,24 +73,22 @@ def run(root: str, seeds: int, extra: list[str]) -> None:
         print(f"plain: {speeds[-1]:,.0f} images/s", flush=True)
     repeated = json.loads((where / "repeat.json").read_text())
     plain_seconds = EPOCHS * len(data.train) / statistics.median(speeds)
-    ratio = plain_seconds / repeated["train_seconds"]["median"]
     result = repeated | {
         "question": f"How long does `fast` train to {TARGET:.1%} test accuracy, beside a plain report?",
         "command": " ".join([f"python benchmarks/time_to_accuracy.py --root DIR --seeds {seeds}", *extra]),
         "data": "CIFAR-10",
         "target": TARGET,
         "plain": {
-            "images_per_second": {"median": statistics.median(speeds), "all": speeds},
+            "images_per_second": keep_median(speeds),
             "epochs": EPOCHS,
             "seconds": plain_seconds,
             "extrapolated_from": f"{STEPS} steps of {BATCH} images, {len(speeds)} times",
-            "ratio": ratio,
+            "ratio": plain_seconds / repeated["train_seconds"]["median"],
         },
-        "gpu": "not measured",
+        "gpu": MISSING,
     }
-    write_json(RESULTS / "fast.json", result)
-    print(format_summary(result))
-    print(f"plain report, extrapolated: {plain_seconds:,.0f} s = {ratio:.0f} times as long")
+    write_result("fast", result)
+    print(tabulate_seeds("fast"), tabulate_plain(), sep="\n\n")
 
 
 def tabulate_seeds(recipe: str) -> str:

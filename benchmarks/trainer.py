@@ -15,25 +15,22 @@ Prints both tables and updates ``benchmarks/results/trainer.json``; ``--only`` m
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from formatting import format_table, load_result
+from formatting import RESULTS, format_table, keep_median, load_result, print_tables, write_result
 from lightning import Callback, Trainer
 from torch.nn import functional as F
 from training_step import DEVICE, build, wait
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier
 from lightning_cifar.commands.fit import fit
-from lightning_cifar.files import write_json
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
@@ -47,7 +44,6 @@ RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}
 TINY = ({"batch_size": 10}, {"widths": [8] * 5})
 PRECISION = "bf16-mixed"
-RESULT = Path(__file__).parent / "results/trainer.json"
 EPOCH_END_RECIPE, EPOCHS = "fast94", 12
 PARTS = {  # what our callbacks do at the end of an epoch
     "throughput": (Throughput, ("on_train_epoch_end",)),
@@ -133,11 +129,8 @@ def measure(root: str, size: str) -> dict[str, Any]:
     for name, times in taken.items():
         ratios = [time / raw for (time, _), (raw, _) in zip(times, taken["raw loop"], strict=True)]
         table[name] = {
-            "step_seconds": {
-                "median": statistics.median(time for time, _ in times) / counted,
-                "all": [time / counted for time, _ in times],
-            },
-            "ratio": {"median": statistics.median(ratios), "all": ratios},
+            "step_seconds": keep_median([time / counted for time, _ in times]),
+            "ratio": keep_median(ratios),
             "end_seconds": statistics.median(end for _, end in times),
         }
     return table
@@ -169,7 +162,7 @@ def measure_epoch_end(root: str) -> dict[str, Any]:
             for name in names:
                 patches.enter_context(patch.object(owner, name, clock(part, getattr(owner, name))))
         fit(parse(layer(["fit", "--recipe", EPOCH_END_RECIPE, *options, "--run_dir", f"{run_dir}/run"])))
-    return {part: {"median": statistics.median(times), "all": times} for part, times in taken.items()}
+    return {part: keep_median(times) for part, times in taken.items()}
 
 
 def measure_steps(root: str) -> dict[str, Any]:
@@ -188,7 +181,7 @@ def measure_steps(root: str) -> dict[str, Any]:
 
 def main(root: str, only: str | None) -> None:
     keep_freed_memory()
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result = load_result("trainer") if (RESULTS / "trainer.json").exists() else {}
     result |= {
         "question": "What does Lightning cost over a raw loop of the same steps, and our callbacks per epoch?",
         "command": "python benchmarks/trainer.py --root DIR",
@@ -200,9 +193,8 @@ def main(root: str, only: str | None) -> None:
         result["epoch_end"] = {
             "recipe": EPOCH_END_RECIPE, "milliseconds": found, "device": describe_device(DEVICE)
         }  # fmt: skip
-    write_json(RESULT, result)
-    for name, table in TABLES.items():
-        print(f"{name}\n{table()}\n")
+    write_result("trainer", result)
+    print_tables(TABLES)
 
 
 def tabulate() -> str:

@@ -1,11 +1,11 @@
 """The studies say what they say: their forms are settings of the command line."""
 
-import importlib.util
 import json
 import shutil
 import sys
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,17 +24,9 @@ def modules_of_benchmarks():
         yield
 
 
-def benchmark(name):
-    specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def study():
-    return benchmark("study")
+    return import_module("study")
 
 
 def configuration(capsys, typed):
@@ -45,7 +37,7 @@ def configuration(capsys, typed):
 @pytest.mark.parametrize("script", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
 def test_every_benchmark_finds_what_it_measures(script):
     """What it imports, and what it puts a clock on."""
-    parts = getattr(benchmark(script), "PARTS", {})
+    parts = getattr(import_module(script), "PARTS", {})
     assert all(hasattr(owner, name) for owner, names in parts.values() for name in names)
 
 
@@ -81,16 +73,13 @@ def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeyp
     monkeypatch.setitem(study.STUDIES, "wild", study.Study("Does it?", "first", forms))
     monkeypatch.setattr(study, "main", repeat)
     monkeypatch.setattr(study, "megaflop", lambda _: 1.0)
-    monkeypatch.setattr(
-        study, "write_json", lambda file, content: (tmp_path / file.name).write_text(json.dumps(content))
-    )
-    monkeypatch.setattr(study, "load_result", lambda name: json.loads((tmp_path / f"{name}.json").read_text()))
+    monkeypatch.setattr(import_module("formatting"), "RESULTS", tmp_path)
     study.run("wild", "data", 3, tmp_path, False, [])
-    for table in (capsys.readouterr().out, study.tabulate("wild")):
-        assert "wild (n = 2; diverged: 2)" in table
-        assert "single (n = 1; diverged: 0, 1)" in table
-        assert "none (n = 0; diverged: 0, 1, 2)" in table
-        assert "after" in table.splitlines()[-1]
+    table = capsys.readouterr().out
+    assert "wild (n = 2; diverged: 2)" in table
+    assert "single (n = 1; diverged: 0, 1)" in table
+    assert "none (n = 0; diverged: 0, 1, 2)" in table
+    assert "after" in table.splitlines()[-1]
     assert study.find_differing(study.load_result("wild"), "accuracy") == set()
     diverged["0"] = [0, 1, 2]  # the one that the others are compared with
     shutil.rmtree(tmp_path / "0")
@@ -104,7 +93,7 @@ def test_a_study_goes_on_without_the_seeds_that_diverge(study, tmp_path, monkeyp
 
 def test_held_out_are_the_validation_images(image_folder, tmp_path):
     shutil.rmtree(image_folder / "val")
-    benchmark("held_out").link(image_folder, tmp_path / "held_out", size=6)
+    import_module("held_out").link(image_folder, tmp_path / "held_out", size=6)
     own = CIFAR10DataModule("folder", root=image_folder, val_size=6)
     linked = CIFAR10DataModule("folder", root=tmp_path / "held_out", held_out="test")
     for data in (own, linked):
@@ -142,7 +131,7 @@ def write_peer(tmp_path):
 
 @pytest.fixture
 def gpu():
-    return benchmark("gpu")
+    return import_module("gpu")
 
 
 def measure(gpu, tmp_path, *options):
@@ -162,7 +151,7 @@ def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch
     }
     assert {"fast94 1000, replayed", "fast94 1000, eager", "fast94 1000, kernels"} <= set(stages["step"]["rows"])
     assert stages["peer"]["rows"]["airbench94_muon.py"]["accuracy"] == [0.94] * 8
-    tables = benchmark("gpu_tables")
+    tables = import_module("gpu_tables")
     for module in (tables, sys.modules["formatting"]):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     others = ("gpu_choices", "gpu_stages", "gpu_batches")  # of results that other commands wrote
@@ -174,7 +163,7 @@ def test_every_stage_on_a_gpu_is_measured(gpu, tmp_path, write_peer, monkeypatch
 
 def test_a_run_of_a_peer_has_its_seconds_of_training():
     lines = ["| epoch | tta_val_acc | time_seconds |", "| 7 | | 3.0000 |", "| eval | 0.9400 | 3.1000 |", "Mean: 0.9400"]
-    (run,) = benchmark("peer_script").read_runs(lines)
+    (run,) = import_module("peer_script").read_runs(lines)
     assert (run["tta_val_acc"], run["time_seconds"], run["training_seconds"]) == ("0.9400", "3.1000", "3.0000")
 
 

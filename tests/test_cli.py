@@ -18,7 +18,6 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import Callback
-from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
@@ -235,58 +234,6 @@ def test_precision_is_recorded(capsys, tmp_path, tiny):
 
 
 @pytest.mark.slow
-def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
-    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    (file,) = (tmp_path / "tb/demo/run").glob("events.out.tfevents.*")
-    events = reader.EventAccumulator(str(file))
-    events.Reload()
-    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == read_metric_names(tmp_path / "run")
-    assert run(capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", 2)[0] == 0
-    assert len([*(tmp_path / "tb").rglob("events.out.tfevents.*")]) == len([*file.parent.glob("events*")]) == 2
-
-
-def read_metric_names(run_dir):
-    return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow"
-)  # raised in mlflow's code
-def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
-    pytest.importorskip("mlflow")
-    logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", tmp_path / "ml"]
-    status, _, err = run(capsys, "fit", *tiny, *logger)
-    if status:  # newer versions need this variable to write files
-        assert (status, len(err), "`MLFLOW_ALLOW_FILE_STORE=true`" in err[0]) == (2, 1, True)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
-    (directory,) = (tmp_path / "ml").glob("*/*/metrics")
-    files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
-    assert {*files, "step"} == read_metric_names(tmp_path / "run")
-    status, _, _ = run(
-        capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2", "--data.root", "elsewhere"
-    )
-    assert (status, [*(tmp_path / "ml").glob("*/*/metrics")]) == (0, [directory])  # the same run
-    losses = (directory / "train/loss_epoch").read_text().splitlines()
-    assert len(losses) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "missing"), [("MLFlowLogger", "_MLFLOW_AVAILABLE"), ("TensorBoardLogger", "_TENSORBOARD_AVAILABLE")]
-)
-def test_logger_of_a_missing_package_names_the_extra(capsys, tiny, monkeypatch, name, missing):
-    for module in ("lightning.pytorch.loggers.mlflow", "lightning.fabric.loggers.tensorboard"):
-        monkeypatch.setattr(f"{module}.{missing}", RequirementCache("absent-package"), raising=False)
-    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
-    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", name, "--trainer.logger.save_dir", "logs")
-    words = f"error: --trainer: {name} needs the extra: pip install 'lightning-cifar[{name[:-6].lower()}]'"
-    assert (status, err) == (2, [words])
-
-
-@pytest.mark.slow
 def test_ckpt_path_continues_training(trained, capsys, tmp_path, tiny):
     args = [*tiny, "--trainer.max_epochs", "2", "--ckpt_path", trained / "checkpoints/last.ckpt"]
     status, out, err = run(capsys, "fit", *args, "--run_dir", tmp_path / "run")
@@ -400,12 +347,6 @@ def test_ctrl_c_saves_and_names_the_results(tmp_path, tiny, start, eventually):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["train"], ["did you mean fit?"]),
-        (["fit", "--lr", "1"], ["did you mean --model.learning_rate?"]),
-        (["fit", "--model.lr=1"], ["did you mean --model.learning_rate?"]),
-        (["fit", "--batch_size", "1"], ["did you mean --data.batch_size?"]),
-        (["fit", "--epochs", "1"], ["did you mean --trainer.max_epochs?"]),
-        (["fit", "--trainer.widths", "1"], ["did you mean --model.widths?"]),
         (["fit", "--model.learning_rate", "fast"], ["model.learning_rate", "fast"]),
         (["fit", "--model.learning_rate", "-1"], ["learning_rate must be above 0", "-1"]),
         (["fit", "--model.widths", "[1,2]"], ["--model.widths must have one value for each of five blocks", "[1, 2]"]),

@@ -101,6 +101,7 @@ def test_version_is_printed(run_without_torch):
     [
         ([], f"name a command: {', '.join(SUBCOMMANDS)}; --help lists what they do"),
         (["fti"], f"no command 'fti': did you mean fit? There are {', '.join(SUBCOMMANDS)}"),
+        (["train"], f"no command 'train': did you mean fit? There are {', '.join(SUBCOMMANDS)}"),
         (
             ["fit", "--recipe", "fats"],
             f"no recipe 'fats': did you mean fast? There are {', '.join(RECIPES)}",
@@ -126,6 +127,11 @@ def test_version_is_printed(run_without_torch):
         (["repeat", "--seeds", "3"], "no option --seeds: did you mean --n?"),
         (["sweep", "--trials=3"], "no option --trials: did you mean --n_trials?"),
         (["serve", "--prot", "3"], "serve: unrecognized arguments: --prot 3; did you mean --port?"),
+        (["fit", "--lr", "1"], "no option --lr: did you mean --model.learning_rate?"),
+        (["fit", "--model.lr=1"], "no option --model.lr: did you mean --model.learning_rate?"),
+        (["fit", "--batch_size", "1"], "no option --batch_size: did you mean --data.batch_size?"),
+        (["fit", "--epochs", "1"], "no option --epochs: did you mean --trainer.max_epochs?"),
+        (["fit", "--trainer.widths", "1"], "no option --trainer.widths: did you mean --model.widths?"),
         (["fit", "--learningrate", "3"], "no option --learningrate: did you mean --model.learning_rate?"),
         (["fit", "--trainer.gpus", "3"], "no option --trainer.gpus: did you mean --trainer.devices?"),
         (["fit", "--model.hlp"], "no option --model.hlp: fit --help-all lists them"),

@@ -13,7 +13,6 @@ from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
 from lightning_cifar.evaluate.tables import format_table, write_logits
 from lightning_cifar.evaluate.test_results import (
-    DAMAGED,
     FIGURE,
     LOGITS,
     MISTAKES,
@@ -24,7 +23,7 @@ from lightning_cifar.evaluate.test_results import (
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.records.run_json import RECORD
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.records.wandb import log_test
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.settings.parsing import Precision

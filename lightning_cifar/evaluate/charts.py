@@ -1,6 +1,6 @@
 """Figures of an evaluation: confusion matrix, calibration, risk-coverage curve, corruptions; images of the mistakes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ NAMED = 20  # classes with their names in the confusion matrix, at most
 
 def draw_evaluation(file: Path, result: dict[str, Any]) -> None:
     """Write the result of `evaluate_logits` as a PNG."""
-    panels = [draw_calibration, draw_risk, *([draw_corruptions] if "corruptions" in result else [])]
-    if result["confusion"]:
-        panels.insert(0, draw_confusion)
+    panels = list_panels(result).values()
     figure = Figure(figsize=(5 * len(panels), 4.6), layout="constrained")
     with rc_context({"font.family": choose_fonts(result["per_class"])}):
         for number, draw in enumerate(panels, 1):
@@ -101,3 +99,17 @@ def draw_corruptions(axes: Axes, result: dict[str, Any]) -> None:
         axes.plot(range(len(values)), values, markersize=4, label=make_drawable([name])[0], **choose_line_style(number))
     axes.set(xlabel="severity", ylabel="accuracy without TTA, %", ylim=(0, 100), title="corruptions")
     axes.legend(fontsize=8 if len(found) <= 7 else 6, ncols=1 + len(found) // 8)
+
+
+PANELS = {
+    "confusion": draw_confusion,
+    "calibration": draw_calibration,
+    "risk": draw_risk,
+    "corruptions": draw_corruptions,
+}
+
+
+def list_panels(result: dict[str, Any]) -> dict[str, Callable[..., None]]:
+    """Return the panels of a result, by name: not every test has a confusion matrix or corruptions."""
+    absent = {name for name in ("confusion", "corruptions") if not result.get(name)}
+    return {name: draw for name, draw in PANELS.items() if name not in absent}

@@ -1,6 +1,5 @@
 """Results of ``test``: writing them, and finding those of a run. Importing this module imports no torch."""
 
-import csv
 import json
 import os
 from collections.abc import Iterable
@@ -9,33 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from PIL import Image
-
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.files import compute_digest, write_json, write_whole
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
 TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
-# Errors raised by reading a file that is damaged or holds something else.
-DAMAGED = (
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, yaml.YAMLError, csv.Error),
-    *(SyntaxError, Image.DecompressionBombError),  # Pillow's
-    RecursionError,  # nested too deep
-)
-
-
-def check_size(content: Any, limit: int) -> None:
-    """Raise a ValueError if a nested value has more than ``limit`` parts; aliases of YAML count at each place."""
-    waiting, count = [content], 0
-    while waiting:
-        value = waiting.pop()
-        count += 1
-        if count > limit:
-            raise ValueError(f"it has more than {limit:,} values")
-        if isinstance(value, dict | list):
-            waiting += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 def identify_checkpoint(checkpoint: Path, directory: Path, digest: str | None = None) -> dict[str, str]:

@@ -20,9 +20,7 @@ UNFINISHED = ".unfinished-{}"  # in a directory that a command fills, until it e
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 
 
-def make_directory(
-    named: Path | None, parent: Path, owner: Callable[[Path], bool] | None = None
-) -> tuple[Path, list[Path]]:
+def make_directory(named: Path | None, parent: Path, owner: Callable[[Path], bool]) -> tuple[Path, list[Path]]:
     """Make the directory that ``--run_dir`` names, as `claim_directory` does, or else one named by the time.
 
     Return it and the directories that were made for it, the innermost first.
@@ -51,16 +49,16 @@ def make_timed_directory(parent: Path) -> Path:
         raise refuse_directory(error, f"--run_dir {error.filename}") from error
 
 
-def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool] | None = None) -> Path:
+def claim_directory(directory: Path, option: str, owner: Callable[[Path], bool]) -> Path:
     """Make a directory that must be new, empty or already this command's; hidden files do not count.
 
-    ``option`` named it. ``owner`` returns whether a directory that holds files belongs to the command; None: none does.
+    ``option`` named it. ``owner`` returns whether a directory that holds files belongs to the command.
     """
     made = list_missing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         has_files = any(not entry.name.startswith(".") for entry in directory.iterdir())
-        taken = has_files and not (owner and owner(directory))
+        taken = has_files and not owner(directory)
     except OSError as error:
         remove_empty(made)  # its parents
         raise refuse_directory(error, f"{option} {directory}") from error

@@ -16,6 +16,7 @@ from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.exit_status import explain, find_stop
 from lightning_cifar.run.process.launcher import list_indices
+from lightning_cifar.run.records.stored_files import DAMAGED
 from lightning_cifar.run.settings.changes import find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
 from lightning_cifar.run.settings.shell import quote_path
@@ -118,7 +119,7 @@ def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
 def read_config(file: Path, modified: int) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(file.read_text()))
-    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except DAMAGED as error:
         raise InputError(f"{file} is damaged ({reason(error)}): delete its directory, or name another one") from error
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_cifar.evaluate import evaluation
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.mark.slow

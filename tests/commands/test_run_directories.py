@@ -10,7 +10,7 @@ import yaml
 
 from lightning_cifar import main
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.mark.slow
@@ -117,12 +117,15 @@ def test_commands_are_printed_as_they_are_typed(trained, capsys):
         assert out.splitlines()[0].endswith(f"was not tested: python -m lightning_cifar test --ckpt_path {quoted}")
 
 
-def test_the_command_that_tests_a_run_has_its_data_and_the_package_to_trust(trained, capsys):
+def test_the_command_that_tests_a_run_has_its_data_and_the_packages_to_trust(trained, capsys):
     shutil.copytree(trained, "run", ignore=shutil.ignore_patterns("tests.json"))
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     config["data"] |= {"root": "my images", "labels": "-x.csv"}
-    config["model"]["network"] = "mine.nets:build"
+    config["model"]["optimizer"] = "mine.optim:build"
     Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    record = json.loads(Path("run/run.json").read_text())
+    record["command"] += ["--trust_config=mine"]
+    Path("run/run.json").write_text(json.dumps(record))
     _, out, _ = run(capsys, "report", "run")
     options = "--data.root 'my images' --data.labels ./-x.csv --trust_config mine"
     assert out.splitlines()[0].endswith(f" test --ckpt_path run {options}")

@@ -185,8 +185,9 @@ def is_installed(root: Path = Path("data")) -> bool:
 @pytest.mark.parametrize(
     "bad",
     [
-        *(stall, crawl, promise_more, promise_and_break_off, send_other_bytes, send_page, fail, redirect_to_ftp),
-        *(send_headers_without_end, ask_for_patience, redirect_with_a_page_without_end),
+        *(stall, promise_more, promise_and_break_off, send_other_bytes, send_page, fail, redirect_to_ftp),
+        redirect_with_a_page_without_end,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (crawl, send_headers_without_end, ask_for_patience)),
     ],
     ids=lambda f: f.__name__,
 )

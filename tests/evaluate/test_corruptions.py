@@ -101,7 +101,7 @@ def test_tta_is_restored_after_a_failure(images, tta):
 
 
 @pytest.mark.slow
-def test_by_the_command_line(trained, capsys, tmp_path, drawn_figures):
+def test_the_command_measures_and_prints_each_corruption(trained, capsys, tmp_path, drawn_figures):
     checkpoint = str(trained / "checkpoints/last.ckpt")
     assert main(["test", "--ckpt_path", checkpoint, "--corruptions", "--run_dir", str(tmp_path / "test")]) == 0
     result = json.loads((tmp_path / "test/test.json").read_text())

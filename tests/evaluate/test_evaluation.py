@@ -29,7 +29,7 @@ def outputs():
     return torch.randn(300, 4) + 2 * torch.nn.functional.one_hot(labels, 4), labels
 
 
-def test_counts(outputs):
+def test_accuracy_recalls_and_confusions_are_counted(outputs):
     logits, labels = outputs
     result = evaluate_logits(logits, labels, NAMES, None)
     counts = [[0] * 4 for _ in range(4)]

@@ -70,7 +70,7 @@ def test_before_a_linear_head_it_is_the_class_activation_map(pretrained, drawn_i
 
 
 @pytest.mark.parametrize("gate", ["relu", "softmax", "residual", "channel", "static"])
-def test_any_network(drawn_images, gate):
+def test_a_network_with_any_gate_has_a_map_and_its_gates(drawn_images, gate):
     """The report's ends in one pixel: its heat is that of the third block. Gates are those the blocks compute."""
     model = ImageClassifier(gate=gate, widths=(4, 4, 8, 8, 8)).eval()
     used = []

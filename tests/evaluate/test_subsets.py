@@ -51,7 +51,7 @@ def test_accuracy_without_positions():
     assert evaluate_without([2], logits, labels) == {"accuracy": pytest.approx(2 / 3), "images": 3}
 
 
-def test_top5():
+def test_top5_counts_labels_among_the_five_likeliest():
     logits, labels = torch.randn(50, 12), torch.randint(12, (50,))
     ranks = [sum(other > row[label] for other in row) for row, label in zip(logits.tolist(), labels, strict=True)]
     assert measure_top5(logits, labels) == sum(rank < 5 for rank in ranks) / 50
@@ -68,7 +68,7 @@ def write_batches(root, labels):
 
 
 @pytest.mark.slow
-def test_by_the_command_line(outputs, tmp_path, capsys, monkeypatch):
+def test_the_command_measures_without_mislabelled_and_duplicate_images(outputs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cifar, "check_integrity", lambda file, md5: True)
     write_batches(tmp_path, outputs[1])
     data = ["--data.root", str(tmp_path), "--data.batch_size", "20"]

@@ -14,7 +14,7 @@ PREDICTED = torch.tensor([0] * 8 + [1] * 2 + [0] + [1] * 29)
 LOGITS = torch.nn.functional.one_hot(PREDICTED, 2) * torch.tensor(9.0).log()  # each class it names has 0.9
 
 
-def test_table():
+def test_the_table_has_a_row_for_each_class_and_the_scores():
     lines = format_table(evaluate_logits(LOGITS, LABELS, ("cat", "dog"), None)).splitlines()
     assert lines == [
         "class               recall  images",
@@ -53,7 +53,7 @@ def test_json_is_what_was_evaluated(tmp_path):
     assert json.loads((tmp_path / "test.json").read_text()) == result
 
 
-def test_predictions(tmp_path):
+def test_predictions_have_a_row_for_each_image(tmp_path):
     file = tmp_path / "predictions.csv"
     write_predictions(file, torch.tensor([[0.25, 0.75], [0.9, 0.1]]), torch.tensor([1, 1]), ("cat", "a,b"))
     with file.open(newline="") as opened:

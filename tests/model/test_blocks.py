@@ -68,7 +68,7 @@ def test_one_pixel_equals_the_hand_computed_value():
 
 
 @pytest.mark.parametrize("kernel_sizes", [(3, 3, 3), (1, 3, 5)])
-def test_equals_the_formula(kernel_sizes):
+def test_a_block_equals_the_formula(kernel_sizes):
     block, x = make_random_block(kernel_sizes), torch.randn(4, 5, 9, 12)
     torch.testing.assert_close(block(x), apply_formula(block, x))
 

@@ -10,7 +10,7 @@ from lightning_cifar.model.gates import Gate, GateName
 
 
 @pytest.mark.parametrize("kind", get_args(GateName))
-def test_starts_at_one(kind):
+def test_a_gate_starts_at_one(kind):
     gate = Gate(kind, 16, 3, 5)
     assert torch.equal(gate(torch.randn(4, 16)), torch.ones(4, 3, 5 if kind == "channel" else 1))
 
@@ -24,7 +24,7 @@ def test_starts_at_one(kind):
         ("softmax", lambda z: (3 * torch.tensor(z).div(2.5).softmax(0)).tolist()),
     ],
 )
-def test_equals_its_formula(kind, formula):
+def test_a_gate_equals_its_formula(kind, formula):
     gate = Gate(kind, 6, 3, 5, temperature=2.5)
     (linear,) = gate.layers
     nn.init.normal_(linear.weight)

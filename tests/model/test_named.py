@@ -190,6 +190,7 @@ def test_a_network_of_timm():
         build_network("timm/hf_hub:someone/something", 4)
 
 
+@pytest.mark.slow
 def test_a_network_of_one_size_is_left_as_it_was():
     """The images of another size, by which strides are found, fail."""
     network = build_network("timm/test_vit", 4, {"img_size": 32})

@@ -23,7 +23,7 @@ def test_five_blocks_each_followed_by_norm_and_pool():
     assert torch.equal(max_pool(maps), nn.functional.max_pool2d(maps, 2))
 
 
-def test_stage_shapes():
+def test_each_block_halves_the_maps():
     x, shapes = torch.randn(2, 3, 32, 32), []
     for stage in Backbone(widths=WIDTHS):
         x = stage(x)

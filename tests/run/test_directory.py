@@ -17,26 +17,28 @@ from lightning_cifar.run import trainer
 from lightning_cifar.run.directory import claim_directory, lock, make_timed_directory
 
 
+def is_mine(directory):
+    raise AssertionError("it holds no files to ask for")
+
+
 def test_new_and_empty_directories_can_be_claimed(tmp_path):
     directory = tmp_path / "a/b"
-    assert claim_directory(directory, "--output") == directory
+    assert claim_directory(directory, "--output", is_mine) == directory
     (directory / ".lock").touch()
-    assert claim_directory(directory, "--output") == directory
+    assert claim_directory(directory, "--output", is_mine) == directory
 
 
 def test_a_directory_with_files_needs_its_owner(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(InputError, match=r"^--output .* is not empty: name a new or empty directory$"):
-        claim_directory(tmp_path, "--output")
-    with pytest.raises(InputError, match="is not empty"):
-        claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "report.html").exists())
-    assert claim_directory(tmp_path, "--output", owner=lambda directory: (directory / "mine.txt").exists()) == tmp_path
+        claim_directory(tmp_path, "--output", lambda directory: (directory / "report.html").exists())
+    assert claim_directory(tmp_path, "--output", lambda directory: (directory / "mine.txt").exists()) == tmp_path
 
 
 def test_a_directory_that_cannot_be_made_names_the_option(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"^--explain .*file/x: Not a directory; name another directory$"):
-        claim_directory(tmp_path / "file/x", "--explain")
+        claim_directory(tmp_path / "file/x", "--explain", is_mine)
 
 
 def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch):
@@ -45,7 +47,7 @@ def test_a_full_disk_is_not_bad_input(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(OSError, match="No space left") as caught:
-        claim_directory(tmp_path / "new", "--output")
+        claim_directory(tmp_path / "new", "--output", is_mine)
     assert not isinstance(caught.value, InputError)
 
 

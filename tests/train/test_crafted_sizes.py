@@ -57,13 +57,15 @@ def limited_memory():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.endswith("timm") else []) for name in SIZES]
+)
 def test_huge_sizes_are_refused_before_they_are_allocated(name, small, limited_memory):
     stored = read_weights(small)
     started = time.process_time()
     with pytest.raises(InputError, match=r"small\.safetensors holds no model") as caught:
         check_network(stored._replace(hyper_parameters=stored.hyper_parameters | SIZES[name]))
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # the first one imports timm
     assert "allocate" not in str(caught.value)
 
 
@@ -103,8 +105,10 @@ def test_metadata_of_another_kind_is_one_line(metadata, small, capsys):
     "network",
     [
         "wide_resnet10_1",
-        "timm/test_resnet",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("shufflenet_v2_x0_5", "regnet_y_400mf")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("shufflenet_v2_x0_5", "regnet_y_400mf", "timm/test_resnet")
+        ),
     ],
 )
 def test_other_networks_are_read_as_before(network):

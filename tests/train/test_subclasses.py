@@ -104,7 +104,11 @@ def compile_network():
     ("make", "words"),
     [
         (lambda: WithForward(**SMALL), "without WithForward.forward, which training_step and test_step do not call"),
-        (compile_network, r"a checkpoint of torch.compile\(network\) fits no other: set compile=True"),
+        pytest.param(
+            compile_network,
+            r"a checkpoint of torch.compile\(network\) fits no other: set compile=True",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_training_loses_is_a_warning(make, words):

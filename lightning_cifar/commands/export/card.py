@@ -9,10 +9,10 @@ import yaml
 from lightning_cifar.errors import InputError, format_count
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.evaluate.tables import describe_partial, describe_worse
-from lightning_cifar.evaluate.test_results import DAMAGED, RESULT, find_current_test, find_tests
+from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.train.weights import SPLIT, get_square, read_weights
 
@@ -115,7 +115,7 @@ def format_card(
     recipe, classes = facts.get("recipe", "custom"), facts["classes"]
     members, named = hyper_parameters.get("members", 1), hyper_parameters.get("network", FIVE_BLOCK)
     square = get_square(hyper_parameters)
-    example, side = write_example(file_format, name, square.side, square.rule), square.side
+    example, side = write_example(file_format, name, square.side, square.rule, named), square.side
     kind = "of five gated convolutional blocks" if named == FIVE_BLOCK else f"`{named}`"
     title = "FiveBlockNet" if named == FIVE_BLOCK else named
     network = f"A network {kind}"
@@ -141,9 +141,17 @@ def format_card(
     )
 
 
-def write_example(file_format: str, name: str, side: int, rule: str) -> str:
-    """Return code that uses the file ``name``, whose model takes images of ``side`` pixels, made square by ``rule``."""
-    return USES[file_format].replace("MAKE_SQUARE", SQUARES[rule]).replace("SIDE", str(side)).replace("FILE", name)
+def write_example(file_format: str, name: str, side: int, rule: str, network: str = FIVE_BLOCK) -> str:
+    """Return code that uses the file ``name``, whose model takes images of ``side`` pixels, made square by ``rule``.
+
+    A file of weights names its ``network``; if it is imported, the code trusts its package.
+    """
+    code, load = USES[file_format], 'model = load_pretrained("FILE")'
+    module, imported, _ = network.partition(":")
+    if imported:
+        code = code.replace(load, f'with trust("{module.partition(".")[0]}"):  # runs its code\n    {load}')
+        code = code.replace("import load_pretrained\n", "import load_pretrained, trust\n")
+    return code.replace("MAKE_SQUARE", SQUARES[rule]).replace("SIDE", str(side)).replace("FILE", name)
 
 
 def format_front_matter(facts: dict[str, Any], network: str, file_format: str) -> str:

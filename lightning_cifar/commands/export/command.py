@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning_cifar.errors import InputError, check_range, reason, require_extra
 from lightning_cifar.evaluate.listing import find_images
-from lightning_cifar.evaluate.test_results import DAMAGED
 from lightning_cifar.files import WEIGHTS, open_atomically, write_whole
+from lightning_cifar.run.records.stored_files import DAMAGED
 from lightning_cifar.run.settings.options import Arguments, add_checkpoint
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}

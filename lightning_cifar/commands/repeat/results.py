@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_range, reason
-from lightning_cifar.evaluate.test_results import DAMAGED
 from lightning_cifar.run.console.columns import align_columns
-from lightning_cifar.run.records.stored_files import check_file, read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, check_file, read_json
 from lightning_cifar.run.settings.options import SEEDS
 from lightning_cifar.run.settings.shell import format_command
 

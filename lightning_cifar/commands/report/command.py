@@ -28,7 +28,7 @@ def main(args: list[str]) -> int:
 
     runs = read_runs(options.runs)
     # Any directory will do: only the report's own files are replaced.
-    output = claim_directory(options.output or options.runs[0] / "report", "--output", owner=lambda _: True)
+    output = claim_directory(options.output or options.runs[0] / "report", "--output", lambda _: True)
     if options.output:
         refuse_other_figures(output)
     write_whole(output / MARK, b"")

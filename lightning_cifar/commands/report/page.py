@@ -4,11 +4,11 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,23 +18,16 @@ from lightning_cifar.commands.report.measures import compare_groups, summarise_g
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.evaluate.charts import draw_calibration, draw_confusion, draw_corruptions, draw_risk
-from lightning_cifar.evaluate.test_results import DAMAGED
+from lightning_cifar.evaluate.charts import PANELS, list_panels
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.directory import UNFINISHED
 from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
-from lightning_cifar.run.records.stored_files import read_json
-from lightning_cifar.run.settings.shell import format_command, format_test_command
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"
-PANELS = {
-    "confusion": draw_confusion,
-    "calibration": draw_calibration,
-    "risk": draw_risk,
-    "corruptions": draw_corruptions,
-}
 MARK = UNFINISHED.format("report")
 CURVES = {"loss": plot_losses, "accuracy": plot_accuracies}
 FIGURE = re.compile(rf"({'|'.join(CURVES)}|({'|'.join(PANELS)})(-\d+)?)\.png")
@@ -50,6 +43,26 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
             file.unlink()
     groups = group_runs(runs)
     tests = [draw_tests(group, number, output) for number, group in enumerate(groups, 1)]
+    text = load_template().render(
+        title=", ".join(group.label for group in groups),
+        groups=groups,
+        means=summarise_groups(groups),
+        differences=[line for group in groups[1:] if (line := compare_groups(groups[0], group))],
+        every_run=tabulate_runs(groups),
+        curves=draw_curves(groups, output),
+        tests=tests,
+        settings=find_differing_settings(groups),
+        environment=collect_environments(groups),
+        commands=[collect_commands(group) for group in groups],
+        problems=[problem for run in runs for problem in run.problems],
+    )
+    page = output / PAGE
+    write_whole(page, text.encode(errors="backslashreplace"))
+    return page
+
+
+@cache
+def load_template() -> Template:
     environment = Environment(
         loader=PackageLoader("lightning_cifar.commands.report", ""),
         autoescape=True,
@@ -57,26 +70,7 @@ def write_report(runs: Sequence[SavedRun], output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = output / PAGE
-    write_whole(
-        page,
-        environment.get_template("page.html.jinja")
-        .render(
-            title=", ".join(group.label for group in groups),
-            groups=groups,
-            means=summarise_groups(groups),
-            differences=[line for group in groups[1:] if (line := compare_groups(groups[0], group))],
-            every_run=tabulate_runs(groups),
-            curves=draw_curves(groups, output),
-            tests=tests,
-            settings=find_differing_settings(groups),
-            environment=collect_environments(groups),
-            commands=[collect_commands(group) for group in groups],
-            problems=[problem for run in runs for problem in run.problems],
-        )
-        .encode(errors="backslashreplace"),
-    )
-    return page
+    return environment.get_template("page.html.jinja")
 
 
 def holds_report(output: Path) -> bool:
@@ -119,9 +113,7 @@ def draw_tests(group: Group, number: int, output: Path) -> dict[str, Any]:
     try:
         pooled = pool_tests(tests)
         found["recalls"] = list_recalls(pooled, len(tests))
-        for name, draw in PANELS.items():
-            if name in ("confusion", "corruptions") and not pooled.get(name):
-                continue
+        for name, draw in list_panels(pooled).items():
             file = output / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             found["panels"].append(
                 draw_panel(partial(draw, result=pooled), file, f"{name} of {group.label}", pooled["per_class"])
@@ -194,10 +186,10 @@ def collect_commands(group: Group) -> dict[str, Any]:
     with contextlib.suppress(OSError, *DAMAGED):  # not a run of `repeat`, or an unfinished one
         typed = [read_json(group.directory / "repeat.json")["command"]]
     checkpoint = next((found for run in group.runs if (found := run.test.get("checkpoint"))), None)
-    root, labels = (first.settings.get(f"data.{name}") for name in ("root", "labels"))
+    again = format_command("fit", "--config", first.directory / "config.yaml", *list_trust(first.trusted))
     return {
         "typed": typed,
-        "again": format_command("fit", "--config", first.directory / "config.yaml") if first.config else None,
-        "test": format_test_command(Path(checkpoint), root, labels, None) if checkpoint else None,
+        "again": again if first.config else None,
+        "test": first.format_test(Path(checkpoint)) if checkpoint else None,
         "config": first.config,
     }

@@ -19,10 +19,8 @@ from lightning_cifar.evaluate.charts import CAPTION_LINES
 from lightning_cifar.evaluate.scores import average_recalls
 from lightning_cifar.evaluate.tables import describe_partial
 from lightning_cifar.evaluate.test_results import (
-    DAMAGED,
     MISTAKES,
     RESULT,
-    check_size,
     find_current_test,
     find_tested_run,
     find_tests,
@@ -32,8 +30,8 @@ from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
-from lightning_cifar.run.records.stored_files import check_file, read_json, read_text
-from lightning_cifar.run.settings.options import SIGNATURES
+from lightning_cifar.run.records.stored_files import DAMAGED, check_file, check_size, read_json, read_text
+from lightning_cifar.run.settings.options import SIGNATURES, last_value
 from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 
 DIVERGED = DivergenceError.__name__  # in run.json
@@ -53,6 +51,7 @@ class SavedRun:
     config: str = ""  # text of config.yaml
     settings: dict[str, Any] = field(default_factory=dict)  # by option: ``data.batch_size``
     command: str = ""
+    trusted: str | None = None  # packages of its ``--trust_config``, which later commands on the run need too
     fit_seconds: float | None = None  # from the start of training to its end, over all resumes
     steps_per_epoch: float | None = None  # None: an earlier version, or unknown
     environment: dict[str, str] = field(default_factory=dict)
@@ -83,6 +82,7 @@ class SavedRun:
     def take_record(self, file: Path) -> None:
         record = read_json(file)
         self.command = shlex.join(record["command"])
+        self.trusted = last_value(record["command"], "--trust_config")
         timings = record.get("timings", {})
         if seconds := timings.get("fit_seconds"):
             self.fit_seconds = float(seconds)
@@ -108,7 +108,8 @@ class SavedRun:
             **record["versions"],
         }
         self.environment = {name: str(value) for name, value in facts.items() if value is not None}
-        ended, resume = record.get("ended"), format_command("fit", "--resume", self.directory, *self.list_trust())
+        ended = record.get("ended")
+        resume = format_command("fit", "--resume", self.directory, *list_trust(self.trusted))
         if record["stage"] != "fit" or (timings and ended is None):
             return
         why = "was stopped in training" if timings else "is still being trained, or was killed"
@@ -146,15 +147,10 @@ class SavedRun:
                 raise ValueError(f"{sheet.width}x{sheet.height} pixels are more than {MAX_SHEET}")
             self.tiles += [encode_png(tile) for tile in cut_sheet(sheet, count, CAPTION_LINES)]
 
-    def format_test(self) -> str:
-        """Return the command that tests this run."""
+    def format_test(self, checkpoint: Path) -> str:
+        """Return the command that tests a checkpoint of this run."""
         root, labels = (self.settings.get(name) for name in ("data.root", "data.labels"))
-        return format_test_command(self.directory, root, labels, ",".join(self.list_trust()[1:]))
-
-    def list_trust(self) -> list[str]:
-        """Return the option by which a command trusts the network's package, if the network is the user's."""
-        package, colon, _ = str(self.settings.get("model.network")).partition(":")
-        return list_trust(package.partition(".")[0] if colon else None)
+        return format_test_command(checkpoint, root, labels, self.trusted)
 
     def seconds(self) -> float | None:
         """Return the sum of the epochs' times, without validation; None if unknown."""
@@ -219,7 +215,8 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     if test is None:
         problem = f"{tests[0]} tested an earlier checkpoint of {directory}" if tests else f"{directory} was not tested"
         has_checkpoint = any(directory.glob("checkpoints/*.ckpt"))
-        run.problems.append(f"{problem}{f': {run.format_test()}' if has_checkpoint else ', and has no checkpoint'}")
+        remedy = f": {run.format_test(directory)}" if has_checkpoint else ", and has no checkpoint"
+        run.problems.append(problem + remedy)
         return run
     run.read(test / RESULT, run.take_test)
     if run.test and "mistakes" not in run.test:

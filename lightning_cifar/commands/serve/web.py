@@ -110,7 +110,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     @app.head("/health", include_in_schema=False)  # as probes of containers request
     @app.get("/health")
     async def health() -> Health:  # async: answers while requests wait for the model
-        return Health(status="ok", classes=get_class_names(model))
+        return Health(status="ok", classes=classes)
 
     @app.post(
         "/predict",

@@ -22,7 +22,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_json
 from lightning_cifar.run.accumulation import count_epoch_steps
-from lightning_cifar.run.records.stored_files import read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
@@ -137,7 +137,7 @@ def read_earlier(file: Path) -> dict[str, Any]:
             dict(one.get("data") or {})
             sum([one.get("timings", {}).get("fit_seconds", 0)])  # refuses text
         return dict(earlier)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         print(f"{file} is damaged and is written anew ({reason(error)})")
         return {}
 
@@ -155,7 +155,7 @@ def read_record_entry(run_dir: Path, kind: str) -> str | None:
     """Return a name in the ``run.json`` of a directory, such as ``recipe`` or ``mlflow_run``; None if there is none."""
     try:
         name = read_json(run_dir / RECORD)[kind]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, *DAMAGED):
         return None
     return name if isinstance(name, str) else None
 

@@ -32,7 +32,7 @@ def card(facts, form="onnx") -> tuple[dict, str]:
     return yaml.safe_load(matter), body
 
 
-def test_known_facts():
+def test_what_is_known_of_a_model_is_on_its_card():
     matter, body = card(WHOLE)
     (result,) = matter["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9046}]
@@ -46,7 +46,7 @@ def test_known_facts():
     assert "- seed: `3`" in body
 
 
-def test_unknown_facts():
+def test_what_is_unknown_of_a_model_is_called_so():
     matter, body = card(FACTS)
     assert "model-index" not in matter
     assert "Not tested: " in body
@@ -66,18 +66,25 @@ def test_the_example_reads_a_photograph_as_predict_does(rule):
     assert (np.asarray(names["image"]) == read_image("my.jpg", Square(32, rule))).all()
 
 
-def test_of_several_seeds():
+def test_the_example_trusts_the_package_of_a_network_that_is_imported():
+    code = write_example("safetensors", "x.safetensors", 32, "crop", "mine.nets:build")
+    assert "from lightning_cifar import load_pretrained, trust\n" in code
+    assert 'with trust("mine"):  # runs its code\n    model = load_pretrained("x.safetensors")\n' in code
+    assert "trust" not in write_example("onnx", "x.onnx", 32, "crop", "mine.nets:build")
+
+
+def test_the_accuracy_over_several_seeds_is_on_the_card():
     _, body = card(WHOLE | {"recipe_accuracy": {"n": 3, "mean": 0.9055, "interval": [0.9005, 0.9105]}})
     assert "- the recipe, over 3 seeds: 90.55%, 95 % interval 90.05% to 91.05%" in body
 
 
-def test_of_the_model_in_the_package():
+def test_the_packaged_model_has_its_facts():
     facts = collect_facts(PRETRAINED, ["cat"])
     assert (facts["recipe"], facts["data"], facts["seed"]) == ("accurate", "CIFAR-10", 0)
 
 
 @pytest.mark.slow
-def test_of_a_run_and_its_test(trained, tmp_path):
+def test_a_run_and_its_test_give_their_facts(trained, tmp_path):
     checkpoint = tmp_path / "runs/demo/TIME/checkpoints/last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes((trained / "checkpoints/last.ckpt").read_bytes())

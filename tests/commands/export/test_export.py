@@ -18,9 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lightning_cifar import ImageClassifier, load_pretrained, main
-from lightning_cifar.commands.export import check_images
-from lightning_cifar.commands.export import command as command
-from lightning_cifar.commands.export import formats as export
+from lightning_cifar.commands.export import check_images, command, formats
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
 from lightning_cifar.data.folder import load_folder
@@ -28,6 +26,7 @@ from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.files import write_json
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.weights import read_weights, save_weights
+from tests.command_line import run
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -37,20 +36,19 @@ FORMATS = [*command.SUFFIXES.items()]
 @pytest.fixture(scope="module")
 def models(trained, tmp_path_factory):
     """Return the file with a suffix, made by the command when a test first needs it: ONNX takes seconds."""
-    folder, formats = tmp_path_factory.mktemp("models"), {suffix: form for form, suffix in FORMATS}
+    folder, forms = tmp_path_factory.mktemp("models"), {suffix: form for form, suffix in FORMATS}
 
     def make(suffix: str) -> Path:
         file = folder / f"model{suffix}"
         args = ["--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--output", str(file)]
-        assert file.exists() or main(["export", *args, "--format", formats[suffix]]) == 0
+        assert file.exists() or main(["export", *args, "--format", forms[suffix]]) == 0
         return file
 
     return make
 
 
-def run(capsys, *args) -> tuple[int, str, str]:
-    status = main(["export", *map(str, args)])
-    return status, *capsys.readouterr()
+def export(capsys, *args: object) -> tuple[int, str, str]:
+    return run(capsys, "export", *args)
 
 
 @pytest.mark.slow
@@ -60,7 +58,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
 )
 def test_answers_as_the_model_does(checkpoint, models, form, suffix):
     model = ImageClassifier.load_from_checkpoint(checkpoint).eval()
-    answer = export.FORMATS[form][1](models(suffix))
+    answer = formats.FORMATS[form][1](models(suffix))
     temperature = read_weights(models(".safetensors")).facts.get("temperature", 1)  # if a test fitted one before
     for batch in (1, 2, 7, 40):
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8)
@@ -70,9 +68,9 @@ def test_answers_as_the_model_does(checkpoint, models, form, suffix):
         assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
 
 
-def test_says_what_it_did(checkpoint, tmp_path, capsys):
+def test_the_agreement_and_both_files_are_printed(checkpoint, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
-    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--output", file)
+    status, out, _ = export(capsys, "--ckpt_path", checkpoint, "--output", file)
     assert status == 0
     checked, model, card = out.splitlines()
     assert checked.startswith("checked: same class on all of 360 test images, largest logit difference 0.0e+00 (")
@@ -94,9 +92,9 @@ def test_each_file_holds_facts_and_no_local_path(models):
     assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in proto.graph.input] == [
         ("images", "batch")
     ]
-    extra = {export.FACTS: ""}
+    extra = {formats.FACTS: ""}
     torch.export.load(models(".pt2"), extra_files=extra)
-    assert json.loads(extra[export.FACTS]) == stored
+    assert json.loads(extra[formats.FACTS]) == stored
     assert read_weights(models(".safetensors")).facts == stored
     for _, suffix in FORMATS:
         content = models(suffix).read_bytes()
@@ -107,7 +105,7 @@ def test_each_file_holds_facts_and_no_local_path(models):
 def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsys):
     weights = models(".safetensors")
     assert (
-        run(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", drawn_folder)[0]
+        export(capsys, "--ckpt_path", weights, "--output", tmp_path / "again.safetensors", "--images", drawn_folder)[0]
         == 0
     )
     first, second = read_weights(weights), read_weights(tmp_path / "again.safetensors")
@@ -118,18 +116,18 @@ def test_safetensors_is_a_checkpoint_again(models, drawn_folder, tmp_path, capsy
 @pytest.mark.slow
 def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, tmp_path, capsys):
     args = ["--ckpt_path", models(".safetensors"), "--output"]
-    _, out, _ = run(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
+    _, out, _ = export(capsys, *args, tmp_path / "a.safetensors", "--images", drawn_folder)
     assert "same class on all of 20 images of --images, " in out
     assert "no effect" not in out
     both = ["--images", drawn_folder, "--data.root", drawn_folder, "--data.labels", "labels.csv"]
-    _, out, _ = run(capsys, *args, tmp_path / "both.safetensors", *both)
+    _, out, _ = export(capsys, *args, tmp_path / "both.safetensors", *both)
     assert "same class on all of 20 images of --images, " in out
     for name in ("root", "labels"):
         assert f"note: --data.{name} has no effect: --images are checked\n" in out
-    _, out, _ = run(capsys, *args, tmp_path / "b.safetensors")
+    _, out, _ = export(capsys, *args, tmp_path / "b.safetensors")
     assert "same class on all of 360 test images, " in out
     save_weights(load_pretrained(models(".safetensors")), tmp_path / "unknown.safetensors", None)
-    _, out, _ = run(capsys, "--ckpt_path", tmp_path / "unknown.safetensors", "--output", tmp_path / "c.safetensors")
+    _, out, _ = export(capsys, "--ckpt_path", tmp_path / "unknown.safetensors", "--output", tmp_path / "c.safetensors")
     assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
     assert "same class on all of 100 random images, " in (tmp_path / "c.safetensors.md").read_text()
     _, out, _ = run(capsys, *args, tmp_path / "d.safetensors", "--images", sorted(drawn_folder.rglob("*.*"))[0])
@@ -140,7 +138,7 @@ def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, 
 def test_of_a_run_on_another_datamodule(checkpoint, tmp_path, capsys):
     stored = load_checkpoint(checkpoint) | {"datamodule_hyper_parameters": {"dataset": "mine", "pixels": 3}}
     save_checkpoint(stored, tmp_path / "other.ckpt")
-    status, out, _ = run(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
+    status, out, _ = export(capsys, "--ckpt_path", tmp_path / "other.ckpt", "--output", tmp_path / "a.safetensors")
     assert (status, "on all of 100 random images" in out) == (0, True)
     assert "unknown data.\n" in (tmp_path / "a.safetensors.md").read_text()
 
@@ -163,10 +161,10 @@ def test_temperature_is_applied_in_a_file_of_any_name(checkpoint, suffix, drawn_
     save_weights(model, Path("calibrated.safetensors"), "val", temperature=0.5)
     output, file = Path(os.fsdecode(b"my\xff")).with_suffix(suffix), Path(f"model{suffix}")
     args = ["--ckpt_path", "calibrated.safetensors", "--output", output, "--images", drawn_folder]
-    assert run(capsys, *args)[0] == 0
+    assert export(capsys, *args)[0] == 0
     output.rename(file)
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
-    (answer,) = (opened for form, opened in export.FORMATS.items() if command.SUFFIXES[form] == suffix)
+    (answer,) = (opened for form, opened in formats.FORMATS.items() if command.SUFFIXES[form] == suffix)
     with torch.inference_mode():
         torch.testing.assert_close(answer[1](file)(images), 2 * model(images))
     card = Path(f"{output}.md").read_text()
@@ -179,11 +177,11 @@ def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monk
     def spoil(model, file, facts):
         model = copy.deepcopy(model)
         model.network.classifier[-1].bias.data[0] += 0.01
-        export.save_weights(model, file, **facts)
+        formats.save_weights(model, file, **facts)
 
-    monkeypatch.setitem(export.FORMATS, "safetensors", (spoil, export.load_pretrained))
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (spoil, formats.load_pretrained))
     file = tmp_path / "model.safetensors"
-    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", file)
+    status, _, err = export(capsys, "--ckpt_path", checkpoint, "--output", file)
     assert (status, err.startswith(f"{file} was not written because it disagrees with the model: ")) == (1, True)
     assert not list(tmp_path.glob("model*"))
 
@@ -209,7 +207,7 @@ def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monk
     ],
 )
 def test_bad_input_is_one_line(capsys, args, message):
-    status, out, err = run(capsys, *args.split())
+    status, out, err = export(capsys, *args.split())
     assert (status, out, err) == (2, "", f"error: {message}\n")
     assert not list(Path().glob("x*"))
 
@@ -217,10 +215,10 @@ def test_bad_input_is_one_line(capsys, args, message):
 def test_bad_files_are_one_line(checkpoint, models, tmp_path, capsys):
     (tmp_path / "x.ckpt").write_bytes(checkpoint.read_bytes()[:5000])
     (tmp_path / "x.png").write_bytes(b"x")
-    status, _, err = run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--output", tmp_path / "new.pt2")
+    status, _, err = export(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--output", tmp_path / "new.pt2")
     assert (status, err.startswith(f"error: {tmp_path / 'x.ckpt'} is damaged")) == (2, True)
     args = ["--ckpt_path", models(".safetensors"), "--images", tmp_path / "x.png", "--output"]
-    status, _, err = run(capsys, *args, tmp_path / "new.pt2")
+    status, _, err = export(capsys, *args, tmp_path / "new.pt2")
     assert (status, err.startswith(f"error: --images {tmp_path / 'x.png'} cannot be read (")) == (2, True)
 
 
@@ -228,7 +226,7 @@ def test_existing_files_are_not_overwritten(checkpoint, tmp_path, capsys):
     for name in ("old.pt2", "new.pt2.md"):
         (tmp_path / name).write_text("mine")
     for output, there in (("old.pt2", "old.pt2"), ("new.pt2", "new.pt2.md")):
-        status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / output)
+        status, _, err = export(capsys, "--ckpt_path", checkpoint, "--output", tmp_path / output)
         message = f"error: --output {tmp_path / there} exists: remove it or name another file\n"
         assert (status, err, (tmp_path / there).read_text()) == (2, message, "mine")
 
@@ -237,8 +235,8 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     args = ["--ckpt_path", checkpoint, "--output"]
     message = "error: export --format onnx needs the extra: pip install 'lightning-cifar[onnx]'\n"
-    assert run(capsys, *args, tmp_path / "x.onnx") == (2, "", message)
-    assert run(capsys, *args, tmp_path / "x.safetensors")[0] == 0
+    assert export(capsys, *args, tmp_path / "x.onnx") == (2, "", message)
+    assert export(capsys, *args, tmp_path / "x.safetensors")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -252,7 +250,7 @@ def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
 )
 def test_damaged_facts_of_a_weights_file_are_one_line(models, capsys, known):
     save_weights(load_pretrained(models(".safetensors")), Path("odd.safetensors"), **{"held_out": "val", **known})
-    status, _, err = run(capsys, "--ckpt_path", "odd.safetensors", "--output", "x.safetensors")
+    status, _, err = export(capsys, "--ckpt_path", "odd.safetensors", "--output", "x.safetensors")
     assert (status, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: the facts about odd.safetensors are damaged (")
     assert not [*Path().glob("x.*")]
@@ -265,7 +263,7 @@ def test_damaged_facts_of_a_test_are_one_line(trained, capsys, fact):
     checkpoint = Path("run/checkpoints/last.ckpt")
     result = {"accuracy": 0.5, "images": 9, "loss": 1.0, "calibration_error": 0.1} | fact
     write_json(Path("run/test/test.json"), identify_checkpoint(checkpoint, Path("run/test")) | result)
-    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
+    status, _, err = export(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
     assert (status, len(err.splitlines()), f"of {checkpoint}" in err or f"about {checkpoint}" in err) == (2, 1, True)
     assert not [*Path().glob("x.*")]
 
@@ -274,7 +272,7 @@ def test_weights_without_facts_are_exported(models, capsys):
     stored = read_weights(models(".safetensors"))
     metadata = {"hyper_parameters": json.dumps(stored.hyper_parameters), "known": "{}"}
     save_file(stored.tensors, "bare.safetensors", metadata)
-    assert run(capsys, "--ckpt_path", "bare.safetensors", "--output", "x.safetensors")[0] == 0
+    assert export(capsys, "--ckpt_path", "bare.safetensors", "--output", "x.safetensors")[0] == 0
     assert "Trained on unknown data." in Path("x.safetensors.md").read_text()
 
 
@@ -283,7 +281,7 @@ def test_a_disk_that_is_full_for_the_card_leaves_no_file(checkpoint, capsys, mon
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
     monkeypatch.setattr(command, "write_whole", fail)
-    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
+    status, _, err = export(capsys, "--ckpt_path", checkpoint, "--output", "x.safetensors")
     assert (status, err.startswith("error: x.safetensors.md: No space left on device: free some")) == (1, True)
     assert not [*Path().glob("*x.safetensors*")]
 
@@ -295,7 +293,7 @@ def test_a_full_disk_for_temporary_files_is_named(checkpoint, capsys, suffix):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        status, _, err = run(capsys, "--ckpt_path", checkpoint, "--output", f"x{suffix}")
+        status, _, err = export(capsys, "--ckpt_path", checkpoint, "--output", f"x{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert status == 1
@@ -307,7 +305,7 @@ def test_pipes_are_not_read(models, drawn_folder, capsys):
     os.mkfifo("images/pipe.png")
     args = ["--ckpt_path", models(".safetensors"), "--output", "x.safetensors", "--images", "images"]
     message = "error: --images images/pipe.png cannot be read (not a regular file): leave it out\n"
-    assert run(capsys, *args) == (2, "", message)
+    assert export(capsys, *args) == (2, "", message)
 
 
 def test_a_folder_of_test_images_gives_none_to_calibrate_with(checkpoint, image_folder, monkeypatch):
@@ -354,7 +352,7 @@ def test_source_paths_are_removed_from_subgraphs_too():
     inner = helper.make_node("Identity", ["x"], ["y"])
     inner.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="/home/me")
     outer = helper.make_node("If", ["is"], ["z"], then_branch=helper.make_graph([inner], "then", [], []))
-    export.remove_source_paths([outer])
+    formats.remove_source_paths([outer])
     assert b"/home/me" not in outer.SerializeToString()
 
 
@@ -376,7 +374,7 @@ def test_an_exported_model_is_tested_on_the_images_that_its_run_held_out(drawn_f
     data = ["--data.dataset", "folder", "--data.root", str(drawn_folder), "--data.val_size", "2"]
     data += ["--trainer.log_every_n_steps", "1"]
     assert main(["fit", *tiny, *data, "--data.split_seed", "3", "--run_dir", "run"]) == 0
-    assert run(capsys, "--ckpt_path", "run/checkpoints/last.ckpt", "--output", "model.safetensors")[0] == 0
+    assert export(capsys, "--ckpt_path", "run/checkpoints/last.ckpt", "--output", "model.safetensors")[0] == 0
     logits = []
     for name, file in (("one", "run/checkpoints/last.ckpt"), ("other", "model.safetensors")):
         assert main(["test", "--ckpt_path", file, "--data.root", str(drawn_folder), "--run_dir", name]) == 0

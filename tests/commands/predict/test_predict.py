@@ -25,6 +25,7 @@ from lightning_cifar.evaluate import prediction
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
 from tests.children import redirect
+from tests.command_line import run
 
 COLOURS = np.random.default_rng(0).integers(256, size=(40, 50, 3), dtype=np.uint8)
 
@@ -42,9 +43,8 @@ def pictures(tmp_path) -> Path:
     return folder
 
 
-def run(capsys, *args) -> tuple[int, str, str]:
-    status = main(["predict", *map(str, args)])
-    return status, *capsys.readouterr()
+def predict(capsys, *args: object) -> tuple[int, str, str]:
+    return run(capsys, "predict", *args)
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -52,7 +52,7 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def test_a_row_for_each_picture_as_the_model_says(checkpoint, pictures, capsys):
-    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "2", "--batch_size", "2")
+    status, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "2", "--batch_size", "2")
     rows = table(out)
     names = ["a.jpg", "b.png", "c.webp", "below/E.JPEG", "below/d.bmp"]
     assert (status, [row["file"] for row in rows]) == (0, [str(pictures / name) for name in names])
@@ -72,7 +72,7 @@ def test_files_patterns_and_a_list(checkpoint, pictures, capsys, monkeypatch):
         sys, "stdin", io.StringIO(f"\ufeff{pictures / 'a.jpg'}\n{pictures / 'c.webp'}\n")
     )  # as Windows begins a file
     args = ["--ckpt_path", checkpoint, "--images", pictures / "b.png", pictures / "**/*.bmp", "-"]
-    status, out, _ = run(capsys, *args)
+    status, out, _ = predict(capsys, *args)
     assert (status, [Path(row["file"]).name for row in table(out)]) == (0, ["b.png", "d.bmp", "a.jpg", "c.webp"])
 
 
@@ -85,10 +85,10 @@ def test_below_a_folder_pictures_go_by_their_suffix(tmp_path, suffix):
 
 def test_json_lines_and_table(checkpoint, pictures, capsys):
     args = ["--ckpt_path", checkpoint, "--images", pictures / "a.jpg", "--format"]
-    _, out, _ = run(capsys, *args, "jsonl")
+    _, out, _ = predict(capsys, *args, "jsonl")
     (row,) = (json.loads(line) for line in out.splitlines())
     assert (row["file"], row["error"], len(row["classes"])) == (str(pictures / "a.jpg"), None, 3)
-    _, out, _ = run(capsys, *args, "table")
+    _, out, _ = predict(capsys, *args, "table")
     name, probability = row["classes"][0]
     assert out.startswith(f"{pictures / 'a.jpg'}  {name} {probability:.1%}, ")
 
@@ -96,10 +96,10 @@ def test_json_lines_and_table(checkpoint, pictures, capsys):
 def test_the_output_file_is_written_atomically(checkpoint, pictures, capsys, tmp_path):
     output = tmp_path / "out.csv"
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", output]
-    status, out, err = run(capsys, *args)
+    status, out, err = predict(capsys, *args)
     assert (status, out, f"predictions: {output}" in err, len(table(output.read_text()))) == (0, "", True, 5)
     assert not list(tmp_path.glob(".*partial"))
-    status, _, err = run(capsys, *args[:-1], tmp_path / "absent/out.csv")
+    status, _, err = predict(capsys, *args[:-1], tmp_path / "absent/out.csv")
     assert (status, err.splitlines()[-1].endswith("absent is not a directory: make it first")) == (2, True)
 
 
@@ -135,7 +135,7 @@ def test_a_list_is_read_in_batches():
 
 def test_a_progress_bar_on_a_terminal(checkpoint, pictures, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    _, out, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
+    _, out, err = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures)
     assert len(table(out)) == 5
     assert re.search(r"predicting: 5 images \[00:\d\d, [\d.]+ ?images/s\]", err)
 
@@ -161,12 +161,12 @@ def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
     assert peaks[1] - peaks[0] < 10_000
 
 
-def test_explanations(checkpoint, pictures, capsys, tmp_path):
+def test_each_image_that_can_be_read_is_explained_in_a_figure(checkpoint, pictures, capsys, tmp_path):
     folder = tmp_path / "why/these"
     shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
     (pictures / "b.png").write_bytes(b"")
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--batch_size", "2", "--explain", folder]
-    status, out, err = run(capsys, *args)
+    status, out, err = predict(capsys, *args)
     assert (status, len(table(out)), f"explanations: {folder}" in err) == (1, 6, True)
     assert sorted(file.name for file in folder.iterdir()) == [
         "000001-a_b__.png", "000002-a.png", "000004-c.png", "000005-E.png", "000006-d.png"
@@ -174,9 +174,14 @@ def test_explanations(checkpoint, pictures, capsys, tmp_path):
     with Image.open(folder / "000002-a.png") as drawn:
         assert drawn.width > 2 * drawn.height
     before = {file: file.read_bytes() for file in folder.iterdir()}
-    assert run(capsys, *args)[0::2] == (2, f"error: --explain {folder} is not empty: name a new or empty directory\n")
+    assert predict(capsys, *args)[0::2] == (
+        2,
+        f"error: --explain {folder} is not empty: name a new or empty directory\n",
+    )
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
-    assert run(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith("x: Not a directory; name another directory\n")
+    assert predict(capsys, *args[:-1], pictures / "a.jpg" / "x")[2].endswith(
+        "x: Not a directory; name another directory\n"
+    )
 
 
 @pytest.mark.slow
@@ -195,17 +200,17 @@ def test_explanations_that_were_interrupted_are_repeated_in_their_directory(
             return encode(figure)
 
         patched.setattr(prediction, "encode_png", interrupt)
-        assert run(capsys, *args)[0] == 130
+        assert predict(capsys, *args)[0] == 130
     assert len([*(tmp_path / "why").glob("*.png")]) == 1
-    status, out, _ = run(capsys, *args)
+    status, out, _ = predict(capsys, *args)
     assert (status, len(table(out))) == (0, len([*(tmp_path / "why").iterdir()]))
-    assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
+    assert predict(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
     for file in (tmp_path / "why").iterdir():
         file.unlink()
     (tmp_path / "why/.unfinished-explain").touch()  # interrupted before the first figure
     assert main(["report", str(trained), "--output", str(tmp_path / "why")]) == 0
     before = {file.name for file in (tmp_path / "why").iterdir()}
-    assert run(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
+    assert predict(capsys, *args)[2].endswith("why is not empty: name a new or empty directory\n")
     assert {file.name for file in (tmp_path / "why").iterdir()} == before
 
 
@@ -214,21 +219,21 @@ def test_faster_ways_say_nearly_the_same(capsys, checkpoint, drawn_folder):
     folders = drawn_folder / "automobile", drawn_folder / "bird"
     args = ["--ckpt_path", "pretrained", "--images", *folders, "--top", "1", "--tta"]
     ways = (["none"], ["none", "--precision", "bf16-mixed"], ["translate"])
-    plain, *others = (table(run(capsys, *args, *options)[1]) for options in ways)
+    plain, *others = (table(predict(capsys, *args, *options)[1]) for options in ways)
     for rows in others:
         assert [row["class"] for row in rows] == [row["class"] for row in plain]
         assert [row["class"] for row in rows] == ["airplane", "airplane", "airplane", "bird"]
         shares = [[float(row["probability"]) for row in some] for some in (rows, plain)]
         assert shares[0] != shares[1]
         assert shares[0] == pytest.approx(shares[1], abs=0.3)
-    assert run(capsys, "--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision", "auto")[0] == 0
+    assert predict(capsys, "--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision", "auto")[0] == 0
 
 
 def test_precision_is_not_measured_on_a_known_processor(checkpoint, drawn_folder, capsys, monkeypatch):
     monkeypatch.setattr("lightning_cifar.run.process.hardware.find_processor_precision", lambda: "32-true")
     monkeypatch.delattr("lightning_cifar.run.process.hardware.IMAGES")  # measuring fails
     args = ["--ckpt_path", checkpoint, "--images", drawn_folder / "horse", "--precision"]
-    assert run(capsys, *args, "auto") == run(capsys, *args, "32-true")
+    assert predict(capsys, *args, "auto") == predict(capsys, *args, "32-true")
 
 
 def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp_path, monkeypatch):
@@ -237,7 +242,7 @@ def test_an_interrupted_command_leaves_no_file(checkpoint, pictures, capsys, tmp
 
     monkeypatch.setattr("lightning_cifar.evaluate.prediction.rank_classes", stopped)
     args = ["--ckpt_path", checkpoint, "--images", pictures, "--output", tmp_path / "out.csv"]
-    status, out, err = run(capsys, *args)
+    status, out, err = predict(capsys, *args)
     assert (status, out, err.splitlines()[-1]) == (130, "", "interrupted: run the command again")
     assert not [*tmp_path.glob("*out.csv*"), *tmp_path.glob(".out.csv*")]
 
@@ -305,7 +310,7 @@ NOT_READ = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_hostile_files(checkpoint, tmp_path, capsys, form):
+def test_files_that_are_no_images_get_a_row_with_the_reason(checkpoint, tmp_path, capsys, form):
     folder = tmp_path / "ill"
     folder.mkdir()
     for name, content in {**READ, **{name: content for name, (content, _) in NOT_READ.items()}}.items():
@@ -323,7 +328,7 @@ def test_hostile_files(checkpoint, tmp_path, capsys, form):
     output = tmp_path / "out"
     named = [folder, folder / "absent.png", folder / "folder.png" / "x.png"]
     args = ["--ckpt_path", checkpoint, "--images", *named, "--format", form, "--output", output]
-    status, _, err = run(capsys, *args)
+    status, _, err = predict(capsys, *args)
     assert (status, err.splitlines()[-1]) == (1, f"{len(reasons) + 2} images could not be read: see the column `error`")
     text = output.read_bytes().decode(errors="surrogateescape")
     rows = table(text) if form == "csv" else [json.loads(line) for line in text.splitlines()]
@@ -347,24 +352,24 @@ def test_hostile_files(checkpoint, tmp_path, capsys, form):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(capsys, args, message):
-    assert run(capsys, *args) == (2, "", f"error: {message}\n")
+    assert predict(capsys, *args) == (2, "", f"error: {message}\n")
 
 
 def test_bad_checkpoint_and_device(checkpoint, pictures, capsys, tmp_path):
     (tmp_path / "x.ckpt").write_bytes(b"x")
-    assert run(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--images", pictures)[0] == 2
-    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--device", "nonsense")
+    assert predict(capsys, "--ckpt_path", tmp_path / "x.ckpt", "--images", pictures)[0] == 2
+    status, _, err = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--device", "nonsense")
     assert (status, err.startswith("error: --device nonsense: ")) == (2, True)
 
 
 @pytest.mark.parametrize("name", [".", "/dev/null"])
 def test_only_files_are_written_over(checkpoint, pictures, capsys, name):
-    status, _, err = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--output", name)
+    status, _, err = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--output", name)
     assert (status, err) == (2, f"error: --output {name} is not a file: name a new file, or one to overwrite\n")
 
 
 def test_no_more_classes_than_there_are(checkpoint, pictures, capsys):
-    _, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
+    _, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
     assert out.splitlines()[0].endswith(",class10,probability10,error")
 
 
@@ -383,24 +388,24 @@ def test_files_that_are_left_out_are_counted(capsys, tmp_path, drawn_folder):
     for name in ("IMG_1.HEIC", "scan", "below/notes.txt", ".hidden"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("")
-    status, out, err = run(capsys, "--images", folder, "--format", "csv")
+    status, out, err = predict(capsys, "--images", folder, "--format", "csv")
     words = ": 2 files that are not images (1 without suffix, 1 .txt), such as"
     assert (status, len(out.splitlines())) == (1, 4)  # the HEIC file is a row, with its error
     assert f"left out{words} {folder / 'scan'}\n" in err
     assert "1 image could not be read: see the column `error`\n" in err
     (folder / "below/notes.txt").unlink()
-    assert "left out: 1 file that is not an image (1 without suffix), such as" in run(capsys, "--images", folder)[2]
+    assert "left out: 1 file that is not an image (1 without suffix), such as" in predict(capsys, "--images", folder)[2]
     (folder / "below/notes.txt").touch()
     (folder / "IMG_1.HEIC").unlink()
     for file in folder.glob("*.jpg"):
         file.unlink()
     message = f"error: --images {folder}: no image found{words} {folder / 'scan'}\n"
-    assert run(capsys, "--images", folder) == (2, "", message)
+    assert predict(capsys, "--images", folder) == (2, "", message)
 
 
 def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch):
     monkeypatch.setattr(prediction, "predict_probabilities", lambda model, images, _: torch.full((2, 10), torch.nan))
-    status, out, _ = run(capsys, "--images", drawn_folder / "cat", "--format", "csv")
+    status, out, _ = predict(capsys, "--images", drawn_folder / "cat", "--format", "csv")
     assert status == 1
     assert [row["error"] for row in table(out)] == ["the model's probabilities are NaN"] * 2
 
@@ -409,7 +414,7 @@ def test_probabilities_that_are_nan_are_errors(capsys, drawn_folder, monkeypatch
 def test_no_image_is_overwritten_by_predictions(pictures, capsys, name):
     (pictures / "JPEG without suffix").write_bytes((pictures / "a.jpg").read_bytes())
     before = {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()}
-    status, _, err = run(capsys, "--images", pictures / "a.jpg", "--output", pictures / name)
+    status, _, err = predict(capsys, "--images", pictures / "a.jpg", "--output", pictures / name)
     reason = "is an image, or named like one: name another file, such as predictions.csv"
     assert (status, err) == (2, f"error: --output {pictures / name} {reason}\n")
     assert {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()} == before
@@ -417,7 +422,7 @@ def test_no_image_is_overwritten_by_predictions(pictures, capsys, name):
 
 @pytest.mark.parametrize("output", [".", "absent/out.csv"])
 def test_a_refused_output_leaves_no_directory_of_figures(pictures, capsys, output):
-    assert run(capsys, "--images", pictures / "a.jpg", "--explain", "why", "--output", output)[0] == 2
+    assert predict(capsys, "--images", pictures / "a.jpg", "--explain", "why", "--output", output)[0] == 2
     assert not Path("why").exists()
 
 
@@ -426,7 +431,7 @@ def test_figures_in_a_folder_of_images_are_not_classified(checkpoint, pictures, 
     for number in range(AHEAD + 2):  # the folder below is listed after the first figure was written
         shutil.copy(pictures / "a.jpg", pictures / f"{number}.jpg")
     args = ["--images", pictures, "--batch_size", "1", "--explain", pictures / "below" / "why"]
-    status, out, _ = run(capsys, "--ckpt_path", checkpoint, *args)
+    status, out, _ = predict(capsys, "--ckpt_path", checkpoint, *args)
     assert (status, len(table(out))) == (0, 5 + AHEAD + 2)
 
 
@@ -441,7 +446,7 @@ def test_folders_that_are_linked_or_cannot_be_read_are_not_passed_over(checkpoin
     (pictures / "below").symlink_to(Path("elsewhere").resolve())
     (pictures / "locked").mkdir()
     monkeypatch.setattr(os, "scandir", scan)
-    status, out, _ = run(capsys, "--ckpt_path", checkpoint, "--images", pictures)
+    status, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures)
     *read, locked = table(out)
     assert (status, len(read), [row["error"] for row in read]) == (1, 5, [""] * 5)
     assert (locked["file"], locked["error"][:9]) == (str(pictures / "locked"), "a folder:")

@@ -13,7 +13,7 @@ import torch
 from lightning_cifar import ImageClassifier, Throughput
 from lightning_cifar.commands.repeat import command as command_module
 from lightning_cifar.run.settings.options import RECIPES
-from tests.commands.command_line import run
+from tests.command_line import run
 
 FROM_START = "{}: repeat trains every seed from the start; --run_dir resumes an earlier repeat"
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"seed": 0', b"\xff", b"[" * 100_000, None])

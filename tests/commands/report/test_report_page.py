@@ -18,7 +18,7 @@ from lightning_cifar.commands.report.runs import read_runs
 from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.run.figures.image_sheet import cut_sheet
-from tests.commands.command_line import run
+from tests.command_line import run
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def cells(page, name):
 
 
 @pytest.mark.slow
-def test_one_run(runs, capsys, tmp_path, drawn_figures):
+def test_a_page_holds_all_results_of_a_run(runs, capsys, tmp_path, drawn_figures):
     status, out, err = run(capsys, "report", runs / "demo/run", "--output", tmp_path / "out")
     assert (status, out, err) == (0, f"report: {tmp_path / 'out/report.html'}\n", "")
     page = (tmp_path / "out/report.html").read_text()
@@ -92,7 +92,7 @@ def test_mistakes_are_images_of_the_test_set(runs):
         assert mistake["label"] == str(labels[mistake["index"]].item())
 
 
-def test_seeds_of_a_repeat(copied, capsys):
+def test_seeds_of_a_repeat_are_summarised(copied, capsys):
     accuracies = [0.5, 0.6, 0.55]
     for seed, accuracy in enumerate(accuracies):
         seed_of(copied, f"repeat/seed{seed}", seed, accuracy)
@@ -119,7 +119,7 @@ def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
     assert '<th scope="col">demo (a)</th><th scope="col">demo (b)</th>' in page
 
 
-def test_two_configurations(copied, capsys, tmp_path):
+def test_two_configurations_are_compared(copied, capsys, tmp_path):
     for place, accuracies, rate in (("a", (0.50, 0.51), 0.001), ("b", (0.70, 0.72), 0.01)):
         for seed, accuracy in enumerate(accuracies):
             seed_of(copied, f"{place}/seed{seed}", seed, accuracy, learning_rate=rate)
@@ -202,7 +202,7 @@ def test_a_test_of_an_earlier_checkpoint_is_skipped(copied, capsys):
     assert "Test results" not in (copied / "demo/run/report/report.html").read_text()
 
 
-def test_a_test_alone(copied, capsys):
+def test_a_test_without_its_run_is_reported(copied, capsys):
     shutil.rmtree(copied / "demo")
     status, out, _ = run(capsys, "report", copied / "test/one")
     page = (copied / "test/one/report/report.html").read_text()
@@ -382,7 +382,7 @@ def test_one_test_of_several_seeds_says_so(copied, capsys):
 
 
 @pytest.mark.slow
-def test_does_not_import_torch(runs, tmp_path):
+def test_a_report_imports_no_torch(runs, tmp_path):
     code = "import sys; from lightning_cifar import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, "report", str(runs / "demo/run"), "--output", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
@@ -422,14 +422,16 @@ def test_a_test_that_names_no_file_is_reported_without_it(copied, capsys, checkp
     assert run(capsys, "report", copied / "test/one")[0] == 0
 
 
-def test_the_printed_test_command_says_where_the_data_lies(copied, capsys, tmp_path):
+def test_the_printed_commands_say_where_the_data_lies_and_whom_to_trust(copied, capsys, tmp_path):
     config = copied / "demo/run/config.yaml"
     settings = yaml.safe_load(config.read_text())
     settings["data"] |= {"root": "my images", "labels": "labels.csv"}
     config.write_text(yaml.safe_dump(settings))
+    change_json(copied / "demo/run/run.json", command=["fit", "--trust_config", "mine,theirs"])
     assert run(capsys, "report", copied / "demo/run", "--output", tmp_path / "out")[0] == 0
     page = html.unescape((tmp_path / "out/report.html").read_text())
-    assert "last.ckpt --data.root 'my images' --data.labels labels.csv" in page
+    assert f"fit --config {config} --trust_config mine,theirs\n" in page
+    assert "last.ckpt --data.root 'my images' --data.labels labels.csv --trust_config mine,theirs</pre>" in page
 
 
 def test_training_that_ended_within_an_epoch_is_drawn_there(trained, capsys, tiny, tmp_path):

@@ -106,7 +106,7 @@ def test_the_missing_extra_is_named(capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_in_a_browser(served, tmp_path, drawn_folder):
+def test_dropped_images_are_classified_in_a_browser(served, tmp_path, drawn_folder):
     """A picture is dropped, its class is seen; names are text; nothing comes from elsewhere."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("there is no chromium")

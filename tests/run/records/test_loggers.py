@@ -1,4 +1,4 @@
-"""Configured loggers: directories that they cannot write to, logs of another run, servers that fail."""
+"""Configured loggers: what they log, directories that they cannot write to, logs of another run, servers that fail."""
 
 import sys
 from collections.abc import Sequence
@@ -6,8 +6,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from lightning_utilities.core.imports import RequirementCache
 
 from lightning_cifar import Throughput, main
+from tests.command_line import run
 
 LOGGER = "--trainer.logger"
 
@@ -136,3 +138,56 @@ def test_a_server_that_goes_away_ends_no_run(tiny, server, capsys, monkeypatch):
     monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: setattr(server, "answers", False))
     assert resume(capsys, 4).count("warning: MLFlow failed and logs no more of this run: Run 'run0' not found\n") == 1
     assert [*server.runs] == ["run0"]
+
+
+@pytest.mark.slow
+def test_tensorboard_logger_gets_every_metric(capsys, tmp_path, tiny):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", tmp_path / "tb"]
+    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
+    (file,) = (tmp_path / "tb/demo/run").glob("events.out.tfevents.*")
+    events = reader.EventAccumulator(str(file))
+    events.Reload()
+    assert {*events.Tags()["scalars"], "step"} - {"hp_metric"} == read_metric_names(tmp_path / "run")
+    assert run(capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", 2)[0] == 0
+    assert len([*(tmp_path / "tb").rglob("events.out.tfevents.*")]) == len([*file.parent.glob("events*")]) == 2
+
+
+def read_metric_names(run_dir):
+    return {*(run_dir / "metrics.csv").read_text().splitlines()[0].split(",")}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:mlflow", "ignore::DeprecationWarning:mlflow"
+)  # raised in mlflow's code
+def test_mlflow_logger_gets_every_metric(capsys, tmp_path, tiny, monkeypatch):
+    pytest.importorskip("mlflow")
+    logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", tmp_path / "ml"]
+    status, _, err = run(capsys, "fit", *tiny, *logger)
+    if status:  # newer versions need this variable to write files
+        (line,) = err.splitlines()
+        assert (status, "`MLFLOW_ALLOW_FILE_STORE=true`" in line) == (2, True)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert run(capsys, "fit", *tiny, *logger, "--run_dir", tmp_path / "run")[0] == 0
+    (directory,) = (tmp_path / "ml").glob("*/*/metrics")
+    files = {str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file()}
+    assert {*files, "step"} == read_metric_names(tmp_path / "run")
+    status, _, _ = run(
+        capsys, "fit", "--resume", tmp_path / "run", "--trainer.max_epochs", "2", "--data.root", "elsewhere"
+    )
+    assert (status, [*(tmp_path / "ml").glob("*/*/metrics")]) == (0, [directory])  # the same run
+    losses = (directory / "train/loss_epoch").read_text().splitlines()
+    assert len(losses) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("MLFlowLogger", "_MLFLOW_AVAILABLE"), ("TensorBoardLogger", "_TENSORBOARD_AVAILABLE")]
+)
+def test_logger_of_a_missing_package_names_the_extra(capsys, tiny, monkeypatch, name, missing):
+    for module in ("lightning.pytorch.loggers.mlflow", "lightning.fabric.loggers.tensorboard"):
+        monkeypatch.setattr(f"{module}.{missing}", RequirementCache("absent-package"), raising=False)
+    monkeypatch.setattr("lightning.fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    status, _, err = run(capsys, "fit", *tiny, "--trainer.logger", name, "--trainer.logger.save_dir", "logs")
+    words = f"error: --trainer: {name} needs the extra: pip install 'lightning-cifar[{name[:-6].lower()}]'\n"
+    assert (status, err) == (2, words)
