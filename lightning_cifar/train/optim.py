@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_cifar.callbacks import find_callbacks
-from lightning_cifar.errors import InputError, check_name, format_count, reason
+from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
 
@@ -76,7 +76,7 @@ def fuse(*optimizers: torch.optim.Optimizer) -> None:
 
 
 def prepare_averages(trainer: Trainer) -> None:
-    """Let callbacks that average the weights copy integers, such as indices: their mean would be rounded down.
+    """Let callbacks that average the weights copy integers and constants, whose mean would be rounded.
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
     `InputError` if one begins after the last step: Lightning would end with the weights from before training.
@@ -85,14 +85,16 @@ def prepare_averages(trainer: Trainer) -> None:
         if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:
             start, total = one.update_starting_at_step or 0, trainer.estimated_stepping_batches
             if start >= total:
-                why = f"training ends after {format_count(int(total), 'step')}; set a lower one"
-                raise InputError(f"update_starting_at_step {start:,}: {why}")
-        if (average := one._average_model) is None:
-            continue
-        if mean := average.avg_fn:
-            average.avg_fn = lambda old, new, n, mean=mean: mean(old, new, n) if old.is_floating_point() else new
-        for name in ("on_validation_epoch_start", "on_save_checkpoint", "on_train_end"):  # set anew by each fit
-            setattr(one, name, partial(copy_weights, average, getattr(type(one), name).__get__(one)))
+                raise InputError(f"update_starting_at_step {start:,}: training ends at step {total:,.0f}; lower it")
+        if (average := one._average_model) is not None:
+            if mean := average.avg_fn:
+                average.avg_fn = partial(average_changes, mean)
+            for name in ("on_validation_epoch_start", "on_save_checkpoint", "on_train_end"):  # set anew by each fit
+                setattr(one, name, partial(copy_weights, average, getattr(type(one), name).__get__(one)))
+
+
+def average_changes(mean: Callable[..., Tensor], old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+    return mean(old, new, count).where(old != new, new) if new.is_floating_point() or new.is_complex() else new
 
 
 def copy_weights(average: AveragedModel, use: Callable[..., None], trainer: Trainer, module: Any, *args: Any) -> None:

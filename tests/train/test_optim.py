@@ -269,15 +269,23 @@ def test_refuses_values_out_of_range(arguments, message):
         ImageClassifier(**arguments)
 
 
-def test_an_average_of_the_weights_keeps_indices():
-    """The mean of 7 and 7 with this decay is 6.9999995, of which Lightning would keep 6."""
-    model = ImageClassifier(widths=(4, 8, 8, 8, 8), flip_equivariant=True)
-    partners = [buffer.clone() for name, buffer in model.named_buffers() if name.endswith("partner")]
-    trainer = make_quiet_trainer(callbacks=EMAWeightAveraging(decay=0.9), limit_val_batches=0, max_steps=3)
-    trainer.fit(model, CIFAR10DataModule("digits", batch_size=32))
-    found = [buffer for name, buffer in model.named_buffers() if name.endswith("partner")]
-    assert len(found) == len(partners) > 0
-    assert all(map(torch.equal, partners, found))
+def test_an_average_of_the_weights_keeps_what_is_constant():
+    """The mean of 7 and 7 with this decay is 6.9999995, of which Lightning would keep 6 as an index."""
+    model = ImageClassifier(widths=(4, 8, 8, 8, 8), flip_equivariant=True, norm_scale=False)
+    for parameter in (weights := dict(model.named_parameters())).values():
+        if not parameter.requires_grad:
+            parameter.data.fill_(0.7)
+    data = CIFAR10DataModule("digits", batch_size=32)
+    data.setup()
+    model.adopt(data)
+    constants = {name: buffer for name, buffer in model.named_buffers() if name.endswith(("partner", ".mean", ".std"))}
+    constants |= {name: parameter for name, parameter in weights.items() if not parameter.requires_grad}
+    before = {name: value.clone() for name, value in constants.items()}
+    trainer = make_quiet_trainer(callbacks=EMAWeightAveraging(decay=0.9), limit_val_batches=0, max_steps=9)
+    trainer.fit(model, data)
+    after = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    assert {name.rpartition(".")[2] for name in before} == {"partner", "mean", "std", "weight"}
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
 
 
 def test_muon_takes_filters_of_zeros():

@@ -332,6 +332,6 @@ def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
 def test_an_average_that_would_never_begin_is_refused(tiny, capsys):
     average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step", "1000"]
     assert fit(tiny, *average) == 2
-    words = "update_starting_at_step 1,000: training ends after 3 steps; set a lower one"
+    words = "update_starting_at_step 1,000: training ends at step 3; lower it"
     assert capsys.readouterr().err == f"error: {words}\n"
     assert not Path("run").exists()
