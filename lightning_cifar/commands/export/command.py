@@ -67,6 +67,8 @@ def main(args: list[str]) -> int:
     )
     if options.int8 and calibration is None:
         raise InputError("--int8 needs images to calibrate with, and the model's data was not found: set --images")
+    if file_format != "safetensors":
+        print(f"exporting to {file_format}, which may take a minute", flush=True)
     content, check = export_model(
         model, file_format, f"model{SUFFIXES[file_format]}", facts, images, calibration if options.int8 else None
     )

@@ -15,7 +15,9 @@ def test_int8_predicts_nearly_as_the_model(trained, tmp_path, capsys):
 
     file = tmp_path / "model.onnx"
     assert main(["export", "--ckpt_path", str(trained / "checkpoints/last.ckpt"), "--output", str(file), "--int8"]) == 0
-    (share,) = re.findall(r"checked: int8, same class on ([\d.]+)% of 360 test images", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert out.startswith("exporting to onnx, which may take a minute\n")
+    (share,) = re.findall(r"checked: int8, same class on ([\d.]+)% of 360 test images", out)
     assert float(share) >= 90
     proto = onnx.load(file)
     convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
