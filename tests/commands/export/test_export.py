@@ -130,7 +130,7 @@ def test_images_of_ones_own_or_of_the_test_or_random_ones(models, drawn_folder, 
     _, out, _ = export(capsys, "--ckpt_path", tmp_path / "unknown.safetensors", "--output", tmp_path / "c.safetensors")
     assert "same class on all of 100 random images (the model's data was not found: name images by --images), " in out
     assert "same class on all of 100 random images, " in (tmp_path / "c.safetensors.md").read_text()
-    _, out, _ = run(capsys, *args, tmp_path / "d.safetensors", "--images", sorted(drawn_folder.rglob("*.*"))[0])
+    _, out, _ = export(capsys, *args, tmp_path / "d.safetensors", "--images", sorted(drawn_folder.rglob("*.*"))[0])
     assert "same class on the only image of --images, " in out
 
 
