@@ -26,6 +26,7 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
     "fit_loop/epoch_loop/batch_progress/current/ready": "batches taken of this epoch: 0 at its beginning",
     "fit_loop/epoch_loop/restarting": "with max_steps, Lightning takes the beginning of an epoch for its end",
+    "fit_loop/epoch_loop/_batches_that_stepped": "the number of the next logged step",
     "fit_loop/epoch_loop/_num_ready_batches_reached": "whether the end of training is also that of an epoch",
     "fit_loop/epoch_loop/_should_accumulate": "gradients half accumulated are in no checkpoint",
     "fit_loop/epoch_loop/_should_check_val_fx": "a validation that is due would be left out",
@@ -70,6 +71,13 @@ def begin_epoch(trainer: Trainer) -> None:
     loop = trainer.fit_loop.epoch_loop
     if not loop.batch_progress.current.ready:
         loop.restarting = False
+
+
+def continue_after_validation(trainer: Trainer) -> None:
+    """Count the step only once after which training ended, if it was validated: Lightning counts it when it resumes."""
+    loop = trainer.fit_loop.epoch_loop
+    if loop.restarting and loop._should_check_val_fx(None):  # a fetcher matters after the last batch only
+        loop._batches_that_stepped -= 1
 
 
 def is_resumable(trainer: Trainer, fetcher: Any) -> bool:

@@ -232,6 +232,15 @@ def test_training_from_the_best_checkpoint_begins_with_the_next_epoch(tmp_path):
 
 
 @pytest.mark.slow
+def test_training_that_ended_at_a_validation_within_an_epoch_counts_no_step_twice(tmp_path):
+    args = ["--recipe", "report", *SMALL, "--data.held_out", "val", *ALIVE, "--trainer.val_check_interval", "2"]
+    run_dir = tmp_path / "run"
+    assert main(["fit", *args, "--trainer.max_steps", "6", "--run_dir", str(run_dir)]) == 0
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_steps", "12"]) == 0
+    assert [int(row["step"]) for row in read_rows(run_dir) if "train/loss_step" in row] == [*range(12)]
+
+
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     """It draws the figure, which a run that was killed after its last checkpoint lacks, and keeps the numbers."""
     run_dir = shutil.copytree(trained, tmp_path / "run")
