@@ -71,7 +71,7 @@ def check_split(job: Job) -> None:
     assert job.ckpt_path is not None
     try:
         record = read_json(job.ckpt_path.parent.parent / RECORD)
-        trained = {one["data"]["split"] for one in (record, *record.get("resumed", []))} - {None}
+        trained = {(one.get("data") or {}).get("split") for one in (record, *record.get("resumed", []))} - {None}
     except (OSError, *DAMAGED):  # the run is not here, or of another version
         return
     if job.data.dataset.split and trained - {job.data.dataset.split}:

@@ -60,7 +60,7 @@ def list_images(
     """Return the class names, and the images of each part, sorted by label and path."""
     paths = list_class_files(root) if labels is None else read_labels(labels, root)
     names = name_classes(labels or root, paths, class_names)
-    plain = {name.strip().lower(): name for name in names}
+    plain = {"".join(name.casefold().split()): name for name in names}
     if alike := sorted({*names} - {*plain.values()}):
         print(f"warning: {alike[0]!r} differs from another class in case or spaces only: are they one?", flush=True)
     for part, found in paths.items():

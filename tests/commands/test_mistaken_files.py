@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.commands.command_line import run
 
 from lightning_cifar.data.folder import load_folder
+from tests.command_line import run
 
 
 def write_labels(root: Path) -> list[str]:

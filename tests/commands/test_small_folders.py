@@ -172,6 +172,8 @@ def test_a_complete_repeat_of_a_folder_is_summarised_again(image_folder, capsys)
         assert main(words) == 0, capsys.readouterr().err
         (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("seed 0: "))
         assert line.endswith(f" s{words_of_start}")
+    _, *rows = Path("repeated/seed0/predictions.csv").read_text().splitlines()
+    assert all((image_folder / row.split(",")[-1]).is_file() for row in rows)  # the images by their files
     assert main([*words, "--trainer.log_every_n_steps", "7"]) == 0  # changes no weight
     capsys.readouterr()
     for option, value in (("data.batch_size", "5"), ("data.cutout", "3")):

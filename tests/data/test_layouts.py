@@ -125,6 +125,9 @@ def test_a_split_that_has_changed_in_training_is_a_warning(flat, fit, test, caps
     (flat / "cat" / "image-00.bmp").unlink()
     assert main(["fit", "--resume", "run", "--trainer.max_epochs", "2"]) == 0
     assert re.search(r"changed: the data \(fingerprint \w{12} before, \w{12} now\)\n", capsys.readouterr().out)
+    record = json.loads(Path("run/run.json").read_text())
+    record["resumed"].append({"data": None})  # of an earlier version
+    Path("run/run.json").write_text(json.dumps(record))
     assert f"warning: {flat} has changed since training began" in test(flat)[1]
 
 

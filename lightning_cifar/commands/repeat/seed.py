@@ -67,7 +67,9 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     identity = identify_checkpoint(checkpoint, run.directory) if checkpoint else {}
     keep_result(job, run, identity | evaluation)
     logits, _, labels = job.model.test_outputs.compute()
-    write_predictions(run.directory / "predictions.csv", logits.softmax(1), labels, job.data.dataset.class_names)
+    data = job.data.dataset
+    file = run.directory / "predictions.csv"
+    write_predictions(file, logits.softmax(1), labels, data.class_names, data.test_files)
     return {
         "seed": seed,
         "directory": run.directory.name,

@@ -86,13 +86,15 @@ class LastCheckpoint(Checkpoint):
             trainer.should_stop, self.postponed = True, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        resume.begin_epoch(trainer)
+        if self.stored.get("ended_early"):
+            resume.continue_after_validation(trainer)
         if not trainer.is_global_zero:  # rank 0 has the sums of all processes
             self.stored = {}
         with explain_checkpoint(trainer.ckpt_path):
             resume.restore_metric_states(pl_module, self.stored.get("metrics", {}))
             if trainer.ckpt_path and not isinstance(trainer.strategy, FSDPStrategy):  # of which each rank has a shard
                 resume.try_step(trainer)
-        resume.begin_epoch(trainer)
         self.saved_at = time.monotonic()
         self.requeue_signal = resume.find_requeue_signal(trainer)
         numbers = {*SIGNALS, *([self.requeue_signal] if self.requeue_signal else [])}
@@ -196,6 +198,7 @@ class LastCheckpoint(Checkpoint):
             "metrics": resume.collect_metric_states(self.module, reduce) if within else {},
             "sums": resume.collect_epoch_sums(self.trainer, reduce) if within else {},
             "lines": count_lines(self.trainer),
+            "ended_early": self.ended_early,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "fit_loop/epoch_loop/done": "the same, when max_steps ends the epoch early",
     "fit_loop/epoch_loop/batch_progress/current/ready": "batches taken of this epoch: 0 at its beginning",
     "fit_loop/epoch_loop/restarting": "with max_steps, Lightning takes the beginning of an epoch for its end",
+    "fit_loop/epoch_loop/_batches_that_stepped": "the number of the next logged step",
     "fit_loop/epoch_loop/_num_ready_batches_reached": "whether the end of training is also that of an epoch",
     "fit_loop/epoch_loop/_should_accumulate": "gradients half accumulated are in no checkpoint",
     "fit_loop/epoch_loop/_should_check_val_fx": "a validation that is due would be left out",
@@ -40,6 +41,9 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "result/value": "its sum",
     "checkpoint/loops/fit_loop/state_dict/combined_loader": "how many batches of the epoch were taken",
     "checkpoint/loops/fit_loop/epoch_loop.batch_progress/current": "counts of the epoch that has ended",
+    "checkpoint/loops/fit_loop/epoch_loop.batch_progress/total/completed": "whether its last step has ended",
+    "checkpoint/loops/fit_loop/epoch_loop.val_loop.batch_progress/total/completed": "whether its validation has ended",
+    "checkpoint/loops/fit_loop/epoch_loop.state_dict/_batches_that_stepped": "the number of the next logged step",
     "checkpoint/loops/fit_loop/epoch_progress/total/completed": "whether it has ended",
 }
 Reduce = Callable[[Any], Any]
@@ -70,6 +74,13 @@ def begin_epoch(trainer: Trainer) -> None:
     loop = trainer.fit_loop.epoch_loop
     if not loop.batch_progress.current.ready:
         loop.restarting = False
+
+
+def continue_after_validation(trainer: Trainer) -> None:
+    """Count the step only once after which training ended, if it was validated: Lightning counts it when it resumes."""
+    loop: Any = trainer.fit_loop.epoch_loop
+    if loop.restarting and loop._should_check_val_fx(None):  # a fetcher matters after the last batch only
+        loop._batches_that_stepped -= 1
 
 
 def is_resumable(trainer: Trainer, fetcher: Any) -> bool:
@@ -187,12 +198,20 @@ def start_next_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 def end_epoch(checkpoint: dict[str, Any]) -> None:
-    """Let a checkpoint that was saved by a hook at an epoch's end, such as ``best.ckpt``, begin the next epoch.
+    """Let a checkpoint that a hook saved after an epoch's last step, or at its end, begin the next epoch.
 
-    With max_steps, Lightning would end the epoch once more.
+    Lightning would begin that epoch without its hooks, or end the one before once more.
     """
-    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-    total, current = progress["total"], progress["current"]
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    validation = loops["epoch_loop.val_loop.batch_progress"]["total"]
+    total, current, steps = epochs["total"], epochs["current"], batches["total"]
+    has_begun = total["started"] == total["ready"] == total["processed"] + 1
+    has_taken_last = batches["is_last_batch"] and steps["ready"] == steps["processed"]
+    if has_begun and has_taken_last and validation["ready"] == validation["completed"]:
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+        steps["completed"] = steps["processed"]
+        total["processed"], current["processed"] = total["ready"], current["ready"]
     if total["ready"] == total["processed"] == total["completed"] + 1:
         total["completed"] = total["processed"]
         current["completed"] = current["processed"]

@@ -25,11 +25,13 @@ def shorten_type_error(key: str, text: str) -> str:
     """Return jsonargparse's message about a value of the wrong type as ``--trainer.precision fp16: one of ...``."""
     if "Unable to load config" in text:
         return f"--{key} names a file of settings; to set one option write --{key}.NAME VALUE"
+    # The first of several errors is about the value; others may say that another class has no such argument.
+    if argument := re.search(r'Errors:;.*? "?([\w.]+)(?:":|: [\w ]*subtypes); (.*?(?:Got|Given) value: [^;]*)', text):
+        return shorten_type_error(f"{key}.{argument[1]}", argument[2])
     if why := explain_class(key, text):
         return why
-    if nested := re.search(r"NestedArg\(key='([\w.]+)'", text):  # an argument of a class
-        about = re.search(r"Errors:; (.*?(?:Got|Given) value: [^;]*)", text)
-        return shorten_type_error(f"{key}.{nested[1]}", about[1] if about else text.partition("Errors:; ")[2])
+    if argument := re.search(r"Errors:; (.*?); .*NestedArg\(key='([\w.]+)'", text):
+        return f"--{key}.{argument[2]}: {argument[1].removeprefix(argument[2]).strip()}"
     found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before
     choices, types = re.search(r"Literal\[(.*?)\]", text), re.search(r"Subtypes: \[(.*?)\]; Errors", text)
     if found is None or ("." not in key and key != "seed_everything") or "init_args" in found[1] or "required" in text:

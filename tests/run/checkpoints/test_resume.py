@@ -232,6 +232,32 @@ def test_training_from_the_best_checkpoint_begins_with_the_next_epoch(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("when", ["every_n_train_steps 4", "save_on_train_epoch_end false"])
+def test_checkpoints_of_hooks_after_the_last_step_of_an_epoch_resume_to_the_bit(tmp_path, when):
+    """From `on_train_batch_end` and `on_validation_end`; Lightning ended the epoch again, or left out its hooks."""
+    args = ["--recipe", "report", *SMALL, "--data.held_out", "val", *ALIVE, "--trainer.max_steps", "12"]
+    args += ["--trainer.callbacks", "ModelCheckpoint", *f"--trainer.callbacks.{when}".split()]
+    args += ["--trainer.callbacks.save_top_k", "-1", "--trainer.callbacks.dirpath"]
+    assert main(["fit", *args, str(tmp_path / "saved"), "--run_dir", str(tmp_path / "first")]) == 0
+    (saved,) = (tmp_path / "saved").glob("*step=4.ckpt")
+    further = ["--ckpt_path", str(saved), "--run_dir", str(tmp_path / "second")]
+    assert main(["fit", *args, str(tmp_path / "others"), *further]) == 0
+    found, expected = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("second", "first"))
+    assert_same(found["state_dict"], expected["state_dict"])
+    steps = [int(row["step"]) for row in read_rows(tmp_path / "second") if "train/loss_step" in row]
+    assert steps == [*range(4, 12)]
+
+
+@pytest.mark.slow
+def test_training_that_ended_at_a_validation_within_an_epoch_counts_no_step_twice(tmp_path):
+    args = ["--recipe", "report", *SMALL, "--data.held_out", "val", *ALIVE, "--trainer.val_check_interval", "2"]
+    run_dir = tmp_path / "run"
+    assert main(["fit", *args, "--trainer.max_steps", "6", "--run_dir", str(run_dir)]) == 0
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_steps", "12"]) == 0
+    assert [int(row["step"]) for row in read_rows(run_dir) if "train/loss_step" in row] == [*range(12)]
+
+
+@pytest.mark.slow
 def test_resuming_a_finished_run_trains_nothing(trained, tmp_path, capsys):
     """It draws the figure, which a run that was killed after its last checkpoint lacks, and keeps the numbers."""
     run_dir = shutil.copytree(trained, tmp_path / "run")

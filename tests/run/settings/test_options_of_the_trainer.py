@@ -250,6 +250,19 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--trainer.callbacks EarlyStoping", "no such class; did you mean EarlyStopping?"),
         ("--trainer.logger CSVLogger --trainer.logger.sav x", "--trainer.logger.sav: the class has no such argument"),
         ("--trainer.callbacks EarlyStopping --trainer.callbacks.patience x", "callbacks.patience x: expected int"),
+        (
+            "--trainer.callbacks EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.patience 1.5",
+            "--trainer.callbacks.patience 1.5: expected int",
+        ),
+        (
+            "--trainer.callbacks BackboneFinetuning --trainer.callbacks.lambda_func 3",
+            "--trainer.callbacks.lambda_func: 3: no such class",
+        ),
+        ("--config callbacks.yaml", "--trainer.callbacks.save_top_k many: expected int"),
+        (
+            "--trainer.callbacks ModelCheckpoint --trainer.callbacks.save_last x",
+            "x: one of true, false, link",
+        ),
         ("--trainer.callbacks EarlyStopping --trainer.callbacks.divergence_threshold x", "x: expected float or null"),
         (
             "--trainer.callbacks ModelCheckpoint --trainer.callbacks.train_time_interval 3",
@@ -287,6 +300,9 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
     ],
 )
 def test_value_of_another_type_gets_one_short_line(tiny, capsys, words, answer):
+    Path("callbacks.yaml").write_text(
+        "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {save_top_k: many}}]}"
+    )
     assert fit(tiny, *words.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert answer in line
