@@ -12,7 +12,7 @@ demo: .venv/demo ## install, train on scikit-learn's digits (no download), test
 	$(BIN)/python -m lightning_cifar test --ckpt_path $(RUN)/checkpoints/best.ckpt --run_dir $(RUN)/test
 	@echo "next: source .venv/bin/activate, then python -m lightning_cifar --help"
 
-test: .venv/test ## install the test extra, run the default suite (offline, three minutes)
+test: .venv/test ## install the test extra, run the default suite (offline, two minutes)
 	$(BIN)/python -m pytest
 
 test-all: .venv/test ## run every test that needs no GPU, also those marked slow or long

@@ -41,6 +41,7 @@ def test_every_benchmark_finds_what_it_measures(script):
     assert all(hasattr(owner, name) for owner, names in parts.values() for name in names)
 
 
+@pytest.mark.slow
 def test_the_wide_branch_costs_what_three_do(study, tmp_path, capsys):
     costs = []
     for form in ("ReLU, as reported", "none: one branch, a tenth wider"):
@@ -201,6 +202,7 @@ def test_a_lost_gpu_and_a_stage_that_hangs_need_a_new_process(gpu, tmp_path, mon
     assert found["step"]["error"] == "ended by the clock"
 
 
+@pytest.mark.slow
 def test_stages_on_a_gpu_end_in_time_and_keep_earlier_rows(gpu, tmp_path, monkeypatch):
     assert [*measure(gpu, tmp_path, "--stages", "card")] == ["card"]
     monkeypatch.setattr(gpu.Stage, "_replace", lambda stage, needed: stage)  # as without --dry

@@ -138,6 +138,7 @@ def test_validate_prints_the_accuracy(trained, capsys):
     assert run(capsys, *command, "--verbose", "false")[:2] == (0, [])
 
 
+@pytest.mark.slow
 def test_predict_writes_a_row_per_image(trained, capsys, tmp_path):
     checkpoint = trained / "checkpoints/last.ckpt"
     assert run(capsys, "predict", "--ckpt_path", checkpoint, "--run_dir", tmp_path / "p")[0] == 0
@@ -448,6 +449,7 @@ def test_foreign_checkpoint_is_refused(capsys, tmp_path):
     assert "'depth'" in err[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 @pytest.mark.parametrize(
     "flags", ["--trainer.enable_checkpointing false", "--trainer.barebones true --trainer.log_every_n_steps 0"]
@@ -457,6 +459,7 @@ def test_trainer_options_turn_checkpoints_off(capsys, tmp_path, tiny, flags):
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 def test_a_barebones_trainer_needs_nothing_but_its_option(capsys, tmp_path):
     """The log interval of a recipe, which the user did not type, was refused."""

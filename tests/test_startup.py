@@ -176,6 +176,7 @@ def test_every_option_of_the_parser_passes_the_check(subcommand, capsys):
         check_option(flag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "status", "err"),
     [
@@ -190,6 +191,7 @@ def test_output_that_is_closed_or_full_is_no_traceback(redirection, status, err)
     assert (done.stdout, done.stderr) == (f"{status}\n", err)
 
 
+@pytest.mark.slow
 def test_training_needs_no_standard_streams(tiny, monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
@@ -198,6 +200,7 @@ def test_training_needs_no_standard_streams(tiny, monkeypatch):
         stream.close()
 
 
+@pytest.mark.slow
 def test_working_directory_that_was_deleted_is_named(tmp_path, capsys, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -45,6 +45,7 @@ def test_results_come_first_and_names_are_escaped(named, monkeypatch, tmp_path, 
     assert main(["report", str(named / "run"), "--output", "report"]) == 0
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text(trained, capsys):
     assert main(["test", "--ckpt_path", str(trained), "--run_dir", "tested"]) == 0
     os.rename("tested", name := "bad\udcff")

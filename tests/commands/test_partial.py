@@ -66,6 +66,7 @@ def test_a_temperature_that_does_not_help_is_named(trained, capsys, tmp_path, mo
     assert ("divide the logits" in (tmp_path / "x.safetensors.md").read_text()) == helps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "options", "words"),
     [

@@ -7,6 +7,7 @@ from lightning_cifar.data import download
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["test", "fit", *(pytest.param(one, marks=pytest.mark.slow) for one in ("validate", "predict", "export"))],

@@ -94,6 +94,7 @@ def test_an_image_that_is_drawn_twice_is_augmented_twice(image_folder):
     assert len(images.unique()) < 18
 
 
+@pytest.mark.slow
 def test_what_has_no_effect_on_classes_of_one_size_gets_a_line(image_folder, capsys):
     for cat in sorted((image_folder / "train/cat").iterdir())[6:]:
         cat.unlink()

@@ -62,6 +62,7 @@ def augment(image: np.ndarray, padding: int, mirrored: bool, top: int, left: int
     return padded[:, top : top + 32, left : left + 32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("padding", [0, 1])
 def test_training_images_are_flipped_and_cropped_independently(image_folder, trainer, flip, padding):

@@ -323,6 +323,7 @@ def check_download_fails(published, root, bad_input, url, *reasons):
     assert list_names(root) == []
 
 
+@pytest.mark.slow
 def test_missing_url_is_named(published, mirror, root, bad_input):
     check_download_fails(published, root, bad_input, f"{mirror.url}/absent.tar.gz", "not found")
     gc.collect()  # a connection left open would warn here
@@ -339,6 +340,7 @@ def test_bad_url_is_named(published, root, bad_input, url):
     check_download_fails(published, root, bad_input, url)
 
 
+@pytest.mark.slow
 def test_a_silent_server_times_out(published, mirror, root, tmp_path, bad_input, monkeypatch):
     shutil.copy(published.archive, tmp_path / "www" / "mirrored.tar.gz")
     monkeypatch.setattr(download, "ONLY_TIMEOUT", 0.1)

@@ -84,6 +84,7 @@ def test_digits_are_32x32_rgb_in_the_full_range():
     assert digits.class_names == tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_every_digit_is_in_one_part_enlarged_as_by_pillow():
     from sklearn import datasets
 

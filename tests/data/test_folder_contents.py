@@ -91,6 +91,7 @@ def test_a_class_folder_without_images_is_named(image_folder, read):
     assert (status, f"folders of {image_folder} without images are left out: eel\n" in text) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["Cat", "cat ", "c at"])
 def test_classes_that_differ_in_case_or_spaces_get_a_warning(image_folder, read, other):
     assert "differs" not in read()[1]
@@ -101,6 +102,7 @@ def test_classes_that_differ_in_case_or_spaces_get_a_warning(image_folder, read,
     assert f"warning: {min(other, 'cat')!r} differs from another class in case or spaces only" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_files_that_are_not_images_are_passed_over_with_a_count(image_folder, read, in_memory):
     expected = load_folder(image_folder).fingerprint()
@@ -123,6 +125,7 @@ def test_images_without_suffix_are_read(image_folder):
     assert load_folder(image_folder).train.images.equal(expected)
 
 
+@pytest.mark.slow
 def test_names_that_differ_only_in_unicode_form_are_the_same_class(image_folder, read):
     for part, form in (("train", "NFD"), ("val", "NFC"), ("test", "NFC")):
         (image_folder / part / "cat").rename(image_folder / part / unicodedata.normalize(form, "Bär"))
@@ -211,6 +214,7 @@ def test_predict_counts_files_that_are_not_images(image_folder, trained, capsys)
     assert "left out: 2 files that are not images (1 .txt, 1 without suffix), such as" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_very_many_classes_are_counted_in_messages(read):
     for number in range(300):  # one of two images is tested, the other validates
         folder = Path("many", f"class{number:03}")

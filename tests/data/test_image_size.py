@@ -53,6 +53,7 @@ def test_a_line_keeps_a_pixel_of_width(size):
     assert (pixels == 0).all(2).sum() == 32
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_is_decoded_at_a_size_that_suffices():
     ramp = np.linspace(0, 255, 4000).astype(np.uint8)
     Image.fromarray(np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)).save("large.jpg")
@@ -289,6 +290,7 @@ def test_export_checks_on_the_models_own_images(run, tall, capsys, monkeypatch):
     assert "same class on all of 3 test images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_smaller_training_images_than_tested_ones_are_pointed_out(tall, tiny, capsys):
     words = ["--data.root", str(tall), "--run_dir", "run", "--data.sizes", "[24,32]"]
     assert main(["fit", *tiny, *SIZE_64, *STEPS, *words]) == 0

@@ -97,6 +97,7 @@ UNREADABLE = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_no_readable_image_is_named(image_folder, trained, tiny, tmp_path, capsys):
     files = [tmp_path / f"IMG {number}.jpg" for number in range(len(UNREADABLE))]
     for file, (content, _) in zip(files, UNREADABLE, strict=True):

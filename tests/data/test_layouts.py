@@ -144,6 +144,7 @@ def test_a_folder_with_test_images_only_is_tested(image_folder, fit, test, missi
     assert [*result["per_class"]] == ["cat", "dog"]
 
 
+@pytest.mark.slow
 def test_a_folder_with_test_images_only_cannot_be_trained_on(image_folder, fit, tiny, capsys):
     fit(image_folder)
     for part in ("train", "val"):
@@ -295,6 +296,7 @@ def test_a_file_that_is_damaged_later_brings_all_names(image_folder, bad_input):
         list(data.train_dataloader())
 
 
+@pytest.mark.slow
 def test_images_that_do_not_fit_in_memory_are_read_from_files(image_folder, read, monkeypatch):
     size = 24 * 32 * 32 * 3
     for free, kept in ((3 * size, True), (3 * size - 1, False)):
@@ -401,6 +403,7 @@ def test_accents_of_paths_may_have_another_unicode_form(loose, on_disk, in_file)
     assert [label for _, label in list_images(loose, loose / "labels.csv")[1]["train"]] == [0, 1]
 
 
+@pytest.mark.slow
 def test_pipes_are_not_read(loose, read):
     os.mkfifo(loose / "images" / "pipe.bmp")
     os.mkfifo(loose / "pipe.csv")

@@ -313,6 +313,7 @@ def break_folder(archive: bytes) -> None:
     (folder / "notes.txt").write_text("mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["url", "archive"])
 @pytest.mark.parametrize("damage", [break_archive, break_folder])
 def test_an_explicit_source_wins_over_broken_files(published, start_mirror, tiny, capsys, damage, source):

@@ -217,6 +217,7 @@ def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
     checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     foreign = {"url": "http://127.0.0.1:9/x", "archive": "/absent", "root": str(tmp_path), "dataset": "cifar10"}

@@ -29,6 +29,7 @@ def test_one_value_has_no_spread():
     assert summarise([2.0]) == {"n": 1, "std": None, "interval": None, **same}
 
 
+@pytest.mark.slow
 def test_interval_covers_the_mean_with_its_confidence():
     samples = torch.randn(1000, 4, dtype=torch.float64).tolist()
     covered = sum(low <= 0 <= high for low, high in (summarise(sample)["interval"] for sample in samples))

@@ -93,6 +93,7 @@ def test_the_command_measures_without_mislabelled_and_duplicate_images(outputs, 
     assert " of 9,998 images, without 2 with a near duplicate in train\n" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

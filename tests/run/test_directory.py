@@ -97,6 +97,7 @@ def replace_by_file() -> None:
     Path("run").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [lambda: shutil.rmtree("run"), lambda: Path("run").rename("moved"), replace_by_file],
@@ -112,6 +113,7 @@ def test_run_directory_that_vanishes_is_one_line(tiny, monkeypatch, capsys, harm
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.slow
 def test_training_that_outlives_its_directory_says_so(tiny, monkeypatch, capsys):
     monkeypatch.setattr(Throughput, "on_train_epoch_end", lambda *_: Path("run").rename("moved"))
     assert main(["fit", *tiny, "--run_dir", "run"]) == 0

@@ -27,6 +27,7 @@ def test_the_last_weights_are_validated_wherever_max_steps_ends(tiny, steps, val
     assert float(score) == pytest.approx(float(accuracies[best["global_step"] - 1]))
 
 
+@pytest.mark.slow
 def test_the_test_accuracy_is_plotted_there_too(tiny):
     """As the recipe `report` does, also in a lesson of a few steps."""
     options = ["--data.held_out", "test", "--trainer.max_steps", "1", "--run_dir", "run"]

@@ -108,6 +108,7 @@ def test_an_infinite_mask_is_no_divergence(tmp_path, capsys, monkeypatch):
     assert main([*SMALL, *options[:-1], "other"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_every_floating_or_complex_tensor_is_checked(device):
     """Weights and buffers, at any position; large finite values, whose squares overflow, are accepted."""

@@ -21,6 +21,7 @@ def train(directory, model, callbacks=None, **options):
     return read_metrics(directory / "metrics.csv")
 
 
+@pytest.mark.slow
 def test_mean_weights_and_fraction_of_zero_gates_are_logged(tmp_path):
     model = ImageClassifier(widths=(4, 4, 4, 4, 4), learning_rate=1e-9)
     data = CIFAR10DataModule(dataset="digits")
@@ -43,6 +44,7 @@ def test_mean_weights_and_fraction_of_zero_gates_are_logged(tmp_path):
     assert model.network.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [1, 2])
 def test_training_stops_if_a_block_has_zero_gates_for_every_image(members, tmp_path):
     model = ImageClassifier(widths=(4, 4, 4, 4, 4), members=members)

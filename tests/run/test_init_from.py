@@ -99,6 +99,7 @@ def test_each_member_gets_a_new_last_layer(tmp_path):
     assert {name.rpartition(".classifier")[0] for name in changed} == {"network.members.0", "network.members.1"}
 
 
+@pytest.mark.slow
 def test_three_lines_of_python(trained, image_folder):
     data = CIFAR10DataModule("folder", root=image_folder, batch_size=6)
     model = fine_tune(trained, data.num_classes, freeze=2, optimizer="adamw")
@@ -207,6 +208,7 @@ def test_the_packaged_file_is_named_by_its_facts_and_digest(drawn_folder, capsys
         assert main(["fit", "--resume", "run", "--trainer.max_epochs", "3"]) == 0
 
 
+@pytest.mark.slow
 def test_a_configuration_may_name_the_weights_and_flags_win_wherever_they_are_typed(trained, pets):
     Path("mine.yaml").write_text(f"{{init_from: {trained}, trainer: {{max_epochs: 5, log_every_n_steps: 1}}}}")
     flags = ["--model.freeze", "5", "--trainer.max_epochs", "1", "--run_dir", "run"]
@@ -245,6 +247,7 @@ def test_freeze_is_a_number_of_blocks(freeze):
         fine_tune(num_classes=3, freeze=freeze)
 
 
+@pytest.mark.slow
 def test_new_weights_with_the_rates_of_finetune_get_a_line(pets, capsys):
     tiny = ["--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
     assert main(["fit", "--recipe", "finetune", *pets, *tiny, "--run_dir", "run"]) == 0

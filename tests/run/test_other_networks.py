@@ -356,6 +356,7 @@ def test_what_cannot_be_trained_is_one_line(args, words, capsys):
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_network_without_maps_is_not_explained(factory, photo, capsys):
     options = ["--model.network", "mine:build_flat", *TRUSTED]
     assert run(capsys, "fit", *SHORT, *options, "--run_dir", "run")[0] == 0

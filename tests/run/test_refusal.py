@@ -157,6 +157,7 @@ def test_killed_evaluation_is_repeated_in_its_directory(trained, start, capsys, 
     assert [main(args), main(args)] == [0, 2]  # once it is complete, it is kept
 
 
+@pytest.mark.slow
 def test_a_mark_whose_results_were_removed_gives_no_right_to_those_of_another_command(trained, capsys):
     Path("evaluated").mkdir()
     Path("evaluated/.unfinished-test").touch()
@@ -183,6 +184,7 @@ def test_an_evaluation_whose_output_has_no_reader_leaves_no_file(tmp_path):
     assert not run_dir.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["test", "predict"])
 def test_complete_results_stay_if_their_last_line_is_not_printed(trained, capsys, monkeypatch, command):
     def print_or_fail(*words, **_):
@@ -203,6 +205,7 @@ def test_corrected_command_can_use_the_same_directory():
     )
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_the_first_step_leaves_no_file(tmp_path, monkeypatch):
     """So that the command with a smaller batch can use the same directory."""
 
@@ -215,6 +218,7 @@ def test_too_little_memory_for_the_first_step_leaves_no_file(tmp_path, monkeypat
     assert list_files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_other_files_in_a_run_directory_are_not_read(trained, tmp_path, monkeypatch):
     run_dir = shutil.copytree(trained, tmp_path / "run")
     (run_dir / "data.tar").touch()  # as large as it may be

@@ -167,6 +167,7 @@ def test_ten_steps_have_the_stored_losses():
     assert [loss.item() for loss in losses] == pytest.approx(GOLDEN, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [2, 3])
 def test_the_logged_loss_is_whole_where_gradients_are_accumulated(batches):
     """Lightning divides the loss that it gives to callbacks."""
@@ -231,6 +232,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(fitted, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_one_changed_bit_of_a_checkpoint_is_found(fitted, tmp_path):
     save_checkpoint(torch.load(fitted[2], weights_only=True), file := tmp_path / "whole.ckpt")
     content = bytearray(file.read_bytes())
@@ -241,6 +243,7 @@ def test_one_changed_bit_of_a_checkpoint_is_found(fitted, tmp_path):
         ImageClassifier.load_from_checkpoint(str(file))
 
 
+@pytest.mark.slow
 def test_metrics_equal_a_plain_count(fitted):
     model, data, _ = fitted
     trainer = make_quiet_trainer()
@@ -285,6 +288,7 @@ def test_predictions_are_probabilities(fitted):
     torch.testing.assert_close(probabilities.sum(1), torch.ones(360))
 
 
+@pytest.mark.slow
 def test_a_second_test_resets_its_metrics(fitted):
     model, data, _ = fitted
     trainer = make_quiet_trainer()
@@ -387,6 +391,7 @@ def test_compile_needs_a_compiler(monkeypatch):
         train(model, data, max_steps=1)
 
 
+@pytest.mark.slow
 def test_the_compiled_network_gets_only_full_batches(monkeypatch):
     """With a fake compiler; weights do not change either."""
     sizes = []

@@ -237,6 +237,7 @@ def test_a_schedule_has_the_length_of_the_loader_of_a_subclass():
     assert [rates[0] for rates in model.seen] == pytest.approx([0.1 * (12 - step) / 12 for step in range(12)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_every_optimizer_learns(optimizer):
     torch.manual_seed(0)
@@ -269,6 +270,7 @@ def test_refuses_values_out_of_range(arguments, message):
         ImageClassifier(**arguments)
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_keeps_what_is_constant():
     """The mean of 7 and 7 with this decay is 6.9999995, of which Lightning would keep 6 as an index."""
     model = ImageClassifier(widths=(4, 8, 8, 8, 8), flip_equivariant=True, norm_scale=False)

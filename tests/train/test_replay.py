@@ -190,6 +190,7 @@ class Unbatched(ImageClassifier):
 AVERAGING = StochasticWeightAveraging(0.1, swa_epoch_start=1)  # its last epoch skips backward
 
 
+@pytest.mark.slow
 @reported
 @pytest.mark.parametrize(
     ("reason", "options"),

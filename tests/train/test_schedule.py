@@ -87,6 +87,7 @@ class Rates(Callback):
         self.seen.append(optimizer.param_groups[0]["lr"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "last"), [("cosine", 1 / 4), ("one_cycle", 1 / 25 / 1e4)])
 def test_training_ends_near_the_lowest_rate(name, last):
     data, rates = CIFAR10DataModule(dataset="digits", batch_size=50, val_size=1300), Rates()  # three batches

@@ -53,6 +53,7 @@ class OfDictionaries(ImageClassifier):
         super().test_step((batch["image"], batch["label"]), batch_idx)
 
 
+@pytest.mark.slow
 def test_steps_of_a_subclass_take_any_batches_and_log_the_same():
     logged = []
     for kind, items in ((ImageClassifier, [*zip(IMAGES, LABELS, strict=True)]), (OfDictionaries, DICTIONARIES)):

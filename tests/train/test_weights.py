@@ -29,6 +29,7 @@ def exported(trained, tmp_path_factory):
     return model, file
 
 
+@pytest.mark.slow
 def test_classifies_like_the_model(exported):
     model, file = exported
     images = torch.randint(256, (50, 3, 32, 32), dtype=torch.uint8)
@@ -38,6 +39,7 @@ def test_classifies_like_the_model(exported):
     assert load_pretrained(file).hparams == model.hparams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -221,6 +223,7 @@ def test_results_name_the_digest_of_pretrained():
     assert measured == dict.fromkeys(measured, compute_digest(PRETRAINED))
 
 
+@pytest.mark.slow
 def test_photos_of_the_docs_are_classified(capsys):
     photos = sorted((Path(__file__).parents[2] / "docs/photos").glob("*.[jp][pn]g"))
     sources = (photos[0].parent / "SOURCES.txt").read_text()
@@ -244,6 +247,7 @@ def test_predict_accepts_pretrained_by_name(drawn_folder, capsys):
     assert [row["class"] for row in rows] == [model.hparams["class_names"][index] for index in classes]
 
 
+@pytest.mark.slow
 def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
     """A run directory, its checkpoint, a weights file and ``pretrained``; other names are refused."""
     for given in (trained, str(trained / "checkpoints/best.ckpt"), exported[1], "pretrained"):

@@ -68,6 +68,7 @@ def test_answers_as_the_model_does(checkpoint, models, form, suffix):
         assert (ours - theirs).abs().max() <= 1e-5 * ours.abs().max()
 
 
+@pytest.mark.slow
 def test_the_agreement_and_both_files_are_printed(checkpoint, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     status, out, _ = export(capsys, "--ckpt_path", checkpoint, "--output", file)
@@ -231,6 +232,7 @@ def test_existing_files_are_not_overwritten(checkpoint, tmp_path, capsys):
         assert (status, err, (tmp_path / there).read_text()) == (2, message, "mine")
 
 
+@pytest.mark.slow
 def test_without_the_extra(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     args = ["--ckpt_path", checkpoint, "--output"]
@@ -268,6 +270,7 @@ def test_damaged_facts_of_a_test_are_one_line(trained, capsys, fact):
     assert not [*Path().glob("x.*")]
 
 
+@pytest.mark.slow
 def test_weights_without_facts_are_exported(models, capsys):
     stored = read_weights(models(".safetensors"))
     metadata = {"hyper_parameters": json.dumps(stored.hyper_parameters), "known": "{}"}
@@ -276,6 +279,7 @@ def test_weights_without_facts_are_exported(models, capsys):
     assert "Trained on unknown data." in Path("x.safetensors.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_the_card_leaves_no_file(checkpoint, capsys, monkeypatch):
     def fail(file, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(file))

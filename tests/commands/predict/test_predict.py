@@ -51,6 +51,7 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
+@pytest.mark.slow
 def test_a_row_for_each_picture_as_the_model_says(checkpoint, pictures, capsys):
     status, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "2", "--batch_size", "2")
     rows = table(out)
@@ -161,6 +162,7 @@ def test_memory_does_not_grow_with_the_number_of_files(checkpoint, tmp_path):
     assert peaks[1] - peaks[0] < 10_000
 
 
+@pytest.mark.slow
 def test_each_image_that_can_be_read_is_explained_in_a_figure(checkpoint, pictures, capsys, tmp_path):
     folder = tmp_path / "why/these"
     shutil.copy(pictures / "a.jpg", pictures / "a b\n√.jpg")
@@ -420,6 +422,7 @@ def test_no_image_is_overwritten_by_predictions(pictures, capsys, name):
     assert {file: file.read_bytes() for file in pictures.iterdir() if file.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", [".", "absent/out.csv"])
 def test_a_refused_output_leaves_no_directory_of_figures(pictures, capsys, output):
     assert predict(capsys, "--images", pictures / "a.jpg", "--explain", "why", "--output", output)[0] == 2

@@ -71,6 +71,7 @@ def test_a_seed_without_a_result_resumes_and_others_are_not_trained_again(repeat
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(repeated, tmp_path, capsys, tiny):
     """With a missing seed, and without."""
     run_dir = shutil.copytree(repeated, tmp_path / "run")
@@ -84,6 +85,7 @@ def test_other_settings_are_refused(repeated, tmp_path, capsys, tiny):
     assert run(capsys, "repeat", "--n", "1", *tiny, "--run_dir", run_dir)[0] == 0
 
 
+@pytest.mark.slow
 def test_seeds_that_start_from_other_weights_are_refused(repeated, trained, capsys, tiny):
     """With a missing seed, and without."""
     message = f"error: --init_from {trained}: the seeds in {repeated} are trained with None"
@@ -132,6 +134,7 @@ def test_the_last_checkpoint_has_the_averaged_weights(tmp_path, tiny, capsys, or
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_only_begun_is_trained(tmp_path, tiny, capsys):
     """A process was killed before it had written the configuration, or writes it now."""
     (tmp_path / "run/seed0").mkdir(parents=True)
@@ -201,6 +204,7 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start):
     assert (status, out.count(", from an earlier start"), out.count("pairs of seeds agree")) == (0, 2, 1)
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_end_of_a_seed_says_how_to_resume(tmp_path, tiny, capsys, monkeypatch):
     def stop(result):
         raise SystemExit(143)  # as SIGTERM does

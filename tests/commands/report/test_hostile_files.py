@@ -88,6 +88,7 @@ def test_long_names_are_shortened(run, capsys):
     assert len(report(capsys, run)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["mistakes", "reliability", "corruptions"])
 def test_a_test_with_too_many_values_is_listed(run, capsys, field):
     test = json.loads((run / "test.json").read_text())
@@ -100,6 +101,7 @@ def test_a_test_that_is_nested_deep_is_none(run, capsys):
     assert f"note: {run / 'test.json'} is damaged: RecursionError" in report(capsys, run)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "export", "predict", "predict --explain", "test"])
 def test_a_full_disk_is_named_with_what_helps(run, capsys, monkeypatch, drawn_folder, command):
     args = {

@@ -92,6 +92,7 @@ def test_mistakes_are_images_of_the_test_set(runs):
         assert mistake["label"] == str(labels[mistake["index"]].item())
 
 
+@pytest.mark.slow
 def test_seeds_of_a_repeat_are_summarised(copied, capsys):
     accuracies = [0.5, 0.6, 0.55]
     for seed, accuracy in enumerate(accuracies):
@@ -110,6 +111,7 @@ def test_seeds_of_a_repeat_are_summarised(copied, capsys):
     assert "Differences in configuration" not in page
 
 
+@pytest.mark.slow
 def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
     for name in ("a", "b"):
         seed_of(copied, f"demo/{name}", 5, 0.5)
@@ -119,6 +121,7 @@ def test_the_same_seed_twice_is_not_two_seeds(copied, capsys):
     assert '<th scope="col">demo (a)</th><th scope="col">demo (b)</th>' in page
 
 
+@pytest.mark.slow
 def test_two_configurations_are_compared(copied, capsys, tmp_path):
     for place, accuracies, rate in (("a", (0.50, 0.51), 0.001), ("b", (0.70, 0.72), 0.01)):
         for seed, accuracy in enumerate(accuracies):
@@ -135,6 +138,7 @@ def test_two_configurations_are_compared(copied, capsys, tmp_path):
     assert (tmp_path / "out/confusion-2.png").exists()
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_report_are_deleted(copied, capsys, tmp_path):
     out, mine = tmp_path / "out", {"loss-of-mine.png", "risk-2024-final.png", "loss-2.png"}
     seed_of(copied, "wide", 0, 0.7, widths=[8, 8, 16, 16, 32])
@@ -155,6 +159,7 @@ def test_images_that_are_of_no_report_are_not_replaced(trained, capsys, tmp_path
     assert (tmp_path / "accuracy.png").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_interrupted_report_is_repeated_in_its_directory(copied, capsys, tmp_path, monkeypatch):
     args = ["report", copied / "demo/run", "--output", tmp_path / "out"]
 
@@ -171,6 +176,7 @@ def test_an_interrupted_report_is_repeated_in_its_directory(copied, capsys, tmp_
     assert [*(tmp_path / "out").glob(".unfinished*")] == []
 
 
+@pytest.mark.slow
 def test_a_test_leads_to_its_run(copied, capsys):
     """And a run to its test."""
     for named in ("demo/run", "test/one"):
@@ -338,6 +344,7 @@ def test_very_many_classes_have_recalls_without_a_confusion_matrix(copied, capsy
         assert not (directory / "report/confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_results_of_older_versions_are_read(copied, capsys):
     """They call the recall of a class accuracy, and have no balanced accuracy."""
     file = copied / "test/one/test.json"
@@ -389,6 +396,7 @@ def test_a_report_imports_no_torch(runs, tmp_path):
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["validate", "predict"])
 def test_commands_without_results_are_named(trained, capsys, command):
     assert run(capsys, command, "--ckpt_path", trained, "--run_dir", "run")[0] == 0
@@ -396,6 +404,7 @@ def test_commands_without_results_are_named(trained, capsys, command):
     assert run(capsys, "report", "run") == (2, "", f"error: {words}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["init_from", "ckpt_path"])
 def test_runs_from_other_weights_are_other_configurations(copied, capsys, option):
     for seed in (0, 1):
@@ -434,6 +443,7 @@ def test_the_printed_commands_say_where_the_data_lies_and_whom_to_trust(copied, 
     assert "last.ckpt --data.root 'my images' --data.labels labels.csv --trust_config mine,theirs</pre>" in page
 
 
+@pytest.mark.slow
 def test_training_that_ended_within_an_epoch_is_drawn_there(trained, capsys, tiny, tmp_path):
     """One step of four, as `--trainer.max_steps` allows in a lesson, is no epoch."""
     options = ["--trainer.limit_train_batches", "4", "--trainer.max_steps", "1", "--run_dir", tmp_path / "run"]

@@ -139,6 +139,7 @@ def test_an_image_that_takes_long_is_refused_and_blocks_nobody(client, sent, slo
     assert client.post("/predict", files=sent("cat/0000.jpg")).json()["pictures"] == [fast]
 
 
+@pytest.mark.slow
 def test_more_requests_than_may_wait_are_refused(client, sent, monkeypatch):
     """Those that wait are answered."""
     release, statuses, rows = threading.Event(), [], []
@@ -168,6 +169,7 @@ def test_more_requests_than_may_wait_are_refused(client, sent, monkeypatch):
     assert statuses[4:] == [(200, None)] * web.QUEUE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -193,6 +195,7 @@ def send_for_ever(opened, words):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["SENDING", "LINGER"])
 def test_a_request_without_an_end_is_closed(client, monkeypatch, limit):
     """Before it is answered, or after its refusal."""
@@ -243,6 +246,7 @@ def test_the_page_does_not_begin_with_a_thousand_names(model, monkeypatch):
         assert "Classes: airplane, automobile and 8 others." in opened.get("/").text
 
 
+@pytest.mark.slow
 def test_an_explanation_where_one_is_asked_for(client, sent):
     (picture,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["pictures"]
     found = picture["explanation"]
@@ -291,6 +295,7 @@ def test_what_is_refused_is_one_line_of_json(client, query, options, status, wor
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_is_sent", [True, False])
 def test_a_body_that_is_too_large_is_refused_before_its_end(client, length_is_sent):
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'

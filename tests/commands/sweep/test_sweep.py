@@ -208,6 +208,7 @@ def test_failing_values_end_only_their_trial(tmp_path, tiny, capsys):
     assert "trial 1: refused: mixup must be at least 0, got -1" in out
 
 
+@pytest.mark.slow
 def test_values_that_are_refused_first_are_not_tried_again_and_again(tmp_path, tiny, capsys):
     """In a sweep whose other trials were trained; a process ends with the first, as it does for a missing folder."""
     (tmp_path / "run").mkdir()
@@ -317,6 +318,7 @@ def test_the_missing_extra_is_named(capsys, monkeypatch):
     assert run(capsys, "sweep", "--recipe", "demo") == (2, "", message)
 
 
+@pytest.mark.slow
 def test_files_other_than_a_study_of_sweep_are_refused(capsys, tmp_path):
     database = tmp_path / "sweep.db"
     args = ("sweep", "--recipe", "demo", "--run_dir", tmp_path)
@@ -335,6 +337,7 @@ def test_files_other_than_a_study_of_sweep_are_refused(capsys, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_error_in_every_trial_ends_the_sweep(capsys, tmp_path, tiny):
     args = ("sweep", *tiny, *SPACE, "--run_dir", tmp_path / "run", "--data.dataset", "folder", "--data.root", "none")
     status, _, err = run(capsys, *args)
@@ -357,6 +360,7 @@ def test_directories_that_the_url_of_a_database_cannot_name_are_refused(tiny, ca
     assert (status, err) == (2, f"error: --run_dir {tmp_path / name}: use no question mark and no braces\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
 def test_a_file_system_without_locks_can_hold_a_sweep(tmp_path, monkeypatch, code):
     """As it can hold a run; SQLite's locks are others."""

@@ -100,6 +100,7 @@ def test_copies_of_a_signal_do_not_cut_off_the_save(tiny, monkeypatch, sent, sta
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 def test_a_second_signal_of_a_user_ends_training_at_once(tiny, monkeypatch):
     monkeypatch.setattr(last_checkpoint, "COPY_SECONDS", 0)

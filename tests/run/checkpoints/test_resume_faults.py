@@ -404,6 +404,7 @@ def test_the_source_of_the_data_may_change(trained, tmp_path, capsys, option):
     assert f"changed: --data.{option} other, before None" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsys):
     assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
     words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"
@@ -488,6 +489,7 @@ def test_optimizers_of_subclasses_are_resumed_exactly(kind):
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 
 
+@pytest.mark.slow
 def test_too_little_memory_to_resume_is_not_a_damaged_checkpoint(trained, tmp_path, capsys, monkeypatch):
     def fail(_):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
@@ -497,6 +499,7 @@ def test_too_little_memory_to_resume_is_not_a_damaged_checkpoint(trained, tmp_pa
     assert "out of memory: lower --data.batch_size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.csv", "run.json", "curves.png", "checkpoints"])
 def test_a_file_in_place_of_a_directory_or_the_reverse_is_one_line(trained, tmp_path, capsys, name):
     place = shutil.copytree(trained, tmp_path / "run") / name

@@ -87,6 +87,7 @@ def test_progress_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
     assert "testing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_remaining_time_counts_to_max_steps(tmp_path, capsys):
     fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
     assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")

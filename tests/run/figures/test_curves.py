@@ -83,6 +83,7 @@ def test_ten_configurations_look_different(metrics):
     assert len(looks) == len(axes.lines) == 20
 
 
+@pytest.mark.slow
 def test_ticks_of_a_narrow_range_differ_and_a_long_title_fits():
     points = [(1.0, 0.101), (2.0, 0.104)]
     figure = plot_metrics({"val/accuracy": points, "val/loss": points}, "x" * 300)
@@ -93,6 +94,7 @@ def test_ticks_of_a_narrow_range_differ_and_a_long_title_fits():
     assert 0 < box.x0 < box.x1 < figure.bbox.width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("losses", "scale"),
     [((1e4, 2.0, 1.5), "log"), ((1.8, 1.5, 1e4), "log"), ((2.3, 1e-3), "linear"), ((200.0, 150.0), "linear"),
@@ -104,6 +106,7 @@ def test_a_huge_loss_does_not_hide_the_others(losses, scale):
     assert figure.axes[0].get_yscale() == scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [(0.00012, 0.00011), (123456.0, 123400.0), (1e4, 2.0)])
 def test_labels_of_any_losses_are_in_the_figure(losses):
     """The margins are fixed: a layout that measures its labels takes half as long again at the end of each run."""

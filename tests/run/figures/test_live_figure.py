@@ -54,6 +54,7 @@ def test_missing_csv_logger_is_an_error():
         trainer.fit(ImageClassifier(widths=(4,) * 5), CIFAR10DataModule("digits", batch_size=128, val_size=200))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default:curves.png is drawn no more")
 def test_an_error_in_drawing_does_not_end_training(tiny, monkeypatch, capsys):
     def fail(*_):
@@ -65,6 +66,7 @@ def test_an_error_in_drawing_does_not_end_training(tiny, monkeypatch, capsys):
     assert line.startswith("warning: curves.png is drawn no more: Failed to process string with tex")
 
 
+@pytest.mark.slow
 def test_metrics_that_a_user_has_edited_do_not_end_training(tiny, monkeypatch, capsys):
     def edit(*_):
         file = Path("run/metrics.csv")

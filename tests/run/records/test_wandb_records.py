@@ -140,6 +140,7 @@ def test_private_data_is_not_sent(tiny, tmp_path, wandb_records):
     assert {Path(name).suffix for name in files} <= {".png"}
 
 
+@pytest.mark.slow
 def test_environment_overrides_settings(tmp_path, monkeypatch, wandb_records):
     import wandb
 

@@ -82,6 +82,7 @@ def test_a_callback_of_a_configuration_calls_nothing(callback, trust, call, tiny
     assert_refused(main(["fit", *tiny, "--config", config, "--run_dir", "run"]), capsys)
 
 
+@pytest.mark.slow
 def test_python_calls_no_function_of_a_checkpoint(trained):
     content = load_checkpoint(trained / "checkpoints/last.ckpt")
     content["hyper_parameters"]["network"] = torch._utils._rebuild_parameter  # which weights_only lets through

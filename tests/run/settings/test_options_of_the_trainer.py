@@ -88,6 +88,7 @@ def test_monitor_of_the_worst_is_refused(tiny, capsys, callback):
     assert line == f"error: {callback} takes the worst val/accuracy for the best: set its mode to max"
 
 
+@pytest.mark.slow
 def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, capsys, caplog):
     """But nothing else that Lightning prints at every start; one GPU's index is one device without a GPU."""
     levels = [logging.getLogger(name).level for name in state.SHOWN]
@@ -154,11 +155,13 @@ def test_a_trial_of_one_batch_keeps_no_files(tiny, trained, capsys):
     assert before == {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
 
 
+@pytest.mark.slow
 def test_profiler_prints_its_table(tiny, capsys):
     assert fit(tiny, "--trainer.profiler", "simple") == 0
     assert "run_training_epoch" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -180,6 +183,7 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
     assert {*named} == {word for word in words.split() if word.startswith("--")} - {"--model.hidden"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
@@ -191,6 +195,7 @@ def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, sta
     assert err.splitlines()[-1] == "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 def test_run_stopped_again_while_it_ends_says_how_it_is_resumed(tiny, capsys, monkeypatch):
     """The second Ctrl-C comes when the first has ended training, and the last figure is drawn."""
@@ -200,6 +205,7 @@ def test_run_stopped_again_while_it_ends_says_how_it_is_resumed(tiny, capsys, mo
     assert "resume it: python -m lightning_cifar fit --resume run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize("option", ["--trainer.enable_checkpointing=false", "--trainer.fast_dev_run=3"])
 def test_stopped_run_without_checkpoints_cannot_be_resumed(tiny, capsys, monkeypatch, option):
@@ -216,6 +222,7 @@ def test_learning_rate_finder_runs_before_training(tiny):
     assert load_checkpoint(Path("run/checkpoints/last.ckpt"))["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_callback_that_does_not_suit_the_model_is_refused_in_one_line(tiny, capsys):
     assert fit(tiny, CALLBACKS, "BackboneFinetuning") == 2
     assert "cannot be used here" in capsys.readouterr().err.splitlines()[-1]
@@ -329,6 +336,7 @@ def test_printed_commands_can_be_typed(tiny, capsys):
     assert "test --ckpt_path './--a b/checkpoints/best.ckpt'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
     def leave(*_: object) -> None:
         raise SystemExit(7)
@@ -337,6 +345,7 @@ def test_exit_status_of_a_callback_is_kept(tiny, monkeypatch):
     assert fit(tiny) == 7
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
     """Batch norm after the last pooling would have one value of each channel; 33 images are trained on."""
     sizes = ["--data.val_size", "1404", "--data.batch_size", "32", "--data.eval_batch_size", "10"]
@@ -345,6 +354,7 @@ def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
     assert line.startswith("error: a training batch of one image: batch norm needs more values of each channel; set ")
 
 
+@pytest.mark.slow
 def test_an_average_that_would_never_begin_is_refused(tiny, capsys):
     average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step", "1000"]
     assert fit(tiny, *average) == 2
