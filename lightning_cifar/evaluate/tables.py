@@ -3,12 +3,12 @@
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unicodedata import combining, east_asian_width
 
 import numpy as np
 
 from lightning_cifar.errors import format_count
 from lightning_cifar.files import open_atomically
+from lightning_cifar.run.console.columns import count_columns
 
 SUBSETS = {
     "without_label_errors": "with a confirmed label error",
@@ -52,11 +52,6 @@ def format_table(result: dict[str, Any]) -> str:
     if partial := describe_partial(result):
         lines.append(f"partial test: {partial}")
     return "\n".join(lines)
-
-
-def count_columns(name: str) -> int:
-    """Return the columns of a terminal that a name takes: two for a Chinese letter, none for a combining accent."""
-    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in name)
 
 
 def format_scores(result: dict[str, Any]) -> str:
