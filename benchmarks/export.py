@@ -27,7 +27,7 @@ from lightning_cifar.commands.export.quantise import quantise
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.run.records.run_json import describe_device
-from lightning_cifar.train.weights import PRETRAINED
+from lightning_cifar.run.weights import PRETRAINED
 
 BATCHES = {256: 4, 1: 100}  # size of a batch: how many are timed at once
 REPEATS, SETTLING = 5, 1

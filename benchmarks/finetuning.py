@@ -19,8 +19,8 @@ from typing import Any
 from formatting import MISSING, format_table, load_result, print_tables, write_result
 
 from lightning_cifar import main
-from lightning_cifar.data.layout import list_class_files
 from lightning_cifar.evaluate.statistics import summarise
+from lightning_cifar.sources.layout import list_class_files
 
 # How each kind of training starts.
 STARTS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lightning_cifar.data.dataset import stratified_split
-from lightning_cifar.data.folder import list_images
+from lightning_cifar.sources.folder import list_images
 
 
 def link(root: Path, output: Path, size: int) -> None:

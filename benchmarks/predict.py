@@ -30,8 +30,8 @@ from lightning_cifar import load_pretrained, main
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.files import compute_digest, write_json
 from lightning_cifar.run.records.run_json import describe_device
+from lightning_cifar.run.weights import PRETRAINED
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import PRETRAINED
 
 FORMS = ("one by one", "128 at a time", "predict", "predict, bf16")
 BATCH, WARM_UP = 128, 256

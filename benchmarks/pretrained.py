@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lightning_cifar import ImageClassifier, load_pretrained
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
-from lightning_cifar.train.weights import PRETRAINED, read_weights, save_weights
+from lightning_cifar.run.weights import PRETRAINED, read_weights, save_weights
 
 LARGEST = 6_000_000  # bytes
 

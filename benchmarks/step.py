@@ -117,12 +117,14 @@ def measure_blocks(mixed: bool, batch: int = 512) -> dict[str, Any]:
 
 def main(recipes: list[str]) -> None:
     keep_freed_memory()
+    steps = {recipe: measure_step(recipe) for recipe in recipes}
+    precisions = sorted({"32-true", *(found["precision"] for found in steps.values())})
     result = {
         "question": "How near is a training step to its convolutions alone, and where does the rest of its time go?",
         "command": "python benchmarks/step.py",
-        "steps": {recipe: measure_step(recipe) for recipe in recipes},
+        "steps": steps,
         "compilations": {recipe: measure_compilation(recipe) for recipe in recipes},
-        "blocks": {name: measure_blocks(mixed) for name, mixed in (("32-true", False), ("bf16-mixed", True))},
+        "blocks": {precision: measure_blocks(precision == "bf16-mixed") for precision in precisions},
         "device": describe_device(DEVICE),
         "torch": torch.__version__,
     }

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from lightning_cifar.run.figures.live_figure import LiveFigure
     from lightning_cifar.run.finetuning import fine_tune
     from lightning_cifar.run.records.throughput import Throughput
+    from lightning_cifar.run.weights import load_pretrained
     from lightning_cifar.train.classifier import ImageClassifier
-    from lightning_cifar.train.weights import load_pretrained
 
 __all__ = [
     "Backbone",
@@ -51,7 +51,7 @@ _HOMES = {
     "Progress": "run.console.progress",
     "Throughput": "run.records.throughput",
     "fine_tune": "run.finetuning",
-    "load_pretrained": "train.weights",
+    "load_pretrained": "run.weights",
     "main": "cli",
     "trust": "imports",
 }

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifar import main
+from lightning_cifar import InputError, main
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; threads that wait for ea
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for children
 # The server that children are forked from imports for all of them; there is one, and the last list given to it counts.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["lightning_cifar.commands.fit", "lightning_cifar.data.cifar", "sklearn.datasets"]
+    ["lightning_cifar.commands.fit", "lightning_cifar.sources.cifar", "sklearn.datasets"]
 )
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests marked gpu: CUDA_VISIBLE_DEVICES=0 pytest -m gpu
 
@@ -127,13 +127,28 @@ def quick_files(cached, monkeypatch):
     """Do not wait for the disk; read the digits, and what is known of the installation, once in a process."""
     from lightning.fabric.utilities import registry
 
-    from lightning_cifar.data import source
     from lightning_cifar.run.records import run_json
+    from lightning_cifar.sources import digits
 
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    once = ((source, "load_digits"), (run_json, "find_commit"), (run_json, "version"), (registry, "entry_points"))
+    once = ((digits, "load_digits"), (run_json, "find_commit"), (run_json, "version"), (registry, "entry_points"))
     for module, name in once:
         monkeypatch.setattr(module, name, cached(getattr(module, name)))
+
+
+@pytest.fixture
+def bad_input() -> Callable[..., AbstractContextManager[None]]:
+    """Return a context that expects an `InputError` of one line which contains all given words."""
+
+    @contextmanager
+    def expect(*words: object) -> Iterator[None]:
+        with pytest.raises(InputError) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        assert [word for word in words if str(word) not in message] == [], message
+
+    return expect
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_cifar"
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or not file.name.startswith("__"))
-LAYERS = ("ground", "data", "model", "train", "run", "evaluate", "commands")
-CORE_LINES, MODULE_LINES = 4164, 250  # the core's without blank lines
+LAYERS = ("ground", "data", "model", "train", "sources", "networks", "run", "evaluate", "commands")
+CORE_LINES, MODULE_LINES = 2850, 250  # the core's without blank lines
 
 
 def layer(file: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from lightning_cifar import CIFAR10DataModule, FiveBlockNet, ImageClassifier, load_pretrained, main
-from lightning_cifar.data.digits import load_digits
+from lightning_cifar.sources.digits import load_digits
 
 pytestmark = pytest.mark.gpu
 SMALL = ["--data.dataset", "digits", "--data.batch_size", "100", "--model.widths", "[8,8,16,16,16]"]

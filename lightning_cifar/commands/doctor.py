@@ -92,7 +92,7 @@ def check_torch() -> Iterator[Finding]:
 
     from lightning_cifar.run.process.hardware import find_fastest_precision
     from lightning_cifar.run.records.run_json import find_cpu_name
-    from lightning_cifar.train.weights import load_pretrained
+    from lightning_cifar.run.weights import load_pretrained
 
     cores = format_count(os.cpu_count() or 1, "core")
     yield True, f"CPU: {find_cpu_name()}, {cores}; threads of torch: {torch.get_num_threads()}"

@@ -28,7 +28,7 @@ from lightning_cifar.run.records.wandb import log_test
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.settings.parsing import Precision
 from lightning_cifar.run.trainer import Run, open_run
-from lightning_cifar.train.weights import SPLIT
+from lightning_cifar.run.weights import SPLIT
 
 
 def test(job: Job) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from lightning_cifar.data.dataset import SourceName
-from lightning_cifar.data.images import SIZE, NonSquare
+from lightning_cifar.data.source import SourceName
+from lightning_cifar.data.square import SIZE, NonSquare
 from lightning_cifar.errors import InputError, check_choice, check_range
 
 HeldOut = Literal["val", "test"]

@@ -1,28 +1,27 @@
-"""Containers of labelled images, and the stratified split. `cifar`, `folder`, `streaming` and `digits` fill them."""
+"""Containers of labelled images, which a source fills, and the stratified split."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_cifar.errors import InputError, check_range, list_some
 
-SourceName = Literal["cifar10", "cifar100", "digits", "folder"]
 
-
-class LabelledImages(Protocol):
-    """Interface of `ImageSet`, in memory, and of `ImageFiles`, on disk."""
+class StreamedImages(Protocol):
+    """Interface of labelled images that are read when they are due."""
 
     @property
     def labels(self) -> Tensor: ...
     def __len__(self) -> int: ...
     def __getitem__(self, indices: Tensor | slice) -> Self: ...
-    def sample(self, size: int) -> "ImageSet": ...
     def iter_chunks(self) -> Iterator[Any]: ...
+    def sample(self, size: int, dataset: "Dataset | None" = None) -> "ImageSet": ...
+    def make_loader(self, batch_size: int, dataset: "Dataset", **options: Any) -> DataLoader[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ class ImageSet:
         yield self.labels.numpy().data
 
 
+LabelledImages = ImageSet | StreamedImages
+
+
 def select_evenly(length: int, size: int) -> Tensor:
     """Return ``size`` positions, evenly spaced from 0 to ``length - 1``; all of them if ``size`` is larger."""
     return torch.linspace(0, length - 1, min(size, length), dtype=torch.float64).round().long()
@@ -71,7 +73,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """Return the SHA-256 of class names, pixels and labels: equal fingerprints mean equal data.
 
-        For `ImageFiles`, which may be too many to read, it covers part, class, name and size of each file instead.
+        For `StreamedImages`, which may be too many to read, it covers part, class, name and size of each file instead.
         """
         return digest_images((self.train, self.val, self.test), "\n".join(self.class_names))
 
@@ -83,35 +85,6 @@ def digest_images(parts: Iterable[LabelledImages | None], start: str = "") -> st
         for chunk in part.iter_chunks() if part is not None else ():
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def complete_parts(
-    parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, listed: list[Any]
-) -> Dataset:
-    """Return the dataset of a folder that has some of the parts ``train``, ``val`` and ``test``.
-
-    Without ``test``, a line says which images are tested: those of ``val``; or, of ``train`` only, a stratified fifth,
-    at least one for each class. ``split_seed`` and the ``listed`` part, label and name of each file decide which.
-    """
-    train, val, test = (parts.get(part) for part in ("train", "val", "test"))
-    tested = next(one for one in ("test", "val", "train") if one in parts)
-    files = [name for part, _, name in listed if part == tested]
-    split = None
-    if test is None and val is not None:
-        print(f"{root} has no test images: test evaluates the validation images", flush=True)
-        test, split = val, "none: test evaluates the validation images"
-    elif test is None:
-        assert train is not None
-        size = min(max(len(train) // 5, len(class_names)), len(train) - 1)
-        rest, chosen = stratified_split(train.labels, size, split_seed)
-        some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({list_some(class_names)})"
-        print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
-        files = [files[one] for one in chosen.tolist()]
-        digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-        train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
-    if train is None:
-        train, val = test[:0], test[:0] if val is None else val
-    return Dataset(train, val, test, class_names, split, tuple(files))
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

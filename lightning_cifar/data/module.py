@@ -8,21 +8,20 @@ from typing import Any, Literal, Self
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
 from lightning_cifar.data.arguments import SOURCES, HeldOut, check_arguments
-from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, SourceName, hold_out, measure_channels
-from lightning_cifar.data.decoding import count_cores
-from lightning_cifar.data.images import SIZE, NonSquare
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, hold_out, measure_channels
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
 from lightning_cifar.data.sizes import find_size
-from lightning_cifar.data.source import count_classes, load_dataset
+from lightning_cifar.data.source import SourceName, find_source
+from lightning_cifar.data.square import SIZE, NonSquare
 from lightning_cifar.data.steps import count_steps
-from lightning_cifar.data.streaming import FileLoader, ImageFiles, find_damaged, make_file_loader, sample_files
 from lightning_cifar.data.transform import Transform, apply_transform, find_transform
 from lightning_cifar.distributed import Shard
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, list_some
 from lightning_cifar.values import to_plain
 
 STATISTICS_SAMPLE = 5000  # images of 32x32, fewer of larger ones: gives the mean of CIFAR-10 to about 0.003
@@ -121,7 +120,11 @@ class CIFAR10DataModule(LightningDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes; available before `setup`, for a folder by listing it."""
-        return count_classes(self.hparams, self.root)
+        count = find_source(self.hparams["dataset"]).count_classes(self.hparams, self.root)
+        if (known := self.hparams["classes"]) and len(known) != count:
+            names = f"{len(known)} classes ({list_some(known)})"
+            raise InputError(f"the model has {names}, the data {count}: name data with its classes")
+        return count
 
     @property
     def dataset(self) -> Dataset:
@@ -156,15 +159,15 @@ class CIFAR10DataModule(LightningDataModule):
             self.train, self.val = hold_out(source, self.hparams["val_size"], self.hparams["split_seed"])
         measured = self.train if len(self.train) else self.test  # there are only these
         if not isinstance(measured, ImageSet):
-            measured = sample_files(source, measured, STATISTICS_SAMPLE * SIZE // self.hparams["image_size"])
+            measured = measured.sample(STATISTICS_SAMPLE * SIZE // self.hparams["image_size"], source)
         self.mean, self.std = measure_channels(measured.images)
 
     def read(self) -> Dataset:
         """Return the dataset; only the first call reads it."""
-        self.source = self.source or load_dataset(self.hparams, self.root)
+        self.source = self.source or find_source(self.hparams["dataset"]).load(self.hparams, self.root)
         return self.source
 
-    def train_dataloader(self) -> BatchLoader | FileLoader:
+    def train_dataloader(self) -> BatchLoader | DataLoader[Any]:
         if len(self.draws) != len(self.train) or self.draws.device != self.device:
             self.draws = self.draws.new_empty(len(self.train), 5, device=self.device)
             self.fill = torch.tensor([round(255 * mean) for mean in self.mean], dtype=torch.uint8, device=self.device)
@@ -176,24 +179,21 @@ class CIFAR10DataModule(LightningDataModule):
         loader.sampler.fixed = getattr(self.trainer, "overfit_batches", 0) > 0  # type: ignore[union-attr]  # an `Order`
         return loader
 
-    def val_dataloader(self) -> BatchLoader | FileLoader:
+    def val_dataloader(self) -> BatchLoader | DataLoader[Any]:
         return self.make_loader(self.val[self.shard.of_set(len(self.val))], self.hparams["eval_batch_size"])
 
-    def test_dataloader(self) -> BatchLoader | FileLoader:
+    def test_dataloader(self) -> BatchLoader | DataLoader[Any]:
         return self.make_loader(self.test[self.shard.of_set(len(self.test))], self.hparams["eval_batch_size"])
 
-    def predict_dataloader(self) -> BatchLoader | FileLoader:
+    def predict_dataloader(self) -> BatchLoader | DataLoader[Any]:
         return self.test_dataloader()
 
-    def make_loader(self, data: LabelledImages, batch_size: int, **options: Any) -> BatchLoader | FileLoader:
+    def make_loader(self, data: LabelledImages, batch_size: int, **options: Any) -> BatchLoader | DataLoader[Any]:
         if isinstance(data, ImageSet):
             return BatchLoader(data, batch_size, device=choose_device(data, self.device), **options)
-        assert isinstance(data, ImageFiles)
-        workers = count_cores() if self.hparams["num_workers"] is None else self.hparams["num_workers"]
-        pin_memory = self.device.type == "cuda"  # lets the copy to the GPU run in the background
-        loader = make_file_loader(data, batch_size, num_workers=workers, pin_memory=pin_memory, **options)
-        loader.find_damaged = lambda: find_damaged(self.dataset)
-        return loader
+        pinned = self.device.type == "cuda"  # lets the copy to the GPU run in the background
+        workers = self.hparams["num_workers"]
+        return data.make_loader(batch_size, self.dataset, num_workers=workers, pin_memory=pinned, **options)
 
     @property
     def shard(self) -> Shard:

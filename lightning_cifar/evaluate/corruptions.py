@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.images import SIZE
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.square import SIZE
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.records.stored_files import check_file
 from lightning_cifar.train.classifier import ImageClassifier

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.model.small_images import LEAST
+from lightning_cifar.networks.small_images import LEAST
 from lightning_cifar.run.figures.fonts import open_font, replace_missing, shorten
+from lightning_cifar.run.weights import get_square
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_square
 
 SIDE, MARGIN, TITLE, SCALE = 256, 12, 30, 26  # of a panel and of its colour bar, in pixels
 # Paul Tol's palette, safe for colour-blind readers.

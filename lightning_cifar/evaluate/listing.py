@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any, BinaryIO, TextIO
 
-from lightning_cifar.data.images import Square, is_image, read_image
-from lightning_cifar.data.layout import walk
+from lightning_cifar.data.square import Square
+from lightning_cifar.sources.images import is_image, read_image
+from lightning_cifar.sources.layout import walk
 
 
 def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterator[str]:

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.decoding import count_cores
-from lightning_cifar.data.images import Square
+from lightning_cifar.data.square import Square
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
 from lightning_cifar.evaluate.listing import read_pixels
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.png import encode_png
+from lightning_cifar.run.weights import find_checkpoint, get_class_names, get_square, load_pretrained
+from lightning_cifar.sources.decoding import count_cores
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import find_checkpoint, get_class_names, get_square, load_pretrained
 
 AHEAD = 4  # batches read while one is classified
 FILES_PER_TASK = 32  # small files take hardly longer to read than a thread to be scheduled

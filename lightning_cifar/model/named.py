@@ -1,27 +1,23 @@
-"""Networks by name: `FiveBlockNet`, those of torchvision and timm, fitted to small images, and the user's own."""
+"""Networks by name: `FiveBlockNet`, published ones and the user's own."""
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
-from lightning_cifar.data.images import SIZE
-from lightning_cifar.errors import InputError, check_name, reason, require_extra
+from lightning_cifar.data.square import SIZE
+from lightning_cifar.errors import InputError, reason
 from lightning_cifar.imports import import_function
+from lightning_cifar.model.mode import evaluating
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.model.small_images import fit_to_small_images, probe
-from lightning_cifar.model.wide_resnet import WideResNet
 
 FIVE_BLOCK = "five_block"
-WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
+PUBLISHED = "lightning_cifar.networks.published"  # the module that knows other names, imported for them only
 TIMM = "timm/"
 WEIGHTS = ("weights", "pretrained", "pretrained_cfg", "checkpoint_path")
-UNFIT = ("googlenet", "inception_v3", "mnasnet")  # training has further outputs; weights need a version to be read
 
 
 def build_network(
@@ -55,14 +51,14 @@ def build_network(
         raise InputError(f"network_args must not have {min(taken)}: classes come from the data, and weights are new")
     if isinstance(name, nn.Module):
         raise InputError(f"network must be a function that returns a network, got a {type(name).__name__}")
-    build = find_builder(name) if isinstance(name, str) else name
+    if not is_custom(name):
+        build = import_module(PUBLISHED).find_builder(name, size)
+    else:
+        build = import_function(name, "network") if isinstance(name, str) else name
     try:
         network = build(num_classes=num_classes, **args)
         if not isinstance(network, nn.Module):
             raise InputError(f"it returned {type(network).__name__}, not a torch.nn.Module")
-        if not is_custom(name) and not isinstance(network, WideResNet):
-            with suppress(RuntimeError, AssertionError, ValueError):  # it takes one size: that of the images or another
-                fit_to_small_images(network, size)
         choose_layout(network, num_classes, size)
     except Exception as error:  # code of the user may fail in any way
         with_args = f" with {args}" if args else ""
@@ -74,32 +70,6 @@ def build_network(
 def is_custom(name: str | Callable[..., nn.Module]) -> bool:
     """Whether this is a function of the user, whose network is taken as it is."""
     return not isinstance(name, str) or (":" in name and not name.startswith(TIMM))
-
-
-def find_builder(name: str) -> Callable[..., nn.Module]:
-    """Return the function that builds a named network other than ``five_block``; `InputError` if there is none."""
-    if is_custom(name):
-        return import_function(name, "network")
-    if name.startswith(TIMM):
-        require_extra(f"network {name}", "timm", ["timm"])
-        import timm
-
-        if timm.is_model(timm_name := name.removeprefix(TIMM)):  # any other name might be looked for on the internet
-            return partial(timm.create_model, timm_name)
-        known = [f"{TIMM}{one}" for one in timm.list_models()]
-    elif name in (known := list_names()):
-        return partial(torchvision.models.get_model, name)
-    elif found := WIDE_RESNET.fullmatch(name):
-        return partial(WideResNet, int(found[1]), int(found[2]))
-    examples = f"those of torchvision, such as resnet18, {TIMM}NAME, and yours as PACKAGE.MODULE:FUNCTION"
-    usual = (FIVE_BLOCK, "wide_resnet28_10")
-    check_name(name, [*known, *usual], "network", ", ".join([*usual, examples]))
-    raise AssertionError(name)
-
-
-def list_names() -> list[str]:
-    """Return the names of torchvision's classifiers."""
-    return [name for name in torchvision.models.list_models(torchvision.models) if not name.startswith(UNFIT)]
 
 
 def choose_layout(network: nn.Module, num_classes: int, size: int) -> None:
@@ -121,6 +91,13 @@ def choose_layout(network: nn.Module, num_classes: int, size: int) -> None:
 
 def make_contiguous(network: nn.Module, images: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     return (images[0].contiguous(),)
+
+
+@torch.no_grad()
+def probe(network: nn.Module, count: int, size: int, layout: torch.memory_format = torch.contiguous_format) -> Any:
+    """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
+    with evaluating(network):
+        return network(torch.zeros(count, 3, size, size).to(memory_format=layout))
 
 
 def check_logits(network: nn.Module, num_classes: int, size: int) -> None:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
-from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import (
+from lightning_cifar.run.weights import (
     NETWORK_OPTIONS,
     StoredModel,
     check_finite,
@@ -19,6 +18,7 @@ from lightning_cifar.train.weights import (
     find_checkpoint,
     read_model,
 )
+from lightning_cifar.train.classifier import ImageClassifier
 
 
 def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, **options: Any) -> ImageClassifier:

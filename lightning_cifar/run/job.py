@@ -31,8 +31,8 @@ from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
 from lightning_cifar.run.settings.restrictions import restricted_parsing
 from lightning_cifar.run.settings.trainer_options import check_ranges
+from lightning_cifar.run.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
 NOT_IN_CONFIG = (

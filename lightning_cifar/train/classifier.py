@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_cifar.data.images import SIZE, NonSquare
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.square import SIZE, NonSquare
 from lightning_cifar.data.steps import count_steps
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.model.freezing import freeze as freeze_parts

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lightning_cifar.data.dataset import LabelledImages
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.square import SIZE
 from lightning_cifar.model.network import FiveBlockNet
 
 IMAGES = 5000  # of 32x32: the memory for the patches of larger ones is the same

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifar.data.folder import load_folder
+from lightning_cifar.sources.folder import load_folder
 from tests.command_line import run
 
 

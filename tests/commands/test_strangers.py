@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_cifar import main
-from lightning_cifar.data import download
+from lightning_cifar.sources import download
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -8,10 +8,10 @@ import torch
 
 from lightning_cifar import CIFAR10DataModule, main
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader, Order, draw_balanced
-from lightning_cifar.data.streaming import make_file_loader
 from lightning_cifar.distributed import Shard
+from lightning_cifar.sources.folder import load_folder
+from lightning_cifar.sources.streaming import make_file_loader
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 COUNTS = {"rare": [90, 9, 1], "one class": [20], "with a gap": [10, 0, 31], "more classes than draws": [1] * 3 + [2]}

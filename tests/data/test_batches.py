@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_cifar.data import augment as augment_draws
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.decoding import count_cores
 from lightning_cifar.data.loader import BatchLoader, make_generator
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import Shard
+from lightning_cifar.sources.decoding import count_cores
 from tests.data.batches import Recorder, are_equal, make_module, record_batches
 from tests.trainer import make_quiet_trainer
 

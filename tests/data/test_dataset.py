@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lightning_cifar.data.dataset import ImageSet, stratified_split
-from lightning_cifar.data.digits import load_digits
+from lightning_cifar.sources.digits import load_digits
 
 # ------------------------------------------------------------------------------------------------------------- splits
 

@@ -10,11 +10,12 @@ import torch
 from PIL import Image, ImageOps
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
-from lightning_cifar.data.folder import load_folder, locate_cache
-from lightning_cifar.data.images import Square, read_image, to_pixels
+from lightning_cifar.data.square import Square
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
+from lightning_cifar.run.weights import get_square, save_weights
+from lightning_cifar.sources.folder import load_folder, locate_cache
+from lightning_cifar.sources.images import read_image, to_pixels
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import get_square, save_weights
 
 
 def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -92,7 +93,7 @@ def test_digits_are_enlarged():
 
 
 def test_images_that_cannot_be_enlarged_in_memory_are_refused(monkeypatch, bad_input):
-    monkeypatch.setattr("lightning_cifar.data.memory.measure_memory", lambda: 10_000_000)
+    monkeypatch.setattr("lightning_cifar.sources.memory.measure_memory", lambda: 10_000_000)
     with bad_input("image_size 64", "1,797 images of 64x64 pixels need 0.0221 GB", "set a smaller one"):
         CIFAR10DataModule("digits", image_size=64).setup()
 

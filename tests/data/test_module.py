@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lightning_cifar.data.dataset import ImageSet, measure_channels
-from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.sources.digits import load_digits
 from tests.data.batches import are_equal, make_module
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.data.folder import load_folder, locate_cache
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.files import write_whole
+from lightning_cifar.sources.folder import load_folder, locate_cache
 from tests.trainer import make_quiet_trainer
 
 

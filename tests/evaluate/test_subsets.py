@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lightning_cifar import main
-from lightning_cifar.data import cifar
 from lightning_cifar.evaluate.evaluation import measure_top5
 from lightning_cifar.evaluate.subsets import LABEL_ERRORS, evaluate_without, evaluate_without_label_errors
+from lightning_cifar.sources import cifar
 
 TINY = [
     "--model.widths",

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from lightning_cifar import InputError
-from lightning_cifar.data import cifar, folder
 from lightning_cifar.data.dataset import digest_images
+from lightning_cifar.sources import cifar, folder
 from lightning_cifar.train.checkpoint import DIGEST, ZIP_END, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fault

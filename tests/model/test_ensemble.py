@@ -8,8 +8,8 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
 from lightning_cifar.evaluate.explain import grad_cam, measure_gates, weigh_maps
 from lightning_cifar.model.ensemble import Ensemble
 from lightning_cifar.run.guards import GateStatistics
+from lightning_cifar.run.weights import load_pretrained, save_weights
 from lightning_cifar.train.optim import group_parameters
-from lightning_cifar.train.weights import load_pretrained, save_weights
 from tests.trainer import make_quiet_trainer
 
 SMALL = {"widths": (4, 8, 8, 8, 8), "hidden": 0, "stem_kernel": 2, "gate_rate": 0.01}

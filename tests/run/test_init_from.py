@@ -11,8 +11,8 @@ from lightning import Trainer
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main, trust
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.finetuning import name_last_layers, start_from
+from lightning_cifar.run.weights import PRETRAINED, read_model, save_weights
 from lightning_cifar.train.checkpoint import load_checkpoint
-from lightning_cifar.train.weights import PRETRAINED, read_model, save_weights
 
 HEAD = {"network.classifier.5.weight", "network.classifier.5.bias"}
 SHORT = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32"]

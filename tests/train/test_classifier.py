@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.data.dataset import ImageSet
-from lightning_cifar.data.digits import load_digits
 from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.sources.digits import load_digits
 from lightning_cifar.train.checkpoint import save_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from tests.trainer import make_quiet_trainer

@@ -14,7 +14,7 @@ from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
-from lightning_cifar.train.weights import SPLIT, get_square, read_weights
+from lightning_cifar.run.weights import SPLIT, get_square, read_weights
 
 DATASETS = {
     "cifar10": "CIFAR-10",

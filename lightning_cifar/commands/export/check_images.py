@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cifar.data.cifar import SETS
 from lightning_cifar.data.dataset import Dataset, select_evenly
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.prediction import read_file
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
-from lightning_cifar.train.weights import get_square
+from lightning_cifar.run.weights import get_square
+from lightning_cifar.sources.cifar import SETS
 
 CHECKED, CALIBRATING, RANDOM = 1000, 500, 100  # images
 

@@ -47,7 +47,7 @@ def main(args: list[str]) -> int:
     from lightning_cifar.commands.export.card import collect_facts, format_card
     from lightning_cifar.commands.export.check_images import load_images
     from lightning_cifar.commands.export.formats import export_model
-    from lightning_cifar.train.weights import find_checkpoint, get_class_names, load_pretrained
+    from lightning_cifar.run.weights import find_checkpoint, get_class_names, load_pretrained
 
     checkpoint = find_checkpoint(options.ckpt_path)
     model = load_pretrained(checkpoint)

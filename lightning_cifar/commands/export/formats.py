@@ -24,8 +24,8 @@ from lightning_cifar.commands.export.quantise import quantise, silence_logs
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import WEIGHTS, write_whole
 from lightning_cifar.run.process.exit_status import is_out_of_memory
+from lightning_cifar.run.weights import get_square, load_pretrained, save_weights
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_square, load_pretrained, save_weights
 
 BATCH = 250  # images checked at once, after a few smaller batches
 TOLERANCE = 1e-4  # float32: largest difference relative to the largest logit; 3e-6 was measured

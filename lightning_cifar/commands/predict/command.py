@@ -11,12 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_cifar.data.images import count_kinds, is_image
 from lightning_cifar.errors import InputError, check_range, format_count
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import UNFINISHED, claim_directory
 from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
+from lightning_cifar.sources.images import count_kinds, is_image
 
 FORMATS = ("csv", "jsonl", "table")
 TTA = ("none", "mirror", "translate")
@@ -62,7 +62,7 @@ def main(args: list[str]) -> int:
         model.hparams["tta"] = options.tta
     if (precision := options.precision) == "auto":
         from lightning_cifar.run.process.hardware import find_fastest_precision
-        from lightning_cifar.train.weights import get_square
+        from lightning_cifar.run.weights import get_square
 
         precision = find_fastest_precision(model.network, model.device, get_square(model.hparams).side)
     if options.explain:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lightning_cifar.data.images import Square
+from lightning_cifar.data.square import Square
 from lightning_cifar.evaluate.listing import read_pixels
 
 SECONDS = 15.0  # for all images of a request

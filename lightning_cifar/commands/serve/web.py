@@ -21,13 +21,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from lightning_cifar.commands.serve.decoder import Decoder
-from lightning_cifar.data.images import MAX_PIXELS
 from lightning_cifar.errors import list_some
 from lightning_cifar.evaluate.explain import Explanation, draw_heat, draw_input
 from lightning_cifar.evaluate.prediction import predict_batch
 from lightning_cifar.run.figures.png import encode_png, format_data_uri
+from lightning_cifar.run.weights import get_class_names, get_square
+from lightning_cifar.sources.images import MAX_PIXELS
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import get_class_names, get_square
 
 MAX_BYTES = 32 << 20  # in a request
 MAX_FILES = 64  # in a request

@@ -17,12 +17,12 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_cifar.data.memory import read_lines
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_json
 from lightning_cifar.run.accumulation import count_epoch_steps
 from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.sources.memory import read_lines
 
 RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")

@@ -11,8 +11,8 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.finetuning import pick_network
+from lightning_cifar.run.weights import check_network, find_checkpoint, get_square, read_model
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import check_network, find_checkpoint, get_square, read_model
 
 MOST_NAMES = 1000  # of classes in settings: parsing takes time by their square. The data has them, and the checkpoint
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from inspect import signature
 from typing import Any
 
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.square import SIZE
 from lightning_cifar.errors import format_count
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet

@@ -23,8 +23,8 @@ from lightning_cifar.run.settings.from_checkpoint import checkpoint_config, read
 from lightning_cifar.run.settings.options import FLAGS, LINKED, RECIPES, SEEDS, SIGNATURES, to_list
 from lightning_cifar.run.settings.restrictions import refuse_functions, refuse_objects
 from lightning_cifar.run.settings.type_errors import shorten_part_error, shorten_type_error
+from lightning_cifar.run.weights import NETWORK_OPTIONS
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.train.weights import NETWORK_OPTIONS
 
 LONGEST_REASON = 800  # characters; MLflow names the remedy last, after some 600
 NULLABLE = ("check_val_every_n_epoch", "enable_model_summary")  # of the Trainer; others: if it is the default

@@ -49,7 +49,7 @@ def layer(args: list[str]) -> list[str]:
         configs += ["--config", json.dumps(read_network_config(init_from), ensure_ascii=False)]
     if checkpoint is not None:
         from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
-        from lightning_cifar.train.weights import find_checkpoint
+        from lightning_cifar.run.weights import find_checkpoint
 
         checkpoint = str(find_checkpoint(checkpoint))
         flags = [*flags, "--ckpt_path", checkpoint]  # the last one counts

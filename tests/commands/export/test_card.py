@@ -7,11 +7,12 @@ from PIL import ExifTags, Image, ImageOps
 
 from lightning_cifar import InputError
 from lightning_cifar.commands.export.card import collect_facts, format_card, write_example
-from lightning_cifar.data.images import Square, read_image
+from lightning_cifar.data.square import Square
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.files import compute_digest, write_json
+from lightning_cifar.run.weights import PRETRAINED
+from lightning_cifar.sources.images import read_image
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import PRETRAINED
 
 TEST = {
     "accuracy": 0.9184,

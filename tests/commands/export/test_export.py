@@ -21,11 +21,11 @@ from lightning_cifar import ImageClassifier, load_pretrained, main
 from lightning_cifar.commands.export import check_images, command, formats
 from lightning_cifar.commands.export.card import write_example
 from lightning_cifar.commands.export.check_images import find_data
-from lightning_cifar.data.folder import load_folder
 from lightning_cifar.evaluate.test_results import identify_checkpoint
 from lightning_cifar.files import write_json
+from lightning_cifar.run.weights import read_weights, save_weights
+from lightning_cifar.sources.folder import load_folder
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import read_weights, save_weights
 from tests.command_line import run
 
 ROOT = Path(__file__).parents[3]

@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.data.images import SQUARE, read_image
+from lightning_cifar.data.square import SQUARE
 from lightning_cifar.evaluate import prediction
 from lightning_cifar.evaluate.listing import find_images_below
 from lightning_cifar.evaluate.prediction import AHEAD, read_ahead
+from lightning_cifar.sources.images import read_image
 from tests.children import redirect
 from tests.command_line import run
 

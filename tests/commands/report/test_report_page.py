@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from lightning_cifar.commands.report.runs import read_runs
-from lightning_cifar.data.digits import load_digits
 from lightning_cifar.evaluate.statistics import summarise
 from lightning_cifar.run.figures.image_sheet import cut_sheet
+from lightning_cifar.sources.digits import load_digits
 from tests.command_line import run
 
 

@@ -22,8 +22,9 @@ from PIL import Image
 from lightning_cifar import load_pretrained
 from lightning_cifar.commands.serve import connection, decoder, web
 from lightning_cifar.commands.serve.command import LOCAL, open_socket
-from lightning_cifar.data.images import SQUARE, read_image
+from lightning_cifar.data.square import SQUARE
 from lightning_cifar.evaluate.prediction import predict_batch, predict_files
+from lightning_cifar.sources.images import read_image
 
 
 @pytest.fixture(scope="module")

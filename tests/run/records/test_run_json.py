@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import InputError, Throughput, main
-from lightning_cifar.data.digits import load_digits
 from lightning_cifar.run.records import run_json
 from lightning_cifar.run.records.run_json import check_same_data, find_commit
+from lightning_cifar.sources.digits import load_digits
 
 
 def test_run_json_describes_the_run(trained, tiny):

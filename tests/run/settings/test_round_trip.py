@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, main
-from lightning_cifar.train.weights import load_pretrained
+from lightning_cifar.run.weights import load_pretrained
 from tests.trainer import make_quiet_trainer
 
 LOOKALIKES = ["1e5", "null", "yes", "~", "0x1F", "1_000", "12:30", "=", "<<", "on", "2024-01-01", ".inf", "NaN", "-1E9"]

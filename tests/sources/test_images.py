@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from lightning_cifar import main
-from lightning_cifar.data import images
-from lightning_cifar.data.folder import load_folder
-from lightning_cifar.data.images import read_image
+from lightning_cifar.sources import images
+from lightning_cifar.sources.folder import load_folder
+from lightning_cifar.sources.images import read_image
 
 
 def make_ramp() -> np.ndarray:
@@ -140,7 +140,7 @@ def test_heic_is_read_with_its_extra(tmp_path):
 
 
 def test_heic_without_its_extra_names_it(image_folder, tiny, capsys, monkeypatch):
-    monkeypatch.setattr("lightning_cifar.data.images.list_formats", lambda: ("JPEG", "PNG", "BMP"))
+    monkeypatch.setattr("lightning_cifar.sources.images.list_formats", lambda: ("JPEG", "PNG", "BMP"))
     file = image_folder / "train" / "cat" / "IMG_1.HEIC"
     file.write_bytes(b"\0\0\0\x18ftypheic")
     assert main(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder)]) == 2

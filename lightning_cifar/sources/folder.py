@@ -1,30 +1,40 @@
-"""An image folder: read into memory, or from its files when they are due.
-
-Decoding 60,000 files takes tens of seconds, so the decoded images are cached. The cache is used only while name, label,
-size and times of every file are unchanged and the cached images have the recorded fingerprint.
-"""
+"""An image folder: read into memory, or from its files when they are due."""
 
 import hashlib
 import os
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, complete_parts, digest_images
-from lightning_cifar.data.decoding import decode_all, refuse_damaged
-from lightning_cifar.data.images import SQUARE, Square
-from lightning_cifar.data.labels import list_labels, read_labels
-from lightning_cifar.data.layout import find_classes, list_class_files, list_folders
-from lightning_cifar.data.memory import find_shortage
-from lightning_cifar.data.streaming import ImageFiles
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, stratified_split
+from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, list_some
-from lightning_cifar.files import one_at_a_time, open_atomically
+from lightning_cifar.files import one_at_a_time
+from lightning_cifar.sources.cache import Files, digest_stats, locate_cache, make_relative, read_cache, write_cache
+from lightning_cifar.sources.decoding import decode_all, refuse_damaged
+from lightning_cifar.sources.labels import list_labels, read_labels
+from lightning_cifar.sources.layout import find_classes, list_class_files, list_folders
+from lightning_cifar.sources.memory import find_shortage
+from lightning_cifar.sources.streaming import ImageFiles
 
-DECODER = b"5"  # version of `images.decode`: increase it when pixels change, and older caches are ignored
-Files = dict[str, list[tuple[str, int]]]  # path and label of each image, by part
+
+def load(options: Mapping[str, Any], root: Path) -> Dataset:
+    labels, square = find_labels(options["labels"], root), Square(options["image_size"], options["non_square"])
+    return load_folder(root, labels, square, options["in_memory"], options["classes"], options["split_seed"])
+
+
+def count_classes(options: Mapping[str, Any], root: Path) -> int:
+    return len(list_classes(root, find_labels(options["labels"], root), options["classes"]))
+
+
+def find_labels(labels: str | None, root: Path) -> Path | None:
+    """Return the file ``labels``, which may be given relative to ``root``."""
+    if labels is None:
+        return None
+    file = Path(os.path.expanduser(labels))
+    return root / file if not file.exists() and (root / file).exists() else file
 
 
 def load_folder(
@@ -116,58 +126,30 @@ def load_parts(root: Path, files: Files, square: Square) -> dict[str, ImageSet]:
     return parts
 
 
-def digest_stats(root: Path, files: Files) -> str:
-    """Return the SHA-256 of part, label, name, size, modification and change time of all files, and of `DECODER`.
+def complete_parts(
+    parts: Mapping[str, LabelledImages], class_names: tuple[str, ...], split_seed: int, root: Path, listed: list[Any]
+) -> Dataset:
+    """Return the dataset of a folder that has some of the parts ``train``, ``val`` and ``test``.
 
-    A change time, unlike a modification time, cannot be set back.
+    Without ``test``, a line says which images are tested: those of ``val``; or, of ``train`` only, a stratified fifth,
+    at least one for each class. ``split_seed`` and the ``listed`` part, label and name of each file decide which.
     """
-    digest = hashlib.sha256(DECODER)
-    for part, found in files.items():
-        for path, label in found:
-            try:
-                stat = os.stat(path)
-            except OSError as error:
-                raise InputError(f"{path} cannot be read ({error.strerror}): replace or remove it") from error
-            line = f"{part} {label} {make_relative(root, path)}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def make_relative(root: Path, path: str) -> str:
-    return path.removeprefix(str(root)).lstrip(os.sep)
-
-
-def locate_cache(root: Path, square: Square = SQUARE) -> Path:
-    """Return ``$XDG_CACHE_HOME/lightning-cifar/<name>-<hash of the full path>.pt``; nothing is written to ``root``.
-
-    Each ``square`` has its own file.
-    """
-    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    full = root.resolve()
-    if not os.path.isabs(base):  # containers may have users without a home
-        base = os.devnull  # where nothing can be written: `write_cache` warns
-    key = hashlib.sha256(bytes(full)).hexdigest()[:12]
-    kind = "" if square == SQUARE else f"-{square.side}-{square.rule}"
-    return Path(base) / "lightning-cifar" / f"{full.name}-{key}{kind}.pt"
-
-
-def read_cache(cache: Path, state: str) -> dict[str, ImageSet] | None:
-    """Return the cached parts; None if there are none, they are damaged, or an image file has changed since."""
-    try:
-        stored = torch.load(cache, weights_only=True)
-        parts = {part: ImageSet(*tensors) for part, tensors in stored["parts"].items()}
-        return parts if stored["state"] == state and stored["fingerprint"] == digest_images(parts.values()) else None
-    except Exception:  # missing, or damaged, which fails in many ways
-        return None
-
-
-def write_cache(cache: Path, state: str, parts: dict[str, ImageSet]) -> None:
-    """Write the cache atomically; only warn if that fails."""
-    tensors = {name: (part.images, part.labels) for name, part in parts.items()}
-    content = {"state": state, "fingerprint": digest_images(parts.values()), "parts": tensors}
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with open_atomically(cache, "wb") as file:
-            torch.save(content, file)
-    except (OSError, RuntimeError) as error:
-        warnings.warn(f"the decoded images could not be cached in {cache}: {error}", stacklevel=2)
+    train, val, test = (parts.get(part) for part in ("train", "val", "test"))
+    tested = next(one for one in ("test", "val", "train") if one in parts)
+    files = [name for part, _, name in listed if part == tested]
+    split = None
+    if test is None and val is not None:
+        print(f"{root} has no test images: test evaluates the validation images", flush=True)
+        test, split = val, "none: test evaluates the validation images"
+    elif test is None:
+        assert train is not None
+        size = min(max(len(train) // 5, len(class_names)), len(train) - 1)
+        rest, chosen = stratified_split(train.labels, size, split_seed)
+        some = f"{size:,} of its {len(train):,} images of {len(class_names)} classes ({list_some(class_names)})"
+        print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
+        files = [files[one] for one in chosen.tolist()]
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+        train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
+    if train is None:
+        train, val = test[:0], test[:0] if val is None else val
+    return Dataset(train, val, test, class_names, split, tuple(files))

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from lightning_cifar import ImageClassifier, InputError, load_pretrained, main
-from lightning_cifar.model.named import build_network, list_names
+from lightning_cifar.model.named import build_network
+from lightning_cifar.networks.published import list_names
+from lightning_cifar.run.weights import check_network, read_weights, save_weights
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import check_network, read_weights, save_weights
 
 SIZES = {
     "widths": {"widths": [10**6] * 5},

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from lightning_cifar import main
-from lightning_cifar.data import cifar
-from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, list_some
+from lightning_cifar.sources import cifar
+from lightning_cifar.sources.folder import load_folder
 
 
 @pytest.mark.parametrize(

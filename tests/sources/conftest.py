@@ -18,24 +18,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from lightning_cifar import main
 from lightning_cifar.commands import fit as fit_command
-from lightning_cifar.data import cifar
 from lightning_cifar.data.dataset import Dataset
-from lightning_cifar.errors import InputError
-
-
-@pytest.fixture
-def bad_input() -> Callable[..., AbstractContextManager[None]]:
-    """Return a context that expects an `InputError` of one line which contains all given words."""
-
-    @contextmanager
-    def expect(*words: object) -> Iterator[None]:
-        with pytest.raises(InputError) as caught:
-            yield
-        message = str(caught.value)
-        assert "\n" not in message
-        assert [word for word in words if str(word) not in message] == [], message
-
-    return expect
+from lightning_cifar.sources import cifar
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lightning_cifar.data.images import has_image_suffix
-from lightning_cifar.data.layout import PARTS, find_part, report_skipped, walk
 from lightning_cifar.errors import InputError, list_some
+from lightning_cifar.sources.images import has_image_suffix
+from lightning_cifar.sources.layout import PARTS, find_part, report_skipped, walk
 
 COLUMNS = {  # names in any case; of several columns, the one named first here
     "path": ("path", "file", "filename", "file_name", "image", "image_name", "image_id", "id"),

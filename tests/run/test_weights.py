@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main
-from lightning_cifar.data.images import read_image
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
+from lightning_cifar.run.weights import PRETRAINED, read_weights, save_weights
+from lightning_cifar.sources.images import read_image
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
-from lightning_cifar.train.weights import PRETRAINED, read_weights, save_weights
 
 
 @pytest.fixture(scope="module")

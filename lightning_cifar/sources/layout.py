@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from lightning_cifar.data.images import count_kinds, has_image_suffix, is_image
 from lightning_cifar.errors import InputError, format_count, list_some
+from lightning_cifar.sources.images import count_kinds, has_image_suffix, is_image
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, select_evenly
-from lightning_cifar.data.decoding import decode_all, iterate_images, refuse_damaged
-from lightning_cifar.data.images import SQUARE, Square, decode
+from lightning_cifar.data.dataset import Dataset, ImageSet, select_evenly
 from lightning_cifar.data.loader import ALL, BatchLoader, Order, check_batch_size
+from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.distributed import Shard
 from lightning_cifar.errors import InputError
+from lightning_cifar.sources.decoding import count_cores, decode_all, iterate_images, refuse_damaged
+from lightning_cifar.sources.images import decode
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,29 @@ class ImageFiles:
             pixels = np.stack([decode(os.fsdecode(path), self.square) for path in self.paths[chosen]])
         return pixels, self.labels.numpy()[chosen], positions
 
-    def sample(self, size: int) -> ImageSet:
-        """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
+    def sample(self, size: int, dataset: Dataset | None = None) -> ImageSet:
+        """Read ``size`` evenly spaced images, so that each class is represented; at most all.
+
+        If files cannot be decoded, all such files of the ``dataset`` are named.
+        """
         chosen = self[select_evenly(len(self), size)]
         pixels, failures = decode_all("a sample", chosen.list_paths(), self.square)
+        if failures and dataset:
+            refuse_damaged(find_damaged(dataset))
         refuse_damaged(failures)
         return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), chosen.labels)
+
+    def make_loader(
+        self, batch_size: int, dataset: Dataset, num_workers: int | None = None, **options: Any
+    ) -> "FileLoader":
+        """Return `make_file_loader`'s loader, which names all damaged files of the ``dataset``.
+
+        ``num_workers`` None: one process per core.
+        """
+        workers = count_cores() if num_workers is None else num_workers
+        loader = make_file_loader(self, batch_size, num_workers=workers, **options)
+        loader.find_damaged = lambda: find_damaged(dataset)
+        return loader
 
     def list_paths(self) -> list[str]:
         return [os.fsdecode(path) for path in self.paths]
@@ -82,15 +100,6 @@ def find_damaged(dataset: Dataset) -> list[str]:
     print("a file cannot be read: all files are checked, to name every such file", flush=True)
     found = (iterate_images("checking", part.list_paths(), part.square) for part in parts.values())
     return [line for part in found for line in part if isinstance(line, str)]
-
-
-def sample_files(dataset: Dataset, part: LabelledImages, size: int) -> ImageSet:
-    """Return ``part.sample(size)``; if files cannot be decoded, all such files of the dataset are named."""
-    try:
-        return part.sample(size)
-    except InputError:
-        refuse_damaged(find_damaged(dataset))
-        raise
 
 
 class FileLoader(DataLoader):

@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR10
 
 from lightning_cifar import main
 from lightning_cifar.commands import fit as fit_command
-from lightning_cifar.data import cifar, download
+from lightning_cifar.sources import cifar, download
 
 pytestmark = pytest.mark.parametrize("published", [("cifar10", CIFAR10)], indirect=True)
 Respond = Callable[["Handler", bytes, int], None]

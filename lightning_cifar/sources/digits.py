@@ -1,13 +1,26 @@
 """scikit-learn's handwritten digits: a small dataset that needs no download."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
 from lightning_cifar.data.dataset import Dataset, ImageSet, stratified_split
-from lightning_cifar.data.images import SIZE
+from lightning_cifar.data.square import SIZE
 from lightning_cifar.errors import require_extra
+from lightning_cifar.sources.enlargement import enlarge_dataset
 
 DIGITS_TEST = 360  # a fifth of the 1,797 digits: scikit-learn ships no test set
+
+
+def load(options: Mapping[str, Any], root: Path) -> Dataset:
+    return enlarge_dataset(load_digits(), options["image_size"])
+
+
+def count_classes(options: Mapping[str, Any], root: Path) -> int:
+    return 10
 
 
 def load_digits() -> Dataset:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, features
 
-from lightning_cifar.data import folder
-from lightning_cifar.data.folder import load_folder
-from tests.data.pixels import make_noise, read_with_pillow
+from lightning_cifar.sources import folder
+from lightning_cifar.sources.folder import load_folder
+from tests.sources.pixels import make_noise, read_with_pillow
 
 # -------------------------------------------------------------------------------------------------- listing
 

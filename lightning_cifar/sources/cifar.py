@@ -9,7 +9,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,12 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
-from lightning_cifar.data.download import download
-from lightning_cifar.data.images import has_image_suffix
-from lightning_cifar.data.layout import find_part, list_folders, walk
 from lightning_cifar.errors import DISK_FULL, InputError
 from lightning_cifar.files import compute_digest, one_at_a_time
+from lightning_cifar.sources.download import download
+from lightning_cifar.sources.enlargement import enlarge_dataset
+from lightning_cifar.sources.images import has_image_suffix
+from lightning_cifar.sources.layout import find_part, list_folders, walk
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 PUBLISHED = {  # size in bytes and SHA-256 of each archive; torchvision has the MD5 only
@@ -39,6 +40,16 @@ MIRRORS = {  # identical copies, tried before the authors' host, which often fai
         "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
     ]
 }
+
+
+def load(options: Mapping[str, Any], root: Path) -> Dataset:
+    archive = options["archive"] and Path(os.path.expanduser(options["archive"]))
+    dataset = load_cifar(options["dataset"], root, options["url"], archive)
+    return enlarge_dataset(dataset, options["image_size"])
+
+
+def count_classes(options: Mapping[str, Any], root: Path) -> int:
+    return {"cifar10": 10, "cifar100": 100}[options["dataset"]]
 
 
 def load_cifar(

@@ -12,11 +12,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cifar import main
-from lightning_cifar.data import memory
-from lightning_cifar.data.folder import list_images, load_folder
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.run.job import load_data, parse
 from lightning_cifar.run.process.state import process_settings
+from lightning_cifar.sources import memory
+from lightning_cifar.sources.folder import list_images, load_folder
 
 SMALL = ("--data.val_size", "1", "--data.batch_size", "32", "--trainer.log_every_n_steps", "1")
 
@@ -300,7 +300,7 @@ def test_a_file_that_is_damaged_later_brings_all_names(image_folder, bad_input):
 def test_images_that_do_not_fit_in_memory_are_read_from_files(image_folder, read, monkeypatch):
     size = 24 * 32 * 32 * 3
     for free, kept in ((3 * size, True), (3 * size - 1, False)):
-        monkeypatch.setattr("lightning_cifar.data.memory.measure_memory", lambda free=free: free)
+        monkeypatch.setattr("lightning_cifar.sources.memory.measure_memory", lambda free=free: free)
         assert hasattr(load_folder(image_folder, in_memory="auto").train, "images") == kept
     status, text = read()
     assert status == 0
@@ -323,7 +323,7 @@ def test_a_process_keeps_images_in_memory_if_rank_zero_does(image_folder, tiny, 
     """It has less free memory than rank 0 had, which has read its images by then."""
     monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
     monkeypatch.setenv("LIGHTNING_CIFAR_RANK_ZERO", '{"in_memory": true}')
-    monkeypatch.setattr("lightning_cifar.data.memory.measure_memory", lambda: 0)
+    monkeypatch.setattr("lightning_cifar.sources.memory.measure_memory", lambda: 0)
     with process_settings():
         job = parse(["fit", *tiny, "--data.dataset", "folder", "--data.root", str(image_folder), *SMALL])
     load_data(job)

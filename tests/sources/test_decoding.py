@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lightning_cifar.data import decoding
-from lightning_cifar.data.folder import load_folder
-from lightning_cifar.data.images import read_image, to_pixels
-from tests.data.pixels import make_noise, read_with_pillow
+from lightning_cifar.sources import decoding
+from lightning_cifar.sources.folder import load_folder
+from lightning_cifar.sources.images import read_image, to_pixels
+from tests.sources.pixels import make_noise, read_with_pillow
 
 
 def repeat_channels(grey: np.ndarray) -> np.ndarray:

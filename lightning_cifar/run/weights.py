@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
-from lightning_cifar.data.images import SQUARE, Square
+from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK, is_custom

@@ -16,19 +16,17 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
+from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, format_count
 
-NonSquare = Literal["crop", "letterbox"]
-SIZE = 32  # pixels along a side, by default
 GREY = (128, 128, 128, 255)  # colour of the bars
 MAX_PIXELS = 1 << 26  # per file, read from its header: 256 MB decoded, and up to twice that in conversions
 LARGE = 1 << 23  # pixels; larger files are decoded one at a time, so that threads do not add up to gigabytes
@@ -47,17 +45,6 @@ UNREAD = {  # by their first 12 bytes
     **{rb"\0\0\x01\0|icns": "an icon", rb"8BPS": "a Photoshop file", rb"\xff\n|.{4}JXL ": "JPEG XL"},
     rb".{4}ftyp(isom|mp4|M4V|qt)|\x1aE\xdf\xa3|RIFF.{4}AVI ": "a video",
 }
-
-
-@dataclass(frozen=True)
-class Square:
-    """Square of ``side`` pixels that every image becomes; ``rule`` says how, if the image is not square."""
-
-    side: int = SIZE
-    rule: NonSquare = "crop"
-
-
-SQUARE = Square()
 
 
 @cache

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-from lightning_cifar.data.images import Square, decode
+from lightning_cifar.data.square import Square
 from lightning_cifar.errors import InputError
+from lightning_cifar.sources.images import decode
 
 MOST_NAMED = 50  # damaged files in one message
 AHEAD = 1000  # files that are decoded before their pixels are used

@@ -23,8 +23,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from lightning_cifar.data import cifar, download
-from lightning_cifar.data.cifar import load_cifar
+from lightning_cifar.sources import cifar, download
+from lightning_cifar.sources.cifar import load_cifar
 
 
 @pytest.fixture(autouse=True)

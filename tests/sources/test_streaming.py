@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from lightning_cifar.data.folder import load_folder
 from lightning_cifar.data.loader import BatchLoader
-from lightning_cifar.data.streaming import make_file_loader
 from lightning_cifar.distributed import Shard
+from lightning_cifar.sources.folder import load_folder
+from lightning_cifar.sources.streaming import make_file_loader
 
 
 def read_files(folder):
