@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_cifar.cli import main
+    from lightning_cifar.commands.cli import main
     from lightning_cifar.data.module import CIFAR10DataModule
     from lightning_cifar.errors import InputError
     from lightning_cifar.imports import trust
@@ -52,7 +52,7 @@ _HOMES = {
     "Throughput": "run.records.throughput",
     "fine_tune": "run.finetuning",
     "load_pretrained": "run.weights",
-    "main": "cli",
+    "main": "commands.cli",
     "trust": "imports",
 }
 

@@ -7,7 +7,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  the line is for those
     sys.stderr.write(f"error: lightning-cifar needs Python 3.11 or newer, and {sys.executable} is {version}\n")
     raise SystemExit(2)
 try:
-    from lightning_cifar.cli import main
+    from lightning_cifar.commands.cli import main
 except ModuleNotFoundError as error:
     from lightning_cifar.run.process.exit_status import explain
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_cifar"
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or not file.name.startswith("__"))
 LAYERS = ("ground", "data", "model", "train", "sources", "networks", "run", "evaluate", "commands")
-CORE_LINES, MODULE_LINES = 2850, 250  # the core's without blank lines
+CORE_LINES, MODULE_LINES = 2700, 250  # the core's without blank lines
 
 
 def layer(file: Path) -> str:
@@ -41,9 +41,7 @@ def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_module_imports_nothing_above_its_layer(file):
-    """But for the dispatch in cli.py and the parsers that `completion` and tests read."""
-    if file.name == "cli.py":
-        return
+    """Commands, sources and networks are imported by their names in tables, where they are used."""
     own = LAYERS.index(layer(file))
     assert [str(one.relative_to(PACKAGE)) for one in imported(file, late=True) if LAYERS.index(layer(one)) > own] == []
 
@@ -78,5 +76,5 @@ def test_the_core_can_be_read_in_one_sitting():
 )
 def test_a_command_can_be_removed_with_its_folder(folder):
     """No other module imports it, except itself; `options.PACKAGE_COMMANDS` names it in one line."""
-    others = [file for file in FILES if folder not in file.parents and file.name != "cli.py"]
+    others = [file for file in FILES if folder not in file.parents]
     assert [file for file in others if any(folder in one.parents for one in imported(file, late=True))] == []

@@ -10,15 +10,16 @@ import torchvision
 from torch import nn
 
 from lightning_cifar.errors import check_name, require_extra
-from lightning_cifar.model.named import FIVE_BLOCK, TIMM
+from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.networks.small_images import fit_to_small_images
 from lightning_cifar.networks.wide_resnet import WideResNet
 
+TIMM = "timm/"
 WIDE_RESNET = re.compile(r"wide_resnet(\d{1,3})_(\d{1,3})")
 UNFIT = ("googlenet", "inception_v3", "mnasnet")  # training has further outputs; weights need a version to be read
 
 
-def find_builder(name: str, size: int) -> Callable[..., nn.Module]:
+def find_published(name: str, size: int) -> Callable[..., nn.Module]:
     """Return the function that builds a network for images of ``size`` pixels; `InputError` if there is none."""
     if name.startswith(TIMM):
         require_extra(f"network {name}", "timm", ["timm"])

@@ -5,9 +5,12 @@ last layers. CIFAR versions therefore begin with a 3x3 convolution of stride 1 a
 arXiv 1512.03385, section 4.2).
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from lightning_cifar.model.named import probe
+from lightning_cifar.model.mode import evaluating
 
 LEAST = 4  # pixels along a side of the last feature map
 PROBE = 128  # pixels along a side of the image that finds the strides: enough for a total stride of 64
@@ -32,6 +35,13 @@ def fit_to_small_images(network: nn.Module, size: int) -> None:
         for name, factor in level.items():
             replace_layer(network, name, stride=max(1, factor // excess))
         excess //= max(level.values())
+
+
+@torch.no_grad()
+def probe(network: nn.Module, count: int, size: int, layout: torch.memory_format = torch.contiguous_format) -> Any:
+    """Return a network's output, in evaluation mode, for black images (count, 3, size, size); it stays as it was."""
+    with evaluating(network):
+        return network(torch.zeros(count, 3, size, size).to(memory_format=layout))
 
 
 def measure_sides(network: nn.Module) -> dict[str, tuple[int, int]]:

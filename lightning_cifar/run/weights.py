@@ -17,8 +17,9 @@ from torch.nn.parameter import is_lazy
 from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
-from lightning_cifar.model.named import FIVE_BLOCK, is_custom
+from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
+from lightning_cifar.networks.named import is_custom
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 

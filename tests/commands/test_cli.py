@@ -21,7 +21,7 @@ from lightning import Callback
 from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Throughput
-from lightning_cifar.cli import main
+from lightning_cifar.commands.cli import main
 from lightning_cifar.run.process.exit_status import explain
 from lightning_cifar.run.settings.options import RECIPES
 from lightning_cifar.sources import download
