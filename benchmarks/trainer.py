@@ -35,7 +35,7 @@ from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.console.progress import Progress
 from lightning_cifar.run.guards import FiniteLoss, GateStatistics
 from lightning_cifar.run.job import parse
-from lightning_cifar.run.process.hardware import keep_freed_memory
+from lightning_cifar.run.process.hardware import find_processor_precision, keep_freed_memory
 from lightning_cifar.run.records.run_json import describe_device
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.settings.precedence import layer
@@ -43,7 +43,7 @@ from lightning_cifar.run.settings.precedence import layer
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}
 TINY = ({"batch_size": 10}, {"widths": [8] * 5})
-PRECISION = "bf16-mixed"
+PRECISION = "bf16-mixed" if DEVICE.type == "cuda" else find_processor_precision() or "32-true"
 EPOCH_END_RECIPE, EPOCHS = "fast94", 12
 PARTS = {  # what our callbacks do at the end of an epoch
     "throughput": (Throughput, ("on_train_epoch_end",)),
@@ -106,7 +106,7 @@ def run_raw_loop(root: str, size: str) -> tuple[float, float]:
     for step, batch in zip(range(1, STEPS[size] + 1), loader, strict=False):
         images, labels, positions = (tensor.to(DEVICE) for tensor in batch)
         images = data.augment_batch(images, positions)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=PRECISION == "bf16-mixed"):
             loss = F.cross_entropy(model(images), labels, label_smoothing=model.hparams["label_smoothing"])
         loss.backward()
         optimizer.step()
@@ -175,6 +175,7 @@ def measure_steps(root: str) -> dict[str, Any]:
         "sizes": sizes,
         "added_seconds_per_step": added,
         "ratio_from_added": {name: 1 + seconds / step for name, seconds in added.items()},
+        "precision": PRECISION,
         "device": describe_device(DEVICE),
     }
 
