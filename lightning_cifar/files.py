@@ -27,6 +27,11 @@ def compute_digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a file; none if there is no such file."""
+    return file.read_text().splitlines() if file.is_file() else []
+
+
 @contextmanager
 def open_atomically(file: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Open a sibling file for writing and put it in the place of ``file`` once it is complete and on disk.

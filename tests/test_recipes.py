@@ -1,4 +1,4 @@
-"""Recipes `fast` and `fast94` on the command line, with small networks on digits; test_cli.py has `report`, `demo`."""
+"""Recipes `fast` and `fast94` on the command line, with small networks on digits; others: commands/test_cli.py."""
 
 import csv
 import json

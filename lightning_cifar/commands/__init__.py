@@ -1,1 +1,4 @@
-"""Commands: a module or folder each, with a function of its name or, if it parses its words itself, ``main``."""
+"""Commands: a module or folder each, with a function of its name or, if it parses its words itself, ``main``.
+
+`cli` starts them.
+"""

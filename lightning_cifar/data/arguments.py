@@ -10,7 +10,7 @@ from lightning_cifar.errors import InputError, check_choice, check_range
 HeldOut = Literal["val", "test"]
 LARGEST = 224  # pixels
 LARGEST_PADDING = 127  # the draw of a crop, up to twice the padding, is a byte
-SOURCES = ("root", "url", "archive", "labels")  # where the data lies: named by the user only
+LOCATIONS = ("root", "url", "archive", "labels")  # where the data lies: named by the user only
 
 
 def check_arguments(values: Mapping[str, Any]) -> None:
@@ -21,9 +21,10 @@ def check_arguments(values: Mapping[str, Any]) -> None:
         if values[name] not in (True, False, other or True):
             words = f"true, false or {other}" if other else "true or false"
             raise InputError(f"{name} must be {words}, got {values[name]!r}")
-    for name in (*SOURCES, "sizes", "size_shares", "classes"):
-        if not isinstance(values[name], str | None if name in SOURCES else list | None):
-            raise InputError(f"{name} must be {'text' if name in SOURCES else 'a list'} or null, got {values[name]!r}")
+    for name in (*LOCATIONS, "sizes", "size_shares", "classes"):
+        if not isinstance(values[name], str | None if name in LOCATIONS else list | None):
+            kind = "text" if name in LOCATIONS else "a list"
+            raise InputError(f"{name} must be {kind} or null, got {values[name]!r}")
     size = values["image_size"]
     check_range("image_size", size, f"[{SIZE}, {LARGEST}]", whole=True)
     check_range("crop_padding", values["crop_padding"], f"[0, {min(size - 1, LARGEST_PADDING)}]", whole=True)

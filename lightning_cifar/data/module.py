@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cifar.data import augment
-from lightning_cifar.data.arguments import SOURCES, HeldOut, check_arguments
+from lightning_cifar.data.arguments import LOCATIONS, HeldOut, check_arguments
 from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, hold_out, measure_channels
 from lightning_cifar.data.loader import BatchLoader, choose_device, make_generator
 from lightning_cifar.data.sizes import find_size
@@ -104,7 +104,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.hparams.update({name: list(one) if isinstance(one, tuple | range) else one for name, one in plain})
         check_arguments(self.hparams)
         self.root = Path(os.path.expanduser(root or os.environ.get("LIGHTNING_CIFAR_DATA") or "data"))
-        self.source: Dataset | None = None
+        self.loaded: Dataset | None = None
         self.given_transform = transform
         self.transform: Transform | None = None
         self.augment: Callable[[Tensor, Tensor], Tensor] = self.augment_batch  # `start_replay` replaces it
@@ -114,7 +114,7 @@ class CIFAR10DataModule(LightningDataModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Call Lightning's method; run no stored code, and let only ``kwargs`` say where the data lies."""
-        options = {"weights_only": True, **dict.fromkeys(SOURCES), **kwargs}
+        options = {"weights_only": True, **dict.fromkeys(LOCATIONS), **kwargs}
         return super().load_from_checkpoint(checkpoint_path, *args, **options)
 
     @property
@@ -129,9 +129,9 @@ class CIFAR10DataModule(LightningDataModule):
     @property
     def dataset(self) -> Dataset:
         """The dataset as it was read, before the split; `setup` reads it."""
-        if self.source is None:
+        if self.loaded is None:
             raise RuntimeError("call setup() first: no data has been read")
-        return self.source
+        return self.loaded
 
     def __getattr__(self, name: str) -> Any:
         why = ": call setup() first" if name in ("train", "val", "test", "mean", "std") else ""
@@ -149,23 +149,23 @@ class CIFAR10DataModule(LightningDataModule):
         if (stage == "fit" and not len(self.train)) or (stage == "validate" and not len(self.val)):
             raise InputError(f"root {self.root} holds only images to test on: {stage} needs train/<class>/* there")
 
-    def split(self, source: Dataset) -> None:
-        self.train, self.test = source.train, source.test
+    def split(self, dataset: Dataset) -> None:
+        self.train, self.test = dataset.train, dataset.test
         if self.hparams["held_out"] == "test":
-            self.val = source.test
-        elif source.val is not None:
-            self.val = source.val
+            self.val = dataset.test
+        elif dataset.val is not None:
+            self.val = dataset.val
         else:
-            self.train, self.val = hold_out(source, self.hparams["val_size"], self.hparams["split_seed"])
+            self.train, self.val = hold_out(dataset, self.hparams["val_size"], self.hparams["split_seed"])
         measured = self.train if len(self.train) else self.test  # there are only these
         if not isinstance(measured, ImageSet):
-            measured = measured.sample(STATISTICS_SAMPLE * SIZE // self.hparams["image_size"], source)
+            measured = measured.sample(STATISTICS_SAMPLE * SIZE // self.hparams["image_size"], dataset)
         self.mean, self.std = measure_channels(measured.images)
 
     def read(self) -> Dataset:
         """Return the dataset; only the first call reads it."""
-        self.source = self.source or find_source(self.hparams["dataset"]).load(self.hparams, self.root)
-        return self.source
+        self.loaded = self.loaded or find_source(self.hparams["dataset"]).load(self.hparams, self.root)
+        return self.loaded
 
     def train_dataloader(self) -> BatchLoader | DataLoader[Any]:
         if len(self.draws) != len(self.train) or self.draws.device != self.device:
@@ -193,7 +193,7 @@ class CIFAR10DataModule(LightningDataModule):
             return BatchLoader(data, batch_size, device=choose_device(data, self.device), **options)
         pinned = self.device.type == "cuda"  # lets the copy to the GPU run in the background
         workers = self.hparams["num_workers"]
-        return data.make_loader(batch_size, self.dataset, num_workers=workers, pin_memory=pinned, **options)
+        return data.make_loader(batch_size, self.loaded, num_workers=workers, pin_memory=pinned, **options)
 
     @property
     def shard(self) -> Shard:

@@ -22,4 +22,5 @@ class Source(Protocol):
 
 
 def find_source(name: SourceName) -> Source:
+    """Import the module that reads a dataset, and return it."""
     return cast(Source, import_module(f"lightning_cifar.sources.{MODULES[name]}"))

@@ -1,7 +1,6 @@
 """Predictions for any number of image files: a few batches in memory, read ahead in threads.
 
-Files are decoded as in `data.images`, to the model's size. A file that cannot be read gets a row with
-the error.
+Files are decoded as in `sources.images`, to the model's size. A file that cannot be read gets a row with the error.
 
 Threads suffice, and processes would each import torch: large images are decoded outside the interpreter's lock, and
 one thread decodes small ones many times faster than a CPU classifies them.

@@ -1,4 +1,4 @@
-"""Networks by name. Those other than `FiveBlockNet` are built by `lightning_cifar.networks`, imported for them only."""
+"""Networks by name. `lightning_cifar.networks` builds those other than `FiveBlockNet`, and is imported for them."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -37,7 +37,7 @@ def build_network(
         InputError: no such network, arguments that it does not accept, or outputs that are no logits.
     """
     if name != FIVE_BLOCK:
-        build = import_module("lightning_cifar.networks.named").build_other
+        build = import_module("lightning_cifar.networks.builder").build_other
         return cast(nn.Module, build(name, num_classes, dict(network_args or {}), size or SIZE))
     if network_args:
         raise InputError(f"{FIVE_BLOCK} takes no network_args: use --model.widths, --model.gate and so on")

@@ -20,7 +20,7 @@ UNFIT = ("googlenet", "inception_v3", "mnasnet")  # training has further outputs
 
 
 def find_published(name: str, size: int) -> Callable[..., nn.Module]:
-    """Return the function that builds a network for images of ``size`` pixels; `InputError` if there is none."""
+    """Return the function that builds a published network for images of ``size`` pixels; `InputError` if none does."""
     if name.startswith(TIMM):
         require_extra(f"network {name}", "timm", ["timm"])
         import timm
@@ -43,7 +43,7 @@ def list_names() -> list[str]:
     return [name for name in torchvision.models.list_models(torchvision.models) if not name.startswith(UNFIT)]
 
 
-def build_fitted(build: Callable[..., nn.Module], size: int, **args: Any) -> nn.Module:
+def build_fitted(build: Callable[..., nn.Module], size: int, /, **args: Any) -> nn.Module:
     network = build(**args)
     with suppress(RuntimeError, AssertionError, ValueError):  # it takes one size: that of the images or another
         fit_to_small_images(network, size)

@@ -19,7 +19,7 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.steps import count_batches
 from lightning_cifar.errors import InputError, format_count, reason
 from lightning_cifar.files import compute_digest
-from lightning_cifar.networks.named import check_logits
+from lightning_cifar.networks.builder import check_logits
 from lightning_cifar.run.finetuning import start_from
 from lightning_cifar.run.process.hardware import find_fastest_precision
 from lightning_cifar.run.process.launcher import check_launcher, choose_devices

@@ -55,7 +55,7 @@ def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: Collecti
     `refuse_unsuitable` and `refuse_other_settings`.
     """
     refuse_unsuitable(job, kind, advice)
-    is_first = job.data.source is None
+    is_first = job.data.loaded is None
     load_data(job)
     if is_first:
         for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):

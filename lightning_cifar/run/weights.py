@@ -19,7 +19,7 @@ from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
-from lightning_cifar.networks.named import is_custom
+from lightning_cifar.networks.builder import is_custom
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 

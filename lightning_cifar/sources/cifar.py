@@ -49,7 +49,7 @@ def load(options: Mapping[str, Any], root: Path) -> Dataset:
 
 
 def count_classes(options: Mapping[str, Any], root: Path) -> int:
-    return {"cifar10": 10, "cifar100": 100}[options["dataset"]]
+    return 10 if options["dataset"] == "cifar10" else 100
 
 
 def load_cifar(

@@ -1,4 +1,4 @@
-"""Images of 32x32 pixels, enlarged to ``--data.image_size``."""
+"""Images of 32x32 pixels, enlarged to ``image_size``."""
 
 from dataclasses import replace
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from lightning_cifar.files import read_lines
+
 
 def find_shortage(images: int, side: int) -> str | None:
     """Return why images of ``side`` pixels do not fit in memory; None if they do.
@@ -30,7 +32,3 @@ def measure_memory() -> int:
             sizes += [int(text) for file in files for text in read_lines(file) if text.isdecimal()]  # not `max`
     sizes += [1024 * int(line.split()[1]) for line in read_lines(Path("/proc/meminfo")) if "MemAvailable:" in line]
     return min(sizes)
-
-
-def read_lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.is_file() else []

@@ -61,10 +61,7 @@ class ImageFiles:
         return pixels, self.labels.numpy()[chosen], positions
 
     def sample(self, size: int, dataset: Dataset | None = None) -> ImageSet:
-        """Read ``size`` evenly spaced images, so that each class is represented; at most all.
-
-        If files cannot be decoded, all such files of the ``dataset`` are named.
-        """
+        """Read ``size`` evenly spaced images, so that each class is represented; at most all."""
         chosen = self[select_evenly(len(self), size)]
         pixels, failures = decode_all("a sample", chosen.list_paths(), self.square)
         if failures and dataset:
@@ -73,15 +70,13 @@ class ImageFiles:
         return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), chosen.labels)
 
     def make_loader(
-        self, batch_size: int, dataset: Dataset, num_workers: int | None = None, **options: Any
+        self, batch_size: int, dataset: Dataset | None = None, num_workers: int | None = None, **options: Any
     ) -> "FileLoader":
-        """Return `make_file_loader`'s loader, which names all damaged files of the ``dataset``.
-
-        ``num_workers`` None: one process per core.
-        """
+        """Return the loader of `make_file_loader`; ``num_workers`` None: one process per core."""
         workers = count_cores() if num_workers is None else num_workers
         loader = make_file_loader(self, batch_size, num_workers=workers, **options)
-        loader.find_damaged = lambda: find_damaged(dataset)
+        if dataset is not None:
+            loader.find_damaged = lambda: find_damaged(dataset)
         return loader
 
     def list_paths(self) -> list[str]:

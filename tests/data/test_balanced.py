@@ -10,8 +10,6 @@ from lightning_cifar import CIFAR10DataModule, main
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader, Order, draw_balanced
 from lightning_cifar.distributed import Shard
-from lightning_cifar.sources.folder import load_folder
-from lightning_cifar.sources.streaming import make_file_loader
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 COUNTS = {"rare": [90, 9, 1], "one class": [20], "with a gap": [10, 0, 31], "more classes than draws": [1] * 3 + [2]}
@@ -53,19 +51,6 @@ def test_classes_of_one_size_are_only_shuffled():
         for loader in loaders:
             loader.sampler.set_epoch(epoch)
         for one, other in zip(*loaders, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("shard", [Shard(), Shard(0, 2), Shard(1, 2)], ids=str)
-def test_files_give_the_batches_of_the_set_in_memory(image_folder, workers, shard):
-    options = {"seed": 3, "balanced": True, "positions": True, "shard": shard}
-    eager = BatchLoader(load_folder(image_folder).train, 6, **options)
-    lazy = make_file_loader(load_folder(image_folder, in_memory=False).train, 6, num_workers=workers, **options)
-    for epoch in (0, 1):
-        for loader in (eager, lazy):
-            loader.sampler.set_epoch(epoch)
-        for one, other in zip(lazy, eager, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Images of other sizes than 32x32: decoding, augmentation, and a model of 64x64 images through every command."""
+"""Images of other sizes than 32x32: augmentation, and a model of 64x64 images through every command."""
 
 import json
 import shutil
@@ -7,95 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, load_pretrained, main
 from lightning_cifar.data.square import Square
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.weights import get_square, save_weights
-from lightning_cifar.sources.folder import load_folder, locate_cache
-from lightning_cifar.sources.images import read_image, to_pixels
+from lightning_cifar.sources.images import read_image
 from lightning_cifar.train.checkpoint import load_checkpoint
-
-
-def make_noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    channels = len(mode)
-    pixels = np.random.default_rng(0).integers(256, size=(height, width, channels), dtype=np.uint8)
-    return Image.fromarray(pixels.squeeze())
-
-
-# ------------------------------------------------------------------------------------------------------------ decoding
-
-
-@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 65), (33, 32), (7, 5), (224, 224), (64, 64)], ids=str)
-@pytest.mark.parametrize("side", [32, 64, 224])
-def test_images_are_cropped_or_letterboxed_as_pillow_does(size, side):
-    image = make_noise(*size)
-    cropped = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    padded = ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(128, 128, 128))
-    assert np.array_equal(to_pixels(image.copy(), Square(side)), np.asarray(cropped))
-    assert np.array_equal(to_pixels(image.copy(), Square(side, "letterbox")), np.asarray(padded))
-    assert (size[0] == size[1]) == np.array_equal(np.asarray(cropped), np.asarray(padded))
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P", "CMYK"])
-def test_bars_are_grey_in_every_mode(mode):
-    image = Image.new("L", (100, 20), 255)
-    image = Image.fromarray(np.full((20, 100), 65535, np.uint16)) if mode == "I;16" else image.convert(mode)
-    pixels = to_pixels(image, Square(50, "letterbox"))
-    assert (pixels[:20] == 128).all()
-    assert (pixels[20:30] == 255).all()
-    assert (pixels[30:] == 128).all()
-
-
-@pytest.mark.parametrize("size", [(1000, 1), (1, 1000)])
-def test_a_line_keeps_a_pixel_of_width(size):
-    pixels = to_pixels(Image.new("RGB", size), Square(32, "letterbox"))
-    assert (pixels == 0).all(2).sum() == 32
-
-
-@pytest.mark.slow
-def test_a_large_jpeg_is_decoded_at_a_size_that_suffices():
-    ramp = np.linspace(0, 255, 4000).astype(np.uint8)
-    Image.fromarray(np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)).save("large.jpg")
-    with Image.open("large.jpg") as opened:
-        whole = to_pixels(opened, Square(224))
-    assert np.abs(read_image("large.jpg", Square(224)).astype(int) - whole).max() <= 3
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
-
-
-def test_each_size_and_rule_has_its_cache(image_folder):
-    squares = [Square(), Square(64), Square(64, "letterbox")]
-    first = [load_folder(image_folder, square=square) for square in squares]
-    assert [dataset.train.images.shape for dataset in first] == [(18, 3, side, side) for side in (32, 64, 64)]
-    caches = {locate_cache(image_folder, square) for square in squares}
-    assert {*(Path("cache").resolve() / "lightning-cifar").glob("*.pt")} == caches
-    assert len(caches) == 3
-    for square, dataset in zip(squares, first, strict=True):
-        assert load_folder(image_folder, square=square).fingerprint() == dataset.fingerprint()
-
-
-def test_files_and_memory_give_the_same_images(image_folder):
-    for square in (Square(64), Square(48, "letterbox")):
-        eager, lazy = (load_folder(image_folder, None, square, kept).test for kept in (True, False))
-        assert torch.equal(lazy.sample(3).images, eager.images)
-
-
-def test_digits_are_enlarged():
-    small, large = (CIFAR10DataModule("digits", image_size=size) for size in (32, 64))
-    small.setup()
-    large.setup()
-    assert large.test.images.shape == (360, 3, 64, 64)
-    assert torch.equal(large.train.labels, small.train.labels)
-    assert (large.test.images[:, :, ::2, ::2].int() - small.test.images.int()).abs().max() < 64
-
-
-def test_images_that_cannot_be_enlarged_in_memory_are_refused(monkeypatch, bad_input):
-    monkeypatch.setattr("lightning_cifar.sources.memory.measure_memory", lambda: 10_000_000)
-    with bad_input("image_size 64", "1,797 images of 64x64 pixels need 0.0221 GB", "set a smaller one"):
-        CIFAR10DataModule("digits", image_size=64).setup()
 
 
 @pytest.mark.parametrize(

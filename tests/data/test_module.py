@@ -220,7 +220,7 @@ def test_nothing_is_read_before_setup():
 def test_num_classes_is_known_before_anything_is_read(image_folder, dataset, classes):
     module = CIFAR10DataModule(dataset, root=str(image_folder))
     assert module.num_classes == classes
-    assert module.source is None
+    assert module.loaded is None
 
 
 def test_hyper_parameters_are_the_arguments_in_plain_types(image_folder):

@@ -13,6 +13,7 @@ from PIL import Image
 from lightning_cifar import InputError
 from lightning_cifar.data.dataset import digest_images
 from lightning_cifar.sources import cifar, folder
+from lightning_cifar.sources.cache import locate_cache, read_cache
 from lightning_cifar.train.checkpoint import DIGEST, ZIP_END, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.fault
@@ -80,16 +81,16 @@ def test_damaged_cache_is_not_used(tmp_path, record_survival):
             (root / split / name).mkdir(parents=True)
             Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(root / split / name / "x.png")
     folder.load_folder(root)
-    cache = folder.locate_cache(root)
+    cache = locate_cache(root)
     state = torch.load(cache, weights_only=True)["state"]
 
     def is_harmless() -> bool:
         """Return whether the cache is rejected, or still gives the decoded images."""
-        found = folder.read_cache(cache, state)
+        found = read_cache(cache, state)
         return found is None or digest_images(found.values()) == expected
 
     content = cache.read_bytes()
-    expected = digest_images(folder.read_cache(cache, state).values())
+    expected = digest_images(read_cache(cache, state).values())
     tried = 0
     for kind, damaged in damage(content):
         cache.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""Fixtures of the data tests: bad input, a full disk, a `fit` that only reads its folder, archives of CIFAR."""
+"""Fixtures of the tests of sources: a full disk, a `fit` that only reads its folder, archives of CIFAR."""
 
 import hashlib
 import io

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image, features
 
+from lightning_cifar.data.square import Square
 from lightning_cifar.sources import folder
+from lightning_cifar.sources.cache import locate_cache
 from lightning_cifar.sources.folder import load_folder
 from tests.sources.pixels import make_noise, read_with_pillow
 
@@ -320,3 +322,20 @@ def test_a_file_that_is_not_an_image_is_named(image_folder, bad_input, make):
     make(file)
     with bad_input(file, "remove it"):
         load_folder(image_folder)
+
+
+def test_each_size_and_rule_has_its_cache(image_folder):
+    squares = [Square(), Square(64), Square(64, "letterbox")]
+    first = [load_folder(image_folder, square=square) for square in squares]
+    assert [dataset.train.images.shape for dataset in first] == [(18, 3, side, side) for side in (32, 64, 64)]
+    caches = {locate_cache(image_folder, square) for square in squares}
+    assert {*(Path("cache").resolve() / "lightning-cifar").glob("*.pt")} == caches
+    assert len(caches) == 3
+    for square, dataset in zip(squares, first, strict=True):
+        assert load_folder(image_folder, square=square).fingerprint() == dataset.fingerprint()
+
+
+def test_files_and_memory_give_the_same_images(image_folder):
+    for square in (Square(64), Square(48, "letterbox")):
+        eager, lazy = (load_folder(image_folder, None, square, kept).test for kept in (True, False))
+        assert torch.equal(lazy.sample(3).images, eager.images)

@@ -123,3 +123,16 @@ def test_bad_batch_size_is_named(image_folder, bad_input):
 def test_a_state_that_is_no_number_of_batches_is_refused(image_folder, bad_input, make):
     with bad_input("the number of batches in the checkpoint must be at least 0, got -1"):
         make(read_files(image_folder).train, 7).load_state_dict({"batch": -1})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("shard", [Shard(), Shard(0, 2), Shard(1, 2)], ids=str)
+def test_files_give_the_batches_of_the_set_in_memory(image_folder, workers, shard):
+    options = {"seed": 3, "balanced": True, "positions": True, "shard": shard}
+    eager = BatchLoader(load_folder(image_folder).train, 6, **options)
+    lazy = make_file_loader(load_folder(image_folder, in_memory=False).train, 6, num_workers=workers, **options)
+    for epoch in (0, 1):
+        for loader in (eager, lazy):
+            loader.sampler.set_epoch(epoch)
+        for one, other in zip(lazy, eager, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -42,7 +42,7 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
     reuse(job, shared)
     prepare(job, repeat_dir, SEED, "distribute the seeds by --first_seed", OWN)
     with open_run(job, directory, epoch_rows=False) as run:
-        shared.source = job.data.source
+        shared.source = job.data.loaded
         if job.settings["model"]["compile"]:  # others are new for each seed: they may hold more than weights
             shared.network = job.model.network
         train_in_series(job, run)
@@ -51,7 +51,7 @@ def run_seed(args: Sequence[str], typed: Sequence[str], seed: int, repeat_dir: P
 
 def reuse(job: Job, shared: Shared) -> None:
     """Put the shared objects in place of the new ones of ``job``; the network keeps the new weights."""
-    job.data.source = shared.source
+    job.data.loaded = shared.source
     if shared.network is not None:
         shared.network.load_state_dict(job.model.network.state_dict())
         job.model.network = shared.network.train()  # frozen parts were in evaluation mode

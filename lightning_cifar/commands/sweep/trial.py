@@ -41,7 +41,7 @@ def run_trial(
     """
     values = format_options(round_values(trial))
     job = hold_out([*args, *values, *list_resume_options(directory)], ["fit", *typed, *values], announce=source is None)
-    job.data.source = source
+    job.data.loaded = source
     prepare(job, directory.parent, TRIAL, "start the same command once for each device", trial.params)
     pruning = Pruning(trial)
     with open_run(job, directory, [pruning], epoch_rows=False) as run:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_cifar.sources.memory import read_lines
+from lightning_cifar.files import read_lines
 
 IMAGES, STEPS = 64, 3
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h

@@ -84,6 +84,7 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         ("wide_resnet11_1", {}, "10, 16, 22, 28"),
         ("shufflenet_v2_x0_5", {"widht": 1}, "widht"),
         ("shufflenet_v2_x0_5", {"weights": "DEFAULT"}, "must not have weights"),
+        ("shufflenet_v2_x0_5", {"size": 1}, "unexpected keyword argument 'size'"),
         ("five_block", {"widths": [1]}, "takes no network_args"),
         (
             "torchvision.models:VisionTransformer",

@@ -41,9 +41,9 @@ def is_custom(name: str | Callable[..., nn.Module]) -> bool:
 
 def find_builder(name: str | Callable[..., nn.Module], size: int) -> Callable[..., nn.Module]:
     """Return the function that builds a network for images of ``size`` pixels; `InputError` if there is none."""
-    if not is_custom(name):
-        return find_published(str(name), size)
-    return import_function(name, "network") if isinstance(name, str) else name
+    if not isinstance(name, str):
+        return name
+    return import_function(name, "network") if is_custom(name) else find_published(name, size)
 
 
 def choose_layout(network: nn.Module, num_classes: int, size: int) -> None:
