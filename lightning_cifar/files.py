@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from typing import IO, TYPE_CHECKING, Any
 
 from lightning_cifar.errors import InputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 PRETRAINED_NAME = "pretrained"  # stands for the model in this package where a file of one is named
 WEIGHTS = ".safetensors"  # weights only; every other checkpoint is Lightning's
@@ -67,7 +68,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> BaseFileLock | None:
+def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> "BaseFileLock | None":
     """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
 
     filelock removes an owner's file if that process of this host has ended. Whoever may write to the directory may lock
@@ -76,6 +77,8 @@ def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> Ba
     ``refusal`` are the words of the `InputError` if another process still holds it after these ``seconds``. Another
     user's file, which cannot be opened, is an `InputError` too if the lock is ``needed``; else None is returned.
     """
+    from filelock import FileLock, SoftFileLock, Timeout  # late: help does not wait for it
+
     mode = 0o600 | (file.parent.stat().st_mode & 0o066 if file.parent.is_dir() else 0)
     for held in (FileLock(file, mode=mode), SoftFileLock(f"{file}.owner", mode=mode)):
         try:

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
-from importlib.metadata import version
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
@@ -59,6 +58,8 @@ def expand_home(word: str) -> str:
 def answer(args: list[str]) -> int:
     """Answer help and version at once, without torch; run any other command and explain how it ended."""
     if args == ["--version"]:
+        from importlib.metadata import version  # late: help does not wait for it
+
         print(f"lightning-cifar {version('lightning-cifar')}")
         return 0
     if args in (["--help"], ["-h"]):

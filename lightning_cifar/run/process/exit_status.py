@@ -8,7 +8,6 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TypeGuard
 
@@ -28,6 +27,8 @@ class RankError(RuntimeError):
 
 def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     """Return the exit status and a message for an error that users can understand; None for any other error."""
+    from importlib.metadata import PackageNotFoundError  # late: help does not wait for it
+
     if isinstance(error, DivergenceError):
         return 3, str(error)
     if isinstance(error, RankError):
