@@ -27,13 +27,11 @@ class RankError(RuntimeError):
 
 def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
     """Return the exit status and a message for an error that users can understand; None for any other error."""
-    from importlib.metadata import PackageNotFoundError  # late: help does not wait for it
-
     if isinstance(error, DivergenceError):
         return 3, str(error)
     if isinstance(error, RankError):
         return error.status, str(error)
-    if isinstance(error, PackageNotFoundError) or is_missing(error):
+    if is_missing(error):
         name, remedy = str(error.name).partition(".")[0], "activate another environment; for a checkout, pip install -e"
         return 2, f"the package {name} is not installed: pip install it for {sys.executable}, or {remedy} DIRECTORY"
     if isinstance(error, ValueError) and str(error).startswith("Key backend: "):  # matplotlib cannot be imported
@@ -74,9 +72,13 @@ def prints_tracebacks() -> bool:
 
 def is_missing(error: Exception) -> TypeGuard[ModuleNotFoundError]:
     """Whether a package that this one imports is not installed, as where an environment was not activated."""
+    if not isinstance(error, ModuleNotFoundError):
+        return False
+    from importlib.metadata import PackageNotFoundError  # late: other errors do not wait for it
+
     places = traceback.extract_tb(error.__traceback__)
     is_ours = bool(places) and Path(places[-1].filename).is_relative_to(Path(__file__).parents[2])
-    return isinstance(error, ModuleNotFoundError) and is_ours
+    return is_ours or isinstance(error, PackageNotFoundError)
 
 
 def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
