@@ -69,7 +69,11 @@ def check_name(name: str, known: Collection[str], kind: str, examples: str = "")
 def require_extra(user: str, extra: str, modules: Sequence[str]) -> None:
     """Raise `InputError` that names the ``extra`` to install unless all ``modules`` are installed."""
     if any(find_spec(name) is None for name in modules):
-        raise InputError(f"{user} needs the extra: pip install 'lightning-cifar[{extra}]'")
+        raise InputError(f"{user} {name_extra(extra)}")
+
+
+def name_extra(extra: str) -> str:
+    return f"needs the extra: pip install 'lightning-cifar[{extra}]'"
 
 
 def format_count(count: int, noun: str, plural: str = "") -> str:

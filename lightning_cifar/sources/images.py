@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from lightning_cifar.data.square import SQUARE, Square
-from lightning_cifar.errors import InputError, format_count
+from lightning_cifar.errors import InputError, format_count, name_extra
 
 GREY = (128, 128, 128, 255)  # colour of the bars
 MAX_PIXELS = 1 << 26  # per file, read from its header: 256 MB decoded, and up to twice that in conversions
@@ -88,8 +88,8 @@ def explain_unread(source: str | BinaryIO) -> str:
         file.seek(0)
         head = file.read(12)
     if head[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        extra = "needs the extra: pip install 'lightning-cifar[heic]', or convert it to JPEG"
-        return f"HEIC {'that is damaged' if 'HEIF' in list_formats() else extra}"
+        damaged = "HEIF" in list_formats()
+        return "HEIC that is damaged" if damaged else f"HEIC {name_extra('heic')}, or convert it to JPEG"
     kind = next((kind for start, kind in UNREAD.items() if re.match(start, head, re.DOTALL)), None)
     return f"{kind}: convert it to JPEG or PNG" if kind else "not an image" if head else "an empty file"
 

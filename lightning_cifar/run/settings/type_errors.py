@@ -5,6 +5,8 @@ from difflib import get_close_matches
 
 from lightning.pytorch import callbacks, loggers, profilers, strategies
 
+from lightning_cifar.errors import name_extra
+
 PARTS = sorted({name for module in (callbacks, loggers, profilers, strategies) for name in module.__all__})
 # Types that have another name for users, or a form that is easily mistyped.
 WORDS = {"NoneType": "null", "datetime.timedelta": "hours:minutes:seconds", "dict": "a mapping, such as '{0: 2}'"}
@@ -17,7 +19,7 @@ def shorten_part_error(text: str) -> str:
     if not (named := re.match(r"Problem with given class_path '[\w.]*?(\w+)': (.*)", text)):
         return text
     if named[1] in EXTRAS and re.match("Requirement|Neither|No module", named[2]):
-        return f"{named[1]} needs the extra: pip install 'lightning-cifar[{EXTRAS[named[1]]}]'"
+        return f"{named[1]} {name_extra(EXTRAS[named[1]])}"
     return f"{named[1]}: {named[2]}"
 
 
