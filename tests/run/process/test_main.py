@@ -29,7 +29,7 @@ RUN = "import runpy, sys; sys.argv = ['x', *{args}]; {change}; runpy.run_module(
         ),
         (
             "sys.modules['filelock'] = None",
-            ["fit"],
+            ["report"],
             f"the package filelock is not installed: pip install it for {sys.executable}",
         ),
         (
