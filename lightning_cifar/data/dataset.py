@@ -15,7 +15,8 @@ from lightning_cifar.errors import InputError, check_range, list_some
 class StreamedImages(Protocol):
     """Interface of labelled images that are read when they are due.
 
-    ``dataset`` is the whole that the images are of: if a file is damaged, all damaged files of it are named.
+    ``dataset`` is the whole that the images are of: if a file is damaged, all damaged files of it are named. Options of
+    `make_loader` are those of `BatchLoader`, ``dataset``, ``num_workers`` and ``pin_memory``.
     """
 
     @property
@@ -24,7 +25,7 @@ class StreamedImages(Protocol):
     def __getitem__(self, indices: Tensor | slice) -> Self: ...
     def iter_chunks(self) -> Iterator[Any]: ...
     def sample(self, size: int, dataset: "Dataset | None" = None) -> "ImageSet": ...
-    def make_loader(self, batch_size: int, dataset: "Dataset | None" = None, **options: Any) -> DataLoader[Any]: ...
+    def make_loader(self, batch_size: int, *args: Any, **options: Any) -> DataLoader[Any]: ...
 
 
 @dataclass(frozen=True)

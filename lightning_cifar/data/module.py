@@ -193,7 +193,7 @@ class CIFAR10DataModule(LightningDataModule):
             return BatchLoader(data, batch_size, device=choose_device(data, self.device), **options)
         pinned = self.device.type == "cuda"  # lets the copy to the GPU run in the background
         workers = self.hparams["num_workers"]
-        return data.make_loader(batch_size, self.loaded, num_workers=workers, pin_memory=pinned, **options)
+        return data.make_loader(batch_size, dataset=self.loaded, num_workers=workers, pin_memory=pinned, **options)
 
     @property
     def shard(self) -> Shard:

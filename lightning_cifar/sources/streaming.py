@@ -70,11 +70,34 @@ class ImageFiles:
         return ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), chosen.labels)
 
     def make_loader(
-        self, batch_size: int, dataset: Dataset | None = None, num_workers: int | None = None, **options: Any
+        self,
+        batch_size: int,
+        dataset: Dataset | None = None,
+        seed: int | None = None,
+        drop_last: bool = False,
+        balanced: bool = False,
+        positions: bool = False,
+        num_workers: int | None = 0,
+        pin_memory: bool = False,
+        shard: Shard = ALL,
     ) -> "FileLoader":
-        """Return the loader of `make_file_loader`; ``num_workers`` None: one process per core."""
+        """Return a loader that gives the batches of `BatchLoader` with the same arguments.
+
+        Files are read by ``num_workers`` processes, None: one per core, 0: this one.
+        """
+        check_batch_size(batch_size, len(self), drop_last, shard)
         workers = count_cores() if num_workers is None else num_workers
-        loader = make_file_loader(self, batch_size, num_workers=workers, **options)
+        loader = FileLoader(
+            self,  # type: ignore[arg-type]  # not a torch Dataset, but it has a length and __getitems__
+            batch_size=batch_size // shard.count,  # a keyword, as Lightning passes it when it builds another
+            sampler=Order(len(self), seed, batch_size, shard, self.labels if balanced else None),
+            drop_last=drop_last,
+            collate_fn=itemgetter(slice(3 if positions else 2)),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # the global one is left to dropout, as with `BatchLoader`
+        )
         if dataset is not None:
             loader.find_damaged = lambda: find_damaged(dataset)
         return loader
@@ -121,32 +144,3 @@ class FileLoader(DataLoader):
         except InputError as error:  # from a worker, the message is a whole traceback
             refuse_damaged(self.find_damaged())
             raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
-
-
-def make_file_loader(
-    data: ImageFiles,
-    batch_size: int,
-    seed: int | None = None,
-    drop_last: bool = False,
-    balanced: bool = False,
-    positions: bool = False,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-    shard: Shard = ALL,
-) -> FileLoader:
-    """Return a loader that gives the batches of `BatchLoader` with the same arguments.
-
-    Files are read by ``num_workers`` processes, or by this one if it is 0.
-    """
-    check_batch_size(batch_size, len(data), drop_last, shard)
-    return FileLoader(
-        data,  # type: ignore[arg-type]  # not a torch Dataset, but it has a length and __getitems__
-        batch_size=batch_size // shard.count,  # a keyword, as Lightning passes it when it builds another
-        sampler=Order(len(data), seed, batch_size, shard, data.labels if balanced else None),
-        drop_last=drop_last,
-        collate_fn=itemgetter(slice(3 if positions else 2)),
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # the global one is left to dropout, as with `BatchLoader`
-    )

@@ -7,7 +7,7 @@ from torch.utils.data import DistributedSampler
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.distributed import Shard
 from lightning_cifar.sources.folder import load_folder
-from lightning_cifar.sources.streaming import make_file_loader
+from lightning_cifar.sources.streaming import ImageFiles
 
 
 def read_files(folder):
@@ -23,7 +23,7 @@ def are_equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) ->
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_equal_those_of_the_batch_loader(image_folder, seed, drop_last, workers):
     options = {"seed": seed, "drop_last": drop_last, "positions": True}
-    lazy = make_file_loader(read_files(image_folder).train, 7, num_workers=workers, **options)
+    lazy = read_files(image_folder).train.make_loader(7, num_workers=workers, **options)
     eager = BatchLoader(load_folder(image_folder).train, 7, **options)
     assert len(lazy) == len(eager)
     for epoch in (0, 4):
@@ -40,7 +40,7 @@ def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_l
     parts = []
     for rank in range(2):
         options = {"seed": 3, "drop_last": drop_last, "shard": Shard(rank, 2)}
-        lazy = make_file_loader(read_files(image_folder).train, batch_size, **options)
+        lazy = read_files(image_folder).train.make_loader(batch_size, **options)
         eager = BatchLoader(load_folder(image_folder).train, batch_size, **options)
         assert len(lazy) == len(eager) == len(whole)
         parts.append(list(eager))
@@ -52,12 +52,12 @@ def test_shards_equal_those_of_the_batch_loader(image_folder, batch_size, drop_l
 
 
 def test_lightning_does_not_divide_the_batches_again(image_folder):
-    loader = make_file_loader(read_files(image_folder).train, 6, shard=Shard(0, 2))
+    loader = read_files(image_folder).train.make_loader(6, shard=Shard(0, 2))
     assert isinstance(loader.sampler, DistributedSampler)  # Lightning replaces any other with use_distributed_sampler
 
 
 def test_batches_without_positions_are_pairs_of_images_and_labels(image_folder):
-    (batch,) = make_file_loader(read_files(image_folder).test, 10)
+    (batch,) = read_files(image_folder).test.make_loader(10)
     assert are_equal(batch, (load_folder(image_folder).test.images, load_folder(image_folder).test.labels))
 
 
@@ -72,7 +72,7 @@ def test_parts_names_and_labels_equal_those_in_memory(image_folder):
 @pytest.mark.parametrize("indices", [slice(3, 9), torch.tensor([5, 0, 11])], ids=["slice", "tensor"])
 def test_a_subset_equals_that_in_memory(image_folder, indices):
     lazy, eager = read_files(image_folder).train[indices], load_folder(image_folder).train[indices]
-    (batch,) = make_file_loader(lazy, 20)
+    (batch,) = lazy.make_loader(20)
     assert are_equal(batch, (eager.images, eager.labels))
 
 
@@ -83,7 +83,7 @@ def test_sample_equals_that_in_memory(image_folder, size):
 
 
 def test_iterating_does_not_use_the_global_generator(image_folder):
-    loader, state = make_file_loader(read_files(image_folder).train, 7, seed=0), torch.get_rng_state()
+    loader, state = read_files(image_folder).train.make_loader(7, seed=0), torch.get_rng_state()
     list(loader)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -101,7 +101,7 @@ def test_fingerprint_covers_names_and_sizes(image_folder):
 def test_file_names_need_not_be_utf_8(image_folder):
     odd = image_folder / "test" / "cat" / b"caf\xe9.bmp".decode("utf-8", "surrogateescape")
     (image_folder / "test" / "cat" / "image-00.bmp").rename(odd)
-    (batch,) = make_file_loader(read_files(image_folder).test, 10)
+    (batch,) = read_files(image_folder).test.make_loader(10)
     assert torch.equal(batch[0], load_folder(image_folder).test.images)
 
 
@@ -109,17 +109,17 @@ def test_file_names_need_not_be_utf_8(image_folder):
 def test_bad_file_is_named_in_one_line(image_folder, bad_input, workers):
     file = image_folder / "train" / "cat" / "image-03.bmp"
     file.write_bytes(b"not an image")
-    loader = make_file_loader(read_files(image_folder).train, 7, num_workers=workers)
+    loader = read_files(image_folder).train.make_loader(7, num_workers=workers)
     with bad_input(file, "(not an image)"):
         list(loader)
 
 
 def test_bad_batch_size_is_named(image_folder, bad_input):
     with bad_input("batch_size", "got 0"):
-        make_file_loader(read_files(image_folder).train, 0)
+        read_files(image_folder).train.make_loader(0)
 
 
-@pytest.mark.parametrize("make", [make_file_loader, lambda files, size: BatchLoader(files.sample(9), size)])
+@pytest.mark.parametrize("make", [ImageFiles.make_loader, lambda files, size: BatchLoader(files.sample(9), size)])
 def test_a_state_that_is_no_number_of_batches_is_refused(image_folder, bad_input, make):
     with bad_input("the number of batches in the checkpoint must be at least 0, got -1"):
         make(read_files(image_folder).train, 7).load_state_dict({"batch": -1})
@@ -130,7 +130,7 @@ def test_a_state_that_is_no_number_of_batches_is_refused(image_folder, bad_input
 def test_files_give_the_batches_of_the_set_in_memory(image_folder, workers, shard):
     options = {"seed": 3, "balanced": True, "positions": True, "shard": shard}
     eager = BatchLoader(load_folder(image_folder).train, 6, **options)
-    lazy = make_file_loader(load_folder(image_folder, in_memory=False).train, 6, num_workers=workers, **options)
+    lazy = load_folder(image_folder, in_memory=False).train.make_loader(6, num_workers=workers, **options)
     for epoch in (0, 1):
         for loader in (eager, lazy):
             loader.sampler.set_epoch(epoch)
