@@ -32,8 +32,8 @@ from training_step import DEVICE, BareStep, build, wait
 from lightning_cifar.files import write_json
 
 CUDA = DEVICE.type == "cuda"
-STEPS = (("fast94", 1000), ("report", 512), ("fast94", 250), ("fast94", 2000), ("fast", 250))
-PROFILED = (("fast94", 1000), ("report", 512))
+STEPS = (("fast94", 1000), ("report", 256), ("fast94", 250), ("fast94", 2000), ("fast", 250))
+PROFILED = (("fast94", 1000), ("report", 256))
 WARMUP = 8  # steps, of which a replay records the fourth
 PROFILE_SECONDS = 90
 TINY = {"widths": [8, 8, 16, 16, 16]}

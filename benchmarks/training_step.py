@@ -108,7 +108,7 @@ class Step:
 class RepeatingRecorder:
     """Stands in for `CUDARecorder` on a CPU: each replay runs the step again."""
 
-    def apart(self) -> AbstractContextManager[None]:
+    def run_apart(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
@@ -136,10 +136,10 @@ class BareStep:
         self.rates.update()
         batch = images, labels
         if self.replay.recordings:
-            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
+            return self.replay(lambda: self.run(batch, self.rates.apply()), batch)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "the training step cannot be recorded")
-            return self.replay(lambda: self.run(batch, self.rates.applied()), batch)
+            return self.replay(lambda: self.run(batch, self.rates.apply()), batch)
 
     def run(self, batch: tuple[Tensor, Tensor], rates: AbstractContextManager[None]) -> Tensor:
         self.optimizer.zero_grad()

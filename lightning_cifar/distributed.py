@@ -41,11 +41,11 @@ class Shard:
         """Raise `InputError` unless all batches of a set of ``size`` divide evenly among the shards."""
         last = 0 if drop_last else size % batch_size
         if batch_size % self.count or last % self.count:
-            rest = f"and so must the last batch of {last}, unless drop_last leaves it out"
-            raise InputError(f"batch_size {batch_size} must divide evenly among {self.count} processes, {rest}")
+            rest = f", and so must the last batch of {last}, unless drop_last leaves it out" if last else ""
+            raise InputError(f"batch_size {batch_size} must divide evenly among {self.count} processes{rest}")
 
 
-def current() -> Shard:
+def find_shard() -> Shard:
     """Return this process's shard; the whole batch if there is only one process."""
     if dist.is_available() and dist.is_initialized():
         return Shard(dist.get_rank(), dist.get_world_size())

@@ -35,6 +35,12 @@ def check_choice(name: str, value: Any, kinds: Any) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value}")
 
 
+def check_flag(name: str, value: Any, other: str = "") -> None:
+    """Raise `InputError` unless ``value`` is true or false, or ``other`` if that is given."""
+    if not isinstance(value, bool) and not (other and value == other):
+        raise InputError(f"{name} must be {f'true, false or {other}' if other else 'true or false'}, got {value!r}")
+
+
 def check_range(name: str, value: Any, interval: str, whole: bool = False) -> None:
     """Raise `InputError` unless ``value`` is a number, or a whole one, in ``interval``: ``[0, 1)``, ``(0, inf)``."""
     kind: Any = Integral if whole else Real  # those of NumPy too

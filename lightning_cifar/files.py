@@ -69,10 +69,11 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def acquire(file: Path, seconds: float, refusal: str, needed: bool = True) -> "BaseFileLock | None":
-    """Return the lock ``file``, held; where the file system has no locks, ``file.owner`` with a process and its host.
+    """Return the lock ``file``, held; None if no lock can be made there.
 
-    filelock removes an owner's file if that process of this host has ended. Whoever may write to the directory may lock
-    it: the file gets the directory's permissions.
+    Where the file system has no locks, the lock is ``file.owner``, which names a process and its host; filelock removes
+    it if that process of this host has ended. Whoever may write to the directory may lock it: the file gets the
+    directory's permissions.
 
     ``refusal`` are the words of the `InputError` if another process still holds it after these ``seconds``. Another
     user's file, which cannot be opened, is an `InputError` too if the lock is ``needed``; else None is returned.
@@ -120,7 +121,7 @@ def sync_directory(directory: Path) -> None:
     """Make names that were created or replaced in a directory durable."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
-    except OSError:  # Windows cannot open directories
+    except OSError:  # a directory that may be written but not read
         return
     try:
         os.fsync(descriptor)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -36,6 +36,11 @@ def trust(*packages: str) -> Iterator[None]:
             sys.path.remove(here)
 
 
+def is_trusted(module: str, further: Sequence[str] = ()) -> bool:
+    """Return whether a module is one that the user trusts, or one of ``further``, or lies below one."""
+    return any(f"{module}.".startswith(f"{one}.") for one in (*trusted.get(), *further))
+
+
 def import_function(name: str, option: str) -> Callable[..., Any]:
     """Import the function or class ``PACKAGE.MODULE:NAME`` that ``option`` names, from a package that is trusted."""
     module, _, attribute = name.partition(":")
@@ -43,7 +48,7 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     if module.endswith(".py") or "/" in module or not (package and attribute):
         such = f"{Path(module).name.removesuffix('.py') or 'mine'}:{attribute or 'build'}"
         raise InputError(f"{option} {name}: write PACKAGE.MODULE:FUNCTION, such as {such} for a file in this directory")
-    if not any(f"{module}.".startswith(f"{one}.") for one in trusted.get()):
+    if not is_trusted(module):
         allow = f"add --trust_config {package} (in Python: with lightning_cifar.trust({package!r}))"
         raise InputError(f"{option} {name} is not trusted. Importing it runs its code; to allow that, {allow}")
     try:

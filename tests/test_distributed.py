@@ -81,9 +81,16 @@ def test_shards_of_batches_form_the_global_batches(size, batch_size):
         assert torch.equal(torch.cat(halves), batch)
 
 
-@pytest.mark.parametrize(("batch_size", "size", "drop_last"), [(7, 70, False), (6, 69, False), (7, 70, True)])
-def test_indivisible_batch_size_is_refused(batch_size, size, drop_last):
-    with pytest.raises(InputError, match=f"batch_size {batch_size} must divide evenly among 2 processes"):
+@pytest.mark.parametrize(
+    ("batch_size", "size", "drop_last", "rest"),
+    [
+        (7, 70, False, ""),
+        (7, 70, True, ""),
+        (6, 69, False, ", and so must the last batch of 3, unless drop_last leaves it out"),
+    ],
+)
+def test_indivisible_batch_size_is_refused(batch_size, size, drop_last, rest):
+    with pytest.raises(InputError, match=f"^batch_size {batch_size} must divide evenly among 2 processes{rest}$"):
         Shard(0, 2).check(batch_size, size, drop_last)
     Shard(0, 2).check(6, 69, drop_last=True)
 

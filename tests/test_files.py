@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,11 @@ def test_a_file_is_written_where_directories_cannot_be_synced(tmp_path, monkeypa
     monkeypatch.setattr(os, "fsync", fail_for_directories)
     write_whole(tmp_path / "x", b"y")
     assert (tmp_path / "x").read_bytes() == b"y"
+
+
+def test_links_in_place_of_temporary_files_are_not_followed():
+    Path("mine").write_text("mine")
+    for name in (".out.partial", ".out.0.partial"):
+        Path(name).symlink_to("mine")
+    write_whole(Path("out"), b"new")
+    assert (Path("mine").read_text(), Path("out").read_text()) == ("mine", "new")

@@ -85,9 +85,23 @@ def test_compiled_model_has_the_same_losses(tmp_path):
         run_dir = tmp_path / compiled
         options = ["--model.compile", compiled, "--trainer.precision", "32-true", "--trainer.log_every_n_steps", "1"]
         assert main(["fit", "--recipe", "fast94", *SMALL, *options, "--run_dir", str(run_dir)]) == 0
-        with (run_dir / "metrics.csv").open(newline="") as opened:
-            losses.append([float(row["train/loss_step"]) for row in csv.DictReader(opened) if row["train/loss_step"]])
+        losses.append(read_losses(run_dir))
     assert losses[1][:5] == pytest.approx(losses[0][:5], rel=1e-2)
+
+
+@pytest.mark.filterwarnings("default:the training step cannot be recorded")
+def test_a_step_that_cannot_be_recorded_runs_eagerly(tmp_path, monkeypatch, capsys):
+    """With dropout, whose random numbers the recording had begun to count."""
+    step = ImageClassifier.training_step
+    monkeypatch.setattr(ImageClassifier, "training_step", lambda *a: {**(out := step(*a)), "x": out["loss"].item()})
+    assert main(["fit", "--recipe", "report", *SMALL, "--run_dir", str(tmp_path / "run")]) == 0
+    assert "the training step cannot be recorded, it runs eagerly: " in capsys.readouterr().err
+    assert len(read_losses(tmp_path / "run")) > 4
+
+
+def read_losses(run_dir):
+    with (run_dir / "metrics.csv").open(newline="") as opened:
+        return [float(row["train/loss_step"]) for row in csv.DictReader(opened) if row["train/loss_step"]]
 
 
 def test_repeat_trains_two_seeds(tmp_path):

@@ -11,7 +11,13 @@ from importlib import import_module
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
 from lightning_cifar.run.process.exit_status import explain, find_stop, is_signal, prints_tracebacks
-from lightning_cifar.run.process.state import alone, end_output, prepare_output, process_settings, rank_zero_output
+from lightning_cifar.run.process.state import (
+    end_output,
+    prepare_output,
+    process_settings,
+    rank_zero_output,
+    refuse_second_thread,
+)
 from lightning_cifar.run.settings.options import (
     PACKAGE_COMMANDS,
     TRAINER_COMMANDS,
@@ -36,8 +42,9 @@ def main(args: Sequence[str] | str | None = None) -> int:
         args: the words after ``python -m lightning_cifar``, in a list or as typed; default: those of this process.
 
     Returns:
-        0: done. 1: out of memory or disk space. 2: bad input. 3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a
-        closed terminal. 141: the reader of the output has ended, as after ``| head``.
+        0: done. 1: out of memory or disk space; or `doctor`, `export` or `predict` found a fault. 2: bad input.
+        3: training diverged. 130: Ctrl-C. 143: SIGTERM. 129: a closed terminal. 141: the reader of the output has
+        ended, as after ``| head``.
     """
     prepare_output()
     try:
@@ -71,8 +78,9 @@ def answer(args: list[str]) -> int:
     packages = last_value(args, "--trust_config")
     with ExitStack() as ending:
         try:
-            for context in (alone(args), process_settings(), trust(*(packages.split(",") if packages else ()))):
-                ending.enter_context(context)  # `alone` first: a thread that is refused changes no settings
+            ending.enter_context(refuse_second_thread(args))  # first: a thread that is refused changes no settings
+            ending.enter_context(process_settings())
+            ending.enter_context(trust(*(packages.split(",") if packages else ())))
             run(args)
         except Exception as error:
             status, message = explain(error, args[:1] in (["fit"], ["repeat"], ["sweep"]))

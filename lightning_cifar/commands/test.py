@@ -11,7 +11,7 @@ from lightning_cifar.errors import InputError
 from lightning_cifar.evaluate.corruptions import evaluate_corruptions
 from lightning_cifar.evaluate.evaluation import evaluate_test
 from lightning_cifar.evaluate.subsets import TEST_IMAGES, evaluate_without, read_near_duplicates
-from lightning_cifar.evaluate.tables import format_table, write_logits
+from lightning_cifar.evaluate.tables import format_table
 from lightning_cifar.evaluate.test_results import (
     FIGURE,
     LOGITS,
@@ -19,11 +19,11 @@ from lightning_cifar.evaluate.test_results import (
     RESULT,
     identify_checkpoint,
     write_evaluation,
+    write_logits,
 )
 from lightning_cifar.files import compute_digest
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
-from lightning_cifar.run.records.run_json import RECORD
-from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, RECORD, read_json
 from lightning_cifar.run.records.wandb import log_test
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.settings.parsing import Precision
@@ -35,6 +35,8 @@ def test(job: Job) -> None:
     load_data(job)
     if job.settings["corruptions"] and not isinstance(job.data.test, ImageSet):
         raise InputError("--corruptions needs the images in memory: --data.in_memory true")
+    if job.settings["corruptions"] and not is_complete(job):
+        raise InputError("--corruptions needs all test images: remove --trainer.limit_test_batches or fast_dev_run")
     check_split(job)
     check_held_out(job)
     check_limit(job, "limit_test_batches")
@@ -69,9 +71,12 @@ def test(job: Job) -> None:
 def check_split(job: Job) -> None:
     """Print a warning if a folder without test images has changed in training or since: others may be tested now."""
     assert job.ckpt_path is not None
+    here = str(job.data.root)
     try:
         record = read_json(job.ckpt_path.parent.parent / RECORD)
-        trained = {(one.get("data") or {}).get("split") for one in (record, *record.get("resumed", []))} - {None}
+        records = [one.get("data") or {} for one in (record, *record.get("resumed", []))]
+        # Without a split, the folder had test images: only a change of that same folder matters.
+        trained = {data.get("split") for data in records if data.get("split") or data.get("root") == here}
     except (OSError, *DAMAGED):  # the run is not here, or of another version
         return
     if job.data.dataset.split and trained - {job.data.dataset.split}:
@@ -98,10 +103,15 @@ def read_duplicates(job: Job) -> list[int]:
     if not (file := job.settings["near_duplicates"]):
         return []
     positions = read_near_duplicates(Path(file))
-    whole = job.trainer["limit_test_batches"] is None and not job.trainer["fast_dev_run"]
-    if job.data.hparams["dataset"] not in ("cifar10", "cifar100") or len(job.data.test) != TEST_IMAGES or not whole:
+    published = job.data.hparams["dataset"] in ("cifar10", "cifar100") and len(job.data.test) == TEST_IMAGES
+    if not (published and is_complete(job)):
         raise InputError(f"--near_duplicates needs all {TEST_IMAGES:,} test images of CIFAR-10 or CIFAR-100")
     return positions
+
+
+def is_complete(job: Job) -> bool:
+    """Return whether all test images are tested."""
+    return job.trainer["limit_test_batches"] is None and not job.trainer["fast_dev_run"]
 
 
 def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:

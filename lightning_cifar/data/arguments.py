@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from lightning_cifar.data.source import SourceName
 from lightning_cifar.data.square import SIZE, NonSquare
-from lightning_cifar.errors import InputError, check_choice, check_range
+from lightning_cifar.errors import InputError, check_choice, check_flag, check_range
 
 HeldOut = Literal["val", "test"]
 LARGEST = 224  # pixels
@@ -18,9 +18,7 @@ def check_arguments(values: Mapping[str, Any]) -> None:
     for name, choices in (("dataset", SourceName), ("held_out", HeldOut), ("non_square", NonSquare)):
         check_choice(name, values[name], choices)
     for name, other in (("flip", "alternating"), ("in_memory", "auto"), ("drop_last", ""), ("balanced", "")):
-        if values[name] not in (True, False, other or True):
-            words = f"true, false or {other}" if other else "true or false"
-            raise InputError(f"{name} must be {words}, got {values[name]!r}")
+        check_flag(name, values[name], other)
     for name in (*LOCATIONS, "sizes", "size_shares", "classes"):
         if not isinstance(values[name], str | None if name in LOCATIONS else list | None):
             kind = "text" if name in LOCATIONS else "a list"

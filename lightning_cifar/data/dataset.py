@@ -15,7 +15,7 @@ from lightning_cifar.errors import InputError, check_range, list_some
 class StreamedImages(Protocol):
     """Interface of labelled images that are read when they are due.
 
-    ``dataset`` is the whole that the images are of: if a file is damaged, all damaged files of it are named. Options of
+    ``dataset`` is the dataset of the images: if a file is damaged, up to 50 damaged files of it are named. Options of
     `make_loader` are those of `BatchLoader`, ``dataset``, ``num_workers`` and ``pin_memory``.
     """
 
@@ -64,7 +64,7 @@ def select_evenly(length: int, size: int) -> Tensor:
 class Dataset:
     """Training and test images, validation images if the source has them, and the class names.
 
-    ``split`` says how, if the source has no test images, they were chosen; ``test_files`` names those of a folder.
+    ``split`` is how the test images were chosen, if the source has none; ``test_files`` names those of a folder.
     """
 
     train: LabelledImages

@@ -41,8 +41,8 @@ class Order(DistributedSampler[int], SequentialSampler):
     It divides each batch itself. Lightning divides no `DistributedSampler` again, and replaces no `SequentialSampler`.
 
     ``batch_size`` is the global batch size, and ``shard`` the part of each batch for this process; `check_batch_size`
-    tells which sizes can be divided. With ``labels``, a position is one of those that `draw_balanced` returns; without,
-    it is that of an image.
+    ensures that all batches divide evenly. With ``labels``, a position is one of those that `draw_balanced` returns;
+    without, it is that of an image.
     """
 
     def __init__(
@@ -53,25 +53,17 @@ class Order(DistributedSampler[int], SequentialSampler):
         self.fixed = False  # the same order in every epoch, for `overfit_batches`
         self.first = 0  # global position at which the next epoch starts: above 0 after a resume within an epoch
 
-    def positions(self) -> Tensor:
-        """Return the positions of the epoch from ``first`` on, int64. They are drawn on the CPU, for any device."""
-        first, self.first = self.first, 0
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Return the epoch's positions from ``first`` on, which becomes 0, and the image at each: int64, on the CPU."""
+        first, self.first, epoch = self.first, 0, 0 if self.fixed else self.epoch
         if self.order_seed is None:
             order = torch.arange(self.size)
         else:
-            order = torch.randperm(self.size, generator=make_generator(self.order_seed, self.drawn_epoch))
-        return self.shard.of_batches(order[first:], self.batch_size) if self.shard.count > 1 else order[first:]
-
-    @property
-    def drawn_epoch(self) -> int:
-        return 0 if self.fixed else self.epoch
-
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """Return the `positions` and the image at each of them."""
-        positions = self.positions()
+            order = torch.randperm(self.size, generator=make_generator(self.order_seed, epoch))
+        positions = self.shard.of_batches(order[first:], self.batch_size)
         if self.labels is None:
             return positions, positions
-        return positions, draw_balanced(self.labels, self.order_seed or 0, self.drawn_epoch)[positions]
+        return positions, draw_balanced(self.labels, self.order_seed or 0, epoch)[positions]
 
     def __len__(self) -> int:
         return self.size // self.shard.count

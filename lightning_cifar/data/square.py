@@ -9,7 +9,7 @@ SIZE = 32  # pixels along a side, by default
 
 @dataclass(frozen=True)
 class Square:
-    """Square of ``side`` pixels; ``rule`` says how an image becomes one that is not square."""
+    """Square of ``side`` pixels; ``rule`` is how an image that is not square becomes one."""
 
     side: int = SIZE
     rule: NonSquare = "crop"

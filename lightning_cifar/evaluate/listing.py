@@ -88,6 +88,15 @@ def read_pixels(source: str | BinaryIO, square: Square) -> Any:
         return " ".join(str(error).split()).replace(f" {source!r}", "") or type(error).__name__
 
 
+def read_file(path: str, square: Square) -> Any:
+    """Return `read_pixels` of a regular file, or why ``path`` is none: reading a pipe would block."""
+    if os.path.isfile(path):
+        return read_pixels(path, square)
+    if os.path.isdir(path):
+        return "a folder: name it by --images itself, or let it be read"
+    return "not a regular file" if os.path.lexists(path) else "no such file"
+
+
 def allow_any_bytes(stream: TextIO) -> None:
     """Let ``stream`` carry file names that are not valid text; one that is not in UTF-8 escapes what it lacks."""
     if isinstance(stream, io.TextIOWrapper):

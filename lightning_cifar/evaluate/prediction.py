@@ -6,7 +6,6 @@ Threads suffice, and processes would each import torch: large images are decoded
 one thread decodes small ones many times faster than a CPU classifies them.
 """
 
-import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from torch import Tensor
 from lightning_cifar.data.square import Square
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.evaluate.explain import Explanation, draw_explanation, explain_classes
-from lightning_cifar.evaluate.listing import read_pixels
+from lightning_cifar.evaluate.listing import read_file
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.figures.png import encode_png
 from lightning_cifar.run.weights import find_checkpoint, get_class_names, get_square, load_pretrained
@@ -99,15 +98,6 @@ def read_ahead(
             waiting.append([pool.submit(read, part) for part in parts])
         if not batch or len(waiting) > AHEAD:
             yield [row for future in waiting.popleft() for row in future.result()]
-
-
-def read_file(path: str, square: Square) -> Any:
-    """`read_pixels` of a regular file: reading a pipe would block."""
-    if os.path.isfile(path):
-        return read_pixels(path, square)
-    if os.path.isdir(path):
-        return "a folder: name it by --images itself, or let it be read"
-    return "not a regular file" if os.path.lexists(path) else "no such file"
 
 
 def predict_probabilities(model: ImageClassifier, images: Tensor, precision: str = "32-true") -> Tensor:

@@ -1,22 +1,14 @@
-"""Text tables, and the files of predictions."""
+"""The result of ``test`` as a text table. Importing this module imports no torch."""
 
-import csv
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from lightning_cifar.errors import format_count
-from lightning_cifar.files import open_atomically
 from lightning_cifar.run.console.columns import count_columns
 
 SUBSETS = {
     "without_label_errors": "with a confirmed label error",
     "without_near_duplicates": "with a near duplicate in train",
 }
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -70,30 +62,3 @@ def describe_partial(result: dict[str, Any]) -> str:
     """Return ``64 of 360 test images`` if not all were tested; else nothing."""
     every = result.get("test_images", result["images"])  # older results lack it
     return f"{result['images']:,} of {every:,} test images" if result["images"] < every else ""
-
-
-def write_predictions(
-    file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...], files: tuple[str, ...] = ()
-) -> None:
-    """Write a CSV file with a row for each image, in the order of the data, atomically.
-
-    ``probabilities`` are (N, classes), ``labels`` the true classes (N,), ``files`` the names of a folder's images.
-    """
-    confidence, predicted = probabilities.max(1)
-    with open_atomically(file, newline="", encoding="utf-8", errors="backslashreplace") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(["index", "label", "prediction", "probability", *(["file"] if files else [])])
-        rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
-        for index, (label, prediction, probability) in enumerate(rows):
-            shown = [index, class_names[label], class_names[prediction], f"{probability:.6f}"]
-            writer.writerow([*shown, *files[index : index + 1]])
-
-
-def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_names: tuple[str, ...]) -> None:
-    """Write ``logits``, ``logits_without_tta`` (N, classes), ``labels`` (N,) and ``class_names`` as NumPy's ``.npz``.
-
-    ``outputs`` are those of `Outputs.compute`.
-    """
-    logits, plain, labels = (tensor.cpu().numpy() for tensor in outputs)
-    with open_atomically(file, "wb") as opened:
-        np.savez_compressed(opened, logits=logits, logits_without_tta=plain, labels=labels, class_names=class_names)

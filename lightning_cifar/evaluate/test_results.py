@@ -1,19 +1,26 @@
 """Results of ``test``: writing them, and finding those of a run. Importing this module imports no torch."""
 
+import csv
 import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lightning_cifar.evaluate.tables import describe_partial
-from lightning_cifar.files import compute_digest, write_json, write_whole
+from lightning_cifar.files import compute_digest, open_atomically, write_json, write_whole
 from lightning_cifar.run.records.stored_files import DAMAGED, read_json
 
 RESULT, FIGURE, MISTAKES, LOGITS = "test.json", "test.png", "mistakes.png", "predictions.npz"
+PREDICTIONS = "predictions.csv"
 TESTS = "tests.json"  # in a run directory: the directories of its tests, relative to it
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def identify_checkpoint(checkpoint: Path, directory: Path, digest: str | None = None) -> dict[str, str]:
@@ -38,6 +45,33 @@ def write_evaluation(directory: Path, result: dict[str, Any], images: Any) -> No
     if images is not None:
         draw_mistakes(directory / MISTAKES, images, result["mistakes"])
     register_test(directory)
+
+
+def write_predictions(
+    file: Path, probabilities: "Tensor", labels: "Tensor", class_names: tuple[str, ...], files: tuple[str, ...] = ()
+) -> None:
+    """Write a CSV file with a row for each image, in the order of the data, atomically.
+
+    ``probabilities`` are (N, classes), ``labels`` the true classes (N,), ``files`` the names of a folder's images.
+    """
+    confidence, predicted = probabilities.max(1)
+    with open_atomically(file, newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["index", "label", "prediction", "probability", *(["file"] if files else [])])
+        rows = zip(labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+        for index, (label, prediction, probability) in enumerate(rows):
+            shown = [index, class_names[label], class_names[prediction], f"{probability:.6f}"]
+            writer.writerow([*shown, *files[index : index + 1]])
+
+
+def write_logits(file: Path, outputs: "tuple[Tensor, Tensor, Tensor]", class_names: tuple[str, ...]) -> None:
+    """Write ``logits``, ``logits_without_tta`` (N, classes), ``labels`` (N,) and ``class_names`` as NumPy's ``.npz``.
+
+    ``outputs`` are those of `Outputs.compute`.
+    """
+    logits, plain, labels = (tensor.cpu().numpy() for tensor in outputs)
+    with open_atomically(file, "wb") as opened:
+        np.savez_compressed(opened, logits=logits, logits_without_tta=plain, labels=labels, class_names=class_names)
 
 
 def read_checkpoint_path(directory: Path) -> Path | None:

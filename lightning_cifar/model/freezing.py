@@ -11,8 +11,8 @@ from lightning_cifar.model.network import FiveBlockNet
 def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
     """Freeze the weights of the first ``count`` blocks of each network, and return these blocks.
 
-    Blocks are those of a `FiveBlockNet`, its stem going with the first one. Of another network, they are the direct
-    children with parameters, without the last, its classifier. Batch norm keeps its statistics in evaluation mode only.
+    Blocks are those of a `FiveBlockNet`, its stem going with the first one. In another network, blocks are the direct
+    children with parameters, except the last, its classifier. Batch norm keeps its statistics in evaluation mode only.
     """
     if not count:
         return []

@@ -24,9 +24,9 @@ def build_network(
     """Build a network that maps images (B, 3, size, size) to logits (B, num_classes), with new weights.
 
     Args:
-        name: ``five_block``; a classifier of torchvision, such as ``resnet18``; ``wide_resnet28_10``, of any depth and
-            width; ``timm/NAME``, with the extra ``timm``; ``PACKAGE.MODULE:FUNCTION``, from a package that the user
-            trusts (see `trust`); or that function itself.
+        name: ``five_block``; a classifier of torchvision, such as ``resnet18``; ``wide_resnet28_10``, of depth 10, 16,
+            22, 28 ... and any width; ``timm/NAME``, with the extra ``timm``; ``PACKAGE.MODULE:FUNCTION``, from a
+            package that the user trusts (see `trust`); or that function itself.
         num_classes: number of logits; a function gets it as an argument.
         network_args: further arguments of a network other than ``five_block``.
         size: height and width of the images; None: 32. The first strides of networks of torchvision and timm are

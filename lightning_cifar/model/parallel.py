@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.distributed import current
+from lightning_cifar.distributed import find_shard
 
 
 class Sum(torch.autograd.Function):
@@ -28,7 +28,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm by the statistics of the global batch. torch's SyncBatchNorm does the same, but only on GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B, K, H, W) -> the same
-        if not self.training or (count := current().count) == 1:
+        if not self.training or (count := find_shard().count) == 1:
             return super().forward(x)
         values = x if x.dtype == torch.float64 else x.float()
         # Centred before they are squared: sums of squares would lose digits.
@@ -48,7 +48,7 @@ class Dropout(nn.Dropout):
     """Dropout by this process's rows of a mask that is drawn for the global batch."""
 
     def forward(self, x: Tensor) -> Tensor:
-        shard = current()
+        shard = find_shard()
         if not self.training or shard.count == 1:
             return super().forward(x)
         return x * F.dropout(x.new_ones(shard.count, *x.shape), self.p)[shard.rank]

@@ -40,7 +40,8 @@ def launch(kernel: Any, tensors: tuple[Tensor, Tensor, Tensor], pooled: Tensor) 
     columns = triton.next_power_of_2(channels)
     rows = max(1, ELEMENTS // columns)
     pixels = pooled.numel() // channels
-    kernel[(triton.cdiv(pixels, rows),)](*tensors, pixels, width, channels, rows, columns)
+    with torch.cuda.device_of(pooled):  # Triton launches on the current device
+        kernel[(triton.cdiv(pixels, rows),)](*tensors, pixels, width, channels, rows, columns)
 
 
 @triton.jit

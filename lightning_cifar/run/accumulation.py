@@ -29,9 +29,9 @@ class LastGroup(Callback):
 
 
 def accumulates(trainer: dict[str, Any]) -> bool:
-    """Whether gradients are accumulated: by the Trainer's option or by a callback."""
-    names = [type(one).__name__ for one in to_list(trainer["callbacks"])]
-    return trainer["accumulate_grad_batches"] != 1 or "GradientAccumulationScheduler" in names
+    """Return whether gradients are accumulated: by the Trainer's option or by a callback."""
+    schedulers = [one for one in to_list(trainer["callbacks"]) if isinstance(one, GradientAccumulationScheduler)]
+    return trainer["accumulate_grad_batches"] != 1 or bool(schedulers)
 
 
 def count_epoch_steps(trainer: Trainer) -> int | None:

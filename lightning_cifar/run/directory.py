@@ -118,7 +118,7 @@ def undo_if_refused(directory: Path, made: Sequence[Path] = (), stopped: bool = 
         changed |= {one for one in files if not one.exists() or one.stat().st_mtime_ns != files[one][1].st_mtime_ns}
         if has_results(changed) and not with_results:
             return
-        for one in changed:
+        for one in sorted(changed, key=lambda one: one.name.startswith(LOCK)):  # the lock last
             if one in files and is_of_set_up(one):
                 content, before = files[one]
                 write_whole(one, content)

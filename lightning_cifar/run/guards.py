@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from lightning_cifar.errors import DivergenceError
@@ -15,19 +15,24 @@ from lightning_cifar.model.mode import evaluating
 from lightning_cifar.train.classifier import ImageClassifier
 
 
+def list_infinite_buffers(module: nn.Module) -> frozenset[str]:
+    """Return the names of buffers that hold an infinity, such as the mask of an attention."""
+    return frozenset(name for name, buffer in module.named_buffers() if buffer.isinf().any())
+
+
 class FiniteLoss(Callback):
     """Stop training by a `DivergenceError` when the loss or a weight is NaN or infinite.
 
     The first such step is stored on the device and read only where training waits for the device anyway: at logged
     steps and, together with the weights, before validation, at the end of an epoch and before `LastCheckpoint` saves.
 
-    A buffer that is infinite from the start, such as the mask of an attention, is not checked.
+    A buffer that is infinite from the start is not checked.
     """
 
     infinite: frozenset[str] = frozenset()  # names of buffers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.infinite = frozenset(name for name, one in pl_module.named_buffers() if one.isinf().any())
+        self.infinite = list_infinite_buffers(pl_module)
         self.first = torch.tensor(-1.0, device=pl_module.device)  # step; -1: none yet
         self.rates: dict[int, float] = {}
 
@@ -77,8 +82,8 @@ class FiniteLoss(Callback):
         return f"{rate}: try a lower --model.learning_rate"
 
 
-# 2 % of the training images, at most 256: a forward pass is a third of a step, so this takes about 1 % of the time. Of
-# small folders at least 32, for the gates of a few images may be zero while those of others are not.
+# 2 % of the training images, at most 256: a forward pass is a third of a step, so this takes about 1 % of the time. At
+# least 32: in a small folder, the gates of a few images may be zero while those of others are not.
 FEWEST, IMAGES, EVERY = 32, 256, 50
 
 

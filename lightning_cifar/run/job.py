@@ -29,7 +29,7 @@ from lightning_cifar.run.settings.configurations import list_set_options
 from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
-from lightning_cifar.run.settings.restrictions import restricted_parsing
+from lightning_cifar.run.settings.restrictions import restrict_parsing
 from lightning_cifar.run.settings.trainer_options import check_ranges
 from lightning_cifar.run.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 from lightning_cifar.train.classifier import ImageClassifier
@@ -116,12 +116,12 @@ class Job:
 def parse(args: Sequence[str], typed: Sequence[str] | None = None) -> Job:
     """Parse a command of the Trainer, seed all random generators, and build its model and data module.
 
-    ``args`` are in layers (see `precedence.layer`), ``typed`` the same as the user typed it. A SystemExit says that
-    they ask for help or for the configuration, which has been printed.
+    ``args`` are in layers (see `precedence.layer`), ``typed`` the same as the user typed it. Raises SystemExit after
+    printing help or the configuration, if ``args`` request it.
     """
     show_messages()
     command, *options = args
-    with restricted_parsing():
+    with restrict_parsing():
         cli = Parsed(command, options)
     trainer = dict(cli.config_init["trainer"])
     trainer["devices"] = cli.config["trainer"]["devices"] = choose_devices(trainer)
@@ -238,8 +238,8 @@ def choose_precision(job: Job) -> None:
         return job.set_precision(precision)
     if not is_rank_zero():
         raise InputError("--trainer.precision auto needs Lightning to start the processes: name a precision instead")
-    gpu = job.trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    device = accelerator if accelerator and job.trainer["accelerator"] != "cpu" else torch.device("cpu")
     precision = find_fastest_precision(job.model.network, device, job.data.hparams["image_size"])
     print(f"precision: {precision}, the faster one here", flush=True)
     job.set_precision(precision)

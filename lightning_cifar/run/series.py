@@ -112,11 +112,11 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collect
 def read_settings(parent: Path, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the settings of every run of the series that has started; `InputError` if a file is damaged."""
     for file in sorted(parent.glob(f"{kind}*/config.yaml")):
-        yield read_config(file, file.stat().st_mtime_ns)
+        yield read_run_config(file, file.stat().st_mtime_ns)
 
 
 @cache  # each run reads those of all before; a file that was replaced has another time
-def read_config(file: Path, modified: int) -> dict[str, Any]:
+def read_run_config(file: Path, modified: int) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(file.read_text()))
     except DAMAGED as error:

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import write_whole
+from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.checkpoints.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoints.checkpoint_files import (
@@ -39,7 +40,7 @@ from lightning_cifar.run.process.exit_status import explain_callbacks, explain_c
 from lightning_cifar.run.process.hardware import keep_freed_memory
 from lightning_cifar.run.process.rank_zero import is_rank_zero, pass_on, values_of_rank_zero
 from lightning_cifar.run.process.ranks import watch_ranks
-from lightning_cifar.run.process.state import restored_torch
+from lightning_cifar.run.process.state import restore_torch
 from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
@@ -90,7 +91,7 @@ def open_run(
     """
     callbacks = make_callbacks(job, callbacks, epoch_rows)
     with ExitStack() as ending:
-        ending.enter_context(restored_torch())
+        ending.enter_context(restore_torch())
         if job.settings["resume"] is not None:
             run = resume_run(job, callbacks, ending)
         elif is_rank_zero():
@@ -157,9 +158,9 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
 def hold(directory: Path, job: Job, ending: ExitStack, undo: Callable[..., None]) -> None:
     """Lock the directory, and pass it on to the processes that Lightning starts for this run."""
     held = lock(directory)
-    ending.push(undo)  # not before: without the lock, new files are those of another process
     if held is not None:
         ending.callback(held.release)
+    ending.push(undo)  # called before the release: without the lock, new files are those of another process
     pass_on(run_dir=str(directory), precision=job.trainer["precision"], in_memory=hasattr(job.data.train, "images"))
 
 
@@ -173,6 +174,8 @@ def find_directory_of_rank_zero(job: Job) -> Path:
 def build_run(job: Job, directory: Path, callbacks: list[Callback], lines: int = 0) -> Run:
     """Build the Trainer of a run; ``lines`` of an existing ``metrics.csv`` are kept."""
     settings = dict(job.trainer)
+    if job.settings["model"]["network"] == FIVE_BLOCK:  # whose batch norm uses the global batch
+        settings["sync_batchnorm"] = False
     if settings["barebones"]:  # Lightning's word for nothing but the loop
         return Run(directory, ConfiguredTrainer(**settings | {"default_root_dir": str(directory)}))
     command = ["python", "-m", "lightning_cifar", *job.typed]

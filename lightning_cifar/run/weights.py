@@ -20,6 +20,7 @@ from lightning_cifar.files import PRETRAINED_NAME, WEIGHTS, write_whole
 from lightning_cifar.model.named import FIVE_BLOCK
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.networks.builder import is_custom
+from lightning_cifar.run.guards import list_infinite_buffers
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -158,8 +159,8 @@ def limit_parameters(elements: int, count: int) -> Iterator[None]:
 
 def check_finite(stored: StoredModel, model: ImageClassifier) -> None:
     """Raise `InputError` for weights that are NaN or infinite, but for buffers that are infinite in a new ``model``."""
-    masks = {name for name, buffer in model.named_buffers() if buffer.isinf().any()}
-    values = (one for name, one in stored.tensors.items() if name not in masks and isinstance(one, Tensor))
+    infinite = list_infinite_buffers(model)
+    values = (one for name, one in stored.tensors.items() if name not in infinite and isinstance(one, Tensor))
     if not all(value.isfinite().all() for value in values):
         raise InputError(f"{stored.file} holds weights that are NaN or infinite: name an earlier checkpoint")
 

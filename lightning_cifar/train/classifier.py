@@ -46,7 +46,8 @@ class ImageClassifier(LightningModule):
         norm_rate: step size of batch norm and biases, in the same way.
         head_rate: step size of the classifier, in the same way.
         momentum: of ``sgd`` and ``muon``, in [0, 1).
-        weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw`` and ``muon``.
+        weight_decay: at least 0; L2 penalty of ``adam`` and ``sgd``, decoupled for ``adamw``; of ``muon``, on batch
+            norm, biases and the classifier only.
         schedule: ``constant``; ``triangular``, ``cosine``: rates rise in the warm-up, then fall to 0; ``one_cycle``.
         warmup: share of the steps, in [0, 1]; default: 0.3 for ``one_cycle``, otherwise 0.
         label_smoothing: share in [0, 1) of the target that is spread evenly over the classes.

@@ -14,7 +14,7 @@ from lightning_cifar.errors import InputError
 class CompiledNetworks:
     """Networks that compile at the first batch of each image size; `InputError` without a C++ compiler.
 
-    Batches of another length than the first, such as an epoch's last, run eagerly: they are not worth a compilation.
+    Batches shorter than the longest so far, such as an epoch's last, run eagerly: they are not worth a compilation.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -27,6 +27,6 @@ class CompiledNetworks:
 
     def __call__(self, pixels: Tensor) -> list[Tensor]:
         """Return each network's logits (B, num_classes)."""
-        self.batch_size = self.batch_size or len(pixels)
+        self.batch_size = max(self.batch_size, len(pixels))  # after a resume, an epoch's last batch may come first
         networks = self.compiled if len(pixels) == self.batch_size else self.eager
         return [network(pixels) for network in networks]

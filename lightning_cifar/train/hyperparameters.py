@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.errors import InputError, check_choice, check_list, check_name, check_range, list_some
+from lightning_cifar.errors import InputError, check_choice, check_flag, check_list, check_name, check_range, list_some
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.objective import balance_classes
 from lightning_cifar.train.optim import find_optimizer
@@ -41,9 +41,8 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
             if values[name] is not None or name not in OPTIONAL:
                 check_range(name, values[name], interval, whole=interval[1] == "1")
     find_optimizer(values["optimizer"])
-    for name, others, words in (("replay", ["auto"], "true, false or auto"), ("compile", [], "true or false")):
-        if values[name] not in (True, False, *others):
-            raise InputError(f"{name} must be {words}, got {values[name]!r}")
+    check_flag("replay", values["replay"], "auto")
+    check_flag("compile", values["compile"])
     names, classes = values["class_names"], values["num_classes"]
     if names is not None and (len(names) != classes or not {*map(type, names)} <= {str}):
         given = list_some(names)

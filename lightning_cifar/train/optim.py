@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_cifar.callbacks import find_callbacks
+from lightning_cifar.data.steps import count_steps
 from lightning_cifar.errors import InputError, check_name, reason
 from lightning_cifar.model.blocks import GatedBlock
 from lightning_cifar.model.ensemble import Ensemble
@@ -39,7 +40,7 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     if name in ("sgd", "muon"):
         args = {"momentum": options["momentum"]} | args
     if name == "sgd":
-        args = {"nesterov": True} | args
+        args = {"nesterov": bool(args["momentum"])} | args
     if "weight_decay" in signature(kind).parameters:
         args = {"weight_decay": weight_decay} | args
     try:
@@ -79,11 +80,11 @@ def prepare_averages(trainer: Trainer) -> None:
     """Let callbacks that average the weights copy integers and constants, whose mean would be rounded.
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
-    `InputError` if one begins after the last step: Lightning would end with the weights from before training.
+    `InputError` if one would never begin.
     """
     for one in find_callbacks(trainer, WeightAveraging):
         if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:
-            start, total = one.update_starting_at_step or 0, trainer.estimated_stepping_batches
+            start, total = one.update_starting_at_step or 0, count_steps(trainer, getattr(trainer, "datamodule", None))
             if start >= total:
                 raise InputError(f"update_starting_at_step {start:,}: training ends at step {total:,.0f}; lower it")
         if (average := one._average_model) is not None:
@@ -141,7 +142,8 @@ class Muon(torch.optim.Optimizer):
         groups: made by `group_parameters`; the other roles take plain Nesterov steps.
         momentum: of the other roles, in [0, 1).
         filter_momentum: of ``filters``, in [0, 1).
-        weight_decay: share by which a step at the initial rate shrinks the parameters of ``norm`` and ``head``.
+        weight_decay: L2 penalty of ``norm`` and ``head``, divided by the initial rate: with momentum m, a step at that
+            rate shrinks them by ``weight_decay / (1 - m)``.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ A step launches several hundred kernels. Launching them one by one takes longer 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ class CUDARecorder:
         self.pool: Any = None  # the memory of all recordings, which never run at the same time
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def run_apart(self) -> Iterator[None]:
         """Return a context for the eager steps that precede a recording."""
         # Autograd's nodes remember the stream they were created on; the default stream would break a recording.
         self.stream.wait_stream(torch.cuda.current_stream())
@@ -53,10 +53,15 @@ class CUDARecorder:
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """Run ``step``; return its result, and a function that repeats the step on the same memory."""
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: a thread that pins memory must not break the recording.
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            result = step()
+        graph, mode = torch.cuda.CUDAGraph(), "thread_local"  # a thread that pins memory must not break the recording
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
+                result = step()
+        except RuntimeError:
+            # Before torch 2.12, the random generator stays in recording mode until another recording is complete.
+            with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), None, self.stream, mode):
+                torch.zeros(1, device="cuda")
+            raise
         self.pool = graph.pool()
         graph.replay()  # recording has run nothing
         return result, graph.replay
@@ -88,7 +93,7 @@ class Replay:
             return step()
         self.eager[key] += 1
         if self.eager[key] <= EAGER_STEPS:
-            with self.recorder.apart():
+            with self.recorder.run_apart():
                 return step()
         try:
             result, replay = self.recorder.record(step)
@@ -119,7 +124,7 @@ class DeviceRates:
                 rate.fill_(group["lr"])
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def apply(self) -> Iterator[None]:
         """Let the optimiser read these copies here; elsewhere, schedules, logs and checkpoints read the numbers."""
         for rate, group in zip(self.rates, self.groups, strict=True):
             group["lr"] = rate
@@ -142,7 +147,7 @@ class ReplayedOptimization:
 
     def __call__(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any) -> None:
         def step() -> Any:
-            with self.rates.applied():
+            with self.rates.apply():
                 self.__wrapped__(epoch, batch_idx, optimizer, closure)
             result = closure.consume_result()
             result.closure_loss = None  # frees autograd's nodes

@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -272,6 +273,10 @@ def test_folder_can_be_read_image_by_image(image_folder, capsys, tmp_path, monke
     tested = ["--ckpt_path", tmp_path / "run/checkpoints/best.ckpt", "--data.root", image_folder, "--run_dir"]
     status, _, err = run(capsys, "test", *tested, tmp_path / "no", "--corruptions")
     assert (status, err) == (2, ["error: --corruptions needs the images in memory: --data.in_memory true"])
+    limit = ["--corruptions", "--data.in_memory", "true", "--trainer.limit_test_batches", "1"]
+    status, _, err = run(capsys, "test", *tested, tmp_path / "no", *limit)
+    words = "--corruptions needs all test images: remove --trainer.limit_test_batches or fast_dev_run"
+    assert (status, err) == (2, [f"error: {words}"])
     assert run(capsys, "test", *tested, tmp_path / "test")[0] == 0
     assert json.loads((tmp_path / "test/test.json").read_text())["temperature"] > 0  # fitted on the validation images
     assert run(capsys, "predict", *tested, tmp_path / "predicted")[0] == 0
@@ -282,6 +287,13 @@ def test_permission_error_names_the_file():
     with pytest.raises(PermissionError) as caught:
         raise PermissionError(errno.EACCES, "Permission denied", b"data/train")
     assert explain(caught.value) == (2, "data/train: Permission denied")
+
+
+def test_synchronised_batch_norm_on_a_cpu_is_explained():
+    """As torch raises it in several processes."""
+    words = "SyncBatchNorm expected input tensor to be on"
+    assert words in Path(inspect.getfile(torch.nn.SyncBatchNorm)).read_text()
+    assert explain(ValueError(f"{words} GPU")) == (2, "--trainer.sync_batchnorm needs GPUs: leave it out")
 
 
 # The process that calls `main`.
@@ -303,6 +315,17 @@ def test_main_restores_the_process(capsys, tmp_path, tiny, options, status):
     before = read_process_state()
     assert run(capsys, "fit", *tiny, *options, "--run_dir", tmp_path / "run")[0] == status
     assert read_process_state() == before
+
+
+def test_a_module_of_a_package_may_be_trusted(capsys, tmp_path, fit_foreign):
+    package = tmp_path / "foreign_parts"
+    package.mkdir()
+    (tmp_path / "foreign_package.py").rename(package / "callbacks.py")
+    config = fit_foreign[2]
+    config.write_text(config.read_text().replace("foreign_package", "foreign_parts.callbacks"))
+    for trusted, status in (("foreign_parts.call", 2), ("foreign_parts.callbacks", 0)):
+        fitted = run(capsys, *fit_foreign, "--trust_config", trusted, "--run_dir", tmp_path / "run")
+        assert (fitted[0], Path("imported").exists()) == (status, not status)
 
 
 def test_trust_config_ends_with_the_command(capsys, tmp_path, fit_foreign):

@@ -1,8 +1,9 @@
 """A checkpoint from a stranger names a server, an archive and a directory: none of them is reached."""
 
 import pytest
+import torch
 
-from lightning_cifar import main
+from lightning_cifar import CIFAR10DataModule, main
 from lightning_cifar.sources import download
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -37,3 +38,13 @@ def test_only_the_user_says_where_data_lies(
     assert str(image_folder) not in out + err
     assert "theirs.tar.gz" not in out + err
     assert sorted(image_folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_sources_are_never_taken_from_a_checkpoint(trained, tmp_path):
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    foreign = {"url": "http://127.0.0.1:9/x", "archive": "/absent", "root": str(tmp_path), "dataset": "cifar10"}
+    checkpoint["datamodule_hyper_parameters"] |= foreign
+    torch.save(checkpoint, tmp_path / "foreign.ckpt")
+    data = CIFAR10DataModule.load_from_checkpoint(tmp_path / "foreign.ckpt", root="mine")
+    assert [data.hparams[name] for name in ("dataset", "root", "url", "archive")] == ["cifar10", "mine", None, None]

@@ -28,6 +28,7 @@ from lightning_cifar.train.checkpoint import load_checkpoint
         ({"image_size": 64, "sizes": [65]}, "sizes must be in [8, 64], got 65"),
         ({"non_square": "squash"}, "non_square must be one of crop, letterbox, got squash"),
         ({"in_memory": "maybe"}, "in_memory must be true, false or auto, got 'maybe'"),
+        ({"drop_last": 0}, "drop_last must be true or false, got 0"),
         ({"labels": "x.csv", "dataset": "digits"}, "labels x.csv needs dataset folder, got digits"),
     ],
 )
@@ -162,7 +163,7 @@ def test_serve_reads_images_as_predict_does(run, tall):
     path = str(tall / "bee" / "0.png")
     pixels = torch.tensor(read_image(path, Square(64, "letterbox"))).permute(2, 0, 1)[None]
     with client.TestClient(create_application(model)) as page:
-        (found,) = page.post("/predict?explain=true", files={"files": Path(path).read_bytes()}).json()["pictures"]
+        (found,) = page.post("/predict?explain=true", files={"files": Path(path).read_bytes()}).json()["images"]
         assert "the whole image at 64×64 pixels" in page.get("/").text
     assert found["classes"][0]["probability"] == pytest.approx(
         float(model.predict_step(pixels, 0).detach().max()), abs=1e-6

@@ -117,7 +117,7 @@ def test_a_set_that_is_channels_last_is_not_copied():
 def test_order_is_a_sampler_for_a_dataloader():
     sampler = Order(N, seed=5)
     sampler.set_epoch(3)
-    assert list(sampler) == sampler.positions().tolist() != list(Order(N, seed=5))
+    assert list(sampler) == sampler.draw()[0].tolist() != list(Order(N, seed=5))
     assert len(sampler) == N
 
 

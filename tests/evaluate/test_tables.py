@@ -1,12 +1,11 @@
-"""The table and JSON of a test, and the rows of a prediction, from logits made by hand."""
+"""The table and JSON of a test, from logits made by hand."""
 
-import csv
 import json
 
 import torch
 
 from lightning_cifar.evaluate.evaluation import evaluate_logits
-from lightning_cifar.evaluate.tables import format_table, write_predictions
+from lightning_cifar.evaluate.tables import format_table
 from lightning_cifar.files import write_json
 
 LABELS = torch.tensor([0] * 10 + [1] * 30)
@@ -51,22 +50,6 @@ def test_json_is_what_was_evaluated(tmp_path):
     result = evaluate_logits(LOGITS, LABELS, ("cat", "dog"), None)
     write_json(tmp_path / "test.json", result)
     assert json.loads((tmp_path / "test.json").read_text()) == result
-
-
-def test_predictions_have_a_row_for_each_image(tmp_path):
-    file = tmp_path / "predictions.csv"
-    write_predictions(file, torch.tensor([[0.25, 0.75], [0.9, 0.1]]), torch.tensor([1, 1]), ("cat", "a,b"))
-    with file.open(newline="") as opened:
-        assert list(csv.DictReader(opened)) == [
-            {"index": "0", "label": "a,b", "prediction": "a,b", "probability": "0.750000"},
-            {"index": "1", "label": "a,b", "prediction": "cat", "probability": "0.900000"},
-        ]
-
-
-def test_predictions_of_a_folder_name_its_files(tmp_path):
-    file = tmp_path / "predictions.csv"
-    write_predictions(file, torch.tensor([[0.25, 0.75]]), torch.tensor([1]), ("cat", "dog"), ("dog/1.png", "dog/2.png"))
-    assert file.read_text().splitlines() == ["index,label,prediction,probability,file", "0,dog,dog,0.750000,dog/1.png"]
 
 
 def test_a_table_is_straight_on_a_terminal():

@@ -11,7 +11,7 @@ REPORT = os.environ.get("FAULT_REPORT")  # file to append a line to for each inj
 
 @pytest.fixture
 def record_survival() -> Callable[..., None]:
-    """Return a function that reports a survived fault, for docs/reliability.md."""
+    """Return a function that reports a survived fault, for docs/faults.md."""
 
     def record(fault: str, times: int = 1, **measured: float) -> None:
         if REPORT:

@@ -196,7 +196,7 @@ def test_refuses_values_out_of_range():
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_over_processes_has_the_statistics_of_one_batch(monkeypatch, momentum):
     """Of two processes with equal shards; without momentum it is the mean of all batches, as in weight averaging."""
-    monkeypatch.setattr(parallel, "current", lambda: Shard(0, 2))
+    monkeypatch.setattr(parallel, "find_shard", lambda: Shard(0, 2))
     monkeypatch.setattr(parallel.Sum, "apply", lambda x: 2 * x)
     ours, plain = parallel.BatchNorm(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum)
     for _ in range(3):

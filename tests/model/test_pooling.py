@@ -68,3 +68,17 @@ def test_kernels_equal_torch_on_a_gpu(shape, dtype):
     x = draw_maps(shape, dtype, "cuda")
     assert type(max_pool(x.requires_grad_()).grad_fn).__name__ == KernelMaxPool._backward_cls.__name__
     assert_pools_like_torch(max_pool, x.detach())
+
+
+@pytest.mark.gpu
+def test_float64_is_pooled_by_torch():
+    x = draw_maps(SHAPES[0], torch.float64, "cuda")
+    x += 1e-12 * torch.rand_like(x)  # differences that float32 does not hold
+    assert_pools_like_torch(max_pool, x)
+
+
+@pytest.mark.gpu
+def test_kernels_run_on_the_device_of_the_maps():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    assert_pools_like_torch(max_pool, draw_maps(SHAPES[0], torch.float32, "cuda:1"))

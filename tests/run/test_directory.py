@@ -171,3 +171,12 @@ def test_whoever_may_write_to_a_directory_may_lock_it(tmp_path, mode):
     held = lock(tmp_path)
     assert (tmp_path / ".lock").stat().st_mode & 0o777 == 0o600 | (mode & 0o066)
     held.release()
+
+
+@pytest.mark.slow
+def test_partial_files_of_killed_writers_are_removed(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    left = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123.partial"
+    left.write_bytes(b"half")
+    assert main(["fit", "--resume", str(tmp_path / "run")]) == 0
+    assert not left.exists()

@@ -345,7 +345,7 @@ def test_a_network_by_name_is_exported_repeated_and_compared(capsys, drawn_folde
         (["--model.optimizer", "adamm"], "did you mean adam"),
         (["--model.optimizer", "SparseAdam"], "no optimizer 'SparseAdam'"),
         (["--model.optimizer", "RMSprop", "--model.optimizer_args", '{"alpa": 1}'], "'alpa'"),
-        (["--model.optimizer", "sgd", "--model.optimizer_args", '{"momentum": 0}'], "Nesterov momentum requires"),
+        (["--model.optimizer", "sgd", "--model.optimizer_args", '{"dampening": 0.1}'], "Nesterov momentum requires"),
         (["--model.schedule", "cosin"], "one of constant, triangular, cosine, one_cycle"),
     ],
 )

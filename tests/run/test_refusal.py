@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lightning_cifar import ImageClassifier, main
-from lightning_cifar.run.directory import undo_if_refused
+from lightning_cifar.errors import InputError
+from lightning_cifar.run.directory import lock, undo_if_refused
 from tests.children import Trap
 
 FIT = ["fit", "--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "2"]
@@ -69,6 +70,22 @@ def test_refused_resume_changes_no_file(trained, tmp_path, capsys, name):
     assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "3", *RESUMED[name]]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert list_files(tmp_path) == before
+
+
+def test_the_lock_is_held_until_a_refused_command_is_undone(tmp_path, monkeypatch):
+    def undo_and_try(directory, *made, **options):
+        undo = undo_if_refused(directory, *made, **options)
+
+        def end(*error):
+            with pytest.raises(InputError, match="another process trains in it"):
+                lock(directory)
+            undo(*error)
+
+        return end
+
+    monkeypatch.setattr("lightning_cifar.run.trainer.undo_if_refused", undo_and_try)
+    assert main([*REFUSED["a device that is not there"], "--run_dir", "run"]) == 2
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from lightning_cifar import InputError
 from lightning_cifar.sources import decoding
 from lightning_cifar.sources.folder import load_folder
 from lightning_cifar.sources.images import read_image, to_pixels
@@ -197,3 +198,11 @@ def test_a_large_jpeg_decoded_at_reduced_size_has_nearly_the_same_pixels(tmp_pat
     with Image.open(file) as opened:
         whole = to_pixels(opened)
     assert np.abs(read_image(str(file)).astype(int) - whole).max() <= 2
+
+
+def test_an_error_names_up_to_50_damaged_files():
+    decoding.refuse_damaged([])
+    with pytest.raises(InputError) as caught:
+        decoding.refuse_damaged([f"{number}.png: damaged" for number in range(52)])
+    *names, rest = str(caught.value).split("; ")
+    assert (names[-1], rest) == ("49.png: damaged", "and 2 more")

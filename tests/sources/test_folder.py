@@ -1,6 +1,8 @@
 """Image folders: their classes and parts, the cache, and errors about bad files."""
 
+import errno
 import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, features
 
+from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.square import Square
 from lightning_cifar.sources import folder
 from lightning_cifar.sources.cache import locate_cache
@@ -339,3 +342,39 @@ def test_files_and_memory_give_the_same_images(image_folder):
     for square in (Square(64), Square(48, "letterbox")):
         eager, lazy = (load_folder(image_folder, None, square, kept).test for kept in (True, False))
         assert torch.equal(lazy.sample(3).images, eager.images)
+
+
+@pytest.mark.parametrize("cache", [None, "relative"])
+def test_without_a_home_there_is_no_cache(image_folder, monkeypatch, cache):
+    def fail(*_):
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if cache:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    with pytest.warns(UserWarning, match="could not be cached"):
+        assert len(load_folder(image_folder).train) == 18
+    assert not Path("~").exists()
+    assert not Path("relative").exists()
+
+
+def test_a_lock_of_another_user_in_shared_directories_is_passed_over(image_folder, tmp_path, monkeypatch, capsys):
+    """As in a directory with the sticky bit, where nobody may open files of others for writing."""
+    opened, refused = os.open, []
+
+    def forbid(path, *args, **options):
+        if str(path).endswith(".lock"):
+            refused.append(Path(path).parent)
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache = locate_cache(image_folder)
+    cache.parent.mkdir(parents=True)
+    cache.with_suffix(".lock").touch()
+    monkeypatch.setattr(os, "open", forbid)
+    CIFAR10DataModule("folder", root=str(image_folder)).setup("fit")
+    assert ({*refused}, capsys.readouterr().out) == ({cache.parent}, "")
+    assert cache.exists()

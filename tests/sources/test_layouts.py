@@ -119,6 +119,17 @@ def test_a_split_that_has_changed_since_training_is_a_warning(flat, fit, test):
 
 
 @pytest.mark.slow
+def test_test_images_that_were_removed_since_training_are_a_warning(image_folder, fit, test):
+    fit(image_folder)
+    other = shutil.copytree(image_folder / "train", image_folder.parent / "other")
+    for part in ("val", "test"):
+        shutil.rmtree(image_folder / part)
+    assert f"warning: {image_folder} has changed since training began" in test(image_folder)[1]
+    status, text, _ = test(other)
+    assert (status, "has changed since training began" in text) == (0, False)
+
+
+@pytest.mark.slow
 def test_a_split_that_has_changed_in_training_is_a_warning(flat, fit, test, capsys):
     """After a resume on the changed images, whose split is then the run's newest."""
     fit(flat)

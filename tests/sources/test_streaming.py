@@ -1,10 +1,14 @@
 """Tests of image folders read from disk: batches and errors equal those of the folder in memory."""
 
+import multiprocessing
+
 import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
+from lightning_cifar import main
 from lightning_cifar.data.loader import BatchLoader
+from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.distributed import Shard
 from lightning_cifar.sources.folder import load_folder
 from lightning_cifar.sources.streaming import ImageFiles
@@ -136,3 +140,21 @@ def test_files_give_the_batches_of_the_set_in_memory(image_folder, workers, shar
             loader.sampler.set_epoch(epoch)
         for one, other in zip(lazy, eager, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_workers_send_no_tensors_through_shared_memory(image_folder):
+    """A full /dev/shm would hang them."""
+    data = CIFAR10DataModule("folder", root=str(image_folder), in_memory=False)
+    data.setup()
+    assert all(not isinstance(part, torch.Tensor) for part in data.train.__getitems__([0, 1]))
+
+
+def test_workers_without_dev_shm_are_one_line(image_folder, tiny, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.in_memory", "false"]
+    monkeypatch.setattr(multiprocessing, "Lock", fail)
+    assert main(["fit", *tiny, *data, "--data.num_workers", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--data.num_workers 1 needs room in /dev/shm (No space left on device)" in line

@@ -414,6 +414,17 @@ def test_the_compiled_network_gets_only_full_batches(monkeypatch):
     assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_batches_shorter_than_the_longest_so_far_are_not_compiled():
+    """Also if the first one is an epoch's last, as after a resume within the epoch."""
+    networks = CompiledNetworks([torch.nn.Flatten()])
+    compiled = []
+    networks.compiled = [lambda pixels: compiled.append(len(pixels)) or pixels]
+    for length in (3, 8, 8, 3):
+        networks(torch.zeros(length, 3, 1, 1))
+    assert compiled == [3, 8, 8]
+
+
 OTHER = {"order": ("pool", "norm", "activation", "sum"), "activation": "gelu"}
 
 

@@ -15,6 +15,7 @@ from lightning_cifar import CIFAR10DataModule, FiveBlockNet, GatedBlock, ImageCl
 from lightning_cifar.train.checkpoint import load_checkpoint
 from lightning_cifar.train.optim import (
     Muon,
+    build_optimizer,
     fuse,
     group_parameters,
     iterate_by_height,
@@ -102,6 +103,13 @@ def test_an_optimizer_of_a_subclass_stays_as_it_is():
     trainer.fit(model, CIFAR10DataModule("digits", batch_size=32))
     assert [group["fused"] for group in trainer.optimizers[0].param_groups] == [False, False]
     assert trainer.global_step == 2
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_sgd_may_have_no_momentum(momentum):
+    model = ImageClassifier(widths=(4, 4, 4, 4, 4), optimizer="sgd", momentum=momentum)
+    group, *_ = build_optimizer(model.networks[0], model.hparams).param_groups
+    assert (group["momentum"], group["nesterov"]) == (momentum, momentum > 0)
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")

@@ -66,7 +66,7 @@ class EmulatedGraph(TorchDispatchMode):
 class Emulator:
     recordings = 0
 
-    def apart(self):
+    def run_apart(self):
         return contextlib.nullcontext()
 
     def record(self, step):
@@ -160,7 +160,7 @@ reported = pytest.mark.filterwarnings("default:replay is off", "default:the trai
 def test_what_a_graph_cannot_do_is_noticed(spoilt, emulated, tmp_path, monkeypatch, capsys):
     """The emulator is strict: a rate that Python reads while recording, or a wait for the device, fails these tests."""
     if spoilt == "number":
-        monkeypatch.setattr(replay.DeviceRates, "applied", contextlib.nullcontext)
+        monkeypatch.setattr(replay.DeviceRates, "apply", contextlib.nullcontext)
         with pytest.raises(AssertionError):
             test_replayed_run_equals_eager_run("SGD", None, tmp_path)
     else:

@@ -12,7 +12,7 @@ from lightning_cifar.evaluate.tables import describe_partial, describe_worse
 from lightning_cifar.evaluate.test_results import RESULT, find_current_test, find_tests
 from lightning_cifar.files import WEIGHTS
 from lightning_cifar.model.named import FIVE_BLOCK
-from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, RECORD, read_json
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.weights import SPLIT, get_square, read_weights
 
@@ -85,9 +85,9 @@ def collect_facts(checkpoint: Path, class_names: list[str]) -> dict[str, Any]:
         facts |= {"data": DATASETS[data["dataset"]], "dataset": data["dataset"]}
         facts |= {name: data[name] for name in SPLIT if data.get(name) is not None}
     run_dir = checkpoint.resolve().parent.parent
-    if not (run_dir / "run.json").is_file():
+    if not (run_dir / RECORD).is_file():
         return facts
-    run = read_record(run_dir / "run.json")
+    run = read_record(run_dir / RECORD)
     tested = find_current_test(find_tests(run_dir), checkpoint)
     test = read_record(tested / RESULT) if tested else {}
     facts |= {name: run[name] for name in ("recipe", "seed", "precision", "git_commit") if run.get(name) is not None}

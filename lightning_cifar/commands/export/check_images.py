@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_cifar.data.dataset import Dataset, select_evenly
 from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.prediction import read_file
+from lightning_cifar.evaluate.listing import read_file
 from lightning_cifar.run.settings.from_checkpoint import checkpoint_config
 from lightning_cifar.run.weights import get_square
 from lightning_cifar.sources.cifar import SETS

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.evaluate.tables import write_predictions
+from lightning_cifar.evaluate.test_results import PREDICTIONS, write_predictions
 from lightning_cifar.run.job import Job, check_limit, choose_precision, load_data, load_weights
 from lightning_cifar.run.trainer import open_run
 
@@ -21,7 +21,7 @@ def predict(job: Job) -> None:
         batches: Any = run.trainer.predict(job.model, job.data)
         probabilities = torch.cat(batches)
         labels = job.data.test.labels[: len(probabilities)]
-        file = run.directory / "predictions.csv"
+        file = run.directory / PREDICTIONS
         write_predictions(file, probabilities, labels, job.data.dataset.class_names, job.data.dataset.test_files)
     count, every = len(probabilities), len(job.data.test)
     print(f"predictions: {file}" + (f", of {count:,} of {every:,} test images" if count < every else ""))

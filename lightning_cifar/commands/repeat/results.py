@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError, check_range, reason
+from lightning_cifar.evaluate.test_results import PREDICTIONS
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.records.stored_files import DAMAGED, check_file, read_json
 from lightning_cifar.run.settings.options import SEEDS
@@ -82,7 +83,7 @@ def summarise_seeds(runs: list[dict[str, Any]], run_dir: Path, command: list[str
     runs = [run for run in runs if "diverged" not in run]
     predictions = []
     for run in runs:
-        file = run_dir / run["directory"] / "predictions.csv"
+        file = run_dir / run["directory"] / PREDICTIONS
         try:
             check_file(file)
             with file.open(newline="", encoding="utf-8") as opened:

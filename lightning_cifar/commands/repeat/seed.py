@@ -11,8 +11,7 @@ from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.commands.test import keep_result, make_quiet_trainer
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.evaluate.evaluation import evaluate_test
-from lightning_cifar.evaluate.tables import write_predictions
-from lightning_cifar.evaluate.test_results import identify_checkpoint
+from lightning_cifar.evaluate.test_results import PREDICTIONS, identify_checkpoint, write_predictions
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
@@ -68,8 +67,8 @@ def test_seed(job: Job, run: Run, seed: int) -> dict[str, Any]:
     keep_result(job, run, identity | evaluation)
     logits, _, labels = job.model.test_outputs.compute()
     data = job.data.dataset
-    file = run.directory / "predictions.csv"
-    write_predictions(file, logits.softmax(1), labels, data.class_names, data.test_files)
+    probabilities = logits.softmax(1)
+    write_predictions(run.directory / PREDICTIONS, probabilities, labels, data.class_names, data.test_files)
     return {
         "seed": seed,
         "directory": run.directory.name,

@@ -26,10 +26,9 @@ def pool_tests(tests: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if all(test["temperature_scaled"] for test in tests):
         result["temperature"] = float(np.mean([test["temperature"] for test in tests]))
         result["temperature_scaled"] = pool_calibration([test["temperature_scaled"] for test in tests])
-    if all("corruptions" in test for test in tests):
-        result["corruptions"] = {
-            name: np.mean([test["corruptions"][name] for test in tests], 0).tolist() for name in tests[0]["corruptions"]
-        }
+    corruptions = [test.get("corruptions", {}) for test in tests]
+    if shared := [name for name in corruptions[0] if all(name in one for one in corruptions)]:
+        result["corruptions"] = {name: np.mean([one[name] for one in corruptions], 0).tolist() for name in shared}
     return result
 
 

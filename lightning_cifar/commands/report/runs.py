@@ -30,7 +30,7 @@ from lightning_cifar.run.figures.curves import METRICS, Series, read_metrics
 from lightning_cifar.run.figures.fonts import shorten
 from lightning_cifar.run.figures.image_sheet import cut_sheet
 from lightning_cifar.run.figures.png import encode_png
-from lightning_cifar.run.records.stored_files import DAMAGED, check_file, check_size, read_json, read_text
+from lightning_cifar.run.records.stored_files import DAMAGED, RECORD, check_file, check_size, read_json, read_text
 from lightning_cifar.run.settings.options import SIGNATURES, last_value
 from lightning_cifar.run.settings.shell import format_command, format_test_command, list_trust
 
@@ -198,7 +198,7 @@ def find_runs(directory: Path) -> list[Path]:
         raise InputError(f"report {directory}: not a run directory: it has no config.yaml, {METRICS} or {RESULT}")
     stage = None
     with suppress(OSError, *DAMAGED):  # `read_run` notes it
-        stage = read_json(directory / "run.json")["stage"]
+        stage = read_json(directory / RECORD)["stage"]
     if stage in ("validate", "predict"):
         raise InputError(f"report {directory}: {stage} leaves nothing to report: name a directory of fit or test")
     return sorted(seeds, key=lambda seed: (len(seed.name), seed.name)) or [directory]
@@ -208,7 +208,7 @@ def read_run(directory: Path, tests: Sequence[Path]) -> SavedRun:
     """Read a run and the first of its tests whose checkpoint has not changed since."""
     run = SavedRun(directory)
     run.read(directory / "config.yaml", run.take_config)
-    run.read(directory / "run.json", run.take_record)
+    run.read(directory / RECORD, run.take_record)
     if directory not in tests or (directory / "checkpoints").exists():  # a test without its run has no curves
         run.read(directory / METRICS, run.take_series)
     test = find_current_test(tests)

@@ -50,7 +50,7 @@ class Explained(BaseModel):
     gates: list[list[float]] = Field(description="weight of each branch, for each block; [] without gates")
 
 
-class Picture(BaseModel):
+class ImagePrediction(BaseModel):
     file: str = Field(description="file name, as sent")
     classes: list[ClassProbability] = Field(description="likeliest first; empty if there is an error")
     error: str | None = Field(description="why the image could not be read")
@@ -58,7 +58,7 @@ class Picture(BaseModel):
 
 
 class Predictions(BaseModel):
-    pictures: list[Picture] = Field(description="in the order sent")
+    images: list[ImagePrediction] = Field(description="in the order sent")
 
 
 class Problem(BaseModel):
@@ -137,7 +137,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
         if all(row["error"] for row, _ in rows):
             first, _ = rows[0]
             raise HTTPException(422, f"{first['file']}: {first['error']}")
-        return Predictions(pictures=[to_picture(row, explanation) for row, explanation in rows])
+        return Predictions(images=[to_prediction(row, explanation) for row, explanation in rows])
 
     @app.middleware("http")
     async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -167,7 +167,7 @@ def create_application(model: ImageClassifier, hosts: Collection[str] | None = N
     return app
 
 
-def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
+def to_prediction(row: dict[str, Any], explanation: Explanation | None) -> ImagePrediction:
     explained = None
     if explanation is not None:
         explained = Explained(
@@ -177,7 +177,7 @@ def to_picture(row: dict[str, Any], explanation: Explanation | None) -> Picture:
             gates=explanation.gates,
         )
     classes = [ClassProbability(name=name, probability=probability) for name, probability in row["classes"]]
-    return Picture(file=row["file"], classes=classes, error=row["error"], explanation=explained)
+    return ImagePrediction(file=row["file"], classes=classes, error=row["error"], explanation=explained)
 
 
 def make_error(status: int, words: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -43,7 +43,8 @@ class LastCheckpoint(Checkpoint):
     in the directory of the first logger.
 
     Args:
-        minutes: least time between two checkpoints within an epoch, at least 0; 0 saves after every step.
+        minutes: least time between two checkpoints within an epoch, at least 0; 0 saves after each step from which
+            training can resume exactly. Several processes save at every 20th step.
     """
 
     def __init__(self, minutes: float = 10.0) -> None:

@@ -41,10 +41,17 @@ INTERNALS = {  # from a Trainer, a metric, a logged result or a checkpoint
     "result/value": "its sum",
     "checkpoint/loops/fit_loop/state_dict/combined_loader": "how many batches of the epoch were taken",
     "checkpoint/loops/fit_loop/epoch_loop.batch_progress/current": "counts of the epoch that has ended",
-    "checkpoint/loops/fit_loop/epoch_loop.batch_progress/total/completed": "whether its last step has ended",
-    "checkpoint/loops/fit_loop/epoch_loop.val_loop.batch_progress/total/completed": "whether its validation has ended",
     "checkpoint/loops/fit_loop/epoch_loop.state_dict/_batches_that_stepped": "the number of the next logged step",
-    "checkpoint/loops/fit_loop/epoch_progress/total/completed": "whether it has ended",
+    **{
+        f"checkpoint/loops/fit_loop/{counts}": "whether the epoch, its last step and its validation have ended"
+        for counts in (
+            "epoch_loop.batch_progress/is_last_batch",
+            *(f"epoch_loop.batch_progress/total/{name}" for name in ("ready", "processed", "completed")),
+            *(f"epoch_loop.val_loop.batch_progress/total/{name}" for name in ("ready", "completed")),
+            *(f"epoch_progress/total/{name}" for name in ("ready", "started", "processed", "completed")),
+            "epoch_progress/current",
+        )
+    },
 }
 Reduce = Callable[[Any], Any]
 

@@ -53,6 +53,8 @@ def explain(error: Exception, trains: bool = True) -> tuple[int | None, str]:
             "a training batch of one image: batch norm needs more values of each channel; set --data.drop_last true, "
             "or another --data.batch_size"
         )
+    if isinstance(error, ValueError) and str(error).startswith("SyncBatchNorm expected input tensor to be on"):
+        return 2, "--trainer.sync_batchnorm needs GPUs: leave it out"
     if is_out_of_memory(error):
         return 1, (
             "out of memory: lower --data.batch_size in training, --data.eval_batch_size in evaluation, "

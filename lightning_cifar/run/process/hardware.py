@@ -19,12 +19,14 @@ def find_fastest_precision(network: nn.Module, device: torch.device, side: int) 
     """Return ``bf16-mixed`` or ``32-true``, whichever trains ``network`` faster on images of ``side`` pixels.
 
     A CPU has the instructions or not; if that is unknown, both are measured. A GPU with bfloat16 uses it without a
-    measurement, which would mostly time kernel launches. float16 is never chosen: it needs loss scaling.
+    measurement, which would mostly time kernel launches; other accelerators, which are not tested, use float32. float16
+    is never chosen: it needs loss scaling.
     """
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    known = find_processor_precision() if device.type == "cpu" else None
-    return known or measure_precision(network, device, side)
+    if device.type != "cpu":
+        return "32-true"
+    return find_processor_precision() or measure_precision(network, device, side)
 
 
 def measure_precision(network: nn.Module, device: torch.device, side: int) -> str:

@@ -86,7 +86,7 @@ def process_settings() -> Iterator[None]:
     environment = dict(os.environ)
     os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"  # they are about how Lightning 2.6 calls it
     try:
-        with warnings.catch_warnings(), exit_on_sigterm(), restored_messages():
+        with warnings.catch_warnings(), exit_on_sigterm(), restore_messages():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             for message in IRRELEVANT:
                 warnings.filterwarnings("ignore", message)
@@ -99,7 +99,7 @@ def process_settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def restored_torch() -> Iterator[None]:
+def restore_torch() -> Iterator[None]:
     """Restore afterwards, for notebooks, what a Trainer sets in torch, and end the process group that it leaves."""
     import torch
     import torch.distributed as dist
@@ -120,7 +120,7 @@ def restored_torch() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(args: Sequence[str]) -> Iterator[None]:
+def refuse_second_thread(args: Sequence[str]) -> Iterator[None]:
     """Refuse a command that trains or tests while another thread's does: random numbers belong to the whole process.
 
     So does the working directory, which the parser changes for a moment.
@@ -182,7 +182,7 @@ def is_of_callback(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def restored_messages() -> Iterator[None]:
+def restore_messages() -> Iterator[None]:
     """Restore afterwards, for notebooks, what `show_messages` changes."""
     loggers = [logging.getLogger(name) for name in (*QUIET, *SHOWN)]
     levels = [logger.level for logger in loggers]

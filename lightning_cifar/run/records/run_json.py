@@ -21,9 +21,8 @@ from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import read_lines, write_json
 from lightning_cifar.run.accumulation import count_epoch_steps
-from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.run.records.stored_files import DAMAGED, RECORD, read_json
 
-RECORD = "run.json"
 PACKAGES = ("lightning-cifar", "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 
 

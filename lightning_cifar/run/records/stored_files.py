@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+RECORD = "run.json"
 MAX_BYTES = 64 << 20  # a run's files are smaller
 # Errors raised by reading a file that is damaged or holds something else.
 DAMAGED = (

@@ -209,7 +209,7 @@ def log_test(logger: WandbLogger, result: dict[str, Any], images: np.ndarray | N
                 wandb.Table(["class", "recall"], recalls), "class", "recall", "recall of each class"
             ),
             "test/mistakes": wandb.Table(["image", *columns], mistakes),
-            "test/picture": wandb.Image(str(plot)),
+            "test/figure": wandb.Image(str(plot)),
         }
         if cells:  # not for very many classes
             logged["test/confusion"] = wandb.plot.confusion_matrix(

@@ -20,11 +20,11 @@ MOST_NAMES = 1000  # of classes in settings: parsing takes time by their square.
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
     file = find_checkpoint(str(file))
-    return copy.deepcopy(read_config(file, file.stat().st_mtime_ns))
+    return copy.deepcopy(read_stored_config(file, file.stat().st_mtime_ns))
 
 
 @lru_cache(maxsize=1)  # a command reads it several times; a replaced file has another time
-def read_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
+def read_stored_config(file: Path, modified: int) -> dict[str, dict[str, Any]]:
     stored = read_model(file)
     try:
         # Only the user names sources and directories. The others are of 0.1.0, where they changed only the training.

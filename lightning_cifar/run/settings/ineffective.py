@@ -1,4 +1,4 @@
-"""Options without effect: a line for each that was set and does nothing beside the others."""
+"""Options without effect: a line for each that was set."""
 
 from collections.abc import Iterator, Sequence
 from inspect import signature

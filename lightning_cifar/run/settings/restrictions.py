@@ -11,14 +11,14 @@ import yaml
 from jsonargparse import _common, _optionals, get_loader, set_loader, set_parsing_settings
 
 from lightning_cifar.errors import InputError
-from lightning_cifar.imports import trusted
+from lightning_cifar.imports import is_trusted, trusted
 from lightning_cifar.run.settings.configurations import check_text
 
 TRUSTED = ("lightning", "pytorch_lightning", "lightning_cifar")  # packages that configurations may import from
 
 
 @contextmanager
-def restricted_parsing() -> Iterator[None]:
+def restrict_parsing() -> Iterator[None]:
     """Let the parser import from trusted packages only, for importing runs code, and limit every text that it loads.
 
     Besides ``--config`` these are files that a configuration or an option such as ``--model`` names, and values.
@@ -54,14 +54,12 @@ def restricted_parsing() -> Iterator[None]:
 
 def refuse_functions(value: Any) -> None:
     """Refuse functions that the value of an option would call, unless they are of packages that the user trusts."""
-    own = trusted.get()
     if isinstance(value, dict) and isinstance(path := value.get("class_path"), str):
         module, _, name = path.rpartition(".")
-        package = module.partition(".")[0]
-        if package not in (*TRUSTED, *own):  # importing it runs its code
+        if not is_trusted(module, TRUSTED):  # importing it runs its code
             refuse(path)
         called = getattr(import_module(module), name)
-        if package not in own and not isinstance(called, type):
+        if not is_trusted(module) and not isinstance(called, type):
             refuse(path)
         defaults = signature(called).parameters
         value = {
@@ -72,7 +70,7 @@ def refuse_functions(value: Any) -> None:
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             refuse_functions(part)
-    elif callable(value) and str(value.__module__).partition(".")[0] not in own:
+    elif callable(value) and not is_trusted(str(value.__module__)):
         refuse(f"{value.__module__}.{getattr(value, '__qualname__', repr(value))}")
 
 

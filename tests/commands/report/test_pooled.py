@@ -28,6 +28,20 @@ def test_two_halves_pool_to_the_whole():
     assert found["accuracy_without_tta"] == pytest.approx(whole["accuracy"])
 
 
+def test_only_the_corruptions_of_all_tests_are_pooled():
+    """CIFAR-10-C may have been there for one seed only."""
+    logits, labels = torch.randn(20, 3), torch.randint(3, (20,))
+    tests = [evaluate_logits(logits, labels, ("a", "b", "c"), None) | {"accuracy_without_tta": 0.5} for _ in range(3)]
+    assert "corruptions" not in pool_tests(tests)
+    for noise, test in enumerate(tests):
+        test["corruptions"] = {"noise": [noise / 10] * 5}
+    tests[0]["corruptions"]["CIFAR-10-C fog"] = [0.5] * 5
+    found = pool_tests(tests)["corruptions"]
+    assert found == {"noise": [pytest.approx(0.1)] * 5}
+    del tests[1]["corruptions"]
+    assert "corruptions" not in pool_tests(tests)
+
+
 def test_a_single_test_is_returned():
     test = {"accuracy": 0.5}
     assert pool_tests([test]) is test

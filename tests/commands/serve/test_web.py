@@ -69,10 +69,10 @@ def test_classes_as_predict_says_them(client, model, sent, drawn_folder):
     answer = client.post("/predict?top=2", files=sent(*names))
     assert answer.status_code == 200
     expected = predict_files(model, [str(drawn_folder / name) for name in names], 3, 2)
-    for picture, name, row in zip(answer.json()["pictures"], names, expected, strict=True):
-        assert (picture["file"], picture["error"], picture["explanation"]) == (name, None, None)
-        assert [one["name"] for one in picture["classes"]] == [one for one, _ in row["classes"]]
-        assert [one["probability"] for one in picture["classes"]] == pytest.approx(
+    for image, name, row in zip(answer.json()["images"], names, expected, strict=True):
+        assert (image["file"], image["error"], image["explanation"]) == (name, None, None)
+        assert [one["name"] for one in image["classes"]] == [one for one, _ in row["classes"]]
+        assert [one["probability"] for one in image["classes"]] == pytest.approx(
             [share for _, share in row["classes"]], abs=1e-5
         )
 
@@ -93,7 +93,7 @@ def test_classes_as_predict_says_them(client, model, sent, drawn_folder):
         ("", "GET", "none", 403),
         ("127.0.0.1:PORT", "POST", "cross-site", 403),
         ("127.0.0.1:PORT", "POST", "same-site", 403),  # another port
-        ("127.0.0.1:PORT", "POST", "same-origin", 422),  # without a picture
+        ("127.0.0.1:PORT", "POST", "same-origin", 422),  # without an image
     ],
 )
 def test_other_pages_in_the_browser_get_no_answer(local_client, host, method, site, status):
@@ -132,12 +132,12 @@ def test_an_image_that_takes_long_is_refused_and_blocks_nobody(client, sent, slo
     monkeypatch.setattr(decoder, "SECONDS", 1.0)
     slow = ("files", ("slow.jpg", slow_jpeg))
     started = time.monotonic()
-    fast, found, late = client.post("/predict", files=[*sent("cat/0000.jpg"), slow, slow]).json()["pictures"]
+    fast, found, late = client.post("/predict", files=[*sent("cat/0000.jpg"), slow, slow]).json()["images"]
     assert fast["error"] is None
     words = "the images of this request take more than 1 seconds to decode: send smaller ones"
     assert found["error"] == late["error"] == words
     assert time.monotonic() - started < 60
-    assert client.post("/predict", files=sent("cat/0000.jpg")).json()["pictures"] == [fast]
+    assert client.post("/predict", files=sent("cat/0000.jpg")).json()["images"] == [fast]
 
 
 @pytest.mark.slow
@@ -249,8 +249,8 @@ def test_the_page_does_not_begin_with_a_thousand_names(model, monkeypatch):
 
 @pytest.mark.slow
 def test_an_explanation_where_one_is_asked_for(client, sent):
-    (picture,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["pictures"]
-    found = picture["explanation"]
+    (image,) = client.post("/predict?explain=true", files=sent("horse/0000.jpg")).json()["images"]
+    found = image["explanation"]
     assert (found["branches"], np.shape(found["gates"])) == (["3x3", "1x1", "1x1"], (5, 3))
     for kind in ("seen", "heat_map"):
         start, content = found[kind].split(",")
@@ -259,9 +259,9 @@ def test_an_explanation_where_one_is_asked_for(client, sent):
 
 
 def test_one_that_cannot_be_read_does_not_keep_the_others_from_it(client, sent):
-    files = [*sent("cat/0000.jpg"), ("files", ("<b>text</b>.png", b"no picture"))]
+    files = [*sent("cat/0000.jpg"), ("files", ("<b>text</b>.png", b"no image"))]
     answer = client.post("/predict", files=files)
-    good, bad = answer.json()["pictures"]
+    good, bad = answer.json()["images"]
     assert (answer.status_code, good["error"], bad["classes"]) == (200, None, [])
     assert (bad["file"], bad["error"]) == ("<b>text</b>.png", "not an image")
 
@@ -360,7 +360,12 @@ def test_the_schema_says_what_is_sent_and_answered(client, model):
     responses = schema["paths"]["/predict"]["post"]["responses"]
     assert set(responses) == {"200", "400", "403", "413", "422", "503"}
     assert responses["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
-    assert set(schema["components"]["schemas"]["Picture"]["properties"]) == {"file", "classes", "error", "explanation"}
+    assert set(schema["components"]["schemas"]["ImagePrediction"]["properties"]) == {
+        "file",
+        "classes",
+        "error",
+        "explanation",
+    }
 
 
 def test_a_model_whose_name_is_no_text_is_named(model):

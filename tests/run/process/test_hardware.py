@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_cifar import ImageClassifier
+from lightning_cifar import ImageClassifier, main
+from lightning_cifar.run.process import hardware
 from lightning_cifar.run.process.hardware import find_processor_precision, measure_precision
 
 CPU = torch.device("cpu")
@@ -74,6 +75,15 @@ def test_precision_is_decided_by_the_instructions_of_the_processor(tmp_path, inf
     if info is not None:
         (tmp_path / "cpuinfo").write_text(info)
     assert find_processor_precision(tmp_path / "cpuinfo") == chosen
+
+
+def test_auto_follows_the_processor_where_there_is_no_gpu(tiny, capsys, monkeypatch):
+    """Also with a build of torch for GPUs."""
+    monkeypatch.setattr(hardware, "find_processor_precision", lambda: "bf16-mixed")
+    assert main(["fit", *tiny, "--trainer.accelerator", "cpu", "--trainer.precision", "auto"]) == 0
+    assert main(["fit", *tiny, "--trainer.precision", "auto"]) == 0
+    expected = 1 if torch.accelerator.is_available() else 2
+    assert capsys.readouterr().out.count("precision: bf16-mixed, the faster one here") >= expected
 
 
 FAULTS = """

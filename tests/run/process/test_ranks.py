@@ -87,7 +87,7 @@ def test_a_stop_while_another_process_starts_leaves_nothing(start_two, eventuall
 @pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.long)])
 def test_a_rank_that_is_killed_ends_the_run_with_one_line(start_two, eventually, rank):
     """As by the kernel for lack of memory; the other process waits for it in torch."""
-    job = start_two()
+    job = start_two("--trainer.sync_batchnorm", "true")  # which must not end it: batch norm uses the global batch
     eventually(Path("run/checkpoints/last.ckpt").exists, job)
     rank_one = find_rank_one(job)
     os.kill(rank_one if rank else job.pid, signal.SIGKILL)

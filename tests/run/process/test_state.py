@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_cifar import main
-from lightning_cifar.run.process.state import restored_torch
+from lightning_cifar.run.process.state import restore_torch
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_what_was_set_before_a_command_stays(tmp_path):
     torch.use_deterministic_algorithms(True, warn_only=True)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
-        with restored_torch():
+        with restore_torch():
             torch.use_deterministic_algorithms(False)
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert dist.is_initialized()

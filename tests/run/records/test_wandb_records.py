@@ -199,7 +199,7 @@ def test_test_logs_summary_plot_and_tables(logged, tmp_path, monkeypatch, wandb_
     assert summary["test/calibration_error"] == result["calibration_error"]
     (row,) = read_history(records)
     (files,) = run_dir.glob("wandb/offline-run-*/files")
-    assert (files / row["test/picture/path"]).read_bytes() == (run_dir / "test.png").read_bytes()
+    assert (files / row["test/figure/path"]).read_bytes() == (run_dir / "test.png").read_bytes()
     artifacts = [record.artifact for record in records if record.HasField("artifact")]
     staged = {file.path: Path(file.local_path) for artifact in artifacts for file in artifact.manifest.contents}
     mistakes = json.loads(staged["test/mistakes.table.json"].read_text())

@@ -356,8 +356,10 @@ def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
 
 @pytest.mark.slow
 def test_an_average_that_would_never_begin_is_refused(tiny, capsys):
-    average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step", "1000"]
-    assert fit(tiny, *average) == 2
-    words = "update_starting_at_step 1,000: training ends at step 3; lower it"
-    assert capsys.readouterr().err == f"error: {words}\n"
-    assert not Path("run").exists()
+    average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step"]
+    grouped = [f"{CALLBACKS}+", "GradientAccumulationScheduler", f"{CALLBACKS}.scheduling", "{0:3}"]
+    for start, last, further in (("1,000", 3, []), ("2", 1, grouped)):
+        assert fit(tiny, *average, start.replace(",", ""), *further) == 2
+        words = f"update_starting_at_step {start}: training ends at step {last}; lower it"
+        assert capsys.readouterr().err == f"error: {words}\n"
+        assert not Path("run").exists()
