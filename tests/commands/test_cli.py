@@ -293,7 +293,9 @@ def test_synchronised_batch_norm_on_a_cpu_is_explained():
     """As torch raises it in several processes."""
     words = "SyncBatchNorm expected input tensor to be on"
     assert words in Path(inspect.getfile(torch.nn.SyncBatchNorm)).read_text()
-    assert explain(ValueError(f"{words} GPU")) == (2, "--trainer.sync_batchnorm needs GPUs: leave it out")
+    with pytest.raises(ValueError, match=words) as caught:
+        raise ValueError(f"{words} GPU")
+    assert explain(caught.value) == (2, "--trainer.sync_batchnorm needs GPUs: leave it out")
 
 
 # The process that calls `main`.
