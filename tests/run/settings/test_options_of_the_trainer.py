@@ -357,7 +357,7 @@ def test_a_last_batch_of_one_image_is_explained(tiny, capsys):
 @pytest.mark.slow
 def test_an_average_that_would_never_begin_is_refused(tiny, capsys):
     average = [CALLBACKS, "EMAWeightAveraging", f"{CALLBACKS}.update_starting_at_step"]
-    grouped = [f"{CALLBACKS}+", "GradientAccumulationScheduler", f"{CALLBACKS}.scheduling", "{0:3}"]
+    grouped = [f"{CALLBACKS}+", "GradientAccumulationScheduler", f"{CALLBACKS}.scheduling", "{0: 3}"]
     for start, last, further in (("1,000", 3, []), ("2", 1, grouped)):
         assert fit(tiny, *average, start.replace(",", ""), *further) == 2
         words = f"update_starting_at_step {start}: training ends at step {last}; lower it"
