@@ -135,6 +135,7 @@ def test_own_data(run_notebook, tmp_path):
 def test_networks(run_notebook, tmp_path):
     _, timed, trained, compared, drawn = run_notebook("networks", seeds="2")
     steps = eval(timed[-1]["data"]["text/plain"])
+    assert steps["five_block"] == 120
     assert 1 <= steps["wide_resnet16_1"] <= 2 * steps["five_block"]
     for network, number in steps.items():
         assert json.loads((tmp_path / f"runs/compare/{network}/repeat.json").read_text())["seeds"][0]["steps"] == number

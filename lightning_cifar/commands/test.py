@@ -44,8 +44,7 @@ def test(job: Job) -> None:
     choose_precision(job)
     duplicates = read_duplicates(job)
     with open_run(job) as run:
-        limit = run.trainer.limit_test_batches  # 1 is a batch, 1.0 all of them
-        if run.trainer.world_size > 1 and (isinstance(limit, int) or limit < 1):
+        if run.trainer.world_size > 1 and not is_complete(job):
             raise InputError("--trainer.limit_test_batches works in one process: --trainer.devices 1")
         assert job.ckpt_path is not None
         identity = identify_checkpoint(job.ckpt_path, run.directory, digest)
@@ -110,8 +109,9 @@ def read_duplicates(job: Job) -> list[int]:
 
 
 def is_complete(job: Job) -> bool:
-    """Return whether all test images are tested."""
-    return job.trainer["limit_test_batches"] is None and not job.trainer["fast_dev_run"]
+    """Return whether all test images are tested; a limit of 1 is a batch, 1.0 all of them."""
+    limit = job.trainer["limit_test_batches"]
+    return not job.trainer["fast_dev_run"] and (limit is None or (isinstance(limit, float) and limit == 1))
 
 
 def keep_result(job: Job, run: Run, result: dict[str, Any]) -> None:

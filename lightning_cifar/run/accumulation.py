@@ -30,8 +30,8 @@ class LastGroup(Callback):
 
 def accumulates(trainer: dict[str, Any]) -> bool:
     """Return whether gradients are accumulated: by the Trainer's option or by a callback."""
-    schedulers = [one for one in to_list(trainer["callbacks"]) if isinstance(one, GradientAccumulationScheduler)]
-    return trainer["accumulate_grad_batches"] != 1 or bool(schedulers)
+    scheduled = any(isinstance(one, GradientAccumulationScheduler) for one in to_list(trainer["callbacks"]))
+    return trainer["accumulate_grad_batches"] != 1 or scheduled
 
 
 def count_epoch_steps(trainer: Trainer) -> int | None:

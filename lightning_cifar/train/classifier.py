@@ -190,7 +190,7 @@ class ImageClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         fuse(*self.trainer.optimizers)  # again: a checkpoint may come from another device
-        prepare_averages(self.trainer)
+        prepare_averages(self.trainer, self.datamodule)
         nn.ModuleList(freeze_parts(self.networks, self.hparams["freeze"])).eval()  # also if resumed within an epoch
         start_replay(self, self.datamodule, ImageClassifier)
         warn_of_what_is_left_out(self, self.datamodule, ImageClassifier)

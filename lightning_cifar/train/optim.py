@@ -76,15 +76,15 @@ def fuse(*optimizers: torch.optim.Optimizer) -> None:
                     state["step"] = state["step"].to(parameter.device)
 
 
-def prepare_averages(trainer: Trainer) -> None:
+def prepare_averages(trainer: Trainer, data: Any) -> None:
     """Let callbacks that average the weights copy integers and constants, whose mean would be rounded.
 
     Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
-    `InputError` if one would never begin.
+    `InputError` if one would never begin, by `count_steps` on ``data``.
     """
     for one in find_callbacks(trainer, WeightAveraging):
         if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:
-            start, total = one.update_starting_at_step or 0, count_steps(trainer, getattr(trainer, "datamodule", None))
+            start, total = one.update_starting_at_step or 0, count_steps(trainer, data)
             if start >= total:
                 raise InputError(f"update_starting_at_step {start:,}: training ends at step {total:,.0f}; lower it")
         if (average := one._average_model) is not None:

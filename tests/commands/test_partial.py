@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lightning_cifar.commands.test import is_complete
 from lightning_cifar.evaluate import evaluation
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.command_line import run
@@ -82,3 +84,12 @@ def test_validation_images_that_were_trained_on_get_a_warning(trained, capsys, c
     status, out, _ = run(capsys, command, "--ckpt_path", trained, *options)
     assert (status, "may have been trained on" in out) == (0, bool(words))
     assert words in out
+
+
+@pytest.mark.parametrize(
+    ("limit", "dry", "complete"),
+    [(None, False, True), (1.0, False, True), (1, False, False), (0.5, False, False), (None, 1, False)],
+)
+def test_a_limit_of_1_is_a_batch(limit, dry, complete):
+    job = SimpleNamespace(trainer={"limit_test_batches": limit, "fast_dev_run": dry})
+    assert is_complete(job) == complete
