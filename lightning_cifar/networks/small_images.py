@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cifar.model.mode import evaluating
+from lightning_cifar.networks.mode import evaluating
 
 LEAST = 4  # pixels along a side of the last feature map
 PROBE = 128  # pixels along a side of the image that finds the strides: enough for a total stride of 64

@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from lightning_cifar.errors import DivergenceError
 from lightning_cifar.model.blocks import GatedBlock
-from lightning_cifar.model.mode import evaluating
+from lightning_cifar.networks.mode import evaluating
 from lightning_cifar.train.classifier import ImageClassifier
 
 

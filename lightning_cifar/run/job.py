@@ -241,5 +241,6 @@ def choose_precision(job: Job) -> None:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     device = accelerator if accelerator and job.trainer["accelerator"] != "cpu" else torch.device("cpu")
     precision = find_fastest_precision(job.model.network, device, job.data.hparams["image_size"])
-    print(f"precision: {precision}, the faster one here", flush=True)
+    grounds = "the faster one here" if device.type in ("cpu", "cuda") else f"others are not tested on {device.type}"
+    print(f"precision: {precision}, {grounds}", flush=True)
     job.set_precision(precision)

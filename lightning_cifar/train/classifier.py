@@ -18,12 +18,13 @@ from lightning_cifar.model.freezing import freeze as freeze_parts
 from lightning_cifar.model.named import FIVE_BLOCK, build_network
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Normalisation
+from lightning_cifar.train.averages import prepare_averages
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
 from lightning_cifar.train.left_out import warn_of_what_is_left_out
 from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch, split_batch
-from lightning_cifar.train.optim import build_optimizer, fuse, prepare_averages
+from lightning_cifar.train.optim import build_optimizer, fuse
 from lightning_cifar.train.outputs import Outputs
 from lightning_cifar.train.replay import start_replay, stop_replay
 from lightning_cifar.train.schedule import Schedule, build_schedule

@@ -22,7 +22,7 @@ from torch.optim import SGD, Adam
 
 from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.data.module import CIFAR10DataModule
-from lightning_cifar.train.optim import Muon
+from lightning_cifar.train.muon import Muon
 
 EAGER_STEPS = 3  # before the recorded one: cuDNN chooses algorithms, the optimiser creates its state
 # A replay runs no Python: these hooks, overrides of these methods, and these callbacks would have no effect.
