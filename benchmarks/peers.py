@@ -105,7 +105,7 @@ def tabulate(name: str) -> str:
     return format_table(head, rows, result["command"])
 
 
-TABLES = {name: partial(tabulate, name) for name in ("peers_fast", "peers_fast94", "peers_fast94_part")}
+TABLES = {name: partial(tabulate, name) for name in ("peers_fast", "peers_fast94", "peers_fast94_avx2")}
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def summarise_repeat(label: str, name: str) -> list[str]:
     accuracies = [format_spread(found[key]) for key in MEASURES]
     if name == "report":  # it averages nothing
         accuracies[1] = ""
-    minutes = f"{found['train_seconds']['median'] / 60:.2g} min"
-    time = MISSING if found.get("shared") else minutes
+    seconds = found["train_seconds"]["median"]
+    time = MISSING if found.get("shared") else f"{seconds / 60:.2g} min" if seconds >= 100 else f"{seconds:.0f} s"
     return [label, found["data"], *accuracies, f"{found['n']}", f"{epochs:.3g}", time]
 
 
