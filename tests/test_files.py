@@ -1,4 +1,4 @@
-"""Files are replaced atomically; a wait for another process has an end."""
+"""Files are replaced atomically."""
 
 import errno
 import os
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifar import InputError, files
-from lightning_cifar.files import one_at_a_time, open_atomically, write_whole
+from lightning_cifar.files import open_atomically, write_whole
 
 
 def test_a_file_is_replaced_only_when_it_is_complete(tmp_path):
@@ -32,18 +31,6 @@ def test_an_error_in_writing_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_whole(file, b"x")
     assert caught.value.filename == str(file)
-
-
-def test_a_wait_for_another_process_has_a_line_and_an_end(tmp_path, monkeypatch, capsys):
-    acquire = files.acquire
-    monkeypatch.setattr(files, "acquire", lambda file, seconds, refusal, **options: acquire(file, 0.1, refusal))
-    with (
-        one_at_a_time(tmp_path / "x.lock", "downloads"),
-        pytest.raises(InputError, match="waited an hour for another process, which downloads"),
-        one_at_a_time(tmp_path / "x.lock", "downloads"),
-    ):
-        pass
-    assert capsys.readouterr().out == "waiting for another process, which downloads\n"
 
 
 def test_a_file_is_written_where_directories_cannot_be_synced(tmp_path, monkeypatch):

@@ -80,6 +80,8 @@ class GatedBlock(nn.Module):
         self.gate = Gate(gate, in_channels, branches, gated, temperature)
         convolutions = (make_convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes)
         self.branches = nn.ModuleList(convolutions)
+        linear = order[0] == "sum" and not bias and not flips and gate != "channel"
+        self.mixed = [index for index, size in enumerate(kernel_sizes) if linear and size == 1]
         if dirac:
             start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]
@@ -109,8 +111,11 @@ class GatedBlock(nn.Module):
         gate = self.compute_gates(x)
         # N convolutions, not one with N*K filters: on CPU the steps that follow are faster in contiguous memory
         # (benchmarks/step.py).
-        maps = [branch(x) for branch in self.branches]
-        for step in self.order:
+        if self.training and 1 < len(self.mixed) < len(self.branches) and x.shape[2] * x.shape[3] >= x.shape[1]:
+            maps, steps = [self.sum_mixed(x, gate)], self.order[1:]
+        else:
+            maps, steps = [branch(x) for branch in self.branches], self.order
+        for step in steps:
             if step == "activation":
                 maps = [self.activation(y) for y in maps]
             elif step == "sum":
@@ -121,6 +126,19 @@ class GatedBlock(nn.Module):
                 maps = [max_pool(y) for y in maps]
         (y,) = maps
         return self.residuals(y)
+
+    def sum_mixed(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Return the gated sum (B, K, H, W) of the branches, with one 1x1 convolution in place of all of them.
+
+        Its filters are the sum of theirs, weighted for each image. Mixing them is less work than summing maps if there
+        are at least as many pixels as input channels.
+        """
+        others = [index for index in range(len(self.branches)) if index not in self.mixed]
+        total = GatedSum.apply(gate[:, others], *(self.branches[index](x) for index in others))
+        filters = torch.stack([self.branches[index].get_parameter("weight") for index in self.mixed]).flatten(1)
+        matrices = (gate[:, self.mixed, 0] @ filters).view(-1, total.shape[1], x.shape[1])  # (B, K, C)
+        maps, pixels = (y.permute(0, 2, 3, 1).flatten(1, 2) for y in (total, x))  # (B, H*W, K or C)
+        return torch.baddbmm(maps, pixels, matrices.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):

@@ -11,8 +11,9 @@ from typing import Any
 from filelock import BaseFileLock
 
 from lightning_cifar.errors import DISK_FULL, DivergenceError, InputError
-from lightning_cifar.files import acquire, write_whole
+from lightning_cifar.files import write_whole
 from lightning_cifar.run.process.exit_status import find_stop
+from lightning_cifar.sources.locks import acquire
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished-{}"  # in a directory that a command fills, until it ends: it may then be repeated

@@ -11,7 +11,7 @@ import yaml
 
 from lightning_cifar.callbacks import find_callbacks
 from lightning_cifar.errors import InputError, reason
-from lightning_cifar.files import one_at_a_time, write_whole
+from lightning_cifar.files import write_whole
 from lightning_cifar.run.checkpoints.last_checkpoint import LastCheckpoint
 from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.exit_status import explain, find_stop
@@ -21,6 +21,7 @@ from lightning_cifar.run.settings.changes import find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
 from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
+from lightning_cifar.sources.locks import one_at_a_time
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 TOP = ("seed_everything", "init_from")  # options without a group that make another run

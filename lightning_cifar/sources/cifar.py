@@ -21,11 +21,12 @@ from torchvision.datasets.utils import check_integrity
 
 from lightning_cifar.data.dataset import Dataset, ImageSet
 from lightning_cifar.errors import DISK_FULL, InputError
-from lightning_cifar.files import compute_digest, one_at_a_time
+from lightning_cifar.files import compute_digest
 from lightning_cifar.sources.download import download
 from lightning_cifar.sources.enlargement import enlarge_dataset
 from lightning_cifar.sources.images import has_image_suffix
 from lightning_cifar.sources.layout import find_part, list_folders, walk
+from lightning_cifar.sources.locks import one_at_a_time
 
 SETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 PUBLISHED = {  # size in bytes and SHA-256 of each archive; torchvision has the MD5 only

@@ -11,11 +11,11 @@ import torch
 from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, stratified_split
 from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, list_some
-from lightning_cifar.files import one_at_a_time
 from lightning_cifar.sources.cache import Files, digest_stats, locate_cache, make_relative, read_cache, write_cache
 from lightning_cifar.sources.decoding import decode_all, refuse_damaged
 from lightning_cifar.sources.labels import list_labels, read_labels
 from lightning_cifar.sources.layout import find_classes, list_class_files, list_folders
+from lightning_cifar.sources.locks import one_at_a_time
 from lightning_cifar.sources.memory import find_shortage
 from lightning_cifar.sources.streaming import ImageFiles
 

@@ -115,6 +115,29 @@ def test_every_order_of_steps_equals_plain_operations(order, activation):
     assert max(map(measure_error, ours, theirs)) <= 1e-10
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kernel_sizes", [(3, 1, 1), (1, 5, 1, 3), (1, 1), (3, 1)])
+@pytest.mark.parametrize("gate", get_args(GateName))
+def test_mixed_filters_equal_plain_operations(gate, kernel_sizes, layout, monkeypatch):
+    """Only in training, of at least two 1x1 branches beside others, and with as many pixels as channels."""
+    mixed, sum_mixed = [], GatedBlock.sum_mixed
+    monkeypatch.setattr(GatedBlock, "sum_mixed", lambda *args: mixed.append(args[1].shape) or sum_mixed(*args))
+    block = make_random_block(kernel_sizes, order=("sum", "pool", "norm", "activation"), bias=False, gate=gate)
+    block.to(torch.float64, memory_format=layout)
+    for height, width in ((4, 2), (2, 2)):
+        x = torch.randn(4, 5, height, width, dtype=torch.float64).contiguous(memory_format=layout)
+        ours, theirs = (differentiate(forward, block, x) for forward in (GatedBlock.__call__, apply_plain))
+        assert max(map(measure_error, ours, theirs)) <= 1e-10
+    block.eval()(torch.randn(4, 5, 4, 2, dtype=torch.float64))
+    expected = kernel_sizes in ((3, 1, 1), (1, 5, 1, 3)) and gate != "channel"
+    assert mixed == ([(4, 5, 4, 2)] if expected else [])
+
+
+@pytest.mark.parametrize("arguments", [{"bias": True}, {"order": ("pool", "sum")}, {"partner": torch.arange(6)}])
+def test_filters_are_mixed_only_where_that_is_the_same(arguments):
+    assert GatedBlock(6, 8, (3, 1, 1), **({"order": ("sum", "pool"), "bias": False} | arguments)).mixed == []
+
+
 def test_dirac_initialises_the_identity():
     block, x = GatedBlock(5, 8, (3, 3, 1), bias=False, dirac=True), torch.randn(2, 5, 6, 6)
     first, *others = (branch(x) for branch in block.branches)

@@ -100,9 +100,10 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
     ``command`` the whole command, for the summary. A `DivergenceError` follows once all other seeds are summarised.
     """
     from lightning_cifar.commands.repeat.seed import OWN, SEED, Shared, run_seed
-    from lightning_cifar.files import one_at_a_time, write_json
+    from lightning_cifar.files import write_json
     from lightning_cifar.run.job import parse
     from lightning_cifar.run.series import explain_stop, refuse_other_settings
+    from lightning_cifar.sources.locks import one_at_a_time
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])

@@ -22,11 +22,12 @@ from lightning_cifar.commands.sweep.study import (
 from lightning_cifar.commands.sweep.trial import run_trial
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.errors import DivergenceError, InputError, reason
-from lightning_cifar.files import LONGEST_WAIT, acquire, write_json
+from lightning_cifar.files import write_json
 from lightning_cifar.run.console.columns import align_columns
 from lightning_cifar.run.process.exit_status import is_about_input, is_out_of_memory
 from lightning_cifar.run.series import explain_stop
 from lightning_cifar.run.settings.shell import format_command
+from lightning_cifar.sources.locks import LONGEST_WAIT, acquire
 
 MAX_ROWS = 10  # of the printed table
 
