@@ -5,8 +5,8 @@
 
 FILE is airbench94_muon.py in a clone of KellerJordan/cifar10-airbench; `peer_on_cpu.py` runs it. For each seed it runs
 once, and ``repeat`` once. Both train on all 50,000 images and read the test set once; both times are of training alone.
-With the same ``--run_dir``, an interrupted comparison goes on. ``--epochs 2 --trainer.max_steps 525`` compares the
-times of a quarter of both. Writes ``benchmarks/results/peers_RECIPE.json`` after each seed. For a GPU: `gpu.py`.
+With the same ``--run_dir``, an interrupted comparison resumes. Writes ``benchmarks/results/peers_RECIPE.json`` after
+each seed. For a GPU: `gpu.py`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from formatting import MEASURES, MISSING, format_spread, format_table, load_result, write_result
+from formatting import MEASURES, format_spread, format_table, load_result, write_result
 from peer_script import COLUMNS, read_runs, write_images
 
 from lightning_cifar import CIFAR10DataModule, main
@@ -98,8 +98,7 @@ def tabulate(name: str) -> str:
     for kind, label in labels.items():
         runs = result["runs"][kind]
         medians.append(statistics.median(run["seconds"] for run in runs))
-        shares = ([run[key] for run in runs if key in run] for key in MEASURES)
-        accuracies = [format_spread(summarise(values)) if values else MISSING for values in shares]
+        accuracies = [format_spread(summarise([run[key] for run in runs])) for key in MEASURES]
         rows.append([label, str(len(runs)), *accuracies, f"{medians[-1]:.0f} s", f"{medians[-1] / medians[0]:.2f}"])
     head = ["", "n", "without TTA", "with TTA", "training, median", "over the first"]
     return format_table(head, rows, result["command"])

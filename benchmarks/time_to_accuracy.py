@@ -73,10 +73,10 @@ def run(root: str, seeds: range, extra: list[str]) -> None:
         print(f"plain: {speeds[-1]:,.0f} images/s", flush=True)
     repeated = json.loads((where / "repeat.json").read_text())
     plain_seconds = EPOCHS * len(data.train) / statistics.median(speeds)
-    numbers = f"--seeds {len(seeds)} --first_seed {seeds.start}"
+    seed_options = f"--seeds {len(seeds)} --first_seed {seeds.start}"
     result = repeated | {
         "question": f"How long does `fast` train to {TARGET:.1%} test accuracy, beside a plain report?",
-        "command": " ".join(["python benchmarks/time_to_accuracy.py --root DIR", numbers, *extra]),
+        "command": " ".join(["python benchmarks/time_to_accuracy.py --root DIR", seed_options, *extra]),
         "data": "CIFAR-10",
         "target": TARGET,
         "plain": {
@@ -129,6 +129,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="the data directory")
     parser.add_argument("--seeds", type=int, default=5, help="the number of seeds")
-    parser.add_argument("--first_seed", type=int, default=0)
+    parser.add_argument("--first_seed", type=int, default=0, help="the first of them")
     known, extra = parser.parse_known_args()
     run(known.root, range(known.first_seed, known.first_seed + known.seeds), extra)

@@ -1,4 +1,4 @@
-"""Lightning's callbacks that average the weights."""
+"""Averages of the weights by Lightning's callbacks: two corrections."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,8 @@ from lightning_cifar.errors import InputError
 def prepare_averages(trainer: Trainer, data: Any) -> None:
     """Let callbacks that average the weights copy integers and constants, whose mean would be rounded.
 
-    Until they begin, they equal the weights wherever they are used; Lightning would evaluate and save untrained ones.
+    An average that has not begun equals the weights wherever it is used; Lightning would evaluate and save untrained
+    ones.
     `InputError` if one would never begin, by `count_steps` on ``data``.
     """
     for one in find_callbacks(trainer, WeightAveraging):

@@ -1,4 +1,4 @@
-"""Muon: the optimiser of the records, with Newton-Schulz iterations in few operations."""
+"""Muon, the optimiser of cifar10-airbench, with its Newton-Schulz iterations in few operations."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Lightning's averages of the weights: what they keep, and before they begin."""
+"""Averages of the weights: constants stay exact, and one that has not begun equals the weights."""
 
 import csv
 from pathlib import Path

@@ -10,6 +10,7 @@ from lightning_cifar import FiveBlockNet
 from lightning_cifar.train.muon import Muon, iterate_by_height, iterate_padded, newton_schulz, orthogonalise
 from lightning_cifar.train.optim import group_parameters
 
+FAST = {"widths": (4, 8, 8, 8, 8), "order": ("pool", "norm", "activation", "sum"), "stem_kernel": 2, "hidden": 0}
 RATES = {"filters": 0.2, "gate": 0.01, "norm": 0.1, "head": 0.05}
 
 
@@ -57,7 +58,7 @@ def muon_reference(weight, gradients, rate, momentum):
 def test_muon_equals_the_reference():
     """Filters against the reference; other weights against torch's SGD, with decay divided by the rate."""
     torch.manual_seed(0)
-    network, copy = (FiveBlockNet(widths=(4, 8, 8, 8, 8), stem_kernel=2, hidden=0) for _ in range(2))
+    network, copy = (FiveBlockNet(**FAST) for _ in range(2))
     copy.load_state_dict(network.state_dict())
     groups, copy_groups = (group_parameters(net, RATES) for net in (network, copy))
     muon = Muon(groups, momentum=0.85, filter_momentum=0.6, weight_decay=1e-3)

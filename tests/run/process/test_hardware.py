@@ -86,6 +86,12 @@ def test_auto_follows_the_processor_where_there_is_no_gpu(tiny, capsys, monkeypa
     assert capsys.readouterr().out.count("precision: bf16-mixed, the faster one here") >= expected
 
 
+def test_auto_is_float32_on_other_accelerators(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
+    assert main(["fit", *tiny, "--trainer.precision", "auto"]) == 0
+    assert "precision: 32-true, others are not tested on mps" in capsys.readouterr().out
+
+
 FAULTS = """
 import resource, torch
 from lightning_cifar.run.process.hardware import keep_freed_memory
