@@ -80,8 +80,9 @@ class GatedBlock(nn.Module):
         self.gate = Gate(gate, in_channels, branches, gated, temperature)
         convolutions = (make_convolution(in_channels, out_channels, size, bias, partner) for size in kernel_sizes)
         self.branches = nn.ModuleList(convolutions)
-        linear = order[0] == "sum" and not bias and not flips and gate != "channel"
-        self.mixed = [index for index, size in enumerate(kernel_sizes) if linear and size == 1]
+        # Of these, `sum_mixed` sums the filters: nothing comes before the sum, and a gate weights a whole map.
+        mixes = order[0] == "sum" and not bias and not flips and gate != "channel"
+        self.mixed = [index for index, size in enumerate(kernel_sizes) if mixes and size == 1]
         if dirac:
             start_as_identity(self.branches[0].get_parameter("weight"), partner)
         self.activation = ACTIVATIONS[activation]
@@ -128,10 +129,10 @@ class GatedBlock(nn.Module):
         return self.residuals(y)
 
     def sum_mixed(self, x: Tensor, gate: Tensor) -> Tensor:
-        """Return the gated sum (B, K, H, W) of the branches, with one 1x1 convolution in place of all of them.
+        """Return the gated sum (B, K, H, W) of the branches, with one convolution in place of all that are 1x1.
 
-        Its filters are the sum of theirs, weighted for each image. Mixing them is less work than summing maps if there
-        are at least as many pixels as input channels.
+        Its filters are the sum of theirs, weighted for each image by the gate. This is less work than summing their
+        maps if there are at least as many pixels as input channels.
         """
         others = [index for index in range(len(self.branches)) if index not in self.mixed]
         total = GatedSum.apply(gate[:, others], *(self.branches[index](x) for index in others))
