@@ -47,8 +47,10 @@ def tabulate_recipes() -> str:
 
 
 def tabulate_accurate_variants() -> str:
-    """Format the variants of `accurate` on CIFAR-10 (JPEG)."""
+    """Format the variants of `accurate`."""
     forms = {
+        "accurate": "the recipe",
+        "accurate_softmax": "the recipe with softmax gates",
         "accurate_before": "one network",
         "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
         "accurate_jpeg": "two networks of half the cost, flip-equivariant: `accurate` of version 0.1.0",
