@@ -112,7 +112,7 @@ class GatedBlock(nn.Module):
         gate = self.compute_gates(x)
         # N convolutions, not one with N*K filters: on CPU the steps that follow are faster in contiguous memory
         # (benchmarks/step.py).
-        if self.training and 1 < len(self.mixed) < len(self.branches) and x.shape[2] * x.shape[3] >= x.shape[1]:
+        if self.can_mix(x):
             maps, steps = [self.sum_mixed(x, gate)], self.order[1:]
         else:
             maps, steps = [branch(x) for branch in self.branches], self.order
@@ -128,11 +128,17 @@ class GatedBlock(nn.Module):
         (y,) = maps
         return self.residuals(y)
 
+    def can_mix(self, x: Tensor) -> bool:
+        """Return whether `sum_mixed` is less work in training: at least as many pixels as input channels."""
+        if not self.training or not 1 < len(self.mixed) < len(self.branches) or x.shape[2] * x.shape[3] < x.shape[1]:
+            return False
+        # A weight that is pruned or parametrised is computed, and only when the convolution is called.
+        return all(isinstance(self.branches[index].weight, nn.Parameter) for index in self.mixed)
+
     def sum_mixed(self, x: Tensor, gate: Tensor) -> Tensor:
         """Return the gated sum (B, K, H, W) of the branches, with one convolution in place of all that are 1x1.
 
-        Its filters are the sum of theirs, weighted for each image by the gate. This is less work than summing their
-        maps if there are at least as many pixels as input channels.
+        Its filters are the sum of theirs, weighted for each image by the gate.
         """
         others = [index for index in range(len(self.branches)) if index not in self.mixed]
         total = GatedSum.apply(gate[:, others], *(self.branches[index](x) for index in others))

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_cifar import GatedBlock
 from lightning_cifar.distributed import Shard
@@ -131,6 +133,16 @@ def test_mixed_filters_equal_plain_operations(gate, kernel_sizes, layout, monkey
     block.eval()(torch.randn(4, 5, 4, 2, dtype=torch.float64))
     expected = kernel_sizes in ((3, 1, 1), (1, 5, 1, 3)) and gate != "channel"
     assert mixed == ([(4, 5, 4, 2)] if expected else [])
+
+
+@pytest.mark.parametrize("change", [lambda conv: prune.l1_unstructured(conv, "weight", 0.5), weight_norm])
+def test_pruned_and_parametrised_filters_are_those_that_train(change):
+    block = make_random_block((3, 1, 1), order=("sum", "pool"), bias=False).double()
+    change(block.branches[1])
+    x = torch.randn(4, 5, 4, 4, dtype=torch.float64)
+    for _ in range(2):  # a second step must not differentiate the first one's filters
+        ours, theirs = (differentiate(forward, block, x) for forward in (GatedBlock.__call__, apply_plain))
+        assert max(map(measure_error, ours, theirs)) <= 1e-10
 
 
 @pytest.mark.parametrize("arguments", [{"bias": True}, {"order": ("pool", "sum")}, {"partner": torch.arange(6)}])
