@@ -104,7 +104,8 @@ def tabulate(name: str) -> str:
     return format_table(head, rows, result["command"])
 
 
-TABLES = {name: partial(tabulate, name) for name in ("peers_fast", "peers_fast94", "peers_fast94_avx2")}
+FILES = ("peers_fast", "peers_fast94", "peers_fast94_batches", "peers_fast94_avx2")
+TABLES = {name: partial(tabulate, name) for name in FILES}
 
 
 if __name__ == "__main__":

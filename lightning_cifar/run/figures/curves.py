@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,38 @@ Series = dict[str, list[tuple[float, float]]]
 def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
     """Return each column of Lightning's ``metrics.csv`` as a series of (epochs done, value), without empty cells.
 
-    ``steps_per_epoch`` are those of the optimiser; None: inferred from the first epoch that has ended.
+    ``steps_per_epoch`` are the optimiser's in the last epoch; None: inferred from the first epoch that has ended.
     """
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    for row in rows:
-        if steps_per_epoch is None and row.get("train/loss_epoch"):
-            steps_per_epoch = (int(row["step"]) + 1) / (int(row["epoch"]) + 1)  # Lightning counts both from 0
+    count_epochs = place_epochs(rows, steps_per_epoch)
     series: Series = {}
     for row in rows:
         for name, value in row.items():
             if name not in ("epoch", "step") and value:
-                done = (int(row["step"]) + 1) / steps_per_epoch if steps_per_epoch else float(row["epoch"])
-                series.setdefault(name, []).append((done, float(value)))
+                series.setdefault(name, []).append((count_epochs(row), float(value)))
     return series
+
+
+def place_epochs(rows: Sequence[dict[str, str]], steps_per_epoch: float | None) -> Callable[[dict[str, str]], float]:
+    """Return a function that counts the epochs done at a row, by the steps at which epochs ended.
+
+    A GradientAccumulationScheduler gives epochs different lengths.
+    """
+    # Lightning counts both from 0.
+    ends = {int(row["epoch"]) + 1: int(row["step"]) + 1 for row in rows if row.get("train/loss_epoch")}
+    for number, end in ends.items():
+        steps_per_epoch = steps_per_epoch or end / number
+    if not (length := steps_per_epoch):
+        return lambda row: float(row["epoch"])
+    ends.pop(1 + max((int(row["epoch"]) for row in rows if row.get("epoch")), default=0), None)  # may have ended early
+    epochs, steps = np.array([0, *ends]), np.array([0, *ends.values()])
+
+    def count_epochs(row: dict[str, str]) -> float:
+        done = int(row["step"]) + 1
+        return float(np.interp(done, steps, epochs) + max(0, done - steps[-1]) / length)
+
+    return count_epochs
 
 
 def plot_metrics(series: Series, title: str = "") -> Figure:

@@ -42,6 +42,16 @@ def test_validation_within_an_epoch_is_placed_at_its_step(tmp_path):
     assert read_metrics(file)["val/loss"] == [(0.25, 1.9), (0.5, 1.8), (1.0, 1.7)]
 
 
+def test_epochs_of_different_lengths_and_one_that_ended_early(tmp_path):
+    """As with a GradientAccumulationScheduler: 100, 50 and 25 steps, of which the last epoch does 10."""
+    file = tmp_path / "metrics.csv"
+    lines = ["epoch,step,train/loss_step,train/loss_epoch", "0,49,2.0,", "0,99,,1.9", "1,124,1.8,", "1,149,,1.7"]
+    file.write_text("\n".join([*lines, "2,154,1.6,", "2,159,,1.5"]))
+    series = read_metrics(file, steps_per_epoch=25)
+    assert series["train/loss_step"] == [(0.5, 2.0), (1.5, 1.8), (2.2, 1.6)]
+    assert series["train/loss_epoch"] == [(1.0, 1.9), (2.0, 1.7), (2.4, 1.5)]
+
+
 def test_figure_plots_every_series(metrics):
     loss, accuracy = plot_metrics(read_metrics(metrics)).axes
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}
