@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +32,32 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
     ``steps_per_epoch`` are the optimiser's in the last epoch; None: inferred from the first epoch that has ended.
     """
     with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    count_epochs = place_epochs(rows, steps_per_epoch)
+        cells = [{name: value for name, value in row.items() if value} for row in csv.DictReader(opened)]
+    rows = [row for row in cells if row.keys() - {"epoch", "step"}]
     series: Series = {}
-    for row in rows:
+    for row, done in zip(rows, count_epochs(rows, steps_per_epoch), strict=True):
         for name, value in row.items():
-            if name not in ("epoch", "step") and value:
-                series.setdefault(name, []).append((count_epochs(row), float(value)))
+            if name not in ("epoch", "step"):
+                series.setdefault(name, []).append((done, float(value)))
     return series
 
 
-def place_epochs(rows: Sequence[dict[str, str]], steps_per_epoch: float | None) -> Callable[[dict[str, str]], float]:
-    """Return a function that counts the epochs done at a row, by the steps at which epochs ended.
+def count_epochs(rows: Sequence[dict[str, str]], steps_per_epoch: float | None) -> list[float]:
+    """Return the epochs done at each row, by the steps at which epochs ended.
 
-    A GradientAccumulationScheduler gives epochs different lengths.
+    A GradientAccumulationScheduler gives epochs different lengths. Lightning counts epochs and steps from 0.
     """
-    # Lightning counts both from 0.
-    ends = {int(row["epoch"]) + 1: int(row["step"]) + 1 for row in rows if row.get("train/loss_epoch")}
-    for number, end in ends.items():
-        steps_per_epoch = steps_per_epoch or end / number
-    if not (length := steps_per_epoch):
-        return lambda row: float(row["epoch"])
-    ends.pop(1 + max((int(row["epoch"]) for row in rows if row.get("epoch")), default=0), None)  # may have ended early
-    epochs, steps = np.array([0, *ends]), np.array([0, *ends.values()])
-
-    def count_epochs(row: dict[str, str]) -> float:
-        done = int(row["step"]) + 1
-        return float(np.interp(done, steps, epochs) + max(0, done - steps[-1]) / length)
-
-    return count_epochs
+    ends = {int(row["epoch"]) + 1: int(row["step"]) + 1 for row in rows if "train/loss_epoch" in row}
+    if steps_per_epoch is None:
+        if not ends:
+            return [float(row["epoch"]) for row in rows]
+        epoch, step = next(iter(ends.items()))
+        steps_per_epoch = step / epoch
+    ends.pop(1 + max((int(row["epoch"]) for row in rows if "epoch" in row), default=0), None)  # may have ended early
+    epochs, steps = [0.0, *map(float, ends)], [0.0, *map(float, ends.values())]
+    done = np.array([int(row["step"]) + 1 for row in rows], dtype=float)
+    placed: list[float] = (np.interp(done, steps, epochs) + np.maximum(0, done - steps[-1]) / steps_per_epoch).tolist()
+    return placed
 
 
 def plot_metrics(series: Series, title: str = "") -> Figure:
