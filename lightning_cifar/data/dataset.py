@@ -1,7 +1,7 @@
 """Containers of labelled images, which a source fills, and the stratified split."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -124,10 +124,15 @@ def hold_out(dataset: Dataset, val_size: int | None, seed: int) -> tuple[Any, An
     check_range("val_size", size, f"[1, {count - 1}]", whole=True)
     rest, held_out = stratified_split(dataset.train.labels, size, seed)
     train = dataset.train[rest]
-    present = {*train.labels.tolist()}
-    if empty := [name for index, name in enumerate(dataset.class_names) if index not in present]:
-        print(f"no training image is left of {list_some(empty)}: add images, or a folder val", flush=True)
+    report_untrained(train.labels, dataset.class_names, "val")
     return train, dataset.train[held_out]
+
+
+def report_untrained(labels: Tensor, class_names: Sequence[str], part: str) -> None:
+    """Print which classes have no training image after ``part`` was split off."""
+    present = {*labels.tolist()}
+    if empty := [name for index, name in enumerate(class_names) if index not in present]:
+        print(f"no training image is left of {list_some(empty)}: add images, or a folder {part}", flush=True)
 
 
 def measure_channels(images: Tensor) -> tuple[list[float], list[float]]:

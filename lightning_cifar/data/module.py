@@ -123,7 +123,7 @@ class CIFAR10DataModule(LightningDataModule):
         count = find_source(self.hparams["dataset"]).count_classes(self.hparams, self.root)
         if (known := self.hparams["classes"]) and len(known) != count:
             names = f"{len(known)} classes ({list_some(known)})"
-            raise InputError(f"the model has {names}, the data {count}: name data with its classes")
+            raise InputError(f"the model, by data.classes, has {names}, the data {count}: name data with its classes")
         return count
 
     @property

@@ -193,7 +193,7 @@ def choose_log_interval(job: Job) -> None:
     if job.has_set("trainer.log_every_n_steps"):
         return
     if job.trainer["barebones"]:
-        job.trainer["log_every_n_steps"] = 0
+        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = 0
         return
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
     for limit in filter(None, (job.trainer["limit_train_batches"], job.trainer["overfit_batches"])):

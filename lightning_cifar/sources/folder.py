@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, stratified_split
+from lightning_cifar.data.dataset import Dataset, ImageSet, LabelledImages, report_untrained, stratified_split
 from lightning_cifar.data.square import SQUARE, Square
 from lightning_cifar.errors import InputError, list_some
 from lightning_cifar.sources.cache import Files, digest_stats, locate_cache, make_relative, read_cache, write_cache
@@ -149,6 +149,7 @@ def complete_parts(
         print(f"{root} has no test images: split_seed {split_seed} chooses {some}", flush=True)
         files = [files[one] for one in chosen.tolist()]
         digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+        report_untrained(train.labels[rest], class_names, "test")
         train, test, split = train[rest], train[chosen], f"split_seed {split_seed}, list of files {digest[:12]}"
     if train is None:
         train, val = test[:0], test[:0] if val is None else val

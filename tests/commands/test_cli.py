@@ -445,7 +445,7 @@ def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypat
     assert (status, [line.split()[0] for line in out[1:4]]) == (0, ["ant", "bee", "cow"])
     for names, words in (
         (["bee", "cow", "eel"], "the model has the classes ant, bee, cow; the data has bee, cow, eel"),
-        (["bee", "cow"], "error: the model has 3 classes (ant, bee, cow), the data 2: name data with its classes"),
+        (["bee", "cow"], "by data.classes, has 3 classes (ant, bee, cow), the data 2: name data with its classes"),
     ):
         other = make_folder(tmp_path / str(len(names)), names)
         status, out, err = run(capsys, *test, "--data.root", other)
@@ -490,7 +490,11 @@ def test_a_barebones_trainer_needs_nothing_but_its_option(capsys, tmp_path):
     """The log interval of a recipe, which the user did not type, was refused."""
     short = ["--recipe", "demo", "--model.widths", "[4,4,8,8,8]", "--trainer.max_epochs", "1"]
     short += ["--trainer.limit_train_batches", "2", "--trainer.barebones", "true", "--run_dir", tmp_path / "run"]
-    assert run(capsys, "fit", *short)[0] == 0
+    status, out, _ = run(capsys, "fit", *short)
+    assert status == 0
+    assert any("nothing is logged or saved" in line for line in out)
+    assert run(capsys, "fit", "--resume", tmp_path / "run")[0] == 0
+    assert run(capsys, "fit", "--config", tmp_path / "run/config.yaml", "--run_dir", tmp_path / "again")[0] == 0
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", tmp_path]
     status, _, err = run(capsys, "fit", *short[:-1], tmp_path / "other", *logger)
     assert (status, len(err)) == (2, 1)

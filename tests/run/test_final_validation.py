@@ -1,4 +1,4 @@
-"""Training that ``max_steps`` ends within an epoch: its last weights are validated."""
+"""The last weights of a training are validated, also where ``max_steps`` ends it within an epoch."""
 
 import csv
 from pathlib import Path
@@ -25,6 +25,15 @@ def test_the_last_weights_are_validated_wherever_max_steps_ends(tiny, steps, val
     best = load_checkpoint(Path("run/checkpoints/best.ckpt"))
     (score,) = (state["best_model_score"] for key, state in best["callbacks"].items() if "ModelCheckpoint" in key)
     assert float(score) == pytest.approx(float(accuracies[best["global_step"] - 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["--trainer.max_epochs 3", "--trainer.max_epochs 9 --trainer.max_steps 5"])
+def test_the_last_weights_are_validated_whatever_epochs_are(tiny, limit):
+    assert main(["fit", *tiny, *limit.split(), "--trainer.check_val_every_n_epoch", "4", "--run_dir", "run"]) == 0
+    with open("run/metrics.csv", newline="") as opened:
+        assert [row["epoch"] for row in csv.DictReader(opened) if row["val/accuracy"]] == ["2"]
+    assert Path("run/checkpoints/best.ckpt").is_file()
 
 
 @pytest.mark.slow

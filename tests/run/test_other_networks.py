@@ -384,6 +384,12 @@ def test_options_without_effect_say_so(capsys):
 
 
 @pytest.mark.slow
+def test_the_rate_of_gates_that_are_not_trained_has_no_effect(tiny, capsys):
+    _, out, _ = run(capsys, "fit", *tiny, "--model.gate", "static", "--model.gate_rate", "0.1", "--run_dir", "run")
+    assert "note: --model.gate_rate has no effect: the gate is static" in out
+
+
+@pytest.mark.slow
 def test_resnet18_equals_a_plain_loop(capsys):
     """The same network, images and order in a loop of torch alone end at the same weights."""
     from torch.nn import functional as F

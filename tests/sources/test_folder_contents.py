@@ -1,6 +1,7 @@
 """What image folders hold in practice: other names of parts, other files, damage, accents, rare classes."""
 
 import os
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -199,6 +200,15 @@ def test_one_training_image_is_too_few(image_folder, capsys, tiny):
 def test_classes_without_training_images_are_named(image_folder, read):
     keep(image_folder, 1, 1)
     assert "no training image is left of" in read("--data.val_size", "1")[1]
+
+
+def test_classes_of_which_all_images_are_tested_are_named(image_folder, capsys):
+    for name in "abcd":
+        Path("flat", name).mkdir(parents=True)
+        for number in range(1 + (name == "a")):
+            shutil.copy(image_folder / "test/dog/image-00.bmp", Path("flat", name, f"{number}.bmp"))
+    CIFAR10DataModule("folder", root="flat", held_out="test").setup()
+    assert re.search("no training image is left of .*: add images, or a folder test", capsys.readouterr().out)
 
 
 def test_predict_counts_files_that_are_not_images(image_folder, trained, capsys):

@@ -3,12 +3,21 @@
 import shlex
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from optuna import Trial, TrialPruned
 from optuna.samplers import TPESampler
+from optuna.trial import TrialState
 
-from lightning_cifar.commands.sweep.space import Space, contains, describe_range, draw_values, format_options
+from lightning_cifar.commands.sweep.space import (
+    Space,
+    contains,
+    describe_range,
+    draw_values,
+    format_options,
+    list_combinations,
+)
 from lightning_cifar.commands.sweep.study import (
     count_trials,
     explain_database_errors,
@@ -30,6 +39,7 @@ from lightning_cifar.run.settings.shell import format_command
 from lightning_cifar.sources.locks import LONGEST_WAIT, acquire
 
 MAX_ROWS = 10  # of the printed table
+FEW = 100  # combinations of values, which are tried in random order, each once
 
 
 class Search:
@@ -68,6 +78,8 @@ class Search:
 
         The first trial has the values without a search, which are ``known``, if the space contains them.
         """
+        if 0 < (count := len(list_combinations(self.space, FEW))) < n_trials:
+            print(f"trials: {count}, one for each combination of values; --n_trials {n_trials} allows more")
         with explain_stop(self.describe_place, self.run_dir), explain_database_errors(self.file):
             with self.lock:
                 self.enqueue_first(known)
@@ -88,6 +100,8 @@ class Search:
         """Train one trial, or wait a second for those of other processes; return False if all have ended."""
         with self.lock:
             ended, running = count_trials(self.study)
+            if (untried := self.count_untried()) is not None:
+                n_trials = min(n_trials, ended + len(running) + untried)
             if ended >= n_trials:
                 return False
             if ended + len(running) < n_trials:
@@ -107,6 +121,21 @@ class Search:
             self.awaited = running
         time.sleep(1)
         return True
+
+    def count_untried(self) -> int | None:
+        """Return how many values are left to try, of a space of few, and queue one of them; None for other spaces.
+
+        The sampler would try some of few values again and again.
+        """
+        if not (values := list_combinations(self.space, FEW)):
+            return None
+        trials = self.study.get_trials(deepcopy=False)
+        queued = [one.params or one.system_attrs["fixed_params"] for one in trials if one.state == TrialState.WAITING]
+        tried = [one.params for one in trials if one.state != TrialState.WAITING]
+        left = [*queued, *(one for one in values if one not in (*queued, *tried))]
+        if left and not queued:
+            self.study.enqueue_trial(Random(len(trials)).choice(left))
+        return len(left)
 
     def train(self, trial: Trial) -> float:
         """Train a trial that Optuna has started, and return its validation accuracy; `TrialPruned` if it has none."""

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from inspect import signature
+from itertools import product
 from typing import Any
 
 import yaml
@@ -95,6 +96,19 @@ def describe_range(searched: BaseDistribution) -> str:
     return ", ".join([f"{searched.low} to {searched.high}", *words])
 
 
+def list_combinations(space: Space, most: int) -> list[dict[str, Any]]:
+    """Return all values that a trial may have; none if they are more than ``most``."""
+    lists: list[Sequence[Any]] = []
+    for searched in space.values():
+        if isinstance(searched, FloatDistribution):
+            return []
+        if isinstance(searched, IntDistribution):
+            lists.append(range(searched.low, searched.high + 1))
+        elif isinstance(searched, CategoricalDistribution):
+            lists.append(searched.choices)
+    return [dict(zip(space, one, strict=True)) for one in product(*lists)] if math.prod(map(len, lists)) <= most else []
+
+
 def contains(searched: BaseDistribution, value: Any) -> bool:
     """Whether ``value`` is in a range or a list."""
     if isinstance(searched, CategoricalDistribution):
@@ -164,7 +178,7 @@ def make_default_space(known: dict[str, Any], given: Sequence[str]) -> Space:
         if not isinstance(value, kinds) or value <= 0:
             raise InputError(f"--{name} must be above 0, got {value}")
     space: Space = {
-        "model.learning_rate": FloatDistribution(rate / 10, rate * 10, log=True),
+        "model.learning_rate": FloatDistribution(float(f"{rate / 10:.4g}"), rate * 10, log=True),
         "data.batch_size": CategoricalDistribution(sorted({max(1, images // 2), images, images * 2})),
     }
     space = {name: searched for name, searched in space.items() if name not in given}

@@ -48,7 +48,7 @@ def run_trial(
         train_in_series(job, run)
         epochs, seconds = run.trainer.current_epoch, find_callbacks(run.trainer, Throughput)[0].seconds
         fit_seconds = find_callbacks(run.trainer, RunRecord)[0].fit_seconds
-        # Validate again: with --trainer.check_val_every_n_epoch, the last epoch may have had no validation.
+        # Validate again: with --trainer.val_check_interval, the last weights may have had no validation.
         (measured,) = make_quiet_trainer(job, run).validate(job.model, job.data, verbose=False)
         return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)
 

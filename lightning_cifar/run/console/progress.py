@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from lightning_cifar.run.console.epoch_table import Cell, EpochTable, draw_sparkline
+from lightning_cifar.run.records.run_json import count_trained_epochs
 
 
 class Progress(ProgressBar):
@@ -40,7 +41,7 @@ class Progress(ProgressBar):
         """Print again; Lightning calls this after a trial of LearningRateFinder or BatchSizeFinder."""
         self.enabled = True
 
-    def open(self, description: str, total: float, done: int = 0) -> None:
+    def open(self, description: str, total: float, done: float = 0) -> None:
         self.close()
         self.looked = time.monotonic()
         self.bar = tqdm(
@@ -67,16 +68,15 @@ class Progress(ProgressBar):
     on_test_batch_end = on_predict_batch_end = advance
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        batches = trainer.num_training_batches * (count_epochs(trainer) or float("inf"))
-        if trainer.max_steps > 0:
-            batches = min(batches, trainer.max_steps * trainer.accumulate_grad_batches)
-        self.batches, self.train_started, self.started_at = batches, time.monotonic(), count_batches(trainer)
-        self.open("training", batches, self.started_at)
+        self.train_started, self.done_before = time.monotonic(), find_share(trainer)
+        self.open("training", float("inf") if self.done_before is None else 1, self.done_before or 0.0)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         assert self.bar is not None
-        self.bar.update()
-        if not self.bar.disable and time.monotonic() - self.looked > self.interval:
+        if self.bar.disable:
+            return
+        self.bar.update((find_share(trainer) or 0.0) - self.bar.n)
+        if time.monotonic() - self.looked > self.interval:
             self.looked = time.monotonic()
             shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
             formats = [("{:,.0f} images/s", "time/images_per_second"), ("loss {:.3f}", "train/loss_step")]
@@ -117,10 +117,11 @@ class Progress(ProgressBar):
                     self.accuracies.setdefault(split, []).append(accuracy)
         if speed := shown.get("time/epoch_images_per_second"):
             cells.append(("images/s", f"{speed:,.0f}", 0))
-        taken, done = time.monotonic() - self.train_started, count_batches(trainer)
-        left = taken / max(1, done - self.started_at) * (self.batches - done)
+        taken, done, left = time.monotonic() - self.train_started, find_share(trainer), ""
+        if done is not None and self.done_before is not None and done > self.done_before:
+            left = tqdm.format_interval(taken * (1 - done) / (done - self.done_before))
         cells.append(("time", tqdm.format_interval(taken), len("0:00:00")))
-        cells.append(("left", tqdm.format_interval(left) if left != float("inf") else "", len("0:00:00")))
+        cells.append(("left", left, len("0:00:00")))
         return cells
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,9 +144,15 @@ def count_epochs(trainer: Trainer) -> int:
     return max(0, trainer.max_epochs or 0)
 
 
-def count_batches(trainer: Trainer) -> int:
-    """Return the number of batches trained so far, in all epochs."""
-    return trainer.fit_loop.total_batch_idx + 1
+def find_share(trainer: Trainer) -> float | None:
+    """Return which share of the training is done, by its epochs or by its steps, of which either ends it.
+
+    None if neither is limited.
+    """
+    epochs, steps = count_epochs(trainer), trainer.max_steps
+    shares = [count_trained_epochs(trainer) / epochs] if epochs else []
+    shares += [trainer.global_step / steps] if steps > 0 else []
+    return max(shares, default=None)
 
 
 def format_epoch(trainer: Trainer) -> str:

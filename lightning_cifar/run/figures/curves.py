@@ -45,7 +45,8 @@ def read_metrics(file: Path, steps_per_epoch: float | None = None) -> Series:
 def count_epochs(rows: Sequence[dict[str, str]], steps_per_epoch: float | None) -> list[float]:
     """Return the epochs done at each row, by the steps at which epochs ended.
 
-    A GradientAccumulationScheduler gives epochs different lengths. Lightning counts epochs and steps from 0.
+    A GradientAccumulationScheduler gives epochs different lengths. Lightning counts epochs and steps from 0. A run that
+    continues from another one's checkpoint begins with a later epoch.
     """
     ends = {int(row["epoch"]) + 1: int(row["step"]) + 1 for row in rows if "train/loss_epoch" in row}
     if steps_per_epoch is None:
@@ -53,9 +54,12 @@ def count_epochs(rows: Sequence[dict[str, str]], steps_per_epoch: float | None) 
             return [float(row["epoch"]) for row in rows]
         epoch, step = next(iter(ends.items()))
         steps_per_epoch = step / epoch
-    ends.pop(1 + max((int(row["epoch"]) for row in rows if "epoch" in row), default=0), None)  # may have ended early
-    epochs, steps = [0.0, *map(float, ends)], [0.0, *map(float, ends.values())]
     done = np.array([int(row["step"]) + 1 for row in rows], dtype=float)
+    numbers = [int(row["epoch"]) for row in rows if "epoch" in row] or [0]
+    first, last = min(numbers), max(numbers)
+    start = ends.get(first + 1, done[0]) - steps_per_epoch if first else 0.0
+    ends.pop(last + 1, None)  # may have ended early
+    epochs, steps = [float(first), *map(float, ends)], [start, *map(float, ends.values())]
     placed: list[float] = (np.interp(done, steps, epochs) + np.maximum(0, done - steps[-1]) / steps_per_epoch).tolist()
     return placed
 

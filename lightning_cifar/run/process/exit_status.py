@@ -152,6 +152,9 @@ def explain_checkpoint(file: str | Path | None) -> Iterator[None]:
         places = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
         if file is None or not places & RESTORING or "fit_loop.py" in places or is_out_of_memory(error):
             raise
+        if epochs := re.search(r"current_epoch=(\d+), but .*max_epochs=(\d+)", str(error)):
+            trained, limit = epochs.groups()
+            raise InputError(f"--trainer.max_epochs {limit}: {file} is after epoch {trained}, set more") from error
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(f"{file} does not fit this run: {words}") from error
 

@@ -54,7 +54,7 @@ class RunRecord(Callback):
         self.fit_started: float | None = None  # minus the seconds of earlier parts; None: not training
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.started = time.perf_counter()
+        self.started, self.resumes = time.perf_counter(), self.file.exists()  # else a checkpoint is another run's
         earlier = read_earlier(self.file)
         self.record: dict[str, Any] = {
             "command": earlier.get("command", self.command),  # the first: it names recipe and options
@@ -99,7 +99,8 @@ class RunRecord(Callback):
         return {"fit_seconds": self.count_fit_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.fit_seconds = max(self.fit_seconds, state_dict["fit_seconds"])  # run.json lacks these after a kill
+        if self.resumes:
+            self.fit_seconds = max(self.fit_seconds, state_dict["fit_seconds"])  # run.json lacks these after a kill
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.record["timings"] = {"total_seconds": round(time.perf_counter() - self.started, 3)}

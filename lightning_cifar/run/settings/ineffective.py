@@ -27,7 +27,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "model.warmup": "the schedule is constant" if constant else "",
         "model.momentum": "" if model["optimizer"] in ("sgd", "muon") else f"the optimizer is {model['optimizer']}",
         "model.class_weights": equal if model["class_weights"] == "balanced" else "",
-        "model.gate_rate": "" if five else f"{model['network']} has no gates",
+        "model.gate_rate": find_why_no_gates(model),
         "model.temperature": "" if model["gate"] == "softmax" else f"the gate is {model['gate']}",
         "model.stem_stride": "" if model["stem_kernel"] else "there is no stem",
         "model.stem_bias": "" if model["stem_kernel"] else "there is no stem",
@@ -41,7 +41,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "data.url": "" if cifar else f"the dataset is {data['dataset']}",
         "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
         "data.non_square": "" if folder else f"the images of {data['dataset']} are square",
-        "data.classes": "" if folder else f"the dataset is {data['dataset']}",
+        "data.classes": "the training images have the classes" if folder else f"the dataset is {data['dataset']}",
         "data.root": "the dataset is in scikit-learn" if data["dataset"] == "digits" else "",
         "trainer.check_val_every_n_epoch": "nothing is validated" if unvalidated else "",
         "trainer.val_check_interval": "nothing is validated" if unvalidated else "",
@@ -64,7 +64,9 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         yield "the rates of finetune suit trained weights, these are new: add --init_from pretrained"
     if not five and (ignored := list_ignored(model)):
         yield f"network {model['network']} ignores options of {FIVE_BLOCK}: {', '.join(ignored)}"
-    if trainer["enable_checkpointing"] is False:
+    if trainer["barebones"]:
+        yield "--trainer.barebones true: nothing is logged or saved; if training stops, it starts from the beginning"
+    elif trainer["enable_checkpointing"] is False:
         yield "--trainer.enable_checkpointing false: nothing is saved; if training stops, it starts from the beginning"
     if data["balanced"] and model["class_weights"] == "balanced" and not equal:
         yield "--data.balanced draws rare classes more often and --model.class_weights weighs them: set one of them"
@@ -74,6 +76,13 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         yield f"the last training images have {last}x{last} pixels, tested ones {size}x{size}: --data.sizes '{scaled}'"
     if "data.held_out" in words and not test and unvalidated:
         yield "images are held out and never evaluated: --trainer.limit_val_batches is 0; 1.0 evaluates them"
+
+
+def find_why_no_gates(model: Any) -> str:
+    """Return why no gate is trained; empty if gates are."""
+    if model["network"] != FIVE_BLOCK:
+        return f"{model['network']} has no gates"
+    return "the gate is static" if model["gate"] == "static" else ""
 
 
 def list_ignored(model: Any) -> list[str]:

@@ -31,15 +31,17 @@ def layer(args: list[str]) -> list[str]:
         configs += ["--config", str(find_config_to_resume(resume, command, [*typed, *flags]))]
         if Path(resume).name in ("", ".."):  # loggers need a name
             flags = [*flags, "--resume", os.path.abspath(resume)]  # the last one counts
-    elif command == "fit" and recipe is None and not typed:
-        recipe = "report" if init_from is None else "finetune"
-        flags = ["--recipe", recipe, *flags]
+    complete = False
     for file in reversed(values_of([*configs, *typed], "--config")):  # the last one counts
         stored = check_config(file, command)
+        complete = complete or is_complete(stored)
         if command == "fit" and resume is None and checkpoint is None and init_from is None:
             checkpoint, init_from = stored.get("ckpt_path"), stored.get("init_from")
         if command == "fit" and recipe is None and not is_complete(stored):
             recipe = stored.get("recipe")
+    if command == "fit" and recipe is None and not complete:
+        recipe = "report" if init_from is None else "finetune"
+        flags = ["--recipe", recipe, *flags]
     if recipe is not None:
         check_name(recipe, RECIPES, "recipe")
         configs += ["--config", str(RECIPES[recipe])]

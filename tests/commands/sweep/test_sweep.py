@@ -135,6 +135,20 @@ def test_a_trial_equals_fit_with_its_values(swept, tiny, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_few_values_are_tried_once_each(tmp_path, tiny, capsys):
+    """Also if some were tried before, and if the first trial has others than the recipe's."""
+    sweep = ["sweep", *tiny, "--search", "data.crop_padding=1:3", "--search", "model.gate=relu,softmax"]
+    run_dir = tmp_path / "run"
+    for count, trained in ((2, 2), (9, 6)):
+        status, out, _ = run(capsys, *sweep, "--n_trials", str(count), "--run_dir", run_dir)
+        assert status == 0, out
+        assert ("trials: 6, one for each combination of values" in out) is (count == 9)
+        trials = json.loads((run_dir / "sweep.json").read_text())["trials"]
+        assert len(trials) == len({json.dumps(one["values"]) for one in trials}) == trained
+    assert run(capsys, *sweep, "--run_dir", run_dir)[0] == 0  # 20 trials, of which none is left
+
+
+@pytest.mark.slow
 def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     run_dir, _ = swept
     args = ("sweep", *tiny, "--n_trials", "9", "--run_dir", run_dir)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -409,6 +410,19 @@ def test_a_complete_checkpoint_that_trains_nothing_is_named(tiny, trained, capsy
     assert fit(*tiny, "--ckpt_path", trained, "--run_dir", "run") == 0
     words = "nothing left to train: the run of this checkpoint is complete; raise --trainer.max_epochs to train on"
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fewer_epochs_than_were_trained_are_one_line(tiny, capsys):
+    assert fit(*tiny, "--trainer.max_epochs", "3", "--run_dir", "run") == 0
+    before = Path("run/config.yaml").read_bytes()
+    fewer, again = ["--trainer.max_epochs", "2"], [*tiny, "--ckpt_path", "run/checkpoints/last.ckpt"]
+    for options in (["--resume", "run", *fewer], [*again, *fewer, "--run_dir", "other"]):
+        capsys.readouterr()
+        assert fit(*options) == 2
+        words = r"error: --trainer\.max_epochs 2: run/checkpoints/\w+\.ckpt is after epoch 3, set more\n"
+        assert re.fullmatch(words, capsys.readouterr().err)
+    assert Path("run/config.yaml").read_bytes() == before
 
 
 @pytest.mark.slow

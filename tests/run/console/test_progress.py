@@ -7,6 +7,7 @@ from io import StringIO
 
 import pytest
 from lightning import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, Progress, Throughput
@@ -88,9 +89,24 @@ def test_progress_bar_fits_80_columns(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_remaining_time_counts_to_max_steps(tmp_path, capsys):
-    fit(tmp_path, Progress(), max_epochs=1000, max_steps=12)
-    assert capsys.readouterr().out.splitlines()[-1].endswith(" 00:00")
+@pytest.mark.parametrize("callbacks", [(), (GradientAccumulationScheduler({0: 4}),)])
+def test_remaining_time_counts_to_max_steps(tmp_path, capsys, callbacks):
+    fit(tmp_path, Progress(), *callbacks, max_epochs=1000, max_steps=12)
+    *rows, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(" 00:00")
+    assert not any(" -" in row for row in rows)
+
+
+@pytest.mark.slow
+def test_remaining_time_after_epochs_of_another_length(tmp_path, capsys):
+    """Continues from a checkpoint of one epoch of ten batches, with three batches an epoch."""
+    trainer, data = fit(tmp_path, max_epochs=1)
+    trainer.save_checkpoint(file := tmp_path / "one.ckpt")
+    shown = {"enable_progress_bar": True, "callbacks": [Progress()]}
+    continued = make_quiet_trainer(max_epochs=2, limit_train_batches=3, limit_val_batches=0, **shown)
+    continued.fit(ImageClassifier(widths=(4,) * 5), data, ckpt_path=file, weights_only=True)
+    *_, row = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r" +2/2 .* 00:00", row)
 
 
 @pytest.mark.slow

@@ -52,6 +52,17 @@ def test_epochs_of_different_lengths_and_one_that_ended_early(tmp_path):
     assert series["train/loss_epoch"] == [(1.0, 1.9), (2.0, 1.7), (2.4, 1.5)]
 
 
+def test_a_run_that_continues_after_epochs_of_another_length(tmp_path):
+    """Another run trained three epochs of 100 steps, this one two of 50, of which the second ended early."""
+    file = tmp_path / "metrics.csv"
+    lines = ["epoch,step,train/loss_step,train/loss_epoch", "3,324,2.0,", "3,349,,1.9", "4,374,,1.8"]
+    for count, expected in ((3, [(4.0, 1.9)]), (4, [(4.0, 1.9), (4.5, 1.8)])):
+        file.write_text("\n".join(lines[:count]))
+        series = read_metrics(file, steps_per_epoch=50)
+        assert series["train/loss_step"] == [(3.5, 2.0)]
+        assert series["train/loss_epoch"] == expected
+
+
 def test_figure_plots_every_series(metrics):
     loss, accuracy = plot_metrics(read_metrics(metrics)).axes
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in loss.lines}

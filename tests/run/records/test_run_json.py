@@ -78,6 +78,9 @@ def test_fit_seconds_cover_validation_and_all_parts_of_a_run(tmp_path, tiny, mon
     (run_dir / "run.json").write_text(json.dumps(written))
     assert main(["fit", "--resume", str(run_dir)]) == 0
     assert first < read_times(run_dir)[0] <= second  # up to the last checkpoint
+    another = [*tiny, "--ckpt_path", str(run_dir), "--trainer.max_epochs", "3", "--run_dir", str(tmp_path / "another")]
+    assert main(["fit", *another]) == 0
+    assert read_times(tmp_path / "another")[0] < 1000
 
 
 @pytest.mark.parametrize("change", [{"train": 9}, {"test": 1}, {"fingerprint": "b"}])

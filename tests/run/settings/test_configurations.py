@@ -198,6 +198,22 @@ def test_of_several_configurations_the_last_recipe_counts(tmp_path, capsys):
     assert (settings["recipe"], settings["data"]["dataset"]) == ("demo", "digits")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ("report", 30, 256)),
+        (["--init_from", "pretrained"], ("finetune", 15, 32)),
+        (["--recipe", "demo"], ("demo", 6, 64)),
+    ],
+)
+def test_a_few_settings_change_the_usual_recipe(capsys, options, expected):
+    Path("mine.yaml").write_text("data: {dataset: digits}\n")
+    assert main(["fit", *options, "--config", "mine.yaml", "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["data"]["dataset"] == "digits"
+    assert (settings["recipe"], settings["trainer"]["max_epochs"], settings["data"]["batch_size"]) == expected
+
+
 @pytest.mark.slow
 def test_configuration_names_a_run_to_train_on(trained, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(
