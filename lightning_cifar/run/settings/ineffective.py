@@ -41,7 +41,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "data.url": "" if cifar else f"the dataset is {data['dataset']}",
         "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
         "data.non_square": "" if folder else f"the images of {data['dataset']} are square",
-        "data.classes": "the training images have the classes" if folder else f"the dataset is {data['dataset']}",
+        "data.classes": "training images name the classes" if folder else f"the dataset is {data['dataset']}",
         "data.root": "the dataset is in scikit-learn" if data["dataset"] == "digits" else "",
         "trainer.check_val_every_n_epoch": "nothing is validated" if unvalidated else "",
         "trainer.val_check_interval": "nothing is validated" if unvalidated else "",
