@@ -34,7 +34,12 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     """
     stored = read_model(find_checkpoint(str(checkpoint), "checkpoint"))
     check_network(stored)
-    model = ImageClassifier(num_classes, **(pick_network(stored.hyper_parameters) | options))
+    network = pick_network(stored.hyper_parameters)
+    for name in network.keys() & options.keys() - {"mean", "std"}:
+        asked, known = (list(one) if isinstance(one, tuple) else one for one in (options[name], network[name]))
+        if asked != known:
+            raise InputError(f"{name} {asked}: the trained network has {known}; leave it out")
+    model = ImageClassifier(num_classes, **(network | options))
     start_from(model, stored)
     return model
 

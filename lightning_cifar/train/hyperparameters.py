@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_cifar.data.arguments import LARGEST
 from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.square import NonSquare
 from lightning_cifar.errors import InputError, check_choice, check_flag, check_list, check_name, check_range, list_some
 from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.train.objective import balance_classes
@@ -31,6 +32,8 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
         check_name(name, known, "argument", "those of ImageClassifier and of FiveBlockNet")
     for name, choices in (("schedule", Schedule), ("tta", Tta)):
         check_choice(name, values[name], choices)
+    if values["non_square"] is not None:
+        check_choice("non_square", values["non_square"], NonSquare)
     for name in ("network_args", "optimizer_args"):
         if not isinstance(values[name], Mapping | None):
             raise InputError(f"{name} must be a mapping or null, got {values[name]!r}")

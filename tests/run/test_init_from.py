@@ -89,6 +89,14 @@ def test_the_packaged_model_gets_a_new_last_layer():
     assert fine_tune(num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
+@pytest.mark.parametrize(("name", "value"), [("activation", "relu"), ("pools", (True,) * 5), ("gate", "softmax")])
+def test_options_of_another_network_are_refused(name, value):
+    with pytest.raises(InputError, match=rf"{name} .*: the trained network has .*; leave it out"):
+        fine_tune(**{name: value})
+    known = load_pretrained().hparams
+    fine_tune(pools=tuple(known["pools"]), gate=known["gate"])
+
+
 def test_each_member_gets_a_new_last_layer(tmp_path):
     save_weights(
         ImageClassifier(2, members=2, widths=(4, 4, 8, 8, 8)).eval(),

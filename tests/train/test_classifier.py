@@ -362,6 +362,7 @@ def test_refuses_data_with_other_classes(arguments, message):
         ({"optimizer": "torch.optim.AdamW"}, "did you mean AdamW"),
         ({"schedule": "cosin"}, "schedule must be one of constant, triangular, cosine, one_cycle, got cosin"),
         ({"tta": "flip"}, "tta must be one of none, mirror, translate, got flip"),
+        ({"non_square": "x"}, "non_square must be one of crop, letterbox, got x"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a number, got '1e-3'"),
         ({"num_classes": 2.5}, "num_classes must be a whole number, got 2.5"),
         ({"image_size": 33.5}, "image_size must be a whole number, got 33.5"),

@@ -37,7 +37,8 @@ from PIL import Image, ImageOps
 
 model = load_pretrained("FILE")
 {IMAGE}images = torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]  # uint8 (1, 3, SIDE, SIDE)
-print(model.hparams["class_names"][model(images).argmax()])
+names = model.hparams["class_names"] or [f"class {{k}}" for k in range(model.hparams["num_classes"])]
+print(names[model(images).argmax()])
 """,
     "onnx": f"""\
 import json

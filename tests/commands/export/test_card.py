@@ -1,16 +1,19 @@
 """The model card: facts of run and test, Wilson intervals, and missing facts."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
 from PIL import ExifTags, Image, ImageOps
 
-from lightning_cifar import InputError
+from lightning_cifar import ImageClassifier, InputError
 from lightning_cifar.commands.export.card import collect_facts, format_card, write_example
 from lightning_cifar.data.square import Square
 from lightning_cifar.evaluate.statistics import estimate_share_interval
 from lightning_cifar.files import compute_digest, write_json
-from lightning_cifar.run.weights import PRETRAINED
+from lightning_cifar.run.weights import PRETRAINED, save_weights
 from lightning_cifar.sources.images import read_image
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -65,6 +68,14 @@ def test_the_example_reads_a_photograph_as_predict_does(rule):
     names = {"Image": Image, "ImageOps": ImageOps}
     exec("\n".join(line for line in lines if line.startswith(("upright =", "image ="))), names)
     assert (np.asarray(names["image"]) == read_image("my.jpg", Square(32, rule))).all()
+
+
+def test_the_example_names_the_class_of_a_model_without_class_names(capsys):
+    """Trained on other loaders than those of the data module."""
+    save_weights(ImageClassifier(widths=(4, 4, 8, 8, 8)).eval(), Path("x.safetensors"), held_out=None)
+    Image.new("RGB", (40, 40)).save("my.jpg")
+    exec(write_example("safetensors", "x.safetensors", 32, "crop"), {})
+    assert re.fullmatch(r"class \d\n", capsys.readouterr().out)
 
 
 def test_the_example_trusts_the_package_of_a_network_that_is_imported():
