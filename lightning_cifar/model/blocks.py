@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError, check_choice, check_list, check_range
+from lightning_cifar.errors import InputError, check_choice, check_flag, check_list, check_range
 from lightning_cifar.model.flip_equivariance import FlipBatchNorm, FlipConv2d, pair_halves
 from lightning_cifar.model.gates import Gate, GateName
 from lightning_cifar.model.parallel import BatchNorm
@@ -61,8 +61,12 @@ class GatedBlock(nn.Module):
         partner: Tensor | None = None,
     ) -> None:
         super().__init__()
+        for name, flag in (("bias", bias), ("dirac", dirac), ("norm_scale", norm_scale)):
+            check_flag(name, flag)
+        check_range("in_channels", in_channels, "[1, inf)", whole=True)
+        check_range("out_channels", out_channels, "[1, inf)", whole=True)
         check_list("kernel_sizes", kernel_sizes)
-        if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+        if not kernel_sizes or any(not isinstance(size, int) or size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise InputError(f"kernel_sizes must be odd numbers, got {list(kernel_sizes)}")
         if "sum" not in order or len(set(order)) != len(order) or not set(order) <= {*get_args(Step)}:
             raise InputError(f"order must contain sum, and each of {get_args(Step)} at most once, got {list(order)}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError, check_choice, check_list, check_range
+from lightning_cifar.errors import InputError, check_choice, check_flag, check_list, check_range
 from lightning_cifar.model.blocks import Activation, GatedBlock, Step
 from lightning_cifar.model.flip_equivariance import FlipMean, pair_halves
 from lightning_cifar.model.gates import GateName
@@ -45,8 +45,9 @@ class Backbone(nn.Sequential):
             check_list(name, values)
             if len(values) != BLOCKS:
                 raise InputError(f"{name} must have one value for each of five blocks, got {list(values)}")
-        for width in widths:
+        for width, pool in zip(widths, pools, strict=True):
             check_range("widths", width, "[1, inf)", whole=True)
+            check_flag("pools", pool)
         blocks = []
         for width, pool, depth in zip(widths, pools, depths, strict=True):
             steps = [step for step in order if pool or step != "pool"]
@@ -122,6 +123,8 @@ class FiveBlockNet(nn.Module):
         check_range("hidden", hidden, "[0, inf)", whole=True)
         check_range("dropout", dropout, "[0, 1)")
         check_choice("global_pool", global_pool, GlobalPool)
+        check_flag("stem_bias", stem_bias)
+        check_flag("flip_equivariant", flip_equivariant)
         self.flip_equivariant = flip_equivariant
         self.stem, channels = None, in_channels
         partner = torch.arange(in_channels) if flip_equivariant else None  # each colour is the mirror twin of itself

@@ -199,7 +199,7 @@ def test_every_gate_and_number_of_branches_equals_plain_operations(gate, kernel_
     assert max(map(measure_error, ours, theirs)) <= 1e-10
 
 
-@pytest.mark.parametrize("kernel_sizes", [(2, 3, 3), (0, 3, 3), (-1, 3, 3), ()])
+@pytest.mark.parametrize("kernel_sizes", [(2, 3, 3), (0, 3, 3), (-1, 3, 3), (), ("a",), (3.0,)])
 def test_refuses_bad_kernel_sizes(kernel_sizes):
     with pytest.raises(ValueError, match=r"kernel_sizes must be odd numbers, got \["):
         GatedBlock(3, 4, kernel_sizes)
@@ -217,6 +217,12 @@ def test_refuses_bad_orders(order):
 def test_refuses_values_out_of_range():
     with pytest.raises(ValueError, match="activation must be one of relu, gelu, got tanh"):
         GatedBlock(3, 4, activation="tanh")
+    for channels in ((0, 4), (3, 0), (3.0, 4), (3, "4")):
+        with pytest.raises(ValueError, match=r"_channels must be (at least 1|a whole number), got"):
+            GatedBlock(*channels)
+    for name in ("bias", "dirac", "norm_scale"):
+        with pytest.raises(ValueError, match=f"{name} must be true or false, got 3"):
+            GatedBlock(3, 4, **{name: 3})
     with pytest.raises(ValueError, match=r"norm_momentum must be in \(0, 1\], got 0"):
         GatedBlock(3, 4, norm_momentum=0)
     with pytest.raises(ValueError, match="depth must be at least 0, got -1"):

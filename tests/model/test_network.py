@@ -113,6 +113,8 @@ def test_stem_is_whitened_once():
         ({"stem_kernel": -1}, "stem_kernel must be at least 0, got -1"),
         ({"stem_kernel": 2, "stem_stride": 3}, r"stem_stride must be in \[1, stem_kernel\], got 3 of 2"),
         ({"depths": (1, 1)}, r"depths must have one value for each of five blocks, got \[1, 1\]"),
+        ({"pools": ("x",) * 5}, "pools must be true or false, got 'x'"),
+        ({"flip_equivariant": "x"}, "flip_equivariant must be true or false, got 'x'"),
         ({"pools": (True,)}, r"pools must have one value for each of five blocks, got \[True\]"),
     ],
 )

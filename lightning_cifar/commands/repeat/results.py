@@ -178,7 +178,8 @@ def read_result(file: Path) -> dict[str, Any]:
         hint = "; it holds one run: report compares single runs" if is_single else ""
         raise InputError(f"--compare {path} cannot be read: {error.strerror}{hint}") from error
     except DAMAGED as error:
-        raise InputError(f"--compare {file} is not a result of repeat: name its repeat.json") from error
+        lacks = f", it lacks {error.args[0]}" if isinstance(error, KeyError) else ""  # a result of another program
+        raise InputError(f"--compare {file} is not a result of repeat{lacks}: name its repeat.json") from error
     if (count := len(numbers) // len(MEASURES)) < 2:
         raise InputError(f"--compare {file} must have at least two seeds, got {count}")
     for run in result["seeds"]:

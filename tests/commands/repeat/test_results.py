@@ -60,7 +60,10 @@ def test_compare_prints_difference_interval_and_significance(capsys, tmp_path):
     [
         ("[]", "is not a result of repeat: name its repeat.json"),
         ("no JSON", "is not a result of repeat: name its repeat.json"),
-        ('{"seeds": [{"accuracy": 0.8}]}', "is not a result of repeat: name its repeat.json"),
+        (
+            '{"seeds": [{"accuracy": 0.8}]}',
+            "is not a result of repeat, it lacks accuracy_without_tta: name its repeat.json",
+        ),
         (
             '{"seeds": [{"accuracy": "high", "accuracy_without_tta": 0, "train_seconds": 0, "fit_seconds": 0}]}',
             "is not a result of repeat: name its repeat.json",
