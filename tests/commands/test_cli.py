@@ -445,7 +445,10 @@ def test_test_of_a_moved_folder_and_of_other_classes(capsys, tmp_path, monkeypat
     assert (status, [line.split()[0] for line in out[1:4]]) == (0, ["ant", "bee", "cow"])
     for names, words in (
         (["bee", "cow", "eel"], "the model has the classes ant, bee, cow; the data has bee, cow, eel"),
-        (["bee", "cow"], "by data.classes, has 3 classes (ant, bee, cow), the data 2: name data with its classes"),
+        (
+            ["bee", "cow"],
+            "error: the model, by data.classes, has 3 classes (ant, bee, cow), the data 2: name data with its classes",
+        ),
     ):
         other = make_folder(tmp_path / str(len(names)), names)
         status, out, err = run(capsys, *test, "--data.root", other)

@@ -55,6 +55,7 @@ class Search:
 
     def __init__(self, fit: list[str], typed: list[str], space: Space, file: Path, pruning: bool) -> None:
         self.fit, self.typed, self.space, self.file, self.run_dir = fit, typed, space, file, file.parent
+        self.combinations = list_combinations(space, FEW)  # none if there are more
         self.source: Dataset | None = None  # read by the first trial
         self.has_trained = False  # a trial of this process was trained
         self.trial: int | None = None  # number of the running trial
@@ -78,7 +79,7 @@ class Search:
 
         The first trial has the values without a search, which are ``known``, if the space contains them.
         """
-        if 0 < (count := len(list_combinations(self.space, FEW))) < n_trials:
+        if 0 < (count := len(self.combinations)) < n_trials:
             print(f"trials: {count}, one for each combination of values; --n_trials {n_trials} allows more")
         with explain_stop(self.describe_place, self.run_dir), explain_database_errors(self.file):
             with self.lock:
@@ -127,12 +128,12 @@ class Search:
 
         The sampler would try some of few values again and again.
         """
-        if not (values := list_combinations(self.space, FEW)):
+        if not self.combinations:
             return None
         trials = self.study.get_trials(deepcopy=False)
         queued = [one.params or one.system_attrs["fixed_params"] for one in trials if one.state == TrialState.WAITING]
         tried = [one.params for one in trials if one.state != TrialState.WAITING]
-        left = [*queued, *(one for one in values if one not in (*queued, *tried))]
+        left = [*queued, *(one for one in self.combinations if one not in (*queued, *tried))]
         if left and not queued:
             self.study.enqueue_trial(Random(len(trials)).choice(left))
         return len(left)

@@ -34,10 +34,11 @@ def layer(args: list[str]) -> list[str]:
     complete = False
     for file in reversed(values_of([*configs, *typed], "--config")):  # the last one counts
         stored = check_config(file, command)
-        complete = complete or is_complete(stored)
         if command == "fit" and resume is None and checkpoint is None and init_from is None:
             checkpoint, init_from = stored.get("ckpt_path"), stored.get("init_from")
-        if command == "fit" and recipe is None and not is_complete(stored):
+        if is_complete(stored):
+            complete = True
+        elif command == "fit" and recipe is None:
             recipe = stored.get("recipe")
     if command == "fit" and recipe is None and not complete:
         recipe = "report" if init_from is None else "finetune"
