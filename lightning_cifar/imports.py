@@ -48,6 +48,9 @@ def import_function(name: str, option: str) -> Callable[..., Any]:
     if module.endswith(".py") or "/" in module or not (package and attribute):
         such = f"{Path(module).name.removesuffix('.py') or 'mine'}:{attribute or 'build'}"
         raise InputError(f"{option} {name}: write PACKAGE.MODULE:FUNCTION, such as {such} for a file in this directory")
+    if "<" in attribute:
+        kind = "a lambda or defined within a function"
+        raise InputError(f"{option} {name} cannot be imported, as it is {kind}: in Python, pass it again as {option}")
     if not is_trusted(module):
         allow = f"add --trust_config {package} (in Python: with lightning_cifar.trust({package!r}))"
         raise InputError(f"{option} {name} is not trusted. Importing it runs its code; to allow that, {allow}")

@@ -7,6 +7,7 @@ from torch import nn
 from lightning_cifar import FiveBlockNet, ImageClassifier, InputError, trust
 from lightning_cifar.model.named import build_network
 from lightning_cifar.networks.small_images import fit_to_small_images
+from tests.trainer import make_quiet_trainer
 
 
 def build(num_classes, width=4):
@@ -75,6 +76,21 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         ImageClassifier(**model.hparams)
     with trust(__name__[:-1]), pytest.raises(InputError, match="not trusted"):  # a name that only begins so
         ImageClassifier(**model.hparams)
+
+
+def test_a_lambda_that_built_a_network_is_passed_again(tmp_path):
+    def build_wider(num_classes):
+        return build(num_classes, width=8)
+
+    for function in (build_wider, lambda num_classes: build(num_classes, width=8)):
+        model = ImageClassifier(network=function)
+        trainer = make_quiet_trainer()
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint(tmp_path / "model.ckpt")
+        with pytest.raises(InputError, match="a lambda or defined within a function: in Python, pass it again as net"):
+            ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt")
+        again = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt", network=function)
+        assert torch.equal(again.network[-1].weight, model.network[-1].weight)
 
 
 @pytest.mark.parametrize(

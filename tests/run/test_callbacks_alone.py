@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_cifar import ImageClassifier, LastCheckpoint, LiveFigure, Progress, Throughput
+from tests.trainer import make_quiet_trainer
 
 CALLBACKS = {
     "LastCheckpoint": lambda: LastCheckpoint(minutes=0),
@@ -58,6 +59,15 @@ def test_a_callback_works_with_other_modules_and_batches(tmp_path, name, batches
         assert (tmp_path / file).exists() == (name == writer)
     if isinstance(callback, Throughput):
         assert callback.epoch_images == len(ROWS)
+
+
+@pytest.mark.filterwarnings("ignore:.* does not have many workers")
+def test_a_figure_without_curves_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, "log", lambda model, name, *args, **options: LightningModule.log(model, "loss", *args))
+    logger = CSVLogger(tmp_path / "run", name="", version="")
+    trainer = make_quiet_trainer(max_epochs=1, logger=logger, log_every_n_steps=1, callbacks=[LiveFigure(interval=0)])
+    with pytest.warns(UserWarning, match="curves.png is empty: Model logs none of train/loss, train/acc"):
+        trainer.fit(Model(), DataLoader(ROWS, batch_size=4))
 
 
 @pytest.mark.slow

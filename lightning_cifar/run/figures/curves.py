@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from lightning_cifar.run.figures.fonts import shorten
 
 METRICS = "metrics.csv"
+SPLITS, QUANTITIES = ("train", "val", "test"), ("loss", "accuracy")  # plotted: train/loss, train/accuracy, val/loss ...
 
 # The colour-blind safe palette of Okabe and Ito.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}
@@ -103,14 +104,16 @@ def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, n
     """Plot a quantity with a colour per split; of several configurations, a colour for each, training dashed."""
     is_single = sum(map(len, runs.values())) == 1
     for number, (label, seeds) in enumerate(runs.items()):
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             look = choose_line_style(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
             text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
-                if is_single and (points := series.get(f"{split}/{name}_step")):
+                # Lightning adds the endings where a module logs both. Alone, it logs single steps only in training.
+                alone = series.get(f"{split}/{name}")
+                if is_single and (points := series.get(f"{split}/{name}_step", alone if split == "train" else None)):
                     (dots,) = axes.plot(*zip(*points, strict=True), ".", color=look["color"], alpha=0.4)
                     dots.set(markersize=6, markeredgewidth=0, label=f"{split}, single steps")
-                if points := series.get(f"{split}/{name}_epoch" if split == "train" else f"{split}/{name}"):
+                if points := series.get(f"{split}/{name}_epoch", None if split == "train" else alone):
                     last = f" {number_format.format(points[-1][1])}" if is_single else ""
                     style = "--" if split == "train" and len(runs) > 1 else "-"
                     axes.plot(*zip(*points, strict=True), style, markersize=3, label=text + last, **look)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import count_epoch_steps
-from lightning_cifar.run.figures.curves import METRICS, plot_metrics, read_metrics
+from lightning_cifar.run.figures.curves import METRICS, QUANTITIES, SPLITS, plot_metrics, read_metrics
 from lightning_cifar.run.figures.png import render_figure
 from lightning_cifar.run.records.metrics_csv import find_csv_logger
 
@@ -21,6 +22,9 @@ MAX_SHARE, MAX_SHARE_NOTEBOOK = 0.01, 0.05  # of the training time, for drawing
 
 class LiveFigure(Callback):
     """Redraw ``curves.png``, next to ``metrics.csv``, during training; in a notebook, also show the figure.
+
+    It plots what the module logs as ``train/loss``, ``train/accuracy``, ``val/loss``, ``val/accuracy``, ``test/loss``
+    or ``test/accuracy``, and warns at the end if it logs none of these.
 
     Args:
         interval: minimum seconds between two drawings of about 0.2 s, and before the first. Drawing also takes at most
@@ -51,6 +55,9 @@ class LiveFigure(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw(trainer)
+        names = [f"{split}/{quantity}" for split in SPLITS for quantity in QUANTITIES]
+        if find_csv_logger(trainer) is not None and not {*names} & {*trainer.callback_metrics}:
+            rank_zero_warn(f"{CURVES} is empty: {type(pl_module).__name__} logs none of {', '.join(names)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.trains:  # a complete run that is resumed: a kill may have left an older figure
