@@ -38,7 +38,7 @@ def compare(first: Sequence[float], second: Sequence[float], largest: float = ma
 
     Return the ``difference`` of the means (second minus first), its 95 % ``interval``, cut to the ``largest`` possible
     difference, ``distinct`` (whether the interval excludes 0) and ``seeds_needed``, the number of seeds of each with
-    which a two-sided t-test at 5 % detects this difference with probability 0.8; None if more than 10,000.
+    which the same test at 5 %, two-sided, detects this difference with probability 0.8; None if more than 10,000.
     """
     means, variances = (statistics.mean(first), statistics.mean(second)), [*map(statistics.variance, (first, second))]
     gap = means[1] - means[0]
@@ -54,7 +54,7 @@ def compare(first: Sequence[float], second: Sequence[float], largest: float = ma
         "difference": gap,
         "interval": interval,
         "distinct": not interval[0] <= 0 <= interval[1],
-        "seeds_needed": count_seeds_needed(abs(gap) / spread),
+        "seeds_needed": count_seeds_needed(abs(gap) / spread, sum(variances) ** 2 / sum(v**2 for v in variances)),
     }
 
 
@@ -65,11 +65,15 @@ def measure_agreement(predictions: Sequence[Sequence[str]]) -> float | None:
     return statistics.mean(shares) if shares else None
 
 
-def count_seeds_needed(effect: float) -> int | None:
-    """Return the seeds of each recipe needed to detect a gap of ``effect`` standard deviations; None if over 10,000."""
+def count_seeds_needed(effect: float, groups: float = 2.0) -> int | None:
+    """Return the seeds of each recipe needed to detect a gap of ``effect`` standard deviations; None if over 10,000.
+
+    ``groups``, in [1, 2], is the number that the degrees of freedom count: 1 if only one recipe has spread, 2 if both
+    have the same.
+    """
 
     def suffices(n: int) -> bool:
-        freedom = 2 * n - 2
+        freedom = groups * (n - 1)
         threshold = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
         # The other tail is negligible where this one is near 0.8.
         return bool(stats.nct.sf(threshold, freedom, effect * (n / 2) ** 0.5) >= POWER)

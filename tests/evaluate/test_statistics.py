@@ -71,6 +71,12 @@ def test_seeds_needed_equal_cohens_table(effect, seeds):
     assert count_seeds_needed(effect) == seeds
 
 
+@pytest.mark.parametrize(("effect", "seeds"), [(0.5, 34), (0.8, 15), (1.0, 10)])  # G*Power, one-sample t-test
+def test_seeds_needed_against_values_without_spread_equal_those_of_one_sample(effect, seeds):
+    assert count_seeds_needed(effect * math.sqrt(2), groups=1) == seeds
+    assert compare([0.0, 0.0, 0.0], [effect - 1, effect, effect + 1])["seeds_needed"] == seeds
+
+
 def test_interval_of_a_share_is_wilsons():
     low, high = estimate_share_interval(0.8, 10)  # Wilson 1927, z = 1.96: 0.4902 to 0.9433
     assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
