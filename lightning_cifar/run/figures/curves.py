@@ -108,12 +108,12 @@ def plot_quantity(runs: Mapping[str, Sequence[Series]], axes: Axes, name: str, n
             look = choose_line_style(number) if len(runs) > 1 else {"color": COLOURS[split], "marker": "o"}
             text = f"{split} {name}" if len(runs) == 1 else f"{label}, {split}"
             for series in seeds:
-                # Lightning adds the endings where a module logs both. Alone, it logs single steps only in training.
-                alone = series.get(f"{split}/{name}")
-                if is_single and (points := series.get(f"{split}/{name}_step", alone if split == "train" else None)):
+                alone = series.get(f"{split}/{name}", [])  # Lightning adds the endings where a module logs both
+                by_epoch = split != "train" or all(done.is_integer() for done, _ in alone)
+                if is_single and (points := series.get(f"{split}/{name}_step", [] if by_epoch else alone)):
                     (dots,) = axes.plot(*zip(*points, strict=True), ".", color=look["color"], alpha=0.4)
                     dots.set(markersize=6, markeredgewidth=0, label=f"{split}, single steps")
-                if points := series.get(f"{split}/{name}_epoch", None if split == "train" else alone):
+                if points := series.get(f"{split}/{name}_epoch", alone if by_epoch else []):
                     last = f" {number_format.format(points[-1][1])}" if is_single else ""
                     style = "--" if split == "train" and len(runs) > 1 else "-"
                     axes.plot(*zip(*points, strict=True), style, markersize=3, label=text + last, **look)

@@ -83,12 +83,15 @@ def test_a_run_of_any_length_is_plotted(tmp_path, lines, drawn):
 
 
 def test_names_of_a_module_of_the_user_are_plotted():
-    """One that logs only steps in training, and both in validation."""
+    """One that logs steps or epochs alone in training, and both in validation."""
     points = [(0.5, 2.0), (1.0, 1.5)]
-    loss, accuracy = plot_metrics({"train/loss": points, "val/loss_step": points, "val/loss_epoch": points[1:]}).axes
-    drawn = {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in loss.lines}
-    assert drawn == {"train, single steps": points, "val, single steps": points, "val loss 1.500": points[1:]}
-    assert not accuracy.lines
+    series = {"train/loss": points, "train/accuracy": points[1:], "val/loss_step": points, "val/loss_epoch": points[1:]}
+    drawn = [
+        {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in axes.lines}
+        for axes in plot_metrics(series).axes
+    ]
+    loss = {"train, single steps": points, "val, single steps": points, "val loss 1.500": points[1:]}
+    assert drawn == [loss, {"train accuracy 150.0%": points[1:]}]
 
 
 def test_each_configuration_has_a_colour_and_dashed_training_curves(metrics):
