@@ -56,7 +56,8 @@ class LiveFigure(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw(trainer)
         names = [f"{split}/{quantity}" for split in SPLITS for quantity in QUANTITIES]
-        if find_csv_logger(trainer) is not None and not {*names} & {*trainer.callback_metrics}:
+        logged = {*trainer.callback_metrics}  # empty if a complete run was resumed
+        if find_csv_logger(trainer) is not None and logged and not logged & {*names}:
             rank_zero_warn(f"{CURVES} is empty: {type(pl_module).__name__} logs none of {', '.join(names)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
