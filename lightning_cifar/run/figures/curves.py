@@ -14,7 +14,8 @@ from matplotlib.ticker import PercentFormatter
 from lightning_cifar.run.figures.fonts import shorten
 
 METRICS = "metrics.csv"
-SPLITS, QUANTITIES = ("train", "val", "test"), ("loss", "accuracy")  # plotted: train/loss, train/accuracy, val/loss ...
+SPLITS = ("train", "val", "test")
+PLOTTED = [f"{split}/{quantity}" for split in SPLITS for quantity in ("loss", "accuracy")]
 
 # The colour-blind safe palette of Okabe and Ito.
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#D55E00"}

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_cifar.errors import InputError, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import count_epoch_steps
-from lightning_cifar.run.figures.curves import METRICS, QUANTITIES, SPLITS, plot_metrics, read_metrics
+from lightning_cifar.run.figures.curves import METRICS, PLOTTED, plot_metrics, read_metrics
 from lightning_cifar.run.figures.png import render_figure
 from lightning_cifar.run.records.metrics_csv import find_csv_logger
 
@@ -55,10 +55,9 @@ class LiveFigure(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw(trainer)
-        names = [f"{split}/{quantity}" for split in SPLITS for quantity in QUANTITIES]
         logged = {*trainer.callback_metrics}  # empty if a complete run was resumed
-        if find_csv_logger(trainer) is not None and logged and not logged & {*names}:
-            rank_zero_warn(f"{CURVES} is empty: {type(pl_module).__name__} logs none of {', '.join(names)}")
+        if find_csv_logger(trainer) is not None and logged and logged.isdisjoint(PLOTTED):
+            rank_zero_warn(f"{CURVES} is empty: {type(pl_module).__name__} logs none of {', '.join(PLOTTED)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.trains:  # a complete run that is resumed: a kill may have left an older figure
