@@ -58,6 +58,17 @@ def tabulate_accurate_variants() -> str:
     return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
 
 
+def tabulate_shorter() -> str:
+    """Format the shorter trainings of `fast94` in batches of 1,000."""
+    rows = []
+    for found in map(load_result, ("fast94_600", "fast94_610")):
+        seeds = [seed["seed"] for seed in found["seeds"]]
+        accuracies = [format_spread(found[key]) for key in MEASURES]
+        rows.append([f"{found['seeds'][0]['steps']}", f"{min(seeds)} to {max(seeds)}", *accuracies])
+    head = ["steps of 1,000 images", "seeds", "without TTA", "with TTA"]
+    return format_table(head, rows, load_result("fast94_610")["command"])
+
+
 def tabulate_fast94_gates() -> str:
     """Format `fast94`, as it was on CIFAR-10 (JPEG), with and without gates."""
     gated, plain = load_result("fast94_jpeg"), load_result("fast94_ungated")
@@ -100,6 +111,7 @@ def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) ->
 
 TABLES = {
     "accurate_forms": tabulate_accurate_variants,
+    "fast94_shorter": tabulate_shorter,
     "gates_longer": tabulate_fast94_gates,
     "results": tabulate_recipes,
 }
