@@ -32,7 +32,7 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     Raises:
         InputError: the file is damaged, or an option contradicts it.
     """
-    stored = read_model(find_checkpoint(str(checkpoint), "checkpoint"))
+    stored = read_model(find_checkpoint(checkpoint, "checkpoint"))
     check_network(stored)
     network = pick_network(stored.hyper_parameters)
     for name in network.keys() & options.keys() - {"mean", "std"}:

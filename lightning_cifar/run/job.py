@@ -30,7 +30,7 @@ from lightning_cifar.run.settings.from_checkpoint import MOST_NAMES
 from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
 from lightning_cifar.run.settings.restrictions import restrict_parsing
-from lightning_cifar.run.settings.trainer_options import check_ranges
+from lightning_cifar.run.settings.trainer_options import check_overfit_batches, check_ranges
 from lightning_cifar.run.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
 from lightning_cifar.train.classifier import ImageClassifier
 
@@ -154,6 +154,7 @@ def load_data(job: Job) -> None:
             print(start_from(job.model, stored), flush=True)
             job.start = {"file": init_from, "sha256": compute_digest(stored.file)}
         choose_batch_size(job)
+    check_overfit_batches(job.trainer["overfit_batches"], job.data)
     choose_log_interval(job)
 
 

@@ -91,7 +91,7 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
     Raises:
         InputError: the file is missing, damaged or holds no model of this package.
     """
-    file = find_checkpoint(str(file), "file")
+    file = find_checkpoint(file, "file")
     stored = read_model(file)
     check_network(stored)
     model = ImageClassifier(**stored.hyper_parameters)
@@ -165,9 +165,11 @@ def check_finite(stored: StoredModel, model: ImageClassifier) -> None:
         raise InputError(f"{stored.file} holds weights that are NaN or infinite: name an earlier checkpoint")
 
 
-def find_checkpoint(ckpt_path: str, option: str = "--ckpt_path") -> Path:
+def find_checkpoint(ckpt_path: str | Path, option: str = "--ckpt_path") -> Path:
     """Return the file of an option: ``pretrained``, a file, or the best checkpoint of a run directory."""
-    path = PRETRAINED if ckpt_path == PRETRAINED_NAME else Path(ckpt_path).expanduser()
+    if not isinstance(ckpt_path, str | Path):
+        raise InputError(f"{option} must be a path or {PRETRAINED_NAME}, got {type(ckpt_path).__name__}")
+    path = PRETRAINED if (ckpt_path := str(ckpt_path)) == PRETRAINED_NAME else Path(ckpt_path).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
         why = "no such file"

@@ -89,6 +89,11 @@ def test_the_packaged_model_gets_a_new_last_layer():
     assert fine_tune(num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
+def test_a_model_is_no_checkpoint_to_fine_tune():
+    with pytest.raises(InputError, match="checkpoint must be a path or pretrained, got ImageClassifier"):
+        fine_tune(load_pretrained())
+
+
 @pytest.mark.parametrize(("name", "value"), [("activation", "relu"), ("pools", (True,) * 5), ("gate", "softmax")])
 def test_options_of_another_network_are_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} .*: the trained network has .*; leave it out"):

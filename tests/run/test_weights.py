@@ -253,7 +253,12 @@ def test_load_pretrained_takes_what_commands_take(trained, exported, tmp_path):
     for given in (trained, str(trained / "checkpoints/best.ckpt"), exported[1], "pretrained"):
         assert not load_pretrained(given).training
     (tmp_path / "empty").mkdir()
-    for given, words in ((None, "no such file"), ("no.ckpt", "no such file"), (tmp_path / "empty", "name a run")):
+    for given, words in (
+        (None, "file must be a path or pretrained, got NoneType"),
+        (ImageClassifier(widths=[8] * 5), "got ImageClassifier"),
+        ("no.ckpt", "no such file"),
+        (tmp_path / "empty", "name a run"),
+    ):
         with pytest.raises(InputError, match=words):
             load_pretrained(given)
 

@@ -1,13 +1,17 @@
 """Checks of the Trainer's options and callbacks, before anything is written."""
 
+import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint
 
-from lightning_cifar.errors import InputError, check_range
+from lightning_cifar.data.module import CIFAR10DataModule
+from lightning_cifar.data.steps import count_batches
+from lightning_cifar.errors import InputError, check_range, format_count
 
 # Options of the Trainer that Lightning does not check, or for which it trains nothing without a line.
 RANGES = {
@@ -29,6 +33,20 @@ def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
     for name in ("max_epochs", "max_steps"):
         if trains and trainer[name] == 0:
             raise InputError(f"--trainer.{name} 0 trains nothing: set at least 1, or -1 for no limit")
+    if isinstance(limit := trainer["max_time"], str) and not re.fullmatch(r"\d+(:\d\d){3}", limit):
+        raise InputError(f"--trainer.max_time {limit}: write days, hours, minutes and seconds, such as 00:01:30:00")
+
+
+def check_overfit_batches(share: float, data: CIFAR10DataModule) -> None:
+    """Raise `InputError` if ``--trainer.overfit_batches`` is a share of less than one batch of ``data``.
+
+    Lightning would name ``limit_val_batches``, which it overwrites.
+    """
+    counts = {"training": count_batches(data), "validation": math.ceil(len(data.val) / data.hparams["eval_batch_size"])}
+    for kind, batches in counts.items():
+        if isinstance(share, float) and 0 < share * batches < 1:
+            less = f"less than one of {format_count(batches, f'{kind} batch', f'{kind} batches')}"
+            raise InputError(f"--trainer.overfit_batches {share} is {less}: name a number of batches, such as 1")
 
 
 def check_monitors(callbacks: Sequence[Callback], held_out: str, validates: bool) -> None:

@@ -291,6 +291,11 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--trainer.limit_train_batches 0", "--trainer.limit_train_batches must be above 0, got 0"),
         ("--trainer.max_epochs 0", "trains nothing: set at least 1, or -1 for no limit"),
         ("--trainer.max_steps 0", "trains nothing: set at least 1, or -1 for no limit"),
+        ("--trainer.max_time 5", "--trainer.max_time 5: write days, hours, minutes and seconds, such as 00:01:30:00"),
+        (
+            "--trainer.overfit_batches 0.1",
+            "--trainer.overfit_batches 0.1 is less than one of 1 validation batch: name a number of batches, such as 1",
+        ),
         ("--model.learning_rate .inf", "--model.learning_rate must be finite, got inf"),
         ("--model.mean [125,120,110]", "--model.mean must be in [0, 1], got 125"),
         ("--model.std [60,.nan,60]", "--model.std must be in [0, 1], got 60"),
