@@ -122,7 +122,8 @@ class GateStatistics(Callback):
                 if dead == 1 and not has_gradient(block):
                     raise DivergenceError(
                         f"the gates of block {number} are zero for every sampled image (dead ReLU) in epoch "
-                        f"{trainer.current_epoch + 1}: try a lower --model.gate_rate, or new weights after --init_from"
+                        f"{trainer.current_epoch + 1}: try a lower --model.gate_rate; if --init_from gave the "
+                        "weights, train new ones"
                     )
         for number, (*means, dead) in enumerate(found.mean(0), 1):
             for branch, mean in enumerate(means, 1):
