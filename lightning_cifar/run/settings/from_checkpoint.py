@@ -19,7 +19,7 @@ MOST_NAMES = 1000  # of classes in settings: parsing takes time by their square.
 
 def checkpoint_config(file: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of model and data that a checkpoint or weights file was trained with, as JSON values."""
-    file = find_checkpoint(str(file))
+    file = find_checkpoint(file)
     return copy.deepcopy(read_stored_config(file, file.stat().st_mtime_ns))
 
 
