@@ -10,6 +10,7 @@ and variants that were trained by ``repeat``.
 import argparse
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from lightning_cifar.commands.repeat.results import format_summary
 from lightning_cifar.evaluate.statistics import compare
 
 CIFAR10 = "bcc192dc7d5791490f85a7afeadee0a7f2b29a2834565c6e70594ba0b6339198"  # the fingerprint of the original images
-STEPS = {"report": 196}  # of an epoch, where a batch has not 250 images
+STEPS = {"report": 196, "fast94_600": 50, "fast94_610": 50}  # of an epoch, where a batch has not 250 images
+ACCURATE = {
+    "accurate": "the recipe",
+    "accurate_softmax": "the recipe with softmax gates",
+    "accurate_before": "one network",
+    "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
+    "accurate_jpeg": "two networks of half the cost, flip-equivariant: `accurate` of version 0.1.0",
+}
+SHORTER = {"fast94_600": "600 steps of 1,000, seeds 2 to 4", "fast94_610": "610 steps of 1,000, seeds 7 to 11"}
 
 
 def take(run_dir: Path, name: str | None, shared: bool) -> None:
@@ -46,27 +55,9 @@ def tabulate_recipes() -> str:
     return format_table(["recipe", *REPEATED], rows)
 
 
-def tabulate_accurate_variants() -> str:
-    """Format the variants of `accurate`."""
-    forms = {
-        "accurate": "the recipe",
-        "accurate_softmax": "the recipe with softmax gates",
-        "accurate_before": "one network",
-        "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
-        "accurate_jpeg": "two networks of half the cost, flip-equivariant: `accurate` of version 0.1.0",
-    }
-    return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in forms.items()])
-
-
-def tabulate_shorter() -> str:
-    """Format the shorter trainings of `fast94` in batches of 1,000."""
-    rows = []
-    for found in map(load_result, ("fast94_600", "fast94_610")):
-        seeds = [seed["seed"] for seed in found["seeds"]]
-        accuracies = [format_spread(found[key]) for key in MEASURES]
-        rows.append([f"{found['seeds'][0]['steps']}", f"{min(seeds)} to {max(seeds)}", *accuracies])
-    head = ["steps of 1,000 images", "seeds", "without TTA", "with TTA"]
-    return format_table(head, rows, load_result("fast94_610")["command"])
+def tabulate_variants(labels: dict[str, str]) -> str:
+    """Format variants of a recipe: the files of their results, and what the rows say."""
+    return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in labels.items()])
 
 
 def tabulate_fast94_gates() -> str:
@@ -110,8 +101,8 @@ def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) ->
 
 
 TABLES = {
-    "accurate_forms": tabulate_accurate_variants,
-    "fast94_shorter": tabulate_shorter,
+    "accurate_forms": partial(tabulate_variants, ACCURATE),
+    "fast94_shorter": partial(tabulate_variants, SHORTER),
     "gates_longer": tabulate_fast94_gates,
     "results": tabulate_recipes,
 }

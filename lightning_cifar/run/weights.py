@@ -169,7 +169,8 @@ def find_checkpoint(ckpt_path: str | Path, option: str = "--ckpt_path") -> Path:
     """Return the file of an option: ``pretrained``, a file, or the best checkpoint of a run directory."""
     if not isinstance(ckpt_path, str | Path):
         raise InputError(f"{option} must be a path or {PRETRAINED_NAME}, got {type(ckpt_path).__name__}")
-    path = PRETRAINED if (ckpt_path := str(ckpt_path)) == PRETRAINED_NAME else Path(ckpt_path).expanduser()
+    name = str(ckpt_path)
+    path = PRETRAINED if name == PRETRAINED_NAME else Path(name).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
         why = "no such file"
@@ -177,9 +178,9 @@ def find_checkpoint(ckpt_path: str | Path, option: str = "--ckpt_path") -> Path:
             runs = sorted(path.glob("*/checkpoints"))  # such as the seeds of repeat
             why = "it holds no checkpoints/best.ckpt: name a run directory of fit"
             why += f", such as {runs[-1].parent}" if runs else ""
-        elif ckpt_path in ("best", "last"):
-            why = f"no such file: name a run directory, or its checkpoints/{ckpt_path}.ckpt"
-        raise InputError(f"{option} {ckpt_path}: {why}")
+        elif name in ("best", "last"):
+            why = f"no such file: name a run directory, or its checkpoints/{name}.ckpt"
+        raise InputError(f"{option} {name}: {why}")
     if found.suffix in EXPORTED:
         raise InputError(f"{option} {found} is an exported file: name the checkpoint, or export it as {WEIGHTS}")
     return found

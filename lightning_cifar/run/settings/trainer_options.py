@@ -33,7 +33,7 @@ def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
     for name in ("max_epochs", "max_steps"):
         if trains and trainer[name] == 0:
             raise InputError(f"--trainer.{name} 0 trains nothing: set at least 1, or -1 for no limit")
-    if isinstance(limit := trainer["max_time"], str) and not re.fullmatch(r"\d+(:\d\d){3}", limit):
+    if isinstance(limit := trainer["max_time"], str) and not re.fullmatch(r"\d+(:\d\d){3}", limit.strip()):
         raise InputError(f"--trainer.max_time {limit}: write days, hours, minutes and seconds, such as 00:01:30:00")
 
 
@@ -44,7 +44,7 @@ def check_overfit_batches(share: float, data: CIFAR10DataModule) -> None:
     """
     counts = {"training": count_batches(data), "validation": math.ceil(len(data.val) / data.hparams["eval_batch_size"])}
     for kind, batches in counts.items():
-        if isinstance(share, float) and 0 < share * batches < 1:
+        if 0 < share * batches < 1:
             less = f"less than one of {format_count(batches, f'{kind} batch', f'{kind} batches')}"
             raise InputError(f"--trainer.overfit_batches {share} is {less}: name a number of batches, such as 1")
 

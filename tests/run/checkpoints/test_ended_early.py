@@ -49,9 +49,9 @@ def test_run_that_trained_on_ends_in_another_way(tiny, capsys):
 def test_a_callback_of_the_user_that_stops_training_is_said(tiny, capsys, monkeypatch):
     """Also before the first step, when Lightning tries the validation: otherwise nothing would say that none is run."""
     code = "from lightning import Callback\nclass Stop(Callback):\n def {}(self, run, _): run.should_stop = True"
+    monkeypatch.syspath_prepend(".")
     for name, when, steps in (("first", "validation", "0 steps"), ("second", "train", "3 steps")):
         Path(f"{name}.py").write_text(code.format(f"on_{when}_epoch_end"))
-        monkeypatch.syspath_prepend(".")
         stop = ["--trainer.callbacks", f"{name}.Stop", "--trust_config", name, "--trainer.max_epochs", 3]
         assert fit(*tiny, *SHORT, *stop, "--run_dir", name) == 0
         assert f"ended early: a callback set trainer.should_stop after {steps}" in capsys.readouterr().out
