@@ -16,16 +16,16 @@ MIN_STD = 1e-6  # the standard deviation of a constant channel is 0
 class Normalisation(nn.Module):
     """Map images (B, C, H, W), uint8 or floats in [0, 1], to floats of mean 0 and standard deviation 1, channels last.
 
-    ``mean`` and ``std`` have one value for each channel, for pixels in [0, 1]. The state dict lacks them: they
-    are hyper-parameters.
+    ``mean`` and ``std`` have one value for each channel, for pixels in [0, 1]; None: CIFAR-10's. The state dict lacks
+    them: they are hyper-parameters.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int = 3) -> None:
+    def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int = 3) -> None:
         super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
+        for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
             for value in values:
@@ -33,10 +33,10 @@ class Normalisation(nn.Module):
             self.register_buffer(name, torch.empty(channels), persistent=False)
         self.set(mean, std)
 
-    def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def set(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Normalise by these values from now on."""
-        self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.tensor(std)).clamp_(min=MIN_STD)
+        self.mean.copy_(torch.tensor(mean or CIFAR10_MEAN))
+        self.std.copy_(torch.tensor(std or CIFAR10_STD)).clamp_(min=MIN_STD)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, len(self.mean))

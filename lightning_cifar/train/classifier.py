@@ -21,7 +21,7 @@ from lightning_cifar.model.normalisation import CIFAR10_MEAN, CIFAR10_STD, Norma
 from lightning_cifar.train.averages import prepare_averages
 from lightning_cifar.train.checkpoint import check_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
-from lightning_cifar.train.hyperparameters import adopt_data, check_hyperparameters
+from lightning_cifar.train.hyperparameters import adopt_checkpoint, adopt_data, check_hyperparameters, set_normalisation
 from lightning_cifar.train.left_out import warn_of_what_is_left_out
 from lightning_cifar.train.objective import ClassWeights, Objective, choose_classes, convert_batch, split_batch
 from lightning_cifar.train.optim import build_optimizer, fuse
@@ -109,8 +109,7 @@ class ImageClassifier(LightningModule):
         self.hparams.update(to_plain(dict(self.hparams) | {"image_size": size, "non_square": non_square}))
         check_hyperparameters(self.hparams, five_block)
         five_block = {name: self.hparams[name] for name in five_block}
-        mean, std = self.hparams["mean"] or CIFAR10_MEAN, self.hparams["std"] or CIFAR10_STD
-        self.normalise = Normalisation(mean, std, five_block.get("in_channels", 3))
+        self.normalise = Normalisation(self.hparams["mean"], self.hparams["std"], five_block.get("in_channels", 3))
         networks = [build_network(network, num_classes, network_args, size, **five_block) for _ in range(members)]
         self.network = networks[0] if members == 1 else Ensemble(networks)
         freeze_parts(self.networks, freeze)
@@ -138,7 +137,7 @@ class ImageClassifier(LightningModule):
 
     @property
     def datamodule(self) -> CIFAR10DataModule | None:
-        return data if isinstance(data := getattr(self.trainer, "datamodule", None), CIFAR10DataModule) else None
+        return data if isinstance(data := getattr(self._trainer, "datamodule", None), CIFAR10DataModule) else None
 
     def setup(self, stage: str) -> None:
         """Complete the hyper-parameters, so that every checkpoint has them; before ``fit``, whiten and compile."""
@@ -149,7 +148,7 @@ class ImageClassifier(LightningModule):
         self.objective.weigh(self.hparams["class_weights"])
         if self.trainer.world_size > 1:
             torch.set_rng_state(self.random_state)  # Lightning has reseeded each process; continue as one would
-        self.set_normalisation(CIFAR10_MEAN, CIFAR10_STD)  # if there is no data module
+        set_normalisation(self.hparams, CIFAR10_MEAN, CIFAR10_STD)  # if there is no data module
         if data is not None:
             whiten_stems(self.five_block_nets, data.train, self.normalise)
         self.compiled = CompiledNetworks(self.networks) if self.hparams["compile"] else None
@@ -157,13 +156,14 @@ class ImageClassifier(LightningModule):
     def adopt(self, data: CIFAR10DataModule) -> None:
         """Take class names, size and normalisation from the data where there are none; `InputError` if they differ."""
         adopt_data(self.hparams, data)
-        self.set_normalisation(data.mean, data.std)
-
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalise by these values from now on, unless the hyper-parameters already have some."""
-        self.hparams["mean"] = list(self.hparams["mean"] or mean)
-        self.hparams["std"] = list(self.hparams["std"] or std)
         self.normalise.set(self.hparams["mean"], self.hparams["std"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take class names, size and normalisation, which the weights need: a subclass may not pass them on."""
+        adopt_checkpoint(self.hparams, checkpoint)
+        self.normalise.set(self.hparams["mean"], self.hparams["std"])
+        if (data := self.datamodule) is not None:
+            adopt_data(self.hparams, data)  # checks that the data fits
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes) for images (B, C, H, W), uint8 or floats in [0, 1]."""

@@ -1,6 +1,6 @@
 """Valid ranges of the hyper-parameters of `ImageClassifier`; `FiveBlockNet` checks those of the network."""
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -57,8 +57,15 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
             check_range("class_weights", weight, "(0, 1e9]")
 
 
+def adopt_checkpoint(values: MutableMapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Take class names, size, rule and normalisation from a checkpoint, which its weights need."""
+    stored = checkpoint.get("hyper_parameters", {})
+    names = ("class_names", "image_size", "non_square", "mean", "std")
+    values.update({name: stored[name] for name in names if stored.get(name) is not None})
+
+
 def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> None:
-    """Take class names, size, rule and balanced class weights from the data; `InputError` if the model has others."""
+    """Take class names, size, rule and what the model lacks from the data; `InputError` if the model has others."""
     names, known = list(data.dataset.class_names), values["class_names"]
     remedy = "to train on these, start from its weights by fine_tune or --init_from"
     if len(names) != values["num_classes"]:
@@ -75,3 +82,9 @@ def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> Non
         if values[name] not in (None, asked):
             raise InputError(f"{name} {asked}: the model was trained with {values[name]}; set it to that")
         values[name] = asked
+    set_normalisation(values, data.mean, data.std)
+
+
+def set_normalisation(values: MutableMapping[str, Any], mean: Sequence[float], std: Sequence[float]) -> None:
+    """Set mean and standard deviation of each channel, unless there are some."""
+    values.update(mean=list(values["mean"] or mean), std=list(values["std"] or std))

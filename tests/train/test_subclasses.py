@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from tests.trainer import make_quiet_trainer
@@ -21,8 +21,8 @@ def make_loader(items) -> DataLoader:
     return DataLoader([*items], batch_size=4)
 
 
-def make_trainer():
-    return make_quiet_trainer(max_epochs=1, log_every_n_steps=1)
+def make_trainer(**options):
+    return make_quiet_trainer(**{"max_epochs": 1, "log_every_n_steps": 1, **options})
 
 
 DICTIONARIES = [{"image": one, "label": label} for one, label in zip(IMAGES, LABELS, strict=True)]
@@ -181,3 +181,42 @@ def test_a_model_of_other_classes_says_how_it_is_trained_on_these():
     for model in (ImageClassifier(3, **SMALL), ImageClassifier(class_names=[*"abcdefghij"], **SMALL)):
         with pytest.raises(InputError, match="start from its weights by fine_tune or --init_from"):
             make_trainer().fit(model, data)
+
+
+class WithOwnArguments(ImageClassifier):
+    def __init__(self, learning_rate=1e-3, share=0.5):
+        super().__init__(learning_rate=learning_rate, widths=(8, 8, 8, 8, 8))
+        self.share = share
+
+
+def test_a_checkpoint_gives_what_a_subclass_does_not_pass_on(tmp_path):
+    data, trainer = CIFAR10DataModule("digits", batch_size=100), make_trainer(max_steps=1)
+    model = WithOwnArguments()
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = WithOwnArguments.load_from_checkpoint(tmp_path / "x.ckpt", map_location="cpu")
+    assert (loaded.hparams, loaded.normalise.mean.tolist()) == (model.hparams, model.normalise.mean.tolist())
+    images = data.test.images[:20]
+    assert torch.equal(loaded.eval()(images), model.cpu().eval()(images))
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_new_model_takes_the_normalisation_of_a_checkpoint(tmp_path, with_data):
+    """Even if the data module has another, and also to train on."""
+    source = CIFAR10DataModule("digits", batch_size=100) if with_data else DataLoader(TensorDataset(IMAGES, LABELS), 4)
+    model, trainer = ImageClassifier(mean=(0.2, 0.3, 0.4), std=(0.2, 0.3, 0.4), **SMALL), make_trainer(max_steps=1)
+    trainer.fit(model, source)
+    trainer.save_checkpoint(file := tmp_path / "x.ckpt")
+    found = make_trainer().test(ImageClassifier(**SMALL), source, ckpt_path=file, weights_only=True, verbose=False)
+    assert found == make_trainer().test(model, source, verbose=False)
+    make_trainer(max_steps=2).fit(again := ImageClassifier(**SMALL), source, ckpt_path=file, weights_only=True)
+    assert again.hparams["mean"] == [0.2, 0.3, 0.4] == pytest.approx(again.normalise.mean.tolist())
+
+
+def test_a_checkpoint_of_other_classes_than_the_data_is_refused(tmp_path):
+    data = CIFAR10DataModule("digits")
+    trainer = make_trainer()
+    trainer.strategy.connect(ImageClassifier(class_names=[*"abcdefghij"], **SMALL))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="the model has the classes a, b"):
+        make_trainer().test(ImageClassifier(**SMALL), data, ckpt_path=tmp_path / "x.ckpt", weights_only=True)
