@@ -104,7 +104,7 @@ def describe_end(job: Job, run: Run) -> Iterator[str]:
     elif timers or stopped:
         limit = f"--trainer.max_time {job.trainer['max_time']}"
         yield f"ended early: {stopped[0].stopping_reason_message if stopped else limit}"
-    elif trainer.should_stop:
+    elif trainer.should_stop and limit != "max_steps":
         yield f"ended early: a callback set trainer.should_stop after {format_count(trainer.global_step, 'step')}"
 
 

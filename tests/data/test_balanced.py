@@ -92,7 +92,7 @@ def test_what_has_no_effect_on_classes_of_one_size_gets_a_line(image_folder, cap
 
 
 def test_two_remedies_at_once_get_a_line(image_folder, capsys):
-    args = ["--data.dataset", "folder", "--data.root", str(image_folder), "--trainer.max_time", "00:00:00:00"]
+    args = ["--data.dataset", "folder", "--data.root", str(image_folder), "--trainer.max_steps", "1"]
     args += ["--model.class_weights", "balanced", "--data.balanced", "true", "--model.widths", "[4,4,8,8,8]"]
     assert main(["fit", *args, "--trainer.log_every_n_steps", "1", "--run_dir", "run"]) == 0
     assert (

@@ -33,8 +33,11 @@ def check_ranges(trainer: dict[str, Any], trains: bool) -> None:
     for name in ("max_epochs", "max_steps"):
         if trains and trainer[name] == 0:
             raise InputError(f"--trainer.{name} 0 trains nothing: set at least 1, or -1 for no limit")
-    if isinstance(limit := trainer["max_time"], str) and not re.fullmatch(r"\d+(:\d\d){3}", limit.strip()):
-        raise InputError(f"--trainer.max_time {limit}: write days, hours, minutes and seconds, such as 00:01:30:00")
+    if isinstance(limit := trainer["max_time"], str):
+        if not re.fullmatch(r"\d+(:\d\d){3}", limit.strip()):
+            raise InputError(f"--trainer.max_time {limit}: write days, hours, minutes and seconds, such as 00:01:30:00")
+        if trains and not limit.strip(" 0:"):
+            raise InputError(f"--trainer.max_time {limit} trains nothing: set at least a second, or null for no limit")
 
 
 def check_overfit_batches(share: float, data: CIFAR10DataModule) -> None:

@@ -112,7 +112,7 @@ def test_why_training_ended_is_printed_and_what_callbacks_print_is_shown(tiny, c
 def test_limit_that_was_reached_is_named(tiny, capsys, limit, value):
     """`test_resuming_a_finished_run_trains_nothing` has ``max_epochs``."""
     assert fit(tiny, "--trainer.max_epochs", "1000", f"--trainer.{limit}", value) == 0
-    capsys.readouterr()
+    assert ("ended early: " in capsys.readouterr().out) == (limit == "max_time")  # of max_steps, no callback is blamed
     assert main(["fit", "--resume", "run"]) == 0
     assert f"this run is complete; raise --trainer.{limit} to train on" in capsys.readouterr().out
 
@@ -292,6 +292,7 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         ("--trainer.max_epochs 0", "trains nothing: set at least 1, or -1 for no limit"),
         ("--trainer.max_steps 0", "trains nothing: set at least 1, or -1 for no limit"),
         ("--trainer.max_time 5", "--trainer.max_time 5: write days, hours, minutes and seconds, such as 00:01:30:00"),
+        ("--trainer.max_time 00:00:00:00", "--trainer.max_time 00:00:00:00 trains nothing: set at least a second"),
         (
             "--trainer.overfit_batches 0.1",
             "--trainer.overfit_batches 0.1 is less than one of 1 validation batch: name a number of batches, such as 1",
