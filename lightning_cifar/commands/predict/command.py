@@ -19,6 +19,7 @@ from lightning_cifar.run.settings.options import Arguments, add_checkpoint, chec
 from lightning_cifar.sources.images import count_kinds, is_image
 
 FORMATS = ("csv", "jsonl", "table")
+SUFFIXES = (".csv", ".jsonl", ".txt")  # of files that --output may overwrite
 TTA = ("none", "mirror", "translate")
 FIGURE = re.compile(r"\d{6,}-.*\.png", re.DOTALL)  # of `predict_files`
 MARK = UNFINISHED.format("explain")
@@ -33,8 +34,8 @@ def parser() -> Arguments:
     add = arguments.add_argument
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, patterns; -: a list on stdin")
     add("--top", type=int, default=3, help="number of classes for each image, the likeliest first; default 3")
-    add("--format", choices=FORMATS, help="default: table on a terminal, else csv")
-    add("--output", type=Path, help="file, written atomically; default: standard output")
+    add("--format", choices=FORMATS, help="default: table on a terminal, jsonl if --output ends so, else csv")
+    add("--output", type=Path, help="file, written atomically; default: standard output, as for -")
     add("--explain", type=Path, metavar="DIR", help="new directory for a figure of each image: Grad-CAM and gates")
     add("--tta", choices=TTA, help="test-time augmentation; default: the model's; none is the fastest")
     add("--precision", choices=PRECISIONS, default="32-true", help="auto: the faster one; default 32-true")
@@ -69,13 +70,16 @@ def main(args: list[str]) -> int:
         from lightning_cifar.evaluate.explain import check_maps
 
         check_maps(model)
-    top = min(options.top, model.hparams["num_classes"])
+    top = min(options.top, classes := model.hparams["num_classes"])
+    if options.top > classes:
+        print(f"note: --top {options.top}: the model has {classes} classes", file=sys.stderr)
     with open_output(options.output) as opened:  # may be refused, and must then leave no directory
         if options.explain:
             claim_directory(options.explain, "--explain", holds_unfinished)
             write_whole(options.explain / MARK, b"")
         rows = predict_files(model, chain([first], paths), options.batch_size, top, precision, options.explain)
-        failed = write_rows(rows, opened, options.format, top)
+        row_format = options.format or ("jsonl" if options.output and options.output.suffix == ".jsonl" else None)
+        failed = write_rows(rows, opened, row_format, top)
     if options.explain:
         (options.explain / MARK).unlink(missing_ok=True)
         print(f"explanations: {options.explain}", file=sys.stderr)
@@ -119,7 +123,7 @@ def write_rows(rows: Iterator[dict[str, Any]], opened: IO[str], row_format: str 
 @contextlib.contextmanager
 def open_output(file: Path | None) -> Iterator[IO[str]]:
     """Open standard output, or ``file``, which is replaced once it is complete."""
-    if file is None:
+    if file in (None, Path("-")):
         allow_any_bytes(sys.stdout)
         try:
             yield sys.stdout
@@ -127,12 +131,12 @@ def open_output(file: Path | None) -> Iterator[IO[str]]:
         except OSError as error:
             raise OSError(error.errno, error.strerror, error.filename or "standard output") from error
         return
-    check_output(file)
     if is_image(str(file)):
         raise InputError(f"--output {file} is an image, or named like one: name another file, such as predictions.csv")
+    check_output(file, *SUFFIXES)
     if not file.parent.is_dir():
         raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
-    with open_atomically(file, encoding="utf-8", errors="surrogateescape", newline="") as opened:
+    with open_atomically(file.resolve(), encoding="utf-8", errors="surrogateescape", newline="") as opened:
         yield opened
     print(f"predictions: {file}", file=sys.stderr)
 

@@ -63,7 +63,7 @@ def main(args: list[str]) -> int:
     output = parsed.output or run_dir / "repeat.json"
     made = [*list_missing(output.parent), *made]
     try:
-        check_output(output)
+        check_output(output, ".json")
         if output.parent.resolve() == run_dir.resolve() and SEED_FILE.fullmatch(output.name):
             raise InputError(f"--output {output}: such files hold the results of single seeds; name another file")
         if output.parent != run_dir:
@@ -107,8 +107,7 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
 
     if all((run_dir / f"seed{seed}.json").exists() for seed in seeds):  # otherwise training compares settings
         job = parse(args, ["fit", *typed])
-        chosen = {"data.batch_size"} if job.leaves_to_data("data.batch_size") else set()  # when the data is read
-        refuse_other_settings(job, run_dir, SEED, OWN | chosen)
+        refuse_other_settings(job, run_dir, SEED, OWN)
     print(f"run directory: {run_dir}", flush=True)
     shared = Shared()
     with explain_stop(lambda: f"in seed {seed}", run_dir):

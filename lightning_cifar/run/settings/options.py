@@ -215,7 +215,13 @@ def to_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def check_output(file: Path) -> None:
-    """Raise `InputError` if ``--output`` exists and is not a file: a directory, a device."""
+def check_output(file: Path, *suffixes: str) -> None:
+    """Raise `InputError` if ``--output`` exists and is a directory, a device, or a file of another kind.
+
+    A file is overwritten only if it is empty or has one of the ``suffixes``; it could be the user's model.
+    """
     if file.exists() and not file.is_file():
         raise InputError(f"--output {file} is not a file: name a new file, or one to overwrite")
+    if file.exists() and file.suffix not in suffixes and file.stat().st_size:
+        known = " or ".join(suffixes)
+        raise InputError(f"--output {file} exists: name a new file; only one that ends with {known} is overwritten")

@@ -371,9 +371,34 @@ def test_only_files_are_written_over(checkpoint, pictures, capsys, name):
     assert (status, err) == (2, f"error: --output {name} is not a file: name a new file, or one to overwrite\n")
 
 
+def test_no_file_of_another_kind_is_written_over(checkpoint, pictures, capsys):
+    """Such as the model itself."""
+    model = shutil.copy(checkpoint, "model.ckpt")
+    Path("config.yaml").write_text("a: 1")
+    for name in (model, "config.yaml"):
+        before = Path(name).read_bytes()
+        status, _, err = predict(capsys, "--ckpt_path", model, "--images", pictures, "--output", name)
+        known = "only one that ends with .csv or .jsonl or .txt is overwritten"
+        assert (status, err) == (2, f"error: --output {name} exists: name a new file; {known}\n")
+        assert Path(name).read_bytes() == before
+
+
+def test_the_output_is_named_as_users_name_it(checkpoint, pictures, capsys):
+    """``-`` is standard output; the suffix ``.jsonl`` names its format; a link stays a link."""
+    args = ["--ckpt_path", checkpoint, "--images", pictures / "a.jpg", "--output"]
+    _, out, _ = predict(capsys, *args, "-")
+    assert (len(table(out)), Path("-").exists()) == (1, False)
+    Path("link.jsonl").symlink_to("rows.jsonl")
+    for _ in range(2):
+        assert predict(capsys, *args, "link.jsonl")[0] == 0
+    assert json.loads(Path("rows.jsonl").read_text())["error"] is None
+    assert Path("link.jsonl").is_symlink()
+
+
 def test_no_more_classes_than_there_are(checkpoint, pictures, capsys):
-    _, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
+    _, out, err = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures, "--top", "1000000000")
     assert out.splitlines()[0].endswith(",class10,probability10,error")
+    assert "note: --top 1000000000: the model has 10 classes\n" in err
 
 
 @pytest.mark.slow
@@ -453,4 +478,4 @@ def test_folders_that_are_linked_or_cannot_be_read_are_not_passed_over(checkpoin
     status, out, _ = predict(capsys, "--ckpt_path", checkpoint, "--images", pictures)
     *read, locked = table(out)
     assert (status, len(read), [row["error"] for row in read]) == (1, 5, [""] * 5)
-    assert (locked["file"], locked["error"][:9]) == (str(pictures / "locked"), "a folder:")
+    assert (locked["file"], locked["error"][:8]) == (str(pictures / "locked"), "a folder")
