@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
+from itertools import pairwise
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.imports import trust
@@ -112,9 +113,11 @@ def report_stop(stop: KeyboardInterrupt | SystemExit, command: str) -> int:
 
 def run(args: list[str]) -> None:
     """Run a command: its module's ``main`` gets the words after it; a Trainer's command gets a parsed job."""
-    for word in args:
+    for before, word in pairwise(["", *args]):
         if (word.partition("=")[2] if word.startswith("--") else word).startswith("~/"):
             raise InputError(f"{word}: there is no home directory to put for ~: set HOME, or write the whole path")
+        if word == "" or (word.startswith("--") and word.endswith("=")):
+            raise InputError(f"{word or before or 'the command'} has an empty value: is a variable of the shell unset?")
     if args and (args[0] in PACKAGE_COMMANDS or predicts_files(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if word == "--help-all" else word for word in args]

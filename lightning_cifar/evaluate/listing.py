@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from typing import Any, BinaryIO, TextIO
 
 from lightning_cifar.data.square import Square
+from lightning_cifar.errors import InputError
 from lightning_cifar.sources.images import is_image, read_image
 from lightning_cifar.sources.layout import walk
 
@@ -25,13 +26,23 @@ def find_images(names: Iterable[str], others: list[str] | None = None) -> Iterat
     for name in names:
         if name == "-":
             allow_any_bytes(sys.stdin)
-            yield from (path for line in sys.stdin if (path := line.rstrip("\r\n").removeprefix("\ufeff")))
+            yield from read_list(sys.stdin)
         elif os.path.isdir(name):
             yield from find_images_below(name, others)
         elif not os.path.lexists(name) and glob.has_magic(name):
-            yield from sorted(find_matches(name))
+            for match in sorted(find_matches(name)):
+                yield from find_images_below(match, others) if os.path.isdir(match) else [match]
         else:
             yield name
+
+
+def read_list(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the path of each line that is not empty; `InputError` for what is no list of paths, such as an image."""
+    for line in lines:
+        if "\0" in line:
+            raise InputError("--images -: standard input is no list of paths, one a line: it has zero bytes")
+        if path := line.rstrip("\r\n").removeprefix("\ufeff"):
+            yield path
 
 
 def find_images_below(folder: str, others: list[str] | None = None) -> Iterator[str]:
@@ -93,7 +104,7 @@ def read_file(path: str, square: Square) -> Any:
     if os.path.isfile(path):
         return read_pixels(path, square)
     if os.path.isdir(path):
-        return "a folder: name it by --images itself, or let it be read"
+        return "a folder that cannot be read: check its permissions"
     return "not a regular file" if os.path.lexists(path) else "no such file"
 
 

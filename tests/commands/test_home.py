@@ -38,6 +38,20 @@ def test_without_a_home_no_directory_is_named_by_a_tilde(tiny, capsys, monkeypat
     assert not Path("~").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["predict", "--ckpt_path", "", "--images", "x.png"], "--ckpt_path"),
+        (["test", "--ckpt_path="], "--ckpt_path="),
+        (["report", ""], "report"),
+        ([""], "the command"),
+    ],
+)
+def test_an_empty_value_is_not_the_current_directory(words, named, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"error: {named} has an empty value: is a variable of the shell unset?\n"
+
+
 def test_home_is_expanded_for_archives(tiny, home, capsys):
     Path("config.yaml").write_text("data: {archive: ~/absent.tar.gz, dataset: cifar10}")
     assert main(["fit", *tiny, "--config=~/../config.yaml"]) == 2

@@ -101,6 +101,8 @@ def check_new_file(file: Path) -> None:
     """Raise `InputError` unless ``file`` is new and can be written, before the work is done."""
     if os.path.lexists(file):
         raise InputError(f"--output {file} exists: remove it or name another file")
+    if not file.parent.is_dir():
+        raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
     try:
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
