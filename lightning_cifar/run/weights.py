@@ -64,6 +64,8 @@ def read_weights(file: Path) -> StoredModel:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
+        if missing := {"hyper_parameters", "known"} - {*metadata}:
+            raise ValueError(f"without {min(missing)}, which export and save_weights write")
         hyper_parameters, known = (dict(json.loads(metadata[name])) for name in ("hyper_parameters", "known"))
         json.dumps([hyper_parameters, known], ensure_ascii=False).encode()  # refuses half of a surrogate pair
         check_range("temperature", known.get("temperature", 1.0), "(0, 1e9]")
@@ -173,7 +175,7 @@ def find_checkpoint(ckpt_path: str | Path, option: str = "--ckpt_path") -> Path:
     path = PRETRAINED if name == PRETRAINED_NAME else Path(name).expanduser()
     names = [f"{folder}{name}.ckpt" for name in ("best", "last") for folder in ("checkpoints/", "")]
     if (found := next(filter(Path.is_file, (path, *map(path.joinpath, names))), None)) is None:
-        why = "no such file"
+        why = "not a file" if path.exists() else "no such file"
         if path.is_dir():
             runs = sorted(path.glob("*/checkpoints"))  # such as the seeds of repeat
             why = "it holds no checkpoints/best.ckpt: name a run directory of fit"

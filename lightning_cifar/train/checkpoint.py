@@ -67,6 +67,8 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = file.read_bytes()
         end = content[content.rfind(ZIP_SIGNATURE) :]
+        if not (content.startswith(b"PK") and end.startswith(ZIP_SIGNATURE)):
+            raise ValueError("it is not a whole zip archive, as checkpoints are")
         body, comment = content[: -DIGEST - 2], content[-DIGEST - 2 :]
         if not end.endswith(NO_COMMENT, 0, ZIP_END) and comment != make_comment(body):
             raise ValueError("its SHA-256 differs from the one stored in it")
@@ -76,7 +78,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except Exception as error:  # damage raises many types of errors
-        line = f"{type(error).__name__} {error}".splitlines()[0]
+        line = f"{error}" if type(error) is ValueError else f"{type(error).__name__} {error}".splitlines()[0]
         if found := re.search(r"global: (?:GLOBAL )?(\S+)", str(error)):  # torch's, with escape codes and wrong advice
             line = f"it holds {found[1]}, which runs code: save a state_dict, or leave it out of save_hyperparameters"
         raise InputError(f"{file} is damaged or no checkpoint of this package ({line})") from error

@@ -14,7 +14,7 @@ from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError
 from lightning_cifar.data.dataset import ImageSet
 from lightning_cifar.data.loader import BatchLoader
 from lightning_cifar.sources.digits import load_digits
-from lightning_cifar.train.checkpoint import save_checkpoint
+from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 from lightning_cifar.train.compilation import CompiledNetworks
 from tests.trainer import make_quiet_trainer
 
@@ -230,6 +230,13 @@ def test_a_checkpoint_that_would_run_code_is_refused(fitted, tmp_path):
     with pytest.raises(InputError, match=r"hostile\.ckpt is damaged or no checkpoint"):
         ImageClassifier.load_from_checkpoint(tmp_path / "hostile.ckpt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"a: 1\n", b"\0" * 100, b"PK\3\4 cut off"])
+def test_a_file_that_is_no_checkpoint_is_not_said_to_have_changed(content, tmp_path):
+    (file := tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=r"of this package \(it is not a whole zip archive, as checkpoints are\)"):
+        load_checkpoint(file)
 
 
 @pytest.mark.slow
