@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import check_range
 from lightning_cifar.model.network import FiveBlockNet
 
 
@@ -22,7 +22,6 @@ def freeze(networks: Iterable[nn.Module], count: int) -> list[nn.Module]:
             blocks = [nn.ModuleList(filter(None, [network.stem, network.blocks[0]])), *network.blocks[1:]]
         else:
             blocks = [child for child in network.children() if next(child.parameters(), None) is not None][:-1]
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(blocks):
-            raise InputError(f"freeze must be a whole number in [0, {len(blocks)}] for this network, got {count!r}")
+        check_range("freeze", count, f"[0, {len(blocks)}]", whole=True)
         frozen += [block.requires_grad_(False) for block in blocks[:count]]
     return frozen

@@ -45,9 +45,10 @@ class Backbone(nn.Sequential):
             check_list(name, values)
             if len(values) != BLOCKS:
                 raise InputError(f"{name} must have one value for each of five blocks, got {list(values)}")
-        for width, pool in zip(widths, pools, strict=True):
+        for width, pool, depth in zip(widths, pools, depths, strict=True):
             check_range("widths", width, "[1, inf)", whole=True)
             check_flag("pools", pool)
+            check_range("depths", depth, "[0, inf)", whole=True)
         blocks = []
         for width, pool, depth in zip(widths, pools, depths, strict=True):
             steps = [step for step in order if pool or step != "pool"]

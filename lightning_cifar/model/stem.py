@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifar.errors import InputError
+from lightning_cifar.errors import InputError, check_range
 from lightning_cifar.model.blocks import ACTIVATIONS, Activation
 from lightning_cifar.model.flip_equivariance import pair_halves
 
@@ -34,8 +34,7 @@ class WhiteningStem(nn.Module):
         self, in_channels: int, kernel_size: int, stride: int, activation: Activation, bias: bool, flips: bool
     ) -> None:
         super().__init__()
-        if not 1 <= stride <= kernel_size:
-            raise InputError(f"stem_stride must be in [1, stem_kernel], got {stride} of {kernel_size}")
+        check_range("stem_stride", stride, f"[1, {kernel_size}]", whole=True)
         self.out_channels = 2 * in_channels * kernel_size**2
         self.conv = nn.Conv2d(in_channels, self.out_channels, kernel_size, stride, bias=bias)
         self.conv.weight.requires_grad_(False)

@@ -191,8 +191,8 @@ def test_every_seed_of_repeat_freezes_the_same_parts(trained, pets):
         (["fit", "--resume", "TRAINED", "--init_from", "pretrained"], "--init_from does not go with --resume"),
         (["repeat", "--n", "1", "--init_from", "nowhere"], "--init_from nowhere: no such file"),
         (["fit", "--model.freeze", "1"], "needs trained weights: add --init_from pretrained"),
-        (["fit", "--init_from", "TRAINED", "--model.freeze", "6"], "freeze must be a whole number in [0, 5]"),
-        (["fit", "--init_from", "TRAINED", "--model.freeze=-1"], "freeze must be a whole number in [0, 5]"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze", "6"], "--model.freeze must be in [0, 5], got 6"),
+        (["fit", "--init_from", "TRAINED", "--model.freeze=-1"], "--model.freeze must be in [0, 5], got -1"),
         (["fit", "--init_from", "TRAINED", "--model.widths", "[4,4,8,8,16]"], "--init_from has [4, 4, 8, 8, 8]"),
         (["fit", "--init_from", "TRAINED", "--model.network", "squeezenet1_1"], "--init_from has five_block"),
     ],
@@ -256,7 +256,7 @@ def test_the_last_layer_is_the_one_of_the_classes_wherever_it_is_defined(tmp_pat
 
 @pytest.mark.parametrize("freeze", [True, 2.0, "2", 6])
 def test_freeze_is_a_number_of_blocks(freeze):
-    with pytest.raises(InputError, match="freeze must be a whole number in"):
+    with pytest.raises(InputError, match=r"freeze must be (a whole number|in \[0, 5\]), got"):
         fine_tune(num_classes=3, freeze=freeze)
 
 

@@ -22,6 +22,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
     cifar, folder = data["dataset"] in ("cifar10", "cifar100"), data["dataset"] == "folder"
     five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
     ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
+    poolings = sum(model["pools"]) if "pool" in model["order"] else 0
     equal = f"every class has {format_count(class_sizes[0], 'training image')}" if len({*class_sizes}) == 1 else ""
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
@@ -32,7 +33,7 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "model.stem_stride": "" if model["stem_kernel"] else "there is no stem",
         "model.stem_bias": "" if model["stem_kernel"] else "there is no stem",
         "model.dropout": "" if model["hidden"] else "there is no hidden layer",
-        "model.global_pool": "five poolings leave one pixel" if all(model["pools"]) and small else "",
+        "model.global_pool": "five poolings leave one pixel" if poolings == 5 and small else "",
         "data.balanced": equal,
         "data.num_workers": "the images are in memory" if data["in_memory"] is True or not folder else "",
         "data.val_size": "the test set is held out" if test else "",

@@ -184,6 +184,14 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
 
 
 @pytest.mark.slow
+def test_an_option_with_an_effect_gets_no_line(tiny, capsys):
+    """Five blocks that pool without ``pool`` in their order leave 32x32 pixels to the last pooling."""
+    words = "--model.order [activation,sum,norm] --model.pools [true,true,true,true,true] --model.global_pool max"
+    assert fit(tiny, *words.split(), "--trainer.max_steps", "1") == 0
+    assert "note: " not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("terminal_signals")
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_run_says_how_it_is_resumed(tiny, capsys, monkeypatch, sent, status):
