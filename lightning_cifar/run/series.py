@@ -99,6 +99,8 @@ def refuse_other_settings(job: Job, parent: Path, kind: str, may_differ: Collect
     Settings that data or timing have not decided yet are not compared.
     """
     settings = yaml.safe_load(job.dump())
+    if job.data.loaded is None and job.leaves_to_data("data.batch_size"):
+        del settings["data"]["batch_size"]
     for group, name, undecided in UNDECIDED:
         if settings[group][name] == undecided:
             del settings[group][name]

@@ -160,7 +160,7 @@ def test_too_few_steps_get_a_line(folder, capsys):
     assert fit(folder, "--recipe", "fast") == 0
     assert f"note: {few}" in capsys.readouterr().out.splitlines()
     for options in (["--recipe", "fast", "--trainer.max_epochs", "1"], []):  # by default, 30 epochs
-        assert fit(folder, *options, "--trainer.max_time", "00:00:00:00", run_dir=f"run{len(options)}") == 0
+        assert fit(folder, *options, "--trainer.max_time", "00:00:00:01", run_dir=f"run{len(options)}") == 0
     assert "a network needs more" not in capsys.readouterr().out
 
 

@@ -50,6 +50,8 @@ def main(args: list[str]) -> int:
         raise InputError(f"--run_dir {parsed.run_dir}: use no question mark and no braces")
     if last_value(options, "--data.held_out") == "test":
         raise InputError("--data.held_out test: a sweep selects by validation images only; use val")
+    if last_value(options, "--trainer.limit_val_batches") in ("0", "0.0"):
+        raise InputError("--trainer.limit_val_batches 0: a sweep selects by validation images; leave it out")
     fit = layer_series("sweep", options, "trial")  # before torch is imported: typing errors are reported at once
     require_extra("sweep", "sweep", ["optuna"])
     from lightning_cifar.commands.sweep.space import make_default_space, parse_space, read_values

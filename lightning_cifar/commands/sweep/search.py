@@ -28,7 +28,7 @@ from lightning_cifar.commands.sweep.study import (
     write_csv,
     write_plots,
 )
-from lightning_cifar.commands.sweep.trial import run_trial
+from lightning_cifar.commands.sweep.trial import refuse_other_options, run_trial
 from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.errors import DivergenceError, InputError, reason
 from lightning_cifar.files import write_json
@@ -86,6 +86,8 @@ class Search:
                 self.enqueue_first(known)
             while self.advance(n_trials):
                 self.trial = None
+            if not self.has_trained:  # otherwise its trials compared the settings
+                refuse_other_options(self.fit, self.typed, self.run_dir, self.space)
             with self.lock:  # several processes may finish together
                 self.report()
 

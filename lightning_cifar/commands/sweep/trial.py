@@ -1,6 +1,6 @@
 """One trial of ``sweep``: trained as ``fit`` does, then evaluated on the validation images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from lightning_cifar.data.dataset import Dataset
 from lightning_cifar.run.job import Job, parse
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
-from lightning_cifar.run.series import list_resume_options, prepare, train_in_series
+from lightning_cifar.run.series import list_resume_options, prepare, refuse_other_settings, train_in_series
 from lightning_cifar.run.trainer import open_run
 
 TRIAL = "trial"  # name of a run in this series
@@ -53,7 +53,12 @@ def run_trial(
         return Outcome(measured["val/accuracy"], epochs, seconds, fit_seconds, pruning.pruned, job.data.dataset)
 
 
-def hold_out(args: list[str], typed: list[str], announce: bool) -> Job:
+def refuse_other_options(args: Sequence[str], typed: Sequence[str], run_dir: Path, searched: Collection[str]) -> None:
+    """Raise `InputError` if options differ from those of the trials in ``run_dir``, but for the ``searched`` ones."""
+    refuse_other_settings(hold_out(args, ["fit", *typed], announce=False), run_dir, TRIAL, searched)
+
+
+def hold_out(args: Sequence[str], typed: Sequence[str], announce: bool) -> Job:
     """Parse the options of a trial, and hold out validation images if its recipe holds out none."""
     job = parse(args, typed)
     if job.selects_by_validation:

@@ -160,10 +160,11 @@ def test_other_settings_and_other_spaces_are_refused(swept, tiny, capsys):
     status, _, err = run(capsys, *args, *SPACE[:2])
     message = f"data.crop_padding is fixed here, but searched over 1, 2 in {run_dir}/sweep.db: name another --run_dir"
     assert (status, err) == (2, f"error: {message}\n")
-    before = (run_dir / "sweep.json").read_text()  # with no trial left to train, the result is printed again
-    assert (
-        run(capsys, "sweep", *tiny, "--n_trials", "2", "--run_dir", run_dir, *SPACE, "--model.dropout", "0.1")[0] == 0
-    )
+    before = (run_dir / "sweep.json").read_text()
+    complete = ("sweep", *tiny, "--n_trials", "2", "--run_dir", run_dir, *SPACE)
+    status, _, err = run(capsys, *complete, "--model.dropout", "0.1")  # also if no trial is left to train
+    assert (status, err.splitlines()[-1].startswith("error: --model.dropout 0.1: the trials in ")) == (2, True)
+    assert run(capsys, *complete)[0] == 0  # the result is printed again
     assert (run_dir / "sweep.json").read_text() == before
 
 
@@ -306,6 +307,10 @@ def test_processes_share_the_trials_and_take_over_those_of_a_killed_one(tmp_path
         (
             ["--model.learning_rate", "0.1", "--data.batch_size", "64"],
             "learning rate and batch size are not left to search: name the options by --search",
+        ),
+        (
+            ["--trainer.limit_val_batches", "0"],
+            "--trainer.limit_val_batches 0: a sweep selects by validation images; leave it out",
         ),
         (["--config=no.yaml"], "--config no.yaml: no such file"),
         (["--config", "no.yaml"], "--config no.yaml: no such file"),
