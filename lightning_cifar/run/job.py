@@ -31,7 +31,7 @@ from lightning_cifar.run.settings.options import SIGNATURES
 from lightning_cifar.run.settings.parsing import Parsed, continues
 from lightning_cifar.run.settings.restrictions import restrict_parsing
 from lightning_cifar.run.settings.trainer_options import check_overfit_batches, check_ranges
-from lightning_cifar.run.weights import StoredModel, check_finite, describe_weights, find_checkpoint, read_model
+from lightning_cifar.run.weights import StoredModel, describe_weights, find_checkpoint, load_stored, read_model
 from lightning_cifar.train.classifier import ImageClassifier
 
 # Options of one command line, not of what is computed: config.yaml leaves them out.
@@ -80,7 +80,7 @@ class Job:
         return list_set_options(self.typed)
 
     def has_set(self, *names: str) -> bool:
-        """Whether flags, a configuration or ``fit --resume`` set one of these options; a series sets them anew."""
+        """Whether flags or a configuration set one of these options, or ``--resume`` keeps all of them."""
         groups = {name.partition(".")[0] for name in names}  # files of options
         return bool({*names, *groups, "resume"} & self.set_options)
 
@@ -88,9 +88,9 @@ class Job:
         """Whether the images of a folder decide these options."""
         return self.data.hparams["dataset"] == "folder" and not self.has_set(*names)
 
-    def set_precision(self, precision: str) -> None:
-        """Set the precision of the Trainer and of config.yaml."""
-        self.trainer["precision"] = self.settings["trainer"]["precision"] = precision
+    def set_trainer_option(self, name: str, value: Any) -> None:
+        """Set an option of the Trainer, and its value in config.yaml."""
+        self.trainer[name] = self.settings["trainer"][name] = value
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def check_sizes(job: Job) -> None:
     sizes = job.data.hparams["sizes"] or []
     for size in sizes:
         try:
-            check_logits(job.model.networks[0], job.data.num_classes, size)
+            check_logits(job.model.networks[0], job.model.hparams["num_classes"], size)
         except Exception as error:  # code of the user may fail in any way
             why = f"the network accepts no {size}x{size} pixels ({reason(error)})"
             raise InputError(f"sizes {sizes}: {why}: set sizes to null") from error
@@ -194,13 +194,12 @@ def choose_log_interval(job: Job) -> None:
     if job.has_set("trainer.log_every_n_steps"):
         return
     if job.trainer["barebones"]:
-        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = 0
-        return
+        return job.set_trainer_option("log_every_n_steps", 0)
     batches, interval = count_batches(job.data), job.trainer["log_every_n_steps"]
     for limit in filter(None, (job.trainer["limit_train_batches"], job.trainer["overfit_batches"])):
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if 0 < batches < (50 if interval is None else interval):
-        job.trainer["log_every_n_steps"] = job.settings["trainer"]["log_every_n_steps"] = batches  # 50: the default
+        job.set_trainer_option("log_every_n_steps", batches)  # 50: the default
 
 
 def load_weights(job: Job) -> StoredModel:
@@ -213,10 +212,8 @@ def load_weights(job: Job) -> StoredModel:
         raise InputError(f"{named} knows the class {differ[0]} where the data has {differ[1]}: {remedy}")
     if stored.facts:
         print(f"weights: {describe_weights(stored.facts)}")
-    job.model.temperature = stored.facts.get("temperature", 1.0)
-    check_finite(stored, job.model)
     try:
-        job.model.load_state_dict(stored.tensors)
+        load_stored(job.model, stored)
     except RuntimeError as error:
         raise InputError(f"{named} holds the weights of another network ({reason(error)})") from error
     return stored
@@ -236,7 +233,7 @@ def choose_precision(job: Job) -> None:
     if job.trainer["precision"] != "auto":
         return
     if precision := values_of_rank_zero().get("precision"):
-        return job.set_precision(precision)
+        return job.set_trainer_option("precision", precision)
     if not is_rank_zero():
         raise InputError("--trainer.precision auto needs Lightning to start the processes: name a precision instead")
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -244,4 +241,4 @@ def choose_precision(job: Job) -> None:
     precision = find_fastest_precision(job.model.network, device, job.data.hparams["image_size"])
     grounds = "the faster one here" if device.type in ("cpu", "cuda") else f"others are not tested on {device.type}"
     print(f"precision: {precision}, {grounds}", flush=True)
-    job.set_precision(precision)
+    job.set_trainer_option("precision", precision)

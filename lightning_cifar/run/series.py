@@ -17,7 +17,7 @@ from lightning_cifar.run.job import Job, choose_precision, load_data
 from lightning_cifar.run.process.exit_status import explain, find_stop
 from lightning_cifar.run.process.launcher import list_indices
 from lightning_cifar.run.records.stored_files import DAMAGED
-from lightning_cifar.run.settings.changes import find_differences
+from lightning_cifar.run.settings.changes import WITHOUT_EFFECT, find_differences
 from lightning_cifar.run.settings.ineffective import list_ineffective
 from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.trainer import Run, train
@@ -25,10 +25,8 @@ from lightning_cifar.sources.locks import one_at_a_time
 from lightning_cifar.train.checkpoint import load_checkpoint
 
 TOP = ("seed_everything", "init_from")  # options without a group that make another run
-# What data and timing decide later, and the value that stands for it until then.
+# Settings that data and timing decide later, with their values until then.
 UNDECIDED = (("trainer", "precision", "auto"), *(("model", name, None) for name in ("class_names", "mean", "std")))
-# Where the data lies, which device trains, and how often is logged, which may follow the batch size.
-WITHOUT_EFFECT = ("data.root", "trainer.devices", "trainer.log_every_n_steps")
 
 
 def list_resume_options(directory: Path) -> list[str]:
@@ -85,9 +83,9 @@ def choose_series_precision(job: Job, parent: Path, kind: str) -> None:
     chosen = parent / ".precision"
     with one_at_a_time(parent / ".precision.lock", "measures the precision"):
         if stored := next(read_settings(parent, kind), None):
-            job.set_precision(job.complete(stored)["trainer"]["precision"])
+            job.set_trainer_option("precision", job.complete(stored)["trainer"]["precision"])
         elif chosen.exists():
-            job.set_precision(chosen.read_text())
+            job.set_trainer_option("precision", chosen.read_text())
         else:
             choose_precision(job)
             write_whole(chosen, str(job.trainer["precision"]).encode())

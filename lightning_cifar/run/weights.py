@@ -97,9 +97,7 @@ def load_pretrained(file: Path | str = PRETRAINED_NAME) -> ImageClassifier:
     stored = read_model(file)
     check_network(stored)
     model = ImageClassifier(**stored.hyper_parameters)
-    check_finite(stored, model)
-    model.load_state_dict(stored.tensors)
-    model.temperature = stored.facts.get("temperature", 1.0)
+    load_stored(model, stored)
     return model.eval()
 
 
@@ -165,6 +163,13 @@ def check_finite(stored: StoredModel, model: ImageClassifier) -> None:
     values = (one for name, one in stored.tensors.items() if name not in infinite and isinstance(one, Tensor))
     if not all(value.isfinite().all() for value in values):
         raise InputError(f"{stored.file} holds weights that are NaN or infinite: name an earlier checkpoint")
+
+
+def load_stored(model: ImageClassifier, stored: StoredModel) -> None:
+    """Load weights and temperature; `InputError` for weights that are NaN or infinite."""
+    check_finite(stored, model)
+    model.load_state_dict(stored.tensors)
+    model.temperature = stored.facts.get("temperature", 1.0)
 
 
 def find_checkpoint(ckpt_path: str | Path, option: str = "--ckpt_path") -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifar.commands.report.runs import SavedRun
+from lightning_cifar.run.settings.changes import WITHOUT_EFFECT
 
-WITHOUT_EFFECT = ("data.root", "data.num_workers", "trainer.default_root_dir")  # on what is learnt
 LABEL = 40  # characters, at most, of the settings in a label
 
 

@@ -15,16 +15,15 @@ def to_percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def is_partial(run: SavedRun) -> bool:
-    return bool(run.test) and describe_partial(run.test) != ""
-
-
 Measure = Callable[[SavedRun], float | None]
 MEASURES: dict[str, tuple[str, Measure]] = {  # name: number format, and how to read the value
     "test accuracy, %": ("{:.2f}", lambda run: to_percent(run.test.get("accuracy"))),
     "balanced test accuracy, %": ("{:.2f}", lambda run: to_percent(run.test.get("balanced_accuracy"))),
     NO_TTA: ("{:.2f}", lambda run: to_percent(run.test.get("accuracy_without_tta"))),
-    "images of the partial test": ("{:,.0f}", lambda run: run.test["images"] if is_partial(run) else None),
+    "images of the partial test": (
+        "{:,.0f}",
+        lambda run: run.test["images"] if run.test and describe_partial(run.test) else None,
+    ),
     "test loss": ("{:.4f}", lambda run: run.test.get("loss")),
     "calibration error": ("{:.4f}", lambda run: run.test.get("calibration_error")),
     "held-out accuracy, last epoch, %": ("{:.2f}", lambda run: to_percent(run.last("val/accuracy", "test/accuracy"))),

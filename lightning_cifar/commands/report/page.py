@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_cifar.commands.report.groups import WITHOUT_EFFECT, Group, group_runs
+from lightning_cifar.commands.report.groups import Group, group_runs
 from lightning_cifar.commands.report.measures import compare_groups, summarise_groups, tabulate_runs
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
@@ -25,6 +25,7 @@ from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
 from lightning_cifar.run.records.stored_files import DAMAGED, read_json
+from lightning_cifar.run.settings.changes import WITHOUT_EFFECT
 from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"

@@ -26,19 +26,19 @@ def find_fastest_precision(network: nn.Module, device: torch.device, side: int) 
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if device.type != "cpu":
         return "32-true"
-    return find_processor_precision() or measure_precision(network, device, side)
+    return find_processor_precision() or measure_precision(network, side)
 
 
-def measure_precision(network: nn.Module, device: torch.device, side: int) -> str:
-    """Time both precisions on a copy of the network and random images, for a second."""
+def measure_precision(network: nn.Module, side: int) -> str:
+    """Time both precisions on the CPU, on a copy of the network and random images, for a second."""
     twin = copy.deepcopy(network).train()
     seconds: dict[str, float] = {}
     with torch.random.fork_rng([]):  # dropout draws
-        batch = torch.rand(IMAGES, 3, side, side).to(device).contiguous(memory_format=torch.channels_last)
+        batch = torch.rand(IMAGES, 3, side, side).contiguous(memory_format=torch.channels_last)
         for turn in range(2 * STEPS):  # in turn, for other processes come and go
             precision = ("32-true", "bf16-mixed")[turn % 2]
             start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
                 logits = twin(batch)
             logits.float().logsumexp(1).sum().backward()
             seconds[precision] = min(time.perf_counter() - start, seconds.get(precision, float("inf")))

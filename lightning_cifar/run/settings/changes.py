@@ -10,6 +10,10 @@ from lightning_cifar.run.settings.options import SIGNATURES
 MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
 MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
+# Options that change nothing that is learnt: where data lies, how it is read, which device trains, how often is logged.
+WITHOUT_EFFECT = {"data.root", "data.num_workers", "data.eval_batch_size"}
+WITHOUT_EFFECT |= {"trainer.devices", "trainer.log_every_n_steps", "trainer.default_root_dir"}
+
 
 def find_differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Yield each option that differs: its name, such as ``data.root``, its value and the stored value."""

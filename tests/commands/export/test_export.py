@@ -199,7 +199,10 @@ def test_a_file_that_disagrees_is_not_written(checkpoint, tmp_path, capsys, monk
         ("--ckpt_path x --output x.pt2 --int8", "--int8 needs --format onnx, got torch.export"),
         ("--ckpt_path absent.ckpt --output x.pt2", "--ckpt_path absent.ckpt: no such file"),
         ("--ckpt_path x --output absent/x.pt2", "--output absent/x.pt2: absent is not a directory: make it first"),
-        ("--ckpt_path x --output /dev/null/x.pt2", "--output /dev/null/x.pt2: /dev/null is not a directory: make it first"),
+        (
+            "--ckpt_path x --output /dev/null/x.pt2",
+            "--output /dev/null/x.pt2: /dev/null is not a directory: make it first",
+        ),
         ("--ckpt_path pretrained --output x.pt2 --images *.png", "--images *.png: no image found"),
         (
             "--ckpt_path pretrained --output x.onnx --int8",

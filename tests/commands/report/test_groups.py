@@ -8,6 +8,14 @@ from lightning_cifar.commands.report.groups import group_runs
 from lightning_cifar.commands.report.runs import SavedRun
 
 
+def test_settings_that_change_nothing_that_is_learnt_make_no_other_group():
+    """As in a directory of `repeat`, whose seeds may be trained on several devices."""
+    own = [{"trainer.devices": [device], "trainer.log_every_n_steps": 9 + device} for device in (0, 1)]
+    runs = [SavedRun(Path(f"seed{seed}"), settings=settings, seed=seed) for seed, settings in enumerate(own)]
+    (group,) = group_runs(runs)
+    assert group.runs == runs
+
+
 @pytest.mark.parametrize("names", [("a", "b"), (".",)])
 def test_runs_named_in_their_own_directory_have_a_label(names):
     """Settings that differ too much for a label leave the directory's name, which `.` has not."""

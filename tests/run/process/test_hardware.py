@@ -12,8 +12,6 @@ from lightning_cifar import ImageClassifier, main
 from lightning_cifar.run.process import hardware
 from lightning_cifar.run.process.hardware import find_processor_precision, measure_precision
 
-CPU = torch.device("cpu")
-
 
 class Slow(nn.Module):
     """A network that is slow in one precision, like bfloat16 on processors without its instructions."""
@@ -32,7 +30,7 @@ class Slow(nn.Module):
 
 @pytest.mark.parametrize(("slow", "chosen"), [(torch.bfloat16, "32-true"), (torch.float32, "bf16-mixed")])
 def test_chooses_the_faster_precision(slow, chosen):
-    assert measure_precision(Slow(slow), CPU, side=8) == chosen
+    assert measure_precision(Slow(slow), side=8) == chosen
 
 
 def test_measures_networks_that_use_view():
@@ -47,7 +45,7 @@ def test_measures_networks_that_use_view():
             return self.head(self.features(pixels).view(len(pixels), -1))
 
     network = ImageClassifier(network=Viewed, image_size=8).network
-    assert measure_precision(network, CPU, side=8) in ("32-true", "bf16-mixed")
+    assert measure_precision(network, side=8) in ("32-true", "bf16-mixed")
 
 
 @pytest.mark.slow
@@ -55,7 +53,7 @@ def test_leaves_network_and_random_state_unchanged():
     network = ImageClassifier(widths=(4, 4, 8, 8, 8), hidden=8).network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    assert measure_precision(network, CPU, side=32) in ("32-true", "bf16-mixed")
+    assert measure_precision(network, side=32) in ("32-true", "bf16-mixed")
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
