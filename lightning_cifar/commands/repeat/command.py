@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
     if last_value(options, "--seed_everything") is not None:
         raise InputError("--seed_everything: repeat sets the seeds; name the first by --first_seed")
     fit = layer_series("repeat", options, "seed")  # before torch is imported: typing errors are reported at once
-    run_dir, made = make_directory(parsed.run_dir, Path("runs/repeat", name_settings(options)), holds_seeds)
+    run_dir, made = make_directory(parsed.run_dir, Path("runs/repeat", name_settings(fit)), holds_seeds)
     output = parsed.output or run_dir / "repeat.json"
     made = [*list_missing(output.parent), *made]
     try:

@@ -68,7 +68,7 @@ def main(args: list[str]) -> int:
             given.append("data.batch_size")  # `fit` chooses it by the number of images
         space = make_default_space(known, given)
     run_dir, made = make_directory(
-        parsed.run_dir, Path("runs/sweep", name_settings(options)), lambda directory: (directory / STUDY).exists()
+        parsed.run_dir, Path("runs/sweep", name_settings(fit)), lambda directory: (directory / STUDY).exists()
     )
     from lightning_cifar.commands.sweep.search import Search
 

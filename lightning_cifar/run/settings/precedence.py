@@ -153,6 +153,6 @@ def find_config_to_resume(run_dir: str, command: str, flags: list[str]) -> Path:
     return stored
 
 
-def name_settings(flags: list[str]) -> str:
-    """Return the recipe's name; ``custom`` for settings from a file."""
-    return last_value(flags, "--recipe") or ("custom" if last_value(flags, "--config", "-c") else "report")
+def name_settings(layered: list[str]) -> str:
+    """Return the recipe's name in a command that `layer` returned; ``custom`` for settings from a file alone."""
+    return last_value(layered, "--recipe") or "custom"

@@ -1,4 +1,4 @@
-"""What the parser may read: imports from trusted packages, nothing from the network, no text that takes very long."""
+"""Limits of the parser: imports from trusted packages, nothing from the network, no text that takes very long."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

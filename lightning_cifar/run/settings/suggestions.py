@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from difflib import get_close_matches
 
-ALIASES = {  # of options: what users type, by what they mean
+ALIASES = {  # names of options, by what users type for them
     name: meant
     for meant, names in {
         "learning_rate": "lr",

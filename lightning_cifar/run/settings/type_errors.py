@@ -32,6 +32,8 @@ def shorten_type_error(key: str, text: str) -> str:
         return shorten_type_error(f"{key}.{argument[1]}", argument[2])
     if why := explain_class(key, text):
         return why
+    if typed := re.match(r"invalid literal for int\(\) with base 10: ('.*?');", text):
+        return f"--{key}: the key {typed[1]} is no whole number: expected {WORDS['dict']}"
     if argument := re.search(r"Errors:; (.*?); .*NestedArg\(key='([\w.]+)'", text):
         return f"--{key}.{argument[2]}: {argument[1].removeprefix(argument[2]).strip()}"
     found = re.search(r".*(?:Given value|Got value): (.*)$", text)  # the last: a part of it may come before

@@ -10,6 +10,7 @@ import yaml
 from lightning_cifar import main
 from lightning_cifar.run import job
 from lightning_cifar.run.settings import from_checkpoint
+from lightning_cifar.run.settings.precedence import layer_series, name_settings
 from lightning_cifar.train.checkpoint import load_checkpoint, save_checkpoint
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
@@ -212,6 +213,7 @@ def test_a_few_settings_change_the_usual_recipe(capsys, options, expected):
     settings = yaml.safe_load(capsys.readouterr().out)
     assert settings["data"]["dataset"] == "digits"
     assert (settings["recipe"], settings["trainer"]["max_epochs"], settings["data"]["batch_size"]) == expected
+    assert name_settings(layer_series("repeat", [*options, "--config", "mine.yaml"], "seed")) == expected[0]
 
 
 @pytest.mark.slow

@@ -237,6 +237,16 @@ def test_callback_that_does_not_suit_the_model_is_refused_in_one_line(tiny, caps
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
+def test_a_function_of_the_user_that_takes_too_few_arguments_is_one_line(tiny, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    Path("short.py").write_text("def start(trainer):\n    pass\n")
+    options = [CALLBACKS, "LambdaCallback", f"{CALLBACKS}.on_train_start", "short.start", "--trust_config", "short"]
+    assert fit(tiny, *options) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: a callback (LambdaCallback) cannot be used here: TypeError start() takes 1")
+
+
 @pytest.mark.parametrize("callback", ["RichProgressBar", "RichModelSummary"])
 def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callback):
     from lightning.pytorch.callbacks import rich_model_summary
@@ -286,6 +296,10 @@ def test_missing_package_of_a_callback_is_named(tiny, capsys, monkeypatch, callb
         (
             "--trainer.callbacks GradientAccumulationScheduler --trainer.callbacks.scheduling {0:2}",
             "--trainer.callbacks.scheduling {0:2}: expected a mapping, such as '{0: 2}'",
+        ),
+        (
+            "--trainer.callbacks GradientAccumulationScheduler --trainer.callbacks.scheduling {0:2,1:4}",
+            "--trainer.callbacks.scheduling: the key '0:2' is no whole number: expected a mapping, such as '{0: 2}'",
         ),
         (
             "--trainer.logger CSVLogger --trainer.logger.flush_logs_every_n_steps y",
