@@ -125,7 +125,7 @@ class LastCheckpoint(Checkpoint):
     def after_step(self, fetcher: Any) -> None:
         if self not in find_callbacks(self.trainer, LastCheckpoint):  # a trial, of LearningRateFinder
             return
-        # What is logged in the epoch now has its sums, to which those from before a stop are added.
+        # The sums from before a stop are added once a value is logged again in this epoch.
         with explain_checkpoint(self.trainer.ckpt_path):
             resume.add_epoch_sums(self.trainer, self.stored.get("sums", {}))
         self.ended_early = resume.ends_within_epoch(self.trainer)
@@ -148,9 +148,7 @@ class LastCheckpoint(Checkpoint):
         self.stored.pop("sums", None)
         stop, ends = self.in_any_process(self.stop_signal is not None), self.trainer.fit_loop.done
         if not self.ended_early and (stop or ends or self.is_due(min(EPOCH_SECONDS, self.seconds))):
-            self.epoch_over = True
-            self.save()
-            self.epoch_over = False
+            self.save_after_epoch()
         if stop and not ends:
             self.stop()
 
@@ -173,6 +171,14 @@ class LastCheckpoint(Checkpoint):
         """Requeue the job if SLURM announced the end of its time."""
         if self.requeue_signal and self.stop_signal == self.requeue_signal and self.trainer.is_global_zero:
             requeue_slurm_job()
+
+    def save_after_epoch(self) -> None:
+        """Save a checkpoint that begins the next epoch."""
+        self.epoch_over = True
+        try:
+            self.save()
+        finally:
+            self.epoch_over = False
 
     def save(self) -> None:
         for callback in find_callbacks(self.trainer, FiniteLoss):
@@ -212,9 +218,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # These averages become the model's weights only now.
         if find_callbacks(trainer, StochasticWeightAveraging) and not self.ended_early:
-            self.epoch_over = True
-            self.save()
-            self.epoch_over = False
+            self.save_after_epoch()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         best = [one.best_model_path for one in find_callbacks(trainer, ModelCheckpoint)]

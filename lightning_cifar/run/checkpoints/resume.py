@@ -1,4 +1,4 @@
-"""What exact resume needs of Lightning's and torchmetrics' internals, all in this file.
+"""Internals of Lightning and torchmetrics that exact resume needs, all in this file.
 
 Lightning's checkpoints lack the sums of the current epoch's metrics, and Lightning calls no hook between two steps, the
 one moment at which everything is consistent. `INTERNALS` lists every name that is touched, and why;

@@ -78,6 +78,17 @@ def test_last_checkpoint_holds_the_last_state(tiny, tmp_path, end):
     assert steps in (trained, None)
 
 
+def test_a_save_that_fails_is_not_taken_for_an_epochs_end_later(monkeypatch):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    callback = LastCheckpoint()
+    monkeypatch.setattr(LastCheckpoint, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        callback.save_after_epoch()
+    assert not callback.epoch_over
+
+
 def test_negative_minutes_are_refused():
     with pytest.raises(InputError, match="minutes must be at least 0, got -1"):
         LastCheckpoint(minutes=-1)
