@@ -4,7 +4,7 @@
 
 DIR is an image folder with ``train/<class>/*`` and ``test/<class>/*``, of classes that are not CIFAR-10's. Each seed
 draws its images of the training part and tests on the whole test part. With the same ``--run_dir``, an interrupted
-comparison goes on. Writes ``benchmarks/results/finetuning.json`` after each row, and ``docs/finetuning.svg`` last.
+comparison resumes. Writes ``benchmarks/results/finetuning.json`` after each row, and ``docs/finetuning.svg`` last.
 """
 
 import argparse

@@ -22,6 +22,7 @@ from lightning_cifar.data.sizes import find_size
 from lightning_cifar.run.settings.options import RECIPES
 from lightning_cifar.train.replay import replay_augmentation
 from lightning_cifar.train.schedule import build_triangle
+from lightning_cifar.train.whitening import whiten_stems
 
 RECIPE = "gpu94"
 AUTOTUNED = ["--trainer.benchmark", "true"]  # cuDNN chooses its algorithms by trying them
@@ -137,8 +138,7 @@ def run_bare_loop(measurement: Measurement) -> dict[str, Any]:
     data, model = build(RECIPE, {**place, **({"batch_size": TINY_BATCH} if dry else {})}, TINY if dry else {})
     data.setup()
     model.adopt(data)
-    assert model.network.stem is not None
-    model.network.stem.whiten(model.normalise(data.train.sample(5000).images))
+    whiten_stems(model.five_block_nets, data.train, model.normalise)
     torch.backends.cudnn.benchmark = True
     trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.trainer, trainer.training = trainer, True  # of which the data module reads device and epoch

@@ -5,7 +5,7 @@
 
 First each network trains for 40 steps, in turn, three times; the medians give the steps that take as long as N steps of
 the five-block network (default: the recipe's). Then `repeat` trains each. With the same ``--run_dir``, an interrupted
-comparison goes on. Writes ``benchmarks/results/networks.json`` after each network.
+comparison resumes. Writes ``benchmarks/results/networks.json`` after each network.
 """
 
 import argparse

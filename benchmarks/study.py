@@ -31,7 +31,7 @@ DIVERGED = 3  # exit status of `repeat`, whose other seeds are trained
 class Study(NamedTuple):
     question: str
     against: Literal["first", "previous"]
-    forms: dict[str, str]  # by name, what is arguments of ``repeat``
+    forms: dict[str, str]  # arguments of ``repeat``, by variant
 
 
 FAST = "--recipe fast --trainer.max_steps 300"  # the recipe has 290, chosen after these studies

@@ -39,6 +39,7 @@ from lightning_cifar.run.process.hardware import find_processor_precision, keep_
 from lightning_cifar.run.records.run_json import describe_device
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.settings.precedence import layer
+from lightning_cifar.train.whitening import whiten_stems
 
 RECIPE, WARMUP, REPEATS = "fast", 5, 5
 STEPS = {"fast": 50, "tiny": 300}
@@ -62,8 +63,8 @@ class Clock(Callback):
         self.steps, self.started, self.ended = steps, 0.0, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if DEVICE.type == "cuda" and trainer.global_step in (WARMUP, self.steps):
-            torch.cuda.synchronize()
+        if trainer.global_step in (WARMUP, self.steps):
+            wait()
         if trainer.global_step == WARMUP:
             self.started = time.perf_counter()
         self.ended = time.perf_counter()
@@ -97,9 +98,8 @@ def run_barebones(root: str, size: str) -> tuple[float, float]:
 def run_raw_loop(root: str, size: str) -> tuple[float, float]:
     data, model = build_parts(root, size)
     data.setup()
+    whiten_stems(model.five_block_nets, data.train, model.normalise)
     model = model.to(DEVICE).train()
-    assert model.network.stem is not None
-    model.network.stem.whiten(model.normalise(data.train.sample(5000).images))
     optimizer = model.configure_optimizers()
     loader = data.train_dataloader()
     loader.positions, data.draws, data.fill = True, data.draws.to(DEVICE), data.fill.to(DEVICE)
@@ -111,8 +111,8 @@ def run_raw_loop(root: str, size: str) -> tuple[float, float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if DEVICE.type == "cuda" and step in (WARMUP, STEPS[size]):
-            torch.cuda.synchronize()
+        if step in (WARMUP, STEPS[size]):
+            wait()
         if step == WARMUP:
             started = time.perf_counter()
     return time.perf_counter() - started, 0.0

@@ -124,7 +124,8 @@ class BareStep:
             model.compiled = CompiledNetworks(model.networks)
         self.optimizer = model.configure_optimizers()
         precision = yaml.safe_load(RECIPES[recipe].read_text())["trainer"].get("precision")
-        self.mixed = precision == "auto" and DEVICE.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.mixed = precision == "auto" and DEVICE.type == "cuda"
+        self.mixed &= find_fastest_precision(model.network, DEVICE, 32) == "bf16-mixed"
         self.rates, self.replay = DeviceRates(self.optimizer), None
         if replay:
             self.replay = Replay(CUDARecorder() if DEVICE.type == "cuda" else RepeatingRecorder())
