@@ -40,5 +40,5 @@ def build_network(
         build = import_module("lightning_cifar.networks.builder").build_other
         return cast(nn.Module, build(name, num_classes, dict(network_args or {}), size or SIZE))
     if network_args:
-        raise InputError(f"{FIVE_BLOCK} takes no network_args: use --model.widths, --model.gate and so on")
+        raise InputError(f"{FIVE_BLOCK} takes no network_args: set widths, gate and so on")
     return FiveBlockNet(num_classes, **five_block).to(memory_format=torch.channels_last)

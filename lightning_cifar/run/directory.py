@@ -17,7 +17,7 @@ from lightning_cifar.sources.locks import acquire
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished-{}"  # in a directory that a command fills, until it ends: it may then be repeated
-# What a run writes without any result, but for hidden files; every result changes another file too.
+# Files that a run writes before it has results, besides hidden ones; every result changes another file too.
 SET_UP = {"config.yaml", "run.json", "hparams.yaml", "batch.png", "curves.png", "wandb", "sweep.db"}
 
 

@@ -154,7 +154,7 @@ def check_target(root: Path, published: type[CIFAR10]) -> None:
         raise InputError(f"root {root} holds the files themselves: name the directory with {published.base_folder}")
     held = [one for one in list_folders(root) if any(map(has_image_suffix, walk(one, find_part(one.name) == "train")))]
     if len(held) > 1 or any(find_part(one.name) == "train" for one in held):
-        raise InputError(f"root {root} looks like an image folder: add --data.dataset folder")
+        raise InputError(f"root {root} looks like an image folder: set dataset to folder")
 
 
 def is_intact(archive: Path, digest: str) -> bool:

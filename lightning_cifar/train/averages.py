@@ -15,11 +15,10 @@ from lightning_cifar.errors import InputError
 
 
 def prepare_averages(trainer: Trainer, data: Any) -> None:
-    """Let callbacks that average the weights copy integers and constants, whose mean would be rounded.
+    """Correct callbacks that average the weights; `InputError` if one would never begin to.
 
-    An average that has not begun equals the weights wherever it is used; Lightning would evaluate and save untrained
-    ones.
-    `InputError` if one would never begin, by `count_steps` on ``data``.
+    They copy integers and constants, whose mean would be rounded, and all weights until averaging begins: Lightning
+    would evaluate and save the initial ones.
     """
     for one in find_callbacks(trainer, WeightAveraging):
         if isinstance(one, EMAWeightAveraging) and one.update_starting_at_epoch is None:

@@ -64,7 +64,7 @@ class ImageClassifier(LightningModule):
         compile: train through ``torch.compile``, which needs a C++ compiler. Slower than eager mode on CPUs.
         replay: record the training step as a CUDA graph and replay it; ``auto``: on a GPU, where it is possible.
         members: number of networks, at least 1, trained separately on the same batches; their logits are averaged.
-        freeze: number of first parts that are not trained (see `lightning_cifar.model.freezing.freeze`).
+        freeze: number of first blocks that are not trained (see `lightning_cifar.model.freezing.freeze`).
         five_block: arguments of `FiveBlockNet`.
     """
 

@@ -42,7 +42,7 @@ def check_hyperparameters(values: Mapping[str, Any], five_block: Collection[str]
     for interval, names in RANGES.items():
         for name in names:
             if values[name] is not None or name not in OPTIONAL:
-                check_range(name, values[name], interval, whole=interval[1] == "1")
+                check_range(name, values[name], interval, whole=interval[1] == "1")  # intervals from 1 hold counts
     find_optimizer(values["optimizer"])
     check_flag("replay", values["replay"], "auto")
     check_flag("compile", values["compile"])

@@ -1,4 +1,4 @@
-"""What a training from Python leaves out without an error: each gets a warning."""
+"""Warnings about what a training from Python leaves out without an error."""
 
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn

@@ -29,7 +29,7 @@ def build_optimizer(network: nn.Module, options: Mapping[str, Any]) -> torch.opt
     name, args, weight_decay = options["optimizer"], dict(options["optimizer_args"] or {}), options["weight_decay"]
     kind = find_optimizer(name)
     if taken := {"params", "lr", "fused", "differentiable"} & {*args}:
-        known = "parameters, fused steps, and rates by --model.learning_rate and so on"
+        known = "parameters, fused steps, and rates by learning_rate and so on"
         raise InputError(f"optimizer_args must not have {min(taken)}: the model sets {known}")
     if name in ("sgd", "muon"):
         args = {"momentum": options["momentum"]} | args

@@ -147,7 +147,7 @@ def test_names_of_classes_must_be_text(image_folder, read):
 def test_cifar_is_not_downloaded_into_an_image_folder(image_folder, tiny, capsys, folder):
     before = sorted(image_folder.rglob("*"))
     assert main(["fit", *tiny, "--data.dataset", "cifar10", "--data.root", str(image_folder / folder)]) == 2
-    assert "looks like an image folder: add --data.dataset folder" in capsys.readouterr().err
+    assert "looks like an image folder: set dataset to folder" in capsys.readouterr().err
     assert sorted(image_folder.rglob("*")) == before
 
 
