@@ -60,7 +60,8 @@ def test_help_of_a_command_has_every_option_on_one_screen(subcommand, run_withou
     assert out.startswith(f"usage: python -m lightning_cifar {subcommand} ")
     words = out.replace(",", " ").split()
     assert {"--recipe", "--ckpt_path", "batch_size", "widths", "learning_rate", "max_epochs"} <= {*words}
-    assert ("--images" in words) == (subcommand == "predict")
+    for option, command in {"--images": "predict", "--resume": "fit", "--corruptions": "test"}.items():
+        assert (option in words) == (subcommand == command)
     assert len(out.splitlines()) <= 52
     assert max(map(len, out.splitlines())) <= 80
 

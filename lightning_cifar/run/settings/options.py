@@ -19,7 +19,7 @@ TRAINER_COMMANDS = {
     "fit": "train a recipe; curves, metrics and checkpoints go to a run directory",
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images: a table, and test.json",
-    "predict": "classify the test images, or your images (--images), and write a CSV file",
+    "predict": "classify the test images, into a CSV file, or your images (--images)",
 }
 PACKAGE_COMMANDS = {  # each a module or folder of `lightning_cifar.commands`
     "repeat": "train and test n seeds of a recipe: mean, spread, interval; or compare two results",
@@ -139,6 +139,10 @@ def format_short_help(command: str) -> str:
     lines = [f"usage: python -m lightning_cifar {command} [options]", "", TRAINER_COMMANDS[command], ""]
     flags = FLAGS | ({"images": ("PATH...", "your images; options: predict --images --help")} if is_predict else {})
     for name, (value, meaning) in flags.items():
+        owner, _, rest = meaning.partition(": ")
+        if owner in TRAINER_COMMANDS.keys() - {command}:
+            continue
+        meaning = rest if owner == command else meaning
         first = f"  --{f'{name} {value}':<22} "
         lines += wrap(meaning, COLUMNS, initial_indent=first, subsequent_indent=" " * len(first))
     for group, claim in GROUPS.items():
