@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_cifar.errors import check_range
 from lightning_cifar.run.console.epoch_table import Cell, EpochTable, draw_sparkline
 from lightning_cifar.run.records.run_json import count_trained_epochs
 
@@ -26,6 +27,7 @@ class Progress(ProgressBar):
 
     def __init__(self, interval: float = 0.5, epoch_rows: bool = True) -> None:
         super().__init__()
+        check_range("interval", interval, "[0, inf]")
         self.interval, self.epoch_rows = interval, epoch_rows
         self.enabled = True
         self.validated = False

@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cifar.errors import InputError, reason
+from lightning_cifar.errors import InputError, check_range, reason
 from lightning_cifar.files import write_whole
 from lightning_cifar.run.accumulation import count_epoch_steps
 from lightning_cifar.run.figures.curves import METRICS, PLOTTED, plot_metrics, read_metrics
@@ -31,10 +31,11 @@ class LiveFigure(Callback):
             1 % of the training time, in a notebook 5 %. The figure is always drawn at the end.
 
     Raises:
-        InputError: the trainer has no `CSVLogger`, which writes the numbers to plot.
+        InputError: ``interval`` is negative, or the trainer has no `CSVLogger`, which writes the numbers to plot.
     """
 
     def __init__(self, interval: float = 15.0) -> None:
+        check_range("interval", interval, "[0, inf]")
         self.interval = interval
         self.display: Any = None
         self.broken = False

@@ -43,7 +43,8 @@ def shorten_type_error(key: str, text: str) -> str:
     if choices:
         numbers = " or a list of numbers" if "Sequence[float" in text else ""
         truths = "true, false, " if "<class 'bool'>" in text else ""
-        expected = f"one of {truths}{choices[1].replace(chr(39), '')}{numbers}"
+        every = dict.fromkeys(choices[1].replace("'", "").split(", "))  # numbers are choices twice, also as strings
+        expected = f"one of {truths}{', '.join(every)}{numbers}"
     elif "collections.abc.Sequence" in text and not found[1].startswith("["):
         expected = f"write a list, [{found[1]}]"
     else:

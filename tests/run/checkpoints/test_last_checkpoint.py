@@ -13,7 +13,16 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, LastCheckpoint, Throughput, main
+from lightning_cifar import (
+    CIFAR10DataModule,
+    ImageClassifier,
+    InputError,
+    LastCheckpoint,
+    LiveFigure,
+    Progress,
+    Throughput,
+    main,
+)
 from lightning_cifar.run.checkpoints import last_checkpoint
 from lightning_cifar.train.checkpoint import load_checkpoint
 
@@ -89,9 +98,12 @@ def test_a_save_that_fails_is_not_taken_for_an_epochs_end_later(monkeypatch):
     assert not callback.epoch_over
 
 
-def test_negative_minutes_are_refused():
+def test_times_that_are_negative_or_no_numbers_are_refused():
     with pytest.raises(InputError, match="minutes must be at least 0, got -1"):
         LastCheckpoint(minutes=-1)
+    for callback in (LiveFigure, Progress):
+        with pytest.raises(InputError, match="interval must be a number, got 'x'"):
+            callback(interval="x")
 
 
 @pytest.mark.slow
