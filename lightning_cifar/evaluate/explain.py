@@ -87,7 +87,7 @@ def weigh_maps(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
 
 
 def is_map(output: Any) -> bool:
-    """Whether this is a feature map (B, K, h, w) of at least 4x4 pixels; channels come last in some networks."""
+    """Return whether this is a feature map (B, K, h, w) of at least 4x4 pixels; channels come last in some networks."""
     square = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]
     return square and output.shape[2] >= LEAST
 

@@ -35,7 +35,7 @@ def build_other(name: str | Callable[..., nn.Module], num_classes: int, args: di
 
 
 def is_custom(name: str | Callable[..., nn.Module]) -> bool:
-    """Whether this is a function of the user, whose network is taken as it is."""
+    """Return whether this is a function of the user, whose network is taken as it is."""
     return not isinstance(name, str) or (":" in name and not name.startswith(TIMM))
 
 

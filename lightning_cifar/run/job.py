@@ -80,12 +80,12 @@ class Job:
         return list_set_options(self.typed)
 
     def has_set(self, *names: str) -> bool:
-        """Whether flags or a configuration set one of these options, or ``--resume`` keeps all of them."""
+        """Return whether flags or a configuration set one of these options, or ``--resume`` keeps all of them."""
         groups = {name.partition(".")[0] for name in names}  # files of options
         return bool({*names, *groups, "resume"} & self.set_options)
 
     def leaves_to_data(self, *names: str) -> bool:
-        """Whether the images of a folder decide these options."""
+        """Return whether the images of a folder decide these options."""
         return self.data.hparams["dataset"] == "folder" and not self.has_set(*names)
 
     def set_trainer_option(self, name: str, value: Any) -> None:

@@ -191,7 +191,7 @@ def list_addresses(hosts: Collection[str], port: int) -> list[str]:
 
 
 def is_own(request: Request, addresses: Collection[str]) -> bool:
-    """Whether a request names this server exactly, and was sent by its page or by no page.
+    """Return whether a request names this server exactly, and was sent by its page or by no page.
 
     Browsers send Sec-Fetch-Site, older ones only Origin; other clients send neither. Another port of this machine is a
     foreign page too. A link from another page may lead here: it is a GET request without Origin.

@@ -110,7 +110,7 @@ def list_combinations(space: Space, most: int) -> list[dict[str, Any]]:
 
 
 def contains(searched: BaseDistribution, value: Any) -> bool:
-    """Whether ``value`` is in a range or a list."""
+    """Return whether ``value`` is in a range or a list."""
     if isinstance(searched, CategoricalDistribution):
         return value in searched.choices
     assert isinstance(searched, IntDistribution | FloatDistribution)

@@ -91,7 +91,7 @@ def continue_after_validation(trainer: Trainer) -> None:
 
 
 def is_resumable(trainer: Trainer, fetcher: Any) -> bool:
-    """Whether Lightning continues exactly from a checkpoint taken after this step; else the epoch's end saves."""
+    """Return whether Lightning resumes exactly from a checkpoint of this step; else the epoch's end saves."""
     loop = trainer.fit_loop.epoch_loop
     if loop.batch_progress.is_last_batch or loop.done:
         return False
@@ -99,17 +99,17 @@ def is_resumable(trainer: Trainer, fetcher: Any) -> bool:
 
 
 def ends_within_epoch(trainer: Trainer) -> bool:
-    """Whether training ends after this step, which is not the last of its epoch: by max_steps, or by max_time."""
+    """Return whether training ends after this step, which is not the last of its epoch: by max_steps or max_time."""
     return bool(trainer.fit_loop.epoch_loop.done and not is_last_step(trainer))
 
 
 def is_last_step(trainer: Trainer) -> bool:
-    """Whether this is the last step of an epoch."""
+    """Return whether this is the last step of an epoch."""
     return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
 
 
 def is_accumulating(trainer: Trainer) -> bool:
-    """Whether the gradients of this step are still to be added to those of the next."""
+    """Return whether the gradients of this step are still to be added to those of the next."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 

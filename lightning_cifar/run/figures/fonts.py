@@ -39,7 +39,7 @@ def open_font(names: Iterable[str], size: int) -> ImageFont.FreeTypeFont:
 
 
 def can_draw(names: Iterable[str]) -> bool:
-    """Whether installed fonts have all characters of the names."""
+    """Return whether installed fonts have all characters of the names."""
     return not find_fonts(frozenset("".join(map(shorten, names))))[1]
 
 

@@ -73,7 +73,7 @@ def prints_tracebacks() -> bool:
 
 
 def is_missing(error: Exception) -> TypeGuard[ModuleNotFoundError]:
-    """Whether a package that this one imports is not installed, as where an environment was not activated."""
+    """Return whether a package that this one imports is not installed, as where an environment was not activated."""
     if not isinstance(error, ModuleNotFoundError):
         return False
     from importlib.metadata import PackageNotFoundError  # late: other errors do not wait for it
@@ -93,7 +93,7 @@ def find_stop(error: BaseException | None) -> KeyboardInterrupt | SystemExit | N
 
 
 def is_signal(code: object) -> bool:
-    """Whether an exit status is that of a signal, such as SLURM's SIGUSR1: 128 and its number."""
+    """Return whether an exit status is that of a signal, such as SLURM's SIGUSR1: 128 and its number."""
     return isinstance(code, int) and code > 128
 
 
@@ -125,7 +125,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def is_about_input(error: Exception) -> bool:
-    """Whether the user's input is at fault.
+    """Return whether the user's input is at fault.
 
     Lightning complains about its flags by ``MisconfigurationException`` or, in its own files, by ValueErrors and, if a
     package is missing, ModuleNotFoundErrors.

@@ -10,7 +10,7 @@ FROM_RANK_ZERO = "LIGHTNING_CIFAR_RANK_ZERO"  # environment variable, as JSON
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the first process of the run, over all machines."""
+    """Return whether this is the first process of the run, over all machines."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 

@@ -60,7 +60,7 @@ def check_text(text: str) -> Any:
 
 
 def is_complete(stored: dict[str, Any]) -> bool:
-    """Whether a configuration holds every option, as the config.yaml of a run does."""
+    """Return whether a configuration holds every option, as the config.yaml of a run does."""
     trainer = stored.get("trainer")
     return "ckpt_path" in stored and isinstance(trainer, dict) and "barebones" in trainer
 

@@ -192,7 +192,7 @@ def name_flag(message: str) -> str:
 
 
 def predicts_files(args: Sequence[str]) -> bool:
-    """Whether this is ``predict --images``, which needs neither Trainer nor dataset."""
+    """Return whether this is ``predict --images``, which needs neither Trainer nor dataset."""
     return args[0] == "predict" and any(word.split("=")[0] == "--images" for word in args)
 
 

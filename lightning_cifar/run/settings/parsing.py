@@ -231,5 +231,5 @@ def refuse_contradictions(command: str, settings: Namespace) -> None:
 
 
 def continues(settings: Namespace) -> bool:
-    """Whether a resumed run continues from its own checkpoint."""
+    """Return whether a resumed run continues from its own checkpoint."""
     return settings["resume"] is not None and bool(list_checkpoints(Path(settings["resume"]) / "checkpoints"))

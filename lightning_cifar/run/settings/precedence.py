@@ -122,7 +122,7 @@ def check_start(command: str, flags: list[str]) -> None:
 
 
 def is_restarted() -> bool:
-    """Whether ``torchrun`` or SLURM restarts a job that was stopped."""
+    """Return whether ``torchrun`` or SLURM restarts a job that was stopped."""
     return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
