@@ -21,6 +21,7 @@ from lightning_cifar.run.accumulation import LastGroup, accumulates
 from lightning_cifar.run.checkpoints.best_checkpoint import BestCheckpoint
 from lightning_cifar.run.checkpoints.checkpoint_files import (
     BEST,
+    LAST,
     check_seed,
     count_stored_lines,
     link_best,
@@ -45,13 +46,15 @@ from lightning_cifar.run.records.loggers import make_loggers, make_wandb_logger
 from lightning_cifar.run.records.run_json import RunRecord
 from lightning_cifar.run.records.throughput import Throughput
 from lightning_cifar.run.records.wandb import finish_wandb
-from lightning_cifar.run.settings.changes import list_changes
+from lightning_cifar.run.settings.changes import list_changes, refuse_edits
 from lightning_cifar.run.settings.options import to_list
 from lightning_cifar.run.settings.parsing import ConfiguredTrainer, continues
 from lightning_cifar.run.settings.precedence import find_config
 from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
+
+FINDERS, FOUND = (LearningRateFinder, BatchSizeFinder), ("model.learning_rate", "data.batch_size")  # what they set
 
 
 @dataclass
@@ -146,9 +149,13 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
             steps, lines = content["global_step"], count_stored_lines(checkpoint, content)
             if any(isinstance(one, BatchSizeFinder) for one in to_list(job.trainer["callbacks"])):
                 job.data.hparams["batch_size"] = read_batch_size(checkpoint, content)
+            finders = [one for one in to_list(job.trainer["callbacks"]) if isinstance(one, FINDERS)]
+            refuse_edits(file, yaml.safe_load(config), content, found=FOUND if finders else ())
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
-        print("no checkpoint was written yet: training starts from the beginning")
+        best = directory / "checkpoints" / BEST
+        what = f"there is no {LAST}, and {best} will be replaced" if best.exists() else "no checkpoint was written yet"
+        print(f"{what}: training starts from the beginning")
     run = replace(build_run(job, directory, callbacks, lines), checkpoint=checkpoint, steps_before=steps)
     if is_rank_zero():  # now that the settings are known to work
         write_whole(file, config.encode())
@@ -200,7 +207,7 @@ def make_callbacks(job: Job, further: Sequence[Callback], epoch_rows: bool) -> l
     usual: list[Callback] = []
     if job.command == "fit":
         if resumes := continues(job.settings):  # a finder would replace what the run has found
-            configured = [one for one in configured if not isinstance(one, LearningRateFinder | BatchSizeFinder)]
+            configured = [one for one in configured if not isinstance(one, FINDERS)]
         check_checkpoints(configured, starts=not (job.ckpt_path or resumes))
         check_monitors(configured, job.data.hparams["held_out"], job.trainer["limit_val_batches"] != 0)
         usual += [Throughput(), GateStatistics(), FiniteLoss(), LiveFigure(), BatchFigure(), FinalValidation()]

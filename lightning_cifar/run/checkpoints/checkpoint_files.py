@@ -83,7 +83,7 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
                 warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
     if files:
         raise InputError(f"{directory} has no readable checkpoint: {'; '.join(errors)}")
-    if (directory / BEST).exists() and (steps := count_trained_steps(directory.parent)):
+    if steps := count_trained_steps(directory.parent):
         config = quote_path(directory.parent / "config.yaml")
         raise InputError(
             f"{directory} has no {LAST}, but the run has trained {format_count(steps, 'step')}: put it back, or start "

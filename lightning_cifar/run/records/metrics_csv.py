@@ -95,6 +95,8 @@ def count_lines(trainer: Trainer) -> int:
         return 0
     if isinstance(logger.experiment, Writer):
         logger.experiment.cut()
+        if not file.exists():  # nothing of it is kept: the run that began it left no checkpoint
+            return 0
     with file.open("r+b") as opened:
         os.fsync(opened.fileno())
         return opened.read().count(b"\n")

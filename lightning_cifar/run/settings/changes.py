@@ -1,6 +1,7 @@
 """Settings that differ from those of an earlier run, and which of them may. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning_cifar.errors import InputError
@@ -21,6 +22,22 @@ def find_differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterat
         for name, value in settings[group].items():
             if value != (other := (stored.get(group) or {}).get(name)):
                 yield f"{group}.{name}", value, other
+
+
+def refuse_edits(file: Path, settings: Any, checkpoint: Mapping[str, Any], found: Collection[str]) -> None:
+    """Raise `InputError` if model or data have other settings in a run's config.yaml than in its checkpoint.
+
+    Options that may change, that the data decides, or that a callback has ``found``, are not compared.
+    """
+    for group, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
+        for name, value in settings[group].items():
+            trained = (checkpoint.get(key) or {}).get(name, value)
+            values = [list(one) if isinstance(one, tuple) else one for one in (value, trained)]
+            is_left_out = value in (None, "balanced") or f"{group}.{name}" in {*MAY_CHANGE, *found}
+            if values[0] != values[1] and not is_left_out:
+                raise InputError(
+                    f"{file} has {group}.{name} {value}, but the run was trained with {trained}: restore it"
+                )
 
 
 def list_changes(settings: dict[str, Any], stored: dict[str, Any]) -> list[str]:

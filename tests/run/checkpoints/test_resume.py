@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, main
 from lightning_cifar.run.checkpoints import last_checkpoint
@@ -284,6 +285,45 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(trained, tmp_path
     assert "no checkpoint was written yet" in capsys.readouterr().out
     found, expected = (load_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (run_dir, trained))
     assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_first_checkpoint_is_resumed_and_stopped(trained, tmp_path, capsys, monkeypatch):
+    """Before it has logged anything, so that nothing is left of the rows of the killed run."""
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "metrics.csv"):
+        shutil.copy(trained / name, run_dir)
+    (run_dir / "checkpoints/best.ckpt").touch()
+    monkeypatch.setattr(LastCheckpoint, "is_due", lambda *_: True)
+    assert main(["fit", "--resume", str(run_dir), "--trainer.log_every_n_steps", "2"]) == 0
+    assert f"there is no last.ckpt, and {run_dir}/checkpoints/best.ckpt will be replaced" in capsys.readouterr().out
+    assert (run_dir / "metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_checkpoints_that_were_removed_are_missed(trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run_dir / "checkpoints")
+    assert main(["fit", "--resume", str(run_dir)]) == 2
+    assert "has no last.ckpt, but the run has trained 2 steps: put it back" in capsys.readouterr().err
+    assert (run_dir / "metrics.csv").read_bytes() == (trained / "metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("group", "option", "value"),
+    [("model", "learning_rate", 0.5), ("data", "split_seed", 7), ("model", "widths", [2] * 5)],
+)
+def test_an_edited_configuration_is_refused(trained, tmp_path, capsys, group, option, value):
+    """The rate would have no effect, and the seed would validate on images that were trained on."""
+    run_dir = shutil.copytree(trained, tmp_path / "run")
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+    trained_with, settings[group][option] = settings[group][option], value
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--resume", str(run_dir), "--trainer.max_epochs", "2"]) == 2
+    words = f"config.yaml has {group}.{option} {value}, but the run was trained with {trained_with}: restore it"
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow
