@@ -98,11 +98,14 @@ def name_classes(place: Path, parts: Mapping[str, Collection[str]], known: Seque
             inside = deeper[0]
         hint = f"; is {inside} the one?" if inside != place and len(list_folders(inside)) > 1 else ""
         few = f"{place} needs images of at least two classes, got {', '.join(found) or 'none'}"
+        if place.is_file():
+            raise InputError(f"{few}: add rows of other classes, of the split train if there are splits")
         layouts = "train/<class>/* and test/<class>/*, or with <class>/*, or set labels to a CSV file"
         raise InputError(f"{few}: set root to a directory with {layouts}{hint}")
     for part, names in parts.items():
         if extra := sorted({*names} - found):
-            raise InputError(f"{part} has the class {extra[0]!r}, train only {list_some(sorted(found))}: rename one")
+            only = f"train only {list_some(sorted(found))}"
+            raise InputError(f"{part} has the class {extra[0]!r}, {only}: rename one in {place}")
     return tuple(sorted(found))
 
 

@@ -70,10 +70,11 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
             raise OSError("not a regular file")
         text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
         first = text.partition("\n")[0].strip()
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
         rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)] or [(1, [""])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"labels {file} cannot be read ({error}): name a CSV file in UTF-8") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"labels {file} cannot be read ({why}): name a CSV file in UTF-8") from None
     header = [name.lower() for name in rows[0][1]]
     columns = (next((header.index(name) for name in names if name in header), None) for names in COLUMNS.values())
     path, label, split = columns
@@ -84,6 +85,8 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         found = f"its first row is {first[:80]!r}"
         raise InputError(f"labels {file} has no column {missing}: {found}; name the columns there")
     for line, row in rows[1:]:
+        if any(row[len(header) :]):
+            raise InputError(f"{file}, line {line}: it has more values than the first row: quote those with a comma")
         values = row + [""] * len(header)
         if not (values[path] and values[label]):
             raise InputError(f"{file}, line {line}: it lacks a path or a label")

@@ -446,14 +446,19 @@ def test_labels_that_change_replace_the_cache(loose):
         ("path,label\nother/cat1.bmp,cat\ndog20,dog", "names images that are not below ROOT: other/cat1.bmp"),
         ("path,label\ncat1,", "line 2: it lacks a path or a label"),
         ("path,label,split\ncat1,cat,holdout", "line 2: the split 'holdout' is none of train, val, test"),
-        ("path,label\ncat1,cat", "error: ROOT/labels.csv needs images of at least two classes, got cat"),
+        (
+            "path,label\ncat1,cat",
+            "error: ROOT/labels.csv needs images of at least two classes, got cat: add rows of other classes",
+        ),
+        ("path,label\ncat1,big, brown cat", "line 2: it has more values than the first row: quote those with a comma"),
+        ('path,label\ncat1,cat\ncat2,"dog\n', "cannot be read (unexpected end of data)"),
         (
             "path,label,split\ncat1,cat,train\ncat2,dog,train\ncat3,eel,test",
-            "test has the class 'eel', train only cat, dog: rename",
+            "test has the class 'eel', train only cat, dog: rename one in ROOT/labels.csv",
         ),
         ("path,label\nsame,cat\ndog20,dog", "line 2: same may be ROOT/images/same.bmp or ROOT/images/deep/same.bmp"),
         (b"\xff\xfe", "cannot be read ("),
-        (None, "cannot be read ("),
+        (None, "cannot be read (No such file or directory)"),
     ],
 )
 def test_csv_files_that_cannot_be_used_are_explained(loose, read, text, words):
