@@ -36,8 +36,7 @@ def fit(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     if job.ckpt_path and job.settings["resume"] is None:
         steps_before = load_weights(job).steps  # Lightning would explain another network's in ten kilobytes
     choose_precision(job)
-    class_sizes = job.data.train.labels.bincount().tolist()
-    for line in (*list_ineffective(job.typed, job.settings, class_sizes), *list_few_steps(job)):
+    for line in (*list_ineffective(job.typed, job.settings, job.data), *list_few_steps(job)):
         print(f"note: {line}")
     if "SLURM_JOB_ID" in os.environ and not (job.settings["run_dir"] or job.settings["resume"]):
         print("note: if SLURM restarts this job, it trains from the beginning: --run_dir DIR lets it resume")

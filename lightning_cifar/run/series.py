@@ -57,7 +57,7 @@ def prepare(job: Job, parent: Path, kind: str, advice: str, may_differ: Collecti
     is_first = job.data.loaded is None
     load_data(job)
     if is_first:
-        for line in list_ineffective(job.typed, job.settings, job.data.train.labels.bincount().tolist()):
+        for line in list_ineffective(job.typed, job.settings, job.data):
             print(f"note: {line}", flush=True)
     choose_series_precision(job, parent, kind)
     refuse_other_settings(job, parent, kind, may_differ)

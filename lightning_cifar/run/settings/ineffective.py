@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from inspect import signature
 from typing import Any
 
+from lightning_cifar.data.module import CIFAR10DataModule
 from lightning_cifar.data.square import SIZE
 from lightning_cifar.errors import format_count
 from lightning_cifar.model.named import FIVE_BLOCK
@@ -11,10 +12,10 @@ from lightning_cifar.model.network import FiveBlockNet
 from lightning_cifar.run.settings.configurations import list_set_options
 
 
-def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[int]) -> Iterator[str]:
+def list_ineffective(typed: Sequence[str], settings: Any, module: CIFAR10DataModule) -> Iterator[str]:
     """Yield a line for each option that was set, or concerns another network, and has no effect beside the others.
 
-    ``class_sizes`` are the numbers of training images of each class.
+    The data ``module`` is set up.
     """
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     constant, test = model["schedule"] == "constant", data["held_out"] == "test"
@@ -23,6 +24,8 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
     five, alone = model["network"] == FIVE_BLOCK, trainer["devices"] in (1, "1")
     ends_early, small = trainer["callbacks"] or trainer["max_time"], data["image_size"] <= SIZE
     poolings = sum(model["pools"]) if "pool" in model["order"] else 0
+    held_out = "the test set is held out" if test else "" if module.dataset.val is None else "the data has a part val"
+    class_sizes = module.train.labels.bincount().tolist()
     equal = f"every class has {format_count(class_sizes[0], 'training image')}" if len({*class_sizes}) == 1 else ""
     reasons = {
         "model.warmup": "the schedule is constant" if constant else "",
@@ -35,9 +38,9 @@ def list_ineffective(typed: Sequence[str], settings: Any, class_sizes: Sequence[
         "model.dropout": "" if model["hidden"] else "there is no hidden layer",
         "model.global_pool": "five poolings leave one pixel" if poolings == 5 and small else "",
         "data.balanced": equal,
-        "data.num_workers": "the images are in memory" if data["in_memory"] is True or not folder else "",
-        "data.val_size": "the test set is held out" if test else "",
-        "data.split_seed": "the test set is held out" if test and not folder else "",
+        "data.num_workers": "the images are in memory" if hasattr(module.train, "images") else "",
+        "data.val_size": held_out,
+        "data.split_seed": "" if (module.dataset.split or "").startswith("split_seed") else held_out,
         "data.size_shares": "there is one size" if len(data["sizes"] or [0]) == 1 else "",
         "data.url": "" if cifar else f"the dataset is {data['dataset']}",
         "data.archive": "" if cifar else f"the dataset is {data['dataset']}",
