@@ -184,6 +184,20 @@ def test_every_option_without_effect_gets_its_line(tiny, capsys):
 
 
 @pytest.mark.slow
+def test_a_split_that_the_folder_has_is_not_drawn(image_folder, capsys):
+    data = ["--data.dataset", "folder", "--data.root", str(image_folder), "--data.held_out", "val"]
+    drawn = ["--data.val_size", "5", "--data.split_seed", "5", "--data.num_workers", "2"]
+    options = [*data, *drawn, "--model.widths", "[4,4,8,8,8]", "--trainer.max_steps", "1"]
+    assert main(["fit", *options, "--run_dir", "run"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: --data.num_workers has no effect: the images are in memory",
+        "note: --data.val_size has no effect: the data has a part val",
+        "note: --data.split_seed has no effect: the data has a part val",
+    ]
+
+
+@pytest.mark.slow
 def test_an_option_with_an_effect_gets_no_line(tiny, capsys):
     """Five blocks that pool without ``pool`` in their order leave 32x32 pixels to the last pooling."""
     words = "--model.order [activation,sum,norm] --model.pools [true,true,true,true,true] --model.global_pool max"
