@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ SPLIT = ("val_size", "split_seed")  # arguments of the data that choose which im
 SHARES = {"accuracy_without_tta": "test accuracy", "accuracy": "with test-time augmentation"}
 # Hyper-parameters on which the shapes of the weights depend.
 SHAPING = ("network", "network_args", "members", "image_size", "non_square")
+LEFT: ContextVar[list[int] | None] = ContextVar("LEFT", default=None)  # elements and parameters that may be built
 NETWORK_OPTIONS = (*SHAPING, *signature(FiveBlockNet).parameters)
 
 
@@ -139,22 +141,27 @@ def find_building_device(network: str) -> torch.device:
     return torch.device("cpu" if is_custom(network) or network.startswith("regnet_") else "meta")
 
 
+def count_parameter(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+    """Count a parameter that is registered while `limit_parameters` holds in this thread."""
+    if (left := LEFT.get()) is None or parameter is None or is_lazy(parameter):
+        return
+    left[0], left[1] = left[0] - parameter.numel(), left[1] - 1
+    if min(left) < 0:
+        raise InputError("its hyper-parameters name a network larger than the file")
+
+
+# For good: the hook holds in every thread, and adding or removing it would disturb those that build a network.
+register_module_parameter_registration_hook(count_parameter)
+
+
 @contextmanager
 def limit_parameters(elements: int, count: int) -> Iterator[None]:
-    """Refuse a network with more parameters, or more elements in them, while it is built."""
-
-    def register(module: nn.Module, name: str, parameter: Tensor | None) -> None:
-        nonlocal elements, count
-        if parameter is not None and not is_lazy(parameter):
-            elements, count = elements - parameter.numel(), count - 1
-        if min(elements, count) < 0:
-            raise InputError("its hyper-parameters name a network larger than the file")
-
-    hook = register_module_parameter_registration_hook(register)
+    """Refuse a network with more parameters, or more elements in them, while this thread builds it."""
+    before = LEFT.set([elements, count])
     try:
         yield
     finally:
-        hook.remove()
+        LEFT.reset(before)
 
 
 def check_finite(stored: StoredModel, model: ImageClassifier) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from lightning_cifar import CIFAR10DataModule, ImageClassifier, InputError, fine_tune, load_pretrained, main
 from lightning_cifar.files import compute_digest
@@ -27,6 +29,16 @@ def exported(trained, tmp_path_factory):
     file = tmp_path_factory.mktemp("exported") / "model.safetensors"
     save_weights(model, file, held_out="val", half=True, recipe="demo")
     return model, file
+
+
+@pytest.mark.slow
+def test_models_are_loaded_in_threads_beside_networks_of_others(exported):
+    """Of which none counts the parameters of another."""
+    _, file = exported
+    with ThreadPoolExecutor(4) as pool:
+        models = [pool.submit(load_pretrained, file) for _ in range(6)]
+        others = [pool.submit(lambda: nn.Sequential(*[nn.Linear(8, 8) for _ in range(500)])) for _ in range(20)]
+        assert all(one.result() for one in (*models, *others))
 
 
 @pytest.mark.slow
