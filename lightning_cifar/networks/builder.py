@@ -1,6 +1,8 @@
 """Networks other than `FiveBlockNet`, by name: published ones and the user's own. They must map images to logits."""
 
+import json
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning_cifar.errors import InputError, reason
 from lightning_cifar.imports import import_function
 from lightning_cifar.networks.published import TIMM, find_published
 from lightning_cifar.networks.small_images import probe
+from lightning_cifar.values import to_plain
 
 WEIGHTS = ("weights", "pretrained", "pretrained_cfg", "checkpoint_path")
 
@@ -22,6 +25,10 @@ def build_other(name: str | Callable[..., nn.Module], num_classes: int, args: di
     if isinstance(name, nn.Module):
         raise InputError(f"network must be a function that returns a network, got a {type(name).__name__}")
     build = find_builder(name, size)
+    for argument, value in args.items():
+        if not is_plain(value):
+            remedy = "pass network_args to load_from_checkpoint again"
+            warnings.warn(f"checkpoints hold network_args {argument} as {to_plain(value)!r}: {remedy}", stacklevel=2)
     try:
         network = build(num_classes=num_classes, **args)
         if not isinstance(network, nn.Module):
@@ -32,6 +39,15 @@ def build_other(name: str | Callable[..., nn.Module], num_classes: int, args: di
         remedy = ": leave its weights float32" if re.search("[Hh]alf|[Dd]ouble|BFloat16", str(error)) else ""
         raise InputError(f"network {name}{with_args}: {reason(error)}{remedy}") from error
     return network
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether JSON can hold a value: it is no class, function, module or array."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_custom(name: str | Callable[..., nn.Module]) -> bool:

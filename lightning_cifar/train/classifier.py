@@ -229,7 +229,7 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_start(self) -> None:
         self.test_outputs.reset()  # not in on_test_epoch_end: they are read after the test
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = split_batch(batch)
         self.test_outputs.update(*self.average_views(images), labels)
 
@@ -237,7 +237,7 @@ class ImageClassifier(LightningModule):
         loaders = len(self.trainer.num_test_batches)
         self.log_dict(self.test_outputs.measure(loaders, augmented=self.hparams["tta"] != "none"))
 
-    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return probabilities (B, num_classes) in float32 for a batch of images, with or without labels."""
         return (self.average_views(batch if isinstance(batch, Tensor) else batch[0])[0] / self.temperature).softmax(1)
 

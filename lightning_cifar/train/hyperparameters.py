@@ -80,7 +80,7 @@ def adopt_data(values: MutableMapping[str, Any], data: CIFAR10DataModule) -> Non
     for name in ("image_size", "non_square"):
         asked = data.hparams[name]
         if values[name] not in (None, asked):
-            raise InputError(f"{name} {asked}: the model was trained with {values[name]}; set it to that")
+            raise InputError(f"{name} {asked}: the model takes {values[name]}; set it to that")
         values[name] = asked
     set_normalisation(values, data.mean, data.std)
 

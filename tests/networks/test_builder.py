@@ -78,6 +78,16 @@ def test_a_function_itself_is_trusted_and_its_name_only_where_the_user_says_so()
         ImageClassifier(**model.hparams)
 
 
+def test_arguments_that_a_checkpoint_cannot_hold_give_a_warning():
+    def build_with(num_classes, act):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes), act())
+
+    with pytest.warns(
+        UserWarning, match="network_args act as '.*:Identity': pass network_args to load_from_checkpoint"
+    ):
+        ImageClassifier(network=build_with, network_args={"act": nn.Identity})
+
+
 def test_a_lambda_that_built_a_network_is_passed_again(tmp_path):
     def build_wider(num_classes):
         return build(num_classes, width=8)

@@ -76,17 +76,18 @@ def test_a_subclass_may_test_in_its_own_way():
     ]
 
 
-class WithIndex(ImageClassifier):
-    """As Lightning advises for several loaders."""
-
-    def test_step(self, batch, batch_idx, dataloader_idx=0):
-        super().test_step(batch, batch_idx)
-
-
 def test_several_test_loaders_are_not_measured_as_one():
     loader = make_loader(zip(IMAGES, LABELS, strict=True))
     with pytest.raises(InputError, match="test one loader at a time: the images of these 2"):
-        make_trainer().test(WithIndex(**SMALL), [loader, loader], verbose=False)
+        make_trainer().test(ImageClassifier(**SMALL), [loader, loader], verbose=False)
+
+
+def test_several_loaders_are_predicted_one_by_one():
+    loader = make_loader(zip(IMAGES, LABELS, strict=True))
+    model, trainer = ImageClassifier(**SMALL), make_trainer()
+    first, second = trainer.predict(model, [loader, loader])
+    assert torch.equal(torch.cat(first), torch.cat(trainer.predict(model, loader)))
+    assert torch.equal(torch.cat(first), torch.cat(second))
 
 
 class WithForward(ImageClassifier):
