@@ -19,6 +19,7 @@ from lightning_cifar.run.weights import (
     read_model,
 )
 from lightning_cifar.train.classifier import ImageClassifier
+from lightning_cifar.values import to_plain
 
 
 def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, **options: Any) -> ImageClassifier:
@@ -36,7 +37,8 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     check_network(stored)
     network = pick_network(stored.hyper_parameters)
     for name in network.keys() & options.keys() - {"mean", "std"}:
-        asked, known = (list(one) if isinstance(one, tuple) else one for one in (options[name], network[name]))
+        values = map(to_plain, (options[name], network[name]))
+        asked, known = (list(one) if isinstance(one, tuple) else one for one in values)
         if asked != known:
             raise InputError(f"{name} {asked}: the trained network has {known}; leave it out")
     model = ImageClassifier(num_classes, **(network | options))

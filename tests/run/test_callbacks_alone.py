@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_cifar import ImageClassifier, LastCheckpoint, LiveFigure, Progress, Throughput
+from lightning_cifar import ImageClassifier, InputError, LastCheckpoint, LiveFigure, Progress, Throughput
 from tests.trainer import make_quiet_trainer
 
 CALLBACKS = {
@@ -85,3 +85,8 @@ def test_the_classifier_on_a_plain_loader_is_saved_and_resumed(tmp_path):
     train(tmp_path / "part", 1)
     resumed = train(tmp_path / "resumed", 2, ckpt_path=tmp_path / "part/checkpoints/last.ckpt")
     assert all(torch.equal(resumed[name], one) for name, one in whole.items())
+
+
+def test_a_batch_without_a_size_is_one_line():
+    with pytest.raises(InputError, match="Throughput counts images, and finds none in a float: leave it out"):
+        Throughput().on_train_batch_end(make_quiet_trainer(), None, None, 1.5, 0)

@@ -41,6 +41,8 @@ def load_images(
         images = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
         return "images of --images", images, images
     config = checkpoint_config(checkpoint)
+    if config["data"].get("dataset") == "digits" and places["root"]:
+        print("note: --data.root has no effect: the dataset is in scikit-learn")
     if (data := find_data(config["data"] | places, hyper_parameters["class_names"])) is None:
         if named := [f"--data.{name} {place}" for name, place in places.items() if place]:
             raise InputError(f"{named[0]} has no data of the model's classes: name another, or images by --images")

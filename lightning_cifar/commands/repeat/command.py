@@ -17,7 +17,7 @@ from lightning_cifar.commands.repeat.results import (
     read_seed,
     summarise_seeds,
 )
-from lightning_cifar.errors import DivergenceError, InputError, check_range, reason
+from lightning_cifar.errors import DivergenceError, InputError, check_range, list_some, reason
 from lightning_cifar.run.directory import list_missing, make_directory, remove_empty
 from lightning_cifar.run.settings.options import SEEDS, Arguments, check_options_of_fit, check_output, last_value
 from lightning_cifar.run.settings.precedence import check_run_dir, layer_series, name_settings
@@ -124,6 +124,8 @@ def repeat(args: list[str], typed: list[str], seeds: range, run_dir: Path, outpu
             print(format_seed(result), flush=True)
     with one_at_a_time(run_dir / ".sum.lock", "summarises the seeds"):
         runs = [read_seed(file) for file in find_seeds(run_dir)]
+        if others := sorted(run["seed"] for run in runs if run["seed"] not in seeds):
+            print(f"counted too, of earlier starts: {list_some([f'seed {seed}' for seed in others])}")
         if all("diverged" in run for run in runs):
             raise DivergenceError(f"every seed diverged; {format_seed(runs[0])}")
         summary = summarise_seeds(sorted(runs, key=lambda run: run["seed"]), run_dir, command)

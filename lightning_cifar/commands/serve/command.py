@@ -50,6 +50,7 @@ def main(args: list[str]) -> int:
         config = uvicorn.Config(
             app,
             http=Connection,
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -57,6 +58,7 @@ def main(args: list[str]) -> int:
             timeout_graceful_shutdown=PATIENCE,
         )
         logging.getLogger("uvicorn.error").addFilter(is_no_cancellation)
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings are about what clients send
         uvicorn.Server(config).run([listener])
     return 0
 

@@ -154,7 +154,7 @@ def find_share(trainer: Trainer) -> float | None:
     epochs, steps = count_epochs(trainer), trainer.max_steps
     shares = [count_trained_epochs(trainer) / epochs] if epochs else []
     shares += [trainer.global_step / steps] if steps > 0 else []
-    return max(shares, default=None)
+    return min(max(shares), 1.0) if shares else None  # manual optimisation may take more steps
 
 
 def format_epoch(trainer: Trainer) -> str:

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_cifar.errors import InputError
 
 
 class Throughput(Callback):
@@ -42,7 +45,11 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        images = extract_batch_size(batch) * trainer.world_size
+        try:
+            images = extract_batch_size(batch) * trainer.world_size
+        except MisconfigurationException as error:  # whose advice is about `log`
+            kind = type(batch).__name__
+            raise InputError(f"Throughput counts images, and finds none in a {kind}: leave it out") from error
         self.epoch_images += images
         self.window_images += images
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set from outside

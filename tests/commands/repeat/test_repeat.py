@@ -202,6 +202,8 @@ def test_two_processes_share_the_seeds(capsys, tmp_path, tiny, start):
     assert [child.wait() for child in children] == [0, 0]
     status, out, _ = run(capsys, *command, "--n", "2")
     assert (status, out.count(", from an earlier start"), out.count("pairs of seeds agree")) == (0, 2, 1)
+    assert "counted too" not in out
+    assert "counted too, of earlier starts: seed 1\n" in run(capsys, *command, "--n", "1")[1]
 
 
 @pytest.mark.slow
