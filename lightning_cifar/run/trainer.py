@@ -54,7 +54,7 @@ from lightning_cifar.run.settings.shell import quote_path
 from lightning_cifar.run.settings.trainer_options import check_checkpoints, check_monitors
 from lightning_cifar.train.checkpoint import DurableIO
 
-FINDERS, FOUND = (LearningRateFinder, BatchSizeFinder), ("model.learning_rate", "data.batch_size")  # what they set
+FINDERS = (LearningRateFinder, BatchSizeFinder)
 
 
 @dataclass
@@ -139,18 +139,21 @@ def resume_run(job: Job, callbacks: list[Callback], ending: ExitStack) -> Run:
     file, config, lines = directory / "config.yaml", job.dump(), 0
     if is_rank_zero():
         hold(directory, job, ending, undo_if_refused(directory))
-    for change in list_changes(yaml.safe_load(config), job.complete(yaml.safe_load(file.read_text()))):
+    stored = job.complete(yaml.safe_load(file.read_text()))
+    for change in list_changes(yaml.safe_load(config), stored):
         print(f"changed: {change}")
     checkpoint, steps = None, 0
-    if found := load_newest(directory / "checkpoints"):
+    if found := load_newest(directory / "checkpoints", job.trainer["enable_checkpointing"] is not False):
         checkpoint, content = found
         with explain_checkpoint(checkpoint):
             check_seed(checkpoint, content, torch.initial_seed())
             steps, lines = content["global_step"], count_stored_lines(checkpoint, content)
-            if any(isinstance(one, BatchSizeFinder) for one in to_list(job.trainer["callbacks"])):
-                job.data.hparams["batch_size"] = read_batch_size(checkpoint, content)
-            finders = [one for one in to_list(job.trainer["callbacks"]) if isinstance(one, FINDERS)]
-            refuse_edits(file, yaml.safe_load(config), content, found=FOUND if finders else ())
+            if any(one.__name__ in str(stored["trainer"]["callbacks"]) for one in FINDERS):
+                size = job.data.hparams["batch_size"] = read_batch_size(checkpoint, content)
+                rate = content["hyper_parameters"].get("learning_rate", job.settings["model"]["learning_rate"])
+                job.settings["data"]["batch_size"], job.settings["model"]["learning_rate"] = size, rate
+                config = job.dump()  # the finders may be left out the next time
+            refuse_edits(file, yaml.safe_load(config), content)
         print(f"resuming from {checkpoint}, step {steps:,}")
     else:
         best = directory / "checkpoints" / BEST

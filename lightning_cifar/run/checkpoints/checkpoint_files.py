@@ -63,11 +63,13 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return [file for name in (LAST, PREVIOUS) if (file := directory / name).exists()]
 
 
-def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+def load_newest(directory: Path, saves: bool) -> tuple[Path, dict[str, Any]] | None:
     """Return the newest readable checkpoint and its content, with a warning for a damaged one; None if none exists.
 
-    `InputError` if all are damaged, or were removed after training.
+    `InputError` if all are damaged, or were removed after training by a run that ``saves`` some.
     """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: Not a directory")
     files, errors = list_checkpoints(directory), []
     for file in files:
         try:
@@ -83,7 +85,7 @@ def load_newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
                 warnings.warn(f"{error}; trying the checkpoint before", stacklevel=2)
     if files:
         raise InputError(f"{directory} has no readable checkpoint: {'; '.join(errors)}")
-    if steps := count_trained_steps(directory.parent):
+    if saves and (steps := count_trained_steps(directory.parent)):
         config = quote_path(directory.parent / "config.yaml")
         raise InputError(
             f"{directory} has no {LAST}, but the run has trained {format_count(steps, 'step')}: put it back, or start "

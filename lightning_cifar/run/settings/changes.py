@@ -1,6 +1,6 @@
 """Settings that differ from those of an earlier run, and which of them may. Imports no torch."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from lightning_cifar.run.settings.options import SIGNATURES
 MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
 MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 
-# Options that change nothing that is learnt: where data lies, how it is read, which device trains, how often is logged.
+# Options that change nothing that is learnt: where data lies, how it is read, which device trains (of several, how many
+# does matter), how often is logged.
 WITHOUT_EFFECT = {"data.root", "data.num_workers", "data.eval_batch_size"}
 WITHOUT_EFFECT |= {"trainer.devices", "trainer.log_every_n_steps", "trainer.default_root_dir"}
 
@@ -24,17 +25,17 @@ def find_differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterat
                 yield f"{group}.{name}", value, other
 
 
-def refuse_edits(file: Path, settings: Any, checkpoint: Mapping[str, Any], found: Collection[str]) -> None:
+def refuse_edits(file: Path, settings: Any, checkpoint: Mapping[str, Any]) -> None:
     """Raise `InputError` if model or data have other settings in a run's config.yaml than in its checkpoint.
 
-    Options that may change, that the data decides, or that a callback has ``found``, are not compared.
+    Options that may change are not compared, nor class names and weights that the data decides.
     """
     for group, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
         for name, value in settings[group].items():
             trained = (checkpoint.get(key) or {}).get(name, value)
             values = [list(one) if isinstance(one, tuple) else one for one in (value, trained)]
-            is_left_out = value in (None, "balanced") or f"{group}.{name}" in {*MAY_CHANGE, *found}
-            if values[0] != values[1] and not is_left_out:
+            decided = (name == "class_names" and value is None) or (value == "balanced" and isinstance(trained, list))
+            if values[0] != values[1] and not decided and f"{group}.{name}" not in MAY_CHANGE:
                 raise InputError(
                     f"{file} has {group}.{name} {value}, but the run was trained with {trained}: restore it"
                 )

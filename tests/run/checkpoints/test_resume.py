@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, main
+from lightning_cifar import CIFAR10DataModule, ImageClassifier, LastCheckpoint, Throughput, main
 from lightning_cifar.run.checkpoints import last_checkpoint
 from lightning_cifar.run.directory import lock
 from lightning_cifar.run.settings.precedence import layer
@@ -295,10 +295,14 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed_and_stopped(trained
     for name in ("config.yaml", "metrics.csv"):
         shutil.copy(trained / name, run_dir)
     (run_dir / "checkpoints/best.ckpt").touch()
-    monkeypatch.setattr(LastCheckpoint, "is_due", lambda *_: True)
-    assert main(["fit", "--resume", str(run_dir), "--trainer.log_every_n_steps", "2"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Throughput, "on_train_batch_end", lambda *_: signal.raise_signal(signal.SIGTERM))
+        assert main(["fit", "--resume", str(run_dir), "--trainer.log_every_n_steps", "2"]) == 143
     assert f"there is no last.ckpt, and {run_dir}/checkpoints/best.ckpt will be replaced" in capsys.readouterr().out
-    assert (run_dir / "metrics.csv").exists()
+    assert load_checkpoint(run_dir / "checkpoints/last.ckpt")["global_step"] == 1
+    assert main(["fit", "--resume", str(run_dir)]) == 0
+    assert read_rows(run_dir) == read_rows(trained)
+    assert load_checkpoint(run_dir / "checkpoints/best.ckpt")
 
 
 @pytest.mark.slow
@@ -311,9 +315,40 @@ def test_checkpoints_that_were_removed_are_missed(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_run_without_checkpoints_starts_again(tiny, tmp_path, capsys):
+    args = ["fit", *tiny, "--trainer.limit_train_batches", "1", "--trainer.log_every_n_steps", "1"]
+    run_dir = str(tmp_path / "run")
+    assert main([*args, "--trainer.enable_checkpointing", "false", "--run_dir", run_dir]) == 0
+    assert main(["fit", "--resume", run_dir]) == 0
+    assert "no checkpoint was written yet: training starts from the beginning" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_a_finder_has_found_is_kept_without_it(tiny, tmp_path, capsys):
+    """The configuration has the usual rate until then; that is no edit of the user's."""
+    callbacks = "--trainer.callbacks"
+    finder = [callbacks, "LearningRateFinder", f"{callbacks}.num_training_steps", "5"]
+    args = ["fit", *tiny, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    run_dir = tmp_path / "run"
+    assert main([*args, "--trainer.log_every_n_steps", "1", *finder, "--run_dir", str(run_dir)]) == 0
+    found = load_checkpoint(run_dir / "checkpoints/last.ckpt")["hyper_parameters"]["learning_rate"]
+    for epochs in ("2", "3"):
+        other = [callbacks, "lightning_cifar.LastCheckpoint", f"{callbacks}.minutes", "1"]
+        assert main(["fit", "--resume", str(run_dir), *other, "--trainer.max_epochs", epochs]) == 0, (
+            capsys.readouterr().err
+        )
+        assert yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["learning_rate"] == found
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "option", "value"),
-    [("model", "learning_rate", 0.5), ("data", "split_seed", 7), ("model", "widths", [2] * 5)],
+    [
+        ("model", "learning_rate", 0.5),
+        ("data", "split_seed", 7),
+        ("model", "widths", [2] * 5),
+        ("data", "val_size", None),
+    ],
 )
 def test_an_edited_configuration_is_refused(trained, tmp_path, capsys, group, option, value):
     """The rate would have no effect, and the seed would validate on images that were trained on."""

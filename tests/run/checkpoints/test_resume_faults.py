@@ -525,6 +525,4 @@ def test_a_file_in_place_of_a_directory_or_the_reverse_is_one_line(trained, tmp_
         place.mkdir()
     assert main(["fit", "--resume", str(tmp_path / "run"), "--trainer.max_epochs", "2"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    absent = f"error: {place} has no last.ckpt, but the run has trained 2 steps: put it back"
-    expected = [f"error: {place}: {reason}" for reason in ("Is a directory", "Not a directory", "File exists")]
-    assert line.startswith(absent) if name == "checkpoints" else line in expected
+    assert line in (f"error: {place}: {reason}" for reason in ("Is a directory", "Not a directory", "File exists"))
