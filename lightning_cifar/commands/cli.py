@@ -116,8 +116,9 @@ def run(args: list[str]) -> None:
     for before, word in pairwise(["", *args]):
         if (word.partition("=")[2] if word.startswith("--") else word).startswith("~/"):
             raise InputError(f"{word}: there is no home directory to put for ~: set HOME, or write the whole path")
-        if word == "" or (word.startswith("--") and word.endswith("=")):
-            raise InputError(f"{word or before or 'the command'} has an empty value: is a variable of the shell unset?")
+        if word == "" or (word.startswith("--") and word.partition("=")[1:] == ("=", "")):
+            empty = word or (f"the word after {before}" if before else "the command")
+            raise InputError(f"{empty} has an empty value: is a variable of the shell unset?")
     if args and (args[0] in PACKAGE_COMMANDS or predicts_files(args)):
         raise SystemExit(import_module(f"lightning_cifar.commands.{args[0]}").main(args[1:]))
     args = ["--help" if word == "--help-all" else word for word in args]

@@ -41,15 +41,20 @@ def test_without_a_home_no_directory_is_named_by_a_tilde(tiny, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["predict", "--ckpt_path", "", "--images", "x.png"], "--ckpt_path"),
+        (["predict", "--ckpt_path", "", "--images", "x.png"], "the word after --ckpt_path"),
         (["test", "--ckpt_path="], "--ckpt_path="),
-        (["report", ""], "report"),
+        (["report", ""], "the word after report"),
         ([""], "the command"),
     ],
 )
 def test_an_empty_value_is_not_the_current_directory(words, named, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err == f"error: {named} has an empty value: is a variable of the shell unset?\n"
+
+
+def test_a_value_may_end_with_an_equals_sign(capsys):
+    assert main(["predict", "--images=x=", "--ckpt_path=x"]) == 2
+    assert "empty value" not in capsys.readouterr().err
 
 
 def test_home_is_expanded_for_archives(tiny, home, capsys):

@@ -18,6 +18,7 @@ from lightning_cifar.run.directory import UNFINISHED, claim_directory
 from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
 from lightning_cifar.sources.images import count_kinds, is_image
 
+TOP = 3  # classes of each image, by default
 FORMATS = ("csv", "jsonl", "table")
 SUFFIXES = (".csv", ".jsonl", ".txt")  # of files that --output may overwrite
 TTA = ("none", "mirror", "translate")
@@ -33,7 +34,7 @@ def parser() -> Arguments:
     add_checkpoint(arguments, default=PRETRAINED_NAME)
     add = arguments.add_argument
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, patterns; -: a list on stdin")
-    add("--top", type=int, default=3, help="number of classes for each image, the likeliest first; default 3")
+    add("--top", type=int, help="number of classes for each image, the likeliest first; default 3")
     add("--format", choices=FORMATS, help="default: table on a terminal, jsonl if --output ends so, else csv")
     add("--output", type=Path, help="file, written atomically; default: standard output, as for -")
     add("--explain", type=Path, metavar="DIR", help="new directory for a figure of each image: Grad-CAM and gates")
@@ -47,8 +48,9 @@ def parser() -> Arguments:
 def main(args: list[str]) -> int:
     """Run the command and return its exit status."""
     options = parser().parse_args(args)
-    for name in ("batch_size", "top"):
-        check_range(f"--{name}", getattr(options, name), "[1, inf)")
+    check_range("--batch_size", options.batch_size, "[1, inf)")
+    if options.top is not None:
+        check_range("--top", options.top, "[1, inf)")
     others: list[str] = []
     paths = find_images(options.images, others)
     if options.explain:
@@ -70,8 +72,8 @@ def main(args: list[str]) -> int:
         from lightning_cifar.evaluate.explain import check_maps
 
         check_maps(model)
-    top = min(options.top, classes := model.hparams["num_classes"])
-    if options.top > classes:
+    top = min(options.top or TOP, classes := model.hparams["num_classes"])
+    if options.top and options.top > classes:
         print(f"note: --top {options.top}: the model has {classes} classes", file=sys.stderr)
     with open_output(options.output) as opened:  # may be refused, and must then leave no directory
         if options.explain:

@@ -55,5 +55,8 @@ def describe_difference(group: Group, alike: Sequence[SavedRun]) -> str:
 
 
 def select_settings(run: SavedRun) -> dict[str, Any]:
-    """Return the settings that influence training."""
-    return {name: value for name, value in run.settings.items() if name not in WITHOUT_EFFECT}
+    """Return the settings that influence training; of the devices, their number."""
+    devices = run.settings.get("trainer.devices", 1)
+    count = len(devices) if isinstance(devices, list) else devices
+    kept = {name: value for name, value in run.settings.items() if name not in WITHOUT_EFFECT}
+    return kept | {"trainer.devices": count}

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_cifar.commands.report.groups import Group, group_runs
+from lightning_cifar.commands.report.groups import Group, group_runs, select_settings
 from lightning_cifar.commands.report.measures import compare_groups, summarise_groups, tabulate_runs
 from lightning_cifar.commands.report.pooled import pool_tests
 from lightning_cifar.commands.report.runs import SavedRun
@@ -25,7 +25,6 @@ from lightning_cifar.run.figures.curves import plot_accuracies, plot_losses
 from lightning_cifar.run.figures.fonts import choose_fonts, make_drawable, shorten
 from lightning_cifar.run.figures.png import format_data_uri, render_figure
 from lightning_cifar.run.records.stored_files import DAMAGED, read_json
-from lightning_cifar.run.settings.changes import WITHOUT_EFFECT
 from lightning_cifar.run.settings.shell import format_command, list_trust
 
 PAGE = "report.html"
@@ -156,8 +155,8 @@ def draw_panel(draw: Callable[[Axes], None], file: Path, description: str, names
 
 def find_differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Return each option that differs between groups, with its values."""
-    every = [group.runs[0].settings for group in groups]
-    names = [name for name in dict.fromkeys(name for one in every for name in one) if name not in WITHOUT_EFFECT]
+    every = [select_settings(group.runs[0]) for group in groups]
+    names = dict.fromkeys(name for one in every for name in one)
     rows = [(name, [format_value(one.get(name)) for one in every]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
 

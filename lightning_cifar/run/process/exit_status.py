@@ -167,8 +167,8 @@ def explain_callbacks() -> Iterator[None]:
     except (AttributeError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
         files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = [file.stem for file in files if file.parts[-4:-1] == ("lightning", "pytorch", "callbacks")]
-        if files[-1].parts[-2:] == ("trainer", "call.py"):  # the Trainer calls a function of the user's that takes less
-            names.append("LambdaCallback")
+        if isinstance(error, TypeError) and files[-1].parts[-2:] == ("trainer", "call.py"):
+            raise InputError(f"the Trainer cannot call a hook: {error}") from error
         if not names or explain(error)[0] is not None:
             raise
         raise InputError(f"a callback ({names[-1]}) cannot be used here: {type(error).__name__} {error}") from error

@@ -34,7 +34,7 @@ SUBCOMMANDS = TRAINER_COMMANDS | PACKAGE_COMMANDS
 FLAGS = {  # options of the Trainer's commands: placeholder of the value, and meaning
     "recipe": ("NAME", f"one of {', '.join(RECIPES)}; default report"),
     "config": ("FILE", "settings as YAML, such as the config.yaml of a run"),
-    "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe>/<time>"),
+    "run_dir": ("DIR", "directory of this run, new or empty; default runs/<recipe or command>/<time>"),
     "resume": ("RUN_DIR", "fit: resume a run that was stopped"),
     "ckpt_path": ("PATH", CHECKPOINT_HELP),
     "init_from": ("PATH", "fit: start from these weights, with a new last layer for other classes"),

@@ -12,8 +12,9 @@ def test_settings_that_change_nothing_that_is_learnt_make_no_other_group():
     """As in a directory of `repeat`, whose seeds may be trained on several devices."""
     own = [{"trainer.devices": [device], "trainer.log_every_n_steps": 9 + device} for device in (0, 1)]
     runs = [SavedRun(Path(f"seed{seed}"), settings=settings, seed=seed) for seed, settings in enumerate(own)]
-    (group,) = group_runs(runs)
-    assert group.runs == runs
+    parallel = SavedRun(Path("seed2"), settings={"trainer.devices": 4, "trainer.log_every_n_steps": 9}, seed=2)
+    first, second = group_runs([*runs, parallel])
+    assert (first.runs, second.label) == (runs, "custom (devices 4)")
 
 
 @pytest.mark.parametrize("names", [("a", "b"), (".",)])

@@ -258,7 +258,7 @@ def test_a_function_of_the_user_that_takes_too_few_arguments_is_one_line(tiny, c
     options = [CALLBACKS, "LambdaCallback", f"{CALLBACKS}.on_train_start", "short.start", "--trust_config", "short"]
     assert fit(tiny, *options) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: a callback (LambdaCallback) cannot be used here: TypeError start() takes 1")
+    assert line.startswith("error: the Trainer cannot call a hook: start() takes 1 positional argument")
 
 
 @pytest.mark.parametrize("callback", ["RichProgressBar", "RichModelSummary"])
