@@ -25,7 +25,8 @@ class Normalisation(nn.Module):
 
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int = 3) -> None:
         super().__init__()
-        for name, values in (("mean", mean or CIFAR10_MEAN), ("std", std or CIFAR10_STD)):
+        mean, std = mean or CIFAR10_MEAN, std or CIFAR10_STD
+        for name, values in (("mean", mean), ("std", std)):
             if len(values) != channels:
                 raise InputError(f"{name} must have one value for each of {channels} channels, got {list(values)}")
             for value in values:

@@ -26,7 +26,7 @@ def build_other(name: str | Callable[..., nn.Module], num_classes: int, args: di
         raise InputError(f"network must be a function that returns a network, got a {type(name).__name__}")
     build = find_builder(name, size)
     for argument, value in args.items():
-        if not is_plain(value):
+        if not is_plain(value) and not hasattr(value, "tolist"):  # arrays become lists
             remedy = "pass network_args to load_from_checkpoint again"
             warnings.warn(f"checkpoints hold network_args {argument} as {to_plain(value)!r}: {remedy}", stacklevel=2)
     try:
@@ -42,7 +42,7 @@ def build_other(name: str | Callable[..., nn.Module], num_classes: int, args: di
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether JSON can hold a value: it is no class, function, module or array."""
+    """Return whether JSON can hold a value: it is no class, function or module, and contains none."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):

@@ -70,7 +70,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
             raise OSError("not a regular file")
         text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
         first = text.partition("\n")[0].strip()
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
         rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(row)] or [(1, [""])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
@@ -85,6 +85,8 @@ def read_rows(file: Path) -> Iterator[tuple[int, str, str, str]]:
         found = f"its first row is {first[:80]!r}"
         raise InputError(f"labels {file} has no column {missing}: {found}; name the columns there")
     for line, row in rows[1:]:
+        if any("\n" in value for value in row):
+            raise InputError(f"{file}, line {line}: a value of several lines ends here: is a quote not closed?")
         if any(row[len(header) :]):
             raise InputError(f"{file}, line {line}: it has more values than the first row: quote those with a comma")
         values = row + [""] * len(header)

@@ -451,7 +451,7 @@ def test_labels_that_change_replace_the_cache(loose):
             "error: ROOT/labels.csv needs images of at least two classes, got cat: add rows of other classes",
         ),
         ("path,label\ncat1,big, brown cat", "line 2: it has more values than the first row: quote those with a comma"),
-        ('path,label\ncat1,cat\ncat2,"dog\n', "cannot be read (unexpected end of data)"),
+        ('path,label\ncat1,"cat\ncat2,dog\n', "line 3: a value of several lines ends here: is a quote not closed?"),
         (
             "path,label,split\ncat1,cat,train\ncat2,dog,train\ncat3,eel,test",
             "test has the class 'eel', train only cat, dog: rename one in ROOT/labels.csv",
