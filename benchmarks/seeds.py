@@ -28,6 +28,12 @@ ACCURATE = {
     "accurate_alone": "one network, flip-equivariant, crops by 2 instead of 4",
     "accurate_jpeg": "two networks of half the cost, flip-equivariant: `accurate` of version 0.1.0",
 }
+GATES = {
+    "fast94": "ReLU, as reported",
+    "fast94_static": "none: the sum of three branches",
+    "fast94_softmax": "softmax",
+}
+GATES_JPEG = {"fast94_jpeg": "ReLU, as reported", "fast94_ungated": "none: the sum of three branches"}
 SHORTER = {"fast94_600": "600 steps of 1,000, seeds 2 to 4", "fast94_610": "610 steps of 1,000, seeds 7 to 11"}
 
 
@@ -60,15 +66,16 @@ def tabulate_variants(labels: dict[str, str]) -> str:
     return format_table(["variant", *REPEATED], [summarise_repeat(label, name) for name, label in labels.items()])
 
 
-def tabulate_fast94_gates() -> str:
-    """Format `fast94`, as it was on CIFAR-10 (JPEG), with and without gates."""
-    gated, plain = load_result("fast94_jpeg"), load_result("fast94_ungated")
+def tabulate_gates(labels: dict[str, str]) -> str:
+    """Format `fast94` with several gates, the first of which is compared with the others."""
+    found = [load_result(name) for name in labels]
+    baselines = [{}, *[collect_accuracies(found[0])] * (len(found) - 1)]
     rows = [
-        ["ReLU, as reported", f"{gated['n']}", *compare_accuracies(gated, {})],
-        ["none: the sum of three branches", f"{plain['n']}", *compare_accuracies(plain, collect_accuracies(gated))],
+        [label, f"{one['n']}", *compare_accuracies(one, baseline)]
+        for label, one, baseline in zip(labels.values(), found, baselines, strict=True)
     ]
     against = "against the first"
-    return format_table(["`fast94`", "n", "without TTA", against, "with TTA", against], rows, plain["command"])
+    return format_table(["`fast94`", "n", "without TTA", against, "with TTA", against], rows, found[1]["command"])
 
 
 REPEATED = ["data", "test accuracy", "with test-time augmentation", "n", "epochs", "training time"]
@@ -103,7 +110,8 @@ def compare_accuracies(found: dict[str, Any], before: dict[str, list[float]]) ->
 TABLES = {
     "accurate_forms": partial(tabulate_variants, ACCURATE),
     "fast94_shorter": partial(tabulate_variants, SHORTER),
-    "gates_longer": tabulate_fast94_gates,
+    "gates_fast94": partial(tabulate_gates, GATES),
+    "gates_longer": partial(tabulate_gates, GATES_JPEG),
     "results": tabulate_recipes,
 }
 
