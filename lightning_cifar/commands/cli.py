@@ -116,7 +116,8 @@ def run(args: list[str]) -> None:
     for before, word in pairwise(["", *args]):
         if (word.partition("=")[2] if word.startswith("--") else word).startswith("~/"):
             raise InputError(f"{word}: there is no home directory to put for ~: set HOME, or write the whole path")
-        if word == "" or (word.startswith("--") and word.partition("=")[1:] == ("=", "")):
+        is_empty = word == "" or (word.startswith("--") and word.partition("=")[1:] == ("=", ""))
+        if is_empty and not (word or before).startswith("--trainer."):  # a logger's name may be empty
             empty = word or (f"the word after {before}" if before else "the command")
             raise InputError(f"{empty} has an empty value: is a variable of the shell unset?")
     if args and (args[0] in PACKAGE_COMMANDS or predicts_files(args)):
