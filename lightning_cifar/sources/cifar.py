@@ -60,6 +60,8 @@ def load_cifar(
     published = SETS[name]
     folder = root / published.base_folder
     damaged = list_damaged(published, folder)
+    if not damaged and (url or archive):
+        print(f"{folder} is complete: {'archive' if archive else 'url'} is not used", flush=True)
     if damaged and (url or archive or not folder.exists()):
         install_cifar(published, root, url, archive)
         damaged = list_damaged(published, folder)

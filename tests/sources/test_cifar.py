@@ -141,10 +141,12 @@ def test_cifar_is_downloaded_from_the_authors_host_by_default(published, mirror,
     assert list_names(root) == [published.source.base_folder]
 
 
-def test_cifar_is_installed_once(published, root):
+def test_cifar_is_installed_once(published, root, capsys):
     load_cifar(published.name, root, archive=published.archive)
+    assert "is not used" not in capsys.readouterr().out
     published.archive.unlink()
     assert published.equals(load_cifar(published.name, root, archive=published.archive))
+    assert f"{published.source.base_folder} is complete: archive is not used\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("installed")

@@ -31,8 +31,6 @@ class Progress(ProgressBar):
         self.interval, self.epoch_rows = interval, epoch_rows
         self.enabled = True
         self.validated = False
-        self.table = EpochTable()
-        self.accuracies: dict[str, list[float]] = {}  # of each epoch, by split: train, val, test
         self.bar: tqdm | None = None
 
     def disable(self) -> None:
@@ -70,6 +68,8 @@ class Progress(ProgressBar):
     on_test_batch_end = on_predict_batch_end = advance
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.table = EpochTable()
+        self.accuracies: dict[str, list[float]] = {}  # of each epoch, by split: train, val, test
         self.train_started, self.done_before = time.monotonic(), find_share(trainer)
         self.open("training", float("inf") if self.done_before is None else 1, self.done_before or 0.0)
 

@@ -131,3 +131,13 @@ def test_epoch_time_excludes_validation(tmp_path, monkeypatch):
     assert skipped[0] >= 4000  # two validations in each of two epochs
     measured = sum(seconds for _, seconds in read_metrics(tmp_path / "run/metrics.csv")["time/epoch_seconds"])
     assert measured < 1000
+
+
+@pytest.mark.slow
+def test_a_second_training_has_its_own_table(tmp_path, capsys):
+    callback = Progress()
+    for name in ("first", "second"):
+        fit(tmp_path / name, callback, max_epochs=1)
+        header, row = capsys.readouterr().out.splitlines()
+        assert header.startswith("epoch ")
+        assert len(callback.accuracies["train"]) == 1, row
