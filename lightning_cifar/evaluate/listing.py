@@ -104,12 +104,9 @@ def read_file(path: str, square: Square) -> Any:
     if os.path.isfile(path):
         return read_pixels(path, square)
     if os.path.isdir(path):
-        readable = os.access(path, os.R_OK | os.X_OK)
-        return (
-            "a folder: name it by --images itself"
-            if readable
-            else "a folder that cannot be read: check its permissions"
-        )
+        if os.access(path, os.R_OK | os.X_OK):
+            return "a folder: name it by --images itself"
+        return "a folder that cannot be read: check its permissions"
     return "not a regular file" if os.path.lexists(path) else "no such file"
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.files import PRETRAINED_NAME
+from lightning_cifar.run.settings.changes import differ
 from lightning_cifar.run.weights import (
     NETWORK_OPTIONS,
     StoredModel,
@@ -19,7 +20,6 @@ from lightning_cifar.run.weights import (
     read_model,
 )
 from lightning_cifar.train.classifier import ImageClassifier
-from lightning_cifar.values import to_plain
 
 
 def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, **options: Any) -> ImageClassifier:
@@ -37,10 +37,8 @@ def fine_tune(checkpoint: str | Path = PRETRAINED_NAME, num_classes: int = 10, *
     check_network(stored)
     network = pick_network(stored.hyper_parameters)
     for name in network.keys() & options.keys() - {"mean", "std"}:
-        values = map(to_plain, (options[name], network[name]))
-        asked, known = (list(one) if isinstance(one, tuple) else one for one in values)
-        if asked != known:
-            raise InputError(f"{name} {asked}: the trained network has {known}; leave it out")
+        if differ(options[name], network[name]):
+            raise InputError(f"{name} {options[name]}: the trained network has {network[name]}; leave it out")
     model = ImageClassifier(num_classes, **(network | options))
     start_from(model, stored)
     return model

@@ -8,7 +8,7 @@ from lightning_cifar.errors import InputError, check_range, reason, require_extr
 from lightning_cifar.evaluate.listing import find_images
 from lightning_cifar.files import WEIGHTS, open_atomically, write_whole
 from lightning_cifar.run.records.stored_files import DAMAGED
-from lightning_cifar.run.settings.options import Arguments, add_checkpoint
+from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_parent
 
 SUFFIXES = {"safetensors": WEIGHTS, "onnx": ".onnx", "torch.export": ".pt2"}
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
@@ -101,8 +101,7 @@ def check_new_file(file: Path) -> None:
     """Raise `InputError` unless ``file`` is new and can be written, before the work is done."""
     if os.path.lexists(file):
         raise InputError(f"--output {file} exists: remove it or name another file")
-    if not file.parent.is_dir():
-        raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
+    check_parent(file)
     try:
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:

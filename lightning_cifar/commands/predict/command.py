@@ -15,7 +15,7 @@ from lightning_cifar.errors import InputError, check_range, format_count
 from lightning_cifar.evaluate.listing import allow_any_bytes, find_images
 from lightning_cifar.files import PRETRAINED_NAME, open_atomically, write_whole
 from lightning_cifar.run.directory import UNFINISHED, claim_directory
-from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output
+from lightning_cifar.run.settings.options import Arguments, add_checkpoint, check_output, check_parent
 from lightning_cifar.sources.images import count_kinds, is_image
 
 TOP = 3  # classes of each image, by default
@@ -136,8 +136,7 @@ def open_output(file: Path | None) -> Iterator[IO[str]]:
     if is_image(str(file)):
         raise InputError(f"--output {file} is an image, or named like one: name another file, such as predictions.csv")
     check_output(file, *SUFFIXES)
-    if not file.parent.is_dir():
-        raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
+    check_parent(file)
     with open_atomically(file.resolve(), encoding="utf-8", errors="surrogateescape", newline="") as opened:
         yield opened
     print(f"predictions: {file}", file=sys.stderr)

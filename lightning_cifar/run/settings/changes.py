@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_cifar.errors import InputError
 from lightning_cifar.run.settings.options import SIGNATURES
+from lightning_cifar.values import to_plain
 
 # Options that may change when a run is resumed, with everything that begins with ``trainer.``.
 MAY_CHANGE = {"data.root", "data.url", "data.archive", "data.labels"}
@@ -15,6 +16,12 @@ MAY_CHANGE |= {"data.num_workers", "data.in_memory", "data.eval_batch_size"}
 # does matter), how often is logged.
 WITHOUT_EFFECT = {"data.root", "data.num_workers", "data.eval_batch_size"}
 WITHOUT_EFFECT |= {"trainer.devices", "trainer.log_every_n_steps", "trainer.default_root_dir"}
+
+
+def differ(first: Any, second: Any) -> bool:
+    """Return whether two options have different values; a tuple equals the same list."""
+    plain = (list(one) if isinstance(one, tuple) else one for one in map(to_plain, (first, second)))
+    return bool(next(plain) != next(plain))
 
 
 def find_differences(settings: dict[str, Any], stored: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -33,9 +40,8 @@ def refuse_edits(file: Path, settings: Any, checkpoint: Mapping[str, Any]) -> No
     for group, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
         for name, value in settings[group].items():
             trained = (checkpoint.get(key) or {}).get(name, value)
-            values = [list(one) if isinstance(one, tuple) else one for one in (value, trained)]
             decided = (name == "class_names" and value is None) or (value == "balanced" and isinstance(trained, list))
-            if values[0] != values[1] and not decided and f"{group}.{name}" not in MAY_CHANGE:
+            if differ(value, trained) and not decided and f"{group}.{name}" not in MAY_CHANGE:
                 raise InputError(
                     f"{file} has {group}.{name} {value}, but the run was trained with {trained}: restore it"
                 )

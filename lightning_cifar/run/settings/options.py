@@ -219,6 +219,12 @@ def to_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def check_parent(file: Path) -> None:
+    """Raise `InputError` unless the directory of ``--output`` exists."""
+    if not file.parent.is_dir():
+        raise InputError(f"--output {file}: {file.parent} is not a directory: make it first")
+
+
 def check_output(file: Path, *suffixes: str) -> None:
     """Raise `InputError` if ``--output`` exists and is a directory, a device, or a file of another kind.
 
